@@ -1,0 +1,196 @@
+//! What judges packets: the kernel's eBPF programs or the same engine in user space, behind one trait.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use sluicegate_api::image::{Hash, Image};
+
+/// Which datapath judges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// XDP and TC programs in the kernel.
+    Ebpf,
+    /// The engine in this process.
+    Userspace,
+}
+
+/// Judges every packet between overlay, site and host by the image in force; forwards nothing before a first image.
+pub trait Datapath: Send {
+    /// Which one this is.
+    fn kind(&self) -> Kind;
+
+    /// The image that is being enforced: after a restart, the one whose maps were found pinned.
+    fn in_force(&self) -> Option<InForce>;
+
+    /// Puts `image` in force as a whole, or leaves the one before it in force and says why. When this returns, every
+    /// packet is judged by it. `revision` is above the one in force; the caller has checked the hash.
+    fn apply(&mut self, revision: u64, image: &Image) -> Result<(), ApplyError>;
+
+    /// Where each route of the image leaves the host. A route not named here has no egress: its packets are dropped.
+    fn set_egress(&mut self, routes: &[Egress]) -> anyhow::Result<()>;
+
+    /// Until when the image in force may be enforced without word from control; `None` is for ever.
+    /// Afterwards every packet is dropped as `policy_expired`.
+    fn set_deadline(&mut self, after: Option<Duration>) -> anyhow::Result<()>;
+
+    /// Counters since the programs were first loaded.
+    fn counters(&mut self) -> anyhow::Result<Counters>;
+
+    /// One pass over the flow table: ends what has timed out (an end event each) and returns what lives.
+    /// Called about once a second.
+    fn sweep(&mut self) -> anyhow::Result<Vec<FlowRecord>>;
+
+    /// Events since the last call, oldest first.
+    fn events(&mut self) -> Vec<Event>;
+
+    /// Conditions a person should know of, each a sentence: "site device eth1 uses generic XDP because ...".
+    fn degraded(&self) -> Vec<String>;
+}
+
+/// An image that is being enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// Control's revision.
+    pub revision: u64,
+    /// SHA-256 of the image's encoding.
+    pub hash: Hash,
+}
+
+/// Why an image was refused; the one before it is still in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The words are not a valid image.
+    #[error("the image is not valid: {0}")]
+    Invalid(String),
+    /// The image does not fit.
+    #[error("the image has {needed} words of policy but the maps hold {capacity}; raise `[datapath] image_words` or lower the number of rules")]
+    TooLarge {
+        /// Words, or slots, needed.
+        needed: u64,
+        /// Words, or slots, there are.
+        capacity: u64,
+    },
+    /// The image is not newer than the one in force.
+    #[error("revision {offered} is not newer than revision {in_force}")]
+    Stale {
+        /// The revision offered.
+        offered: u64,
+        /// The revision in force.
+        in_force: u64,
+    },
+    /// The kernel refused.
+    #[error("the image could not be written to the maps: {0:#}")]
+    Kernel(anyhow::Error),
+}
+
+/// Where packets of one route leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Egress {
+    /// Route number in the image.
+    pub route: u16,
+    /// Index of the site device.
+    pub device: u32,
+    /// Source of masqueraded IPv4 packets.
+    pub source_v4: Option<Ipv4Addr>,
+    /// Source of masqueraded IPv6 packets.
+    pub source_v6: Option<Ipv6Addr>,
+}
+
+/// Totals since the programs were first loaded.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Packets and bytes forwarded or delivered, by direction: "overlay", "site", "local" (where they came from).
+    pub forwarded: Vec<(&'static str, u64, u64)>,
+    /// Packets dropped, by `DropReason` name (every reason of the closed list, zeros too).
+    pub drops: Vec<(&'static str, u64)>,
+    /// Per rule slot: flows admitted, packets refused, packets and bytes of its flows.
+    pub rules: Vec<RuleCounters>,
+    /// Flows started.
+    pub flows_started: u64,
+    /// Events lost because nobody read them in time.
+    pub events_lost: u64,
+    /// Live half-entries, and how many there can be.
+    pub flow_entries: (u64, u64),
+}
+
+/// Totals of one rule slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleCounters {
+    /// The slot.
+    pub slot: u32,
+    /// Flows admitted.
+    pub flows: u64,
+    /// Packets refused.
+    pub drops: u64,
+    /// Packets of admitted flows, both directions.
+    pub packets: u64,
+    /// Bytes of admitted flows, both directions, from the IP header on.
+    pub bytes: u64,
+}
+
+/// One live flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowRecord {
+    /// Who opened it.
+    pub source: IpAddr,
+    /// Source port, or ICMP id.
+    pub source_port: u16,
+    /// Where to.
+    pub destination: IpAddr,
+    /// Destination port; 0 for ICMP.
+    pub destination_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The rule that admitted it.
+    pub rule: u32,
+    /// Source after masquerade.
+    pub translated: Option<(IpAddr, u16)>,
+    /// Packets, both directions.
+    pub packets: u64,
+    /// Bytes, both directions, from the IP header on.
+    pub bytes: u64,
+    /// State: "syn_sent", "established", "closing", "unreplied", ...
+    pub state: &'static str,
+    /// Time since the last packet.
+    pub idle: Duration,
+}
+
+/// Something worth telling about a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What happened.
+    pub kind: EventKind,
+    /// Where the packet came from: "overlay", "site" or "local".
+    pub side: &'static str,
+    /// The packet's or flow's source.
+    pub source: IpAddr,
+    /// Source port, or ICMP id.
+    pub source_port: u16,
+    /// Its destination.
+    pub destination: IpAddr,
+    /// Destination port; for ICMP type << 8 | code.
+    pub destination_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The rule concerned, when one matched.
+    pub rule: Option<u32>,
+    /// Source after masquerade.
+    pub translated: Option<(IpAddr, u16)>,
+    /// Packets, both directions (end and revoke).
+    pub packets: u64,
+    /// Bytes, both directions (end and revoke).
+    pub bytes: u64,
+}
+
+/// What happened to a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// A rule admitted it.
+    Start,
+    /// It closed or timed out.
+    End,
+    /// A packet was refused, for this reason (a `DropReason` name).
+    Drop(&'static str),
+    /// A new image no longer admits it.
+    Revoke,
+}
