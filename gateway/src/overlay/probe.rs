@@ -1,0 +1,176 @@
+//! Probes through the tunnel: whether a peer is there is asked inside WireGuard, where nobody else can answer.
+//!
+//! A probe is an IPv6 packet between overlay addresses with next header 253 (RFC 3692: for experiments) and hop limit 1, so
+//! that no host or router passes it on. WireGuard has checked its source by the peer's key before it is read here. Probes
+//! never reach the host or the datapath; a WireGuard that does not know them drops them.
+
+use std::collections::HashMap;
+use std::net::Ipv6Addr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+const NEXT_HEADER: u8 = 253;
+const HEADER: usize = 40;
+const LENGTH: usize = HEADER + 16;
+const MAGIC: [u8; 5] = *b"SLPR\x01";
+const REQUEST: u8 = 1;
+const REPLY: u8 = 2;
+
+/// What was sent and what was answered.
+pub(super) struct Probes {
+    out: mpsc::Sender<Vec<u8>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    own: Option<Ipv6Addr>,
+    sequence: u64,
+    targets: HashMap<Ipv6Addr, Target>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Target {
+    sent: Option<(u64, Instant)>,
+    answered: Option<Instant>,
+    round_trip: Option<Duration>,
+}
+
+impl Probes {
+    /// Probes and replies leave by `out`; when it is full they are lost, as on any network.
+    pub(super) fn new(out: mpsc::Sender<Vec<u8>>) -> Self {
+        Self { out, state: Mutex::default() }
+    }
+
+    pub(super) fn set_own(&self, address: Ipv6Addr) {
+        self.state().own = Some(address);
+    }
+
+    /// Probes exactly these from now on.
+    pub(super) fn set_targets(&self, targets: impl IntoIterator<Item = Ipv6Addr>) {
+        let mut state = self.state();
+        let mut old = std::mem::take(&mut state.targets);
+        state.targets = targets.into_iter().map(|t| (t, old.remove(&t).unwrap_or_default())).collect();
+    }
+
+    /// Sends one probe to each target.
+    pub(super) fn send(&self, now: Instant) {
+        let state = &mut *self.state();
+        let Some(own) = state.own else { return };
+        for (address, target) in &mut state.targets {
+            state.sequence += 1;
+            target.sent = Some((state.sequence, now));
+            let _ = self.out.try_send(packet(own, *address, REQUEST, state.sequence));
+        }
+    }
+
+    /// When `address` last answered, and how long that took.
+    pub(super) fn answered(&self, address: Ipv6Addr) -> (Option<Instant>, Option<Duration>) {
+        self.state().targets.get(&address).map_or((None, None), |t| (t.answered, t.round_trip))
+    }
+
+    /// Whether `packet` was a probe: then it has been answered or noted, and goes no further.
+    pub(super) fn consume(&self, packet: &[u8]) -> bool {
+        let Some((source, destination, kind, sequence)) = parse(packet) else { return false };
+        let mut state = self.state();
+        if state.own != Some(destination) {
+            return true;
+        }
+        match kind {
+            REQUEST => {
+                let _ = self.out.try_send(self::packet(destination, source, REPLY, sequence));
+            }
+            REPLY => {
+                let Some(target) = state.targets.get_mut(&source) else { return true };
+                let now = Instant::now();
+                if let Some((_, sent)) = target.sent.filter(|(s, _)| *s == sequence) {
+                    target.round_trip = Some(now.duration_since(sent));
+                }
+                target.answered = Some(now);
+            }
+            _ => {}
+        }
+        true
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn packet(source: Ipv6Addr, destination: Ipv6Addr, kind: u8, sequence: u64) -> Vec<u8> {
+    let mut packet = vec![0; LENGTH];
+    packet[0] = 6 << 4;
+    packet[4..6].copy_from_slice(&((LENGTH - HEADER) as u16).to_be_bytes());
+    packet[6] = NEXT_HEADER;
+    packet[7] = 1;
+    packet[8..24].copy_from_slice(&source.octets());
+    packet[24..40].copy_from_slice(&destination.octets());
+    packet[40..45].copy_from_slice(&MAGIC);
+    packet[45] = kind;
+    packet[48..56].copy_from_slice(&sequence.to_be_bytes());
+    packet
+}
+
+fn parse(packet: &[u8]) -> Option<(Ipv6Addr, Ipv6Addr, u8, u64)> {
+    if packet.len() < LENGTH || packet[0] >> 4 != 6 || packet[6] != NEXT_HEADER || packet[40..45] != MAGIC {
+        return None;
+    }
+    let address = |at: usize| <[u8; 16]>::try_from(&packet[at..at + 16]).map(Ipv6Addr::from).ok();
+    let sequence = <[u8; 8]>::try_from(&packet[48..56]).map(u64::from_be_bytes).ok()?;
+    Some((address(8)?, address(24)?, packet[45], sequence))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+    const B: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+
+    fn end(own: Ipv6Addr) -> (Probes, mpsc::Receiver<Vec<u8>>) {
+        let (tx, rx) = mpsc::channel(4);
+        let probes = Probes::new(tx);
+        probes.set_own(own);
+        (probes, rx)
+    }
+
+    #[test]
+    fn a_probe_is_answered_and_the_answer_noted() {
+        let (asking, mut asked) = end(A);
+        let (answering, mut answers) = end(B);
+        asking.set_targets([B]);
+        asking.send(Instant::now());
+        assert!(answering.consume(&asked.try_recv().unwrap()));
+        assert_eq!(asking.answered(B), (None, None));
+        assert!(asking.consume(&answers.try_recv().unwrap()));
+        let (at, round_trip) = asking.answered(B);
+        assert!(at.is_some() && round_trip.is_some());
+    }
+
+    #[test]
+    fn a_probe_for_another_address_is_swallowed_unanswered() {
+        let (probes, mut out) = end(A);
+        assert!(probes.consume(&packet(B, B, REQUEST, 1)));
+        assert!(out.try_recv().is_err());
+    }
+
+    #[test]
+    fn an_answer_nobody_asked_for_is_not_noted() {
+        let (probes, _out) = end(A);
+        assert!(probes.consume(&packet(B, A, REPLY, 1)));
+        assert_eq!(probes.answered(B), (None, None));
+    }
+
+    #[test]
+    fn other_packets_pass() {
+        let (probes, _out) = end(A);
+        let mut udp = packet(B, A, REQUEST, 1);
+        udp[6] = 17;
+        assert!(!probes.consume(&udp));
+        assert!(!probes.consume(&packet(B, A, REQUEST, 1)[..LENGTH - 1]));
+        assert!(!probes.consume(&[]));
+    }
+}
