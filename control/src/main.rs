@@ -1,1 +1,3 @@
+//! The `sluicegate-control` command.
+
 fn main() {}

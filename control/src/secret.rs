@@ -1,0 +1,104 @@
+//! The two secrets control hands out, personal access tokens and setup keys: made here, kept only as SHA-256.
+
+use sha2::{Digest, Sha256};
+
+/// SHA-256 of a secret's text, all that is stored of it.
+pub type SecretHash = [u8; 32];
+
+const TOKEN_PREFIX: &str = "nbp_";
+const TOKEN_RANDOM: usize = 30;
+const TOKEN_CHECKSUM: usize = 6;
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// A new personal access token: `nbp_`, 30 random base62 characters, and the base62 CRC-32 of those.
+pub fn new_token() -> String {
+    let random: String =
+        (0..TOKEN_RANDOM).map(|_| BASE62[rand::random_range(0..BASE62.len())] as char).collect();
+    let checksum = checksum(&random);
+    format!("{TOKEN_PREFIX}{random}{checksum}")
+}
+
+/// The hash a token is looked up by; `None` for a text that cannot be a token (wrong form or checksum).
+pub fn token_hash(text: &str) -> Option<SecretHash> {
+    let body = text.strip_prefix(TOKEN_PREFIX)?;
+    if body.len() != TOKEN_RANDOM + TOKEN_CHECKSUM || !body.bytes().all(|byte| BASE62.contains(&byte)) {
+        return None;
+    }
+    let (random, sum) = body.split_at(TOKEN_RANDOM);
+    (checksum(random) == sum).then(|| Sha256::digest(text).into())
+}
+
+/// Whether `text` has the form by which a token is told from a JWT.
+pub fn looks_like_token(text: &str) -> bool {
+    text.starts_with(TOKEN_PREFIX)
+}
+
+/// A new setup key: a version 4 UUID in upper case.
+pub fn new_setup_key() -> String {
+    let mut bytes: [u8; 16] = rand::random();
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// The hash a setup key is looked up by; case and surrounding blanks do not matter.
+pub fn setup_key_hash(text: &str) -> SecretHash {
+    Sha256::digest(text.trim().to_ascii_uppercase()).into()
+}
+
+/// What is shown of a setup key after its creation: its first five characters.
+pub fn mask_setup_key(text: &str) -> String {
+    text.chars().enumerate().map(|(index, char)| if index < 5 { char } else { '*' }).collect()
+}
+
+/// CRC-32 (IEEE 802.3) in base62, six digits.
+fn checksum(text: &str) -> String {
+    let mut value = crc32(text.as_bytes());
+    let mut digits = [b'0'; TOKEN_CHECKSUM];
+    for digit in digits.iter_mut().rev() {
+        *digit = BASE62[(value % 62) as usize];
+        value /= 62;
+    }
+    digits.iter().map(|digit| *digit as char).collect()
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crc_is_the_ieee_one() {
+        // The check value of the CRC catalogue for CRC-32/ISO-HDLC.
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn a_new_token_has_a_hash_and_a_damaged_one_has_none() {
+        let token = new_token();
+        assert_eq!(token.len(), 40);
+        assert!(token_hash(&token).is_some());
+        let last = if token.ends_with('A') { 'B' } else { 'A' };
+        assert!(token_hash(&format!("{}{last}", &token[..39])).is_none());
+        assert!(token_hash(&token[..39]).is_none());
+        assert!(token_hash(&token.replace("nbp_", "nbx_")).is_none());
+        assert!(token_hash("").is_none());
+    }
+
+    #[test]
+    fn a_setup_key_is_a_uuid_and_its_case_does_not_matter() {
+        let key = new_setup_key();
+        assert_eq!(key.len(), 36);
+        assert_eq!(&key[14..15], "4");
+        assert!(matches!(&key[19..20], "8" | "9" | "A" | "B"));
+        assert_eq!(setup_key_hash(&key), setup_key_hash(&format!(" {}\n", key.to_lowercase())));
+        assert_ne!(setup_key_hash(&key), setup_key_hash(&new_setup_key()));
+        assert_eq!(mask_setup_key("A616097E-FCF0"), "A6160********");
+    }
+}

@@ -1,0 +1,332 @@
+//! The account: its settings and its overlay ranges.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+use sqlx::FromRow;
+use sqlx::sqlite::SqliteConnection;
+use utoipa::ToSchema;
+
+use super::error::{corrupt, invalid};
+use super::peers::{allocate_v4, allocate_v6};
+use super::write::Meta;
+use super::{Activity, Actor, Result, Store, groups};
+
+/// Zone of the peers' names unless the settings name another.
+pub(crate) const DNS_DOMAIN: &str = "sluicegate.internal";
+
+/// The account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Account id.
+    pub id: String,
+    /// Domain of its owner, may be empty.
+    pub domain: String,
+    /// Unix milliseconds.
+    pub created_at: i64,
+    /// User id.
+    pub created_by: String,
+    /// Number of changes so far.
+    pub revision: u64,
+    /// Its settings.
+    pub settings: Settings,
+}
+
+/// Account settings. A change replaces the whole object: what is left out takes its default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AccountSettings)]
+#[serde(default)]
+pub struct Settings {
+    /// Whether the sessions of peers enrolled by users expire. Peers enrolled by a setup key never do.
+    pub peer_login_expiration_enabled: bool,
+    /// Seconds.
+    pub peer_login_expiration: i64,
+    /// Whether idle peers enrolled by users expire.
+    pub peer_inactivity_expiration_enabled: bool,
+    /// Seconds.
+    pub peer_inactivity_expiration: i64,
+    /// Whether users of role `user` see nothing of the account.
+    pub regular_users_view_blocked: bool,
+    /// Whether a user's auto groups reach the user's peers.
+    pub groups_propagation_enabled: bool,
+    /// Whether groups are taken from the identity provider's tokens.
+    pub jwt_groups_enabled: bool,
+    /// The claim that holds them.
+    pub jwt_groups_claim_name: String,
+    /// Users must be in one of these, if any is named.
+    pub jwt_allow_groups: Vec<String>,
+    /// Whether routing peers resolve names for domain resources.
+    pub routing_peer_dns_resolution_enabled: bool,
+    /// Zone of the peers' names.
+    pub dns_domain: String,
+    /// Overlay IPv4 range in CIDR form, /16 to /28.
+    pub network_range: String,
+    /// Overlay IPv6 range in CIDR form, /48 to /120.
+    pub network_range_v6: String,
+    /// Whether peers may expose services.
+    pub peer_expose_enabled: bool,
+    /// The groups whose peers may.
+    pub peer_expose_groups: Vec<String>,
+    /// Approval and flow records.
+    pub extra: ExtraSettings,
+    /// Whether agents connect to each other on demand only.
+    pub lazy_connection_enabled: bool,
+    /// `disabled`, `latest` or a version.
+    pub auto_update_version: String,
+    /// Whether agents update without asking.
+    pub auto_update_always: bool,
+    /// The groups whose peers have an overlay IPv6 address: always `All` here.
+    pub ipv6_enabled_groups: Vec<String>,
+}
+
+/// Approval and flow records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AccountExtraSettings)]
+#[serde(default)]
+pub struct ExtraSettings {
+    /// Whether a new peer takes part only once somebody approved it.
+    pub peer_approval_enabled: bool,
+    /// Whether a new user must be approved.
+    pub user_approval_required: bool,
+    /// Whether flow events are kept.
+    pub network_traffic_logs_enabled: bool,
+    /// Only of peers in these groups, if any is named.
+    pub network_traffic_logs_groups: Vec<String>,
+    /// Whether flow events carry packet counts.
+    pub network_traffic_packet_counter_enabled: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            peer_login_expiration_enabled: true,
+            peer_login_expiration: 24 * 3600,
+            peer_inactivity_expiration_enabled: false,
+            peer_inactivity_expiration: 600,
+            regular_users_view_blocked: true,
+            groups_propagation_enabled: true,
+            jwt_groups_enabled: false,
+            jwt_groups_claim_name: String::new(),
+            jwt_allow_groups: Vec::new(),
+            routing_peer_dns_resolution_enabled: true,
+            dns_domain: String::new(),
+            network_range: String::new(),
+            network_range_v6: String::new(),
+            peer_expose_enabled: false,
+            peer_expose_groups: Vec::new(),
+            extra: ExtraSettings::default(),
+            lazy_connection_enabled: false,
+            auto_update_version: "disabled".into(),
+            auto_update_always: false,
+            ipv6_enabled_groups: Vec::new(),
+        }
+    }
+}
+
+impl Default for ExtraSettings {
+    fn default() -> Self {
+        ExtraSettings {
+            peer_approval_enabled: false,
+            user_approval_required: false,
+            network_traffic_logs_enabled: true,
+            network_traffic_logs_groups: Vec::new(),
+            network_traffic_packet_counter_enabled: true,
+        }
+    }
+}
+
+impl Settings {
+    /// The zone of the peers' names.
+    pub fn dns_domain(&self) -> &str {
+        if self.dns_domain.is_empty() { DNS_DOMAIN } else { &self.dns_domain }
+    }
+
+    /// The overlay ranges, masked.
+    pub fn overlay(&self) -> Result<(Ipv4Net, Ipv6Net)> {
+        let v4: Ipv4Net =
+            self.network_range.parse().map_err(|error| corrupt("account.settings")(Box::new(error)))?;
+        let v6: Ipv6Net =
+            self.network_range_v6.parse().map_err(|error| corrupt("account.settings")(Box::new(error)))?;
+        Ok((v4.trunc(), v6.trunc()))
+    }
+
+    /// Ids of the groups the settings refer to, with the setting's name.
+    pub(crate) fn group_links(&self) -> impl Iterator<Item = (&'static str, &String)> {
+        let lists = [
+            ("peer_expose_groups", &self.peer_expose_groups),
+            ("network_traffic_logs_groups", &self.extra.network_traffic_logs_groups),
+            ("ipv6_enabled_groups", &self.ipv6_enabled_groups),
+        ];
+        lists.into_iter().flat_map(|(name, list)| list.iter().map(move |id| (name, id)))
+    }
+}
+
+impl Store {
+    /// The account.
+    pub async fn account(&self) -> Result<Account> {
+        let mut db = self.reader().acquire().await?;
+        account(&mut db).await
+    }
+
+    /// Replaces the settings. Peers whose address leaves a changed range get a new one.
+    pub async fn update_settings(&self, actor: &Actor, mut settings: Settings) -> Result<Account> {
+        let mut write = self.write(actor).await?;
+        let before = account(write.db()).await?;
+        let all = groups::all_id(write.db()).await?;
+
+        if settings.network_range.is_empty() {
+            settings.network_range.clone_from(&before.settings.network_range);
+        }
+        if settings.network_range_v6.is_empty() {
+            settings.network_range_v6.clone_from(&before.settings.network_range_v6);
+        }
+        if settings.ipv6_enabled_groups.is_empty() {
+            settings.ipv6_enabled_groups = vec![all.clone()];
+        }
+        validate(&mut settings)?;
+        if settings.ipv6_enabled_groups != [all] {
+            return invalid(
+                "ipv6_enabled_groups: every peer has an overlay IPv6 address here; name group All or leave it out",
+            );
+        }
+        let linked: BTreeSet<&String> = settings.group_links().map(|(_, id)| id).collect();
+        groups::must_exist(write.db(), linked).await?;
+
+        if settings == before.settings {
+            return Ok(before);
+        }
+        store_settings(write.db(), &settings).await?;
+        let meta = Meta::default().before(&before.settings).after(&settings);
+        write.event(Activity::AccountSettingsUpdate, &before.id, meta).await?;
+        if settings.overlay()? != before.settings.overlay()? {
+            let moved = readdress(write.db(), &settings).await?;
+            let meta = Meta::default()
+                .with("network_range", &settings.network_range)
+                .with("network_range_v6", &settings.network_range_v6)
+                .with("peers_readdressed", moved.to_string());
+            write.event(Activity::AccountNetworkRangeUpdate, &before.id, meta).await?;
+        }
+        write.commit().await?;
+        self.account().await
+    }
+}
+
+/// The account as the connection's transaction sees it.
+pub(super) async fn account(db: &mut SqliteConnection) -> Result<Account> {
+    #[derive(FromRow)]
+    struct Row {
+        id: String,
+        domain: String,
+        created_at: i64,
+        created_by: String,
+        revision: i64,
+        settings: String,
+    }
+    let row: Row =
+        sqlx::query_as("SELECT id, domain, created_at, created_by, revision, settings FROM account")
+            .fetch_one(db)
+            .await?;
+    let settings =
+        serde_json::from_str(&row.settings).map_err(|error| corrupt("account.settings")(error.into()))?;
+    Ok(Account {
+        id: row.id,
+        domain: row.domain,
+        created_at: row.created_at,
+        created_by: row.created_by,
+        revision: row.revision.unsigned_abs(),
+        settings,
+    })
+}
+
+/// A random /16 of 100.64.0.0/10 and a random unique local /64 (RFC 4193).
+pub(super) fn random_overlay() -> (Ipv4Net, Ipv6Net) {
+    let v4 = Ipv4Addr::new(100, 64 + rand::random_range(0..64), 0, 0);
+    let global: [u8; 7] = rand::random();
+    let mut v6 = [0u8; 16];
+    v6[0] = 0xfd;
+    v6[1..8].copy_from_slice(&global);
+    (Ipv4Net::new_assert(v4, 16), Ipv6Net::new_assert(Ipv6Addr::from(v6), 64))
+}
+
+pub(super) fn settings_text(settings: &Settings) -> Result<String> {
+    serde_json::to_string(settings).map_err(|error| corrupt("account.settings")(error.into()))
+}
+
+async fn store_settings(db: &mut SqliteConnection, settings: &Settings) -> Result<()> {
+    sqlx::query("UPDATE account SET settings = ?").bind(settings_text(settings)?).execute(db).await?;
+    Ok(())
+}
+
+/// Checks what can be checked without the store, and masks the ranges.
+fn validate(settings: &mut Settings) -> Result<()> {
+    for (name, seconds) in [
+        ("peer_login_expiration", settings.peer_login_expiration),
+        ("peer_inactivity_expiration", settings.peer_inactivity_expiration),
+    ] {
+        if seconds < 0 {
+            return invalid(format!("{name} must not be negative"));
+        }
+    }
+    let Ok(v4) = settings.network_range.parse::<Ipv4Net>() else {
+        return invalid(format!("network_range: {:?} is not an IPv4 prefix", settings.network_range));
+    };
+    if !(16..=28).contains(&v4.prefix_len()) {
+        return invalid(format!("network_range: {v4} must be between /16 and /28"));
+    }
+    let Ok(v6) = settings.network_range_v6.parse::<Ipv6Net>() else {
+        return invalid(format!("network_range_v6: {:?} is not an IPv6 prefix", settings.network_range_v6));
+    };
+    if !(48..=120).contains(&v6.prefix_len()) {
+        return invalid(format!("network_range_v6: {v6} must be between /48 and /120"));
+    }
+    settings.network_range = v4.trunc().to_string();
+    settings.network_range_v6 = v6.trunc().to_string();
+    Ok(())
+}
+
+/// Gives every peer outside the ranges a new address inside; how many there were.
+async fn readdress(db: &mut SqliteConnection, settings: &Settings) -> Result<usize> {
+    let (range_v4, range_v6) = settings.overlay()?;
+    let peers: Vec<(String, String, String)> =
+        sqlx::query_as("SELECT id, ip, ipv6 FROM peers ORDER BY id").fetch_all(&mut *db).await?;
+    // Room for twice the peers, so that the next joins find an address too.
+    let hosts = 1usize << (32 - range_v4.prefix_len());
+    if hosts - 3 < peers.len() * 2 {
+        return invalid(format!("network_range: {range_v4} is too small for {} peers", peers.len()));
+    }
+    let mut moved = 0;
+    for (id, v4, v6) in &peers {
+        let inside_v4 = v4.parse().is_ok_and(|address: Ipv4Addr| range_v4.contains(&address));
+        let inside_v6 = v6.parse().is_ok_and(|address: Ipv6Addr| range_v6.contains(&address));
+        if inside_v4 && inside_v6 {
+            continue;
+        }
+        moved += 1;
+        if !inside_v4 {
+            let Some(address) = allocate_v4(db, range_v4).await? else {
+                return invalid(format!("network_range: {range_v4} is too small for {} peers", peers.len()));
+            };
+            sqlx::query("UPDATE peers SET ip = ? WHERE id = ?")
+                .bind(address.to_string())
+                .bind(id)
+                .execute(&mut *db)
+                .await?;
+        }
+        if !inside_v6 {
+            let Some(address) = allocate_v6(db, range_v6).await? else {
+                return invalid(format!(
+                    "network_range_v6: {range_v6} is too small for {} peers",
+                    peers.len()
+                ));
+            };
+            sqlx::query("UPDATE peers SET ipv6 = ? WHERE id = ?")
+                .bind(address.to_string())
+                .bind(id)
+                .execute(&mut *db)
+                .await?;
+        }
+    }
+    Ok(moved)
+}

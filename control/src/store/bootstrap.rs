@@ -1,0 +1,169 @@
+//! The first start: account, group `All`, policy `Default`, and an owner whose token is left in a file.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::account::{random_overlay, settings_text};
+use super::write::Meta;
+use super::{Activity, Actor, OpenError, Settings, Store, StoreError, tokens};
+use crate::ids::new_id;
+use crate::secret::{new_token, token_hash};
+
+/// The file in the data directory that holds the owner's token, written once.
+pub const TOKEN_FILE: &str = "bootstrap-token";
+/// Where the token waits until the account that knows it is durable.
+const PENDING_FILE: &str = ".bootstrap-token.new";
+/// The bootstrap token lives as long as any token can.
+const TOKEN_DAYS: i64 = 365;
+const DAY: i64 = 24 * 3600 * 1000;
+
+impl Store {
+    /// Makes the account unless there is one, and finishes a first start that was cut short.
+    ///
+    /// The token is on disk under its pending name before the account is durable, and gets its final name after: at
+    /// no instant is there an account whose token is lost.
+    pub(super) async fn bootstrap(&self, directory: &Path) -> Result<(), OpenError> {
+        let file = directory.join(TOKEN_FILE);
+        let pending = directory.join(PENDING_FILE);
+        let store_error = |source| OpenError::Store { path: directory.join(super::FILE), source };
+        let io_error = |path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::NotWritable { path, source }
+        };
+
+        let accounts: Result<i64, _> =
+            sqlx::query_scalar("SELECT count(*) FROM account").fetch_one(self.reader()).await;
+        if accounts.map_err(|error| store_error(error.into()))? > 0 {
+            return self.finish(&file, &pending).await;
+        }
+        if file.try_exists().map_err(io_error(&file))? {
+            return Err(OpenError::ForeignToken(file, directory.join(super::FILE)));
+        }
+        remove(&pending).map_err(io_error(&pending))?;
+        let token = new_token();
+        write_secret(&pending, &token).map_err(io_error(&pending))?;
+        if let Err(error) = self.create_account(&token).await {
+            // The token opens nothing; leaving its file would only puzzle.
+            let _ = remove(&pending);
+            return Err(store_error(error));
+        }
+        publish(&pending, &file).map_err(io_error(&file))
+    }
+
+    /// A pending token file after the account is durable: the process died in between.
+    async fn finish(&self, file: &Path, pending: &Path) -> Result<(), OpenError> {
+        let io_error = |source| OpenError::NotWritable { path: pending.to_owned(), source };
+        let token = match std::fs::read_to_string(pending) {
+            Ok(token) => token,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(io_error(error)),
+        };
+        let known = match token_hash(token.trim()) {
+            Some(hash) => self.knows_token(&hash).await,
+            None => Ok(false),
+        };
+        let known = known.map_err(|source| OpenError::Store { path: pending.to_owned(), source })?;
+        if known { publish(pending, file) } else { remove(pending) }.map_err(io_error)
+    }
+
+    async fn create_account(&self, token: &str) -> Result<(), StoreError> {
+        let (v4, v6) = random_overlay();
+        let (account, owner, all) = (new_id(), new_id(), new_id());
+        let settings = Settings {
+            network_range: v4.to_string(),
+            network_range_v6: v6.to_string(),
+            ipv6_enabled_groups: vec![all.clone()],
+            ..Settings::default()
+        };
+
+        let mut write = self.write(&Actor::system()).await?;
+        let at = write.at();
+        sqlx::query(
+            "INSERT INTO account (only_one, id, domain, created_at, created_by, revision, settings)
+             VALUES (1, ?, '', ?, ?, 0, ?)",
+        )
+        .bind(&account)
+        .bind(at)
+        .bind(&owner)
+        .bind(settings_text(&settings)?)
+        .execute(write.db())
+        .await?;
+        sqlx::query("INSERT INTO groups (id, name, issued, built_in) VALUES (?, 'All', 'api', 1)")
+            .bind(&all)
+            .execute(write.db())
+            .await?;
+        sqlx::query(
+            "INSERT INTO users (id, name, email, role, is_service_user, blocked, invited, created_at)
+             VALUES (?, 'bootstrap', '', 'owner', 1, 0, 0, ?)",
+        )
+        .bind(&owner)
+        .bind(at)
+        .execute(write.db())
+        .await?;
+        let token_id =
+            tokens::insert(write.db(), &owner, &owner, "bootstrap", token, at, at + TOKEN_DAYS * DAY).await?;
+        default_policy(&mut write, &all).await?;
+
+        write.event(Activity::AccountCreate, &account, Meta::default()).await?;
+        write.event(Activity::ServiceUserCreate, &owner, Meta::name("bootstrap")).await?;
+        write.event(Activity::TokenCreate, &token_id, Meta::name("bootstrap")).await?;
+        write.commit().await
+    }
+}
+
+/// Everybody reaches everybody: what NetBird's accounts begin with, to be switched off once there are rules.
+async fn default_policy(write: &mut super::write::Write, all: &str) -> Result<(), StoreError> {
+    use super::policies::{Action, End, PolicyChange, Protocol, RuleChange, RuleSpec};
+    let spec = RuleSpec {
+        name: "Default".into(),
+        description: "Every peer may open any flow to every other peer".into(),
+        enabled: true,
+        action: Action::Accept,
+        bidirectional: true,
+        protocol: Protocol::All,
+        ports: Vec::new(),
+        port_ranges: Vec::new(),
+        authorized_groups: Default::default(),
+        sources: End::Groups(vec![all.to_owned()]),
+        destinations: End::Groups(vec![all.to_owned()]),
+    };
+    let policy = PolicyChange {
+        name: "Default".into(),
+        description: "Made with the account; switch it off once there are policies of your own".into(),
+        enabled: true,
+        rules: vec![RuleChange { id: None, spec }],
+    };
+    super::policies::insert(write, policy).await?;
+    Ok(())
+}
+
+/// Writes a secret for its owner's eyes only, durably. The name must be free.
+fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()
+}
+
+/// Gives a file its final name, which must be free, in one step.
+fn publish(pending: &Path, file: &Path) -> std::io::Result<()> {
+    match std::fs::hard_link(pending, file) {
+        Ok(()) => {}
+        // Published before the process died; what is there stays.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    std::fs::remove_file(pending)?;
+    match file.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

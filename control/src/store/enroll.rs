@@ -1,0 +1,220 @@
+//! Enrolment: a setup key turned into a peer, in one transaction.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::account::account;
+use super::error::StoreError;
+use super::peers::{self, allocate_v4, allocate_v6, free_dns_label, free_name};
+use super::setup_keys::{self, SetupKey, SetupKeyState};
+use super::write::{Meta, Write};
+use super::{Activity, Actor, Role, Store, groups};
+use crate::ids::new_id;
+use crate::secret::setup_key_hash;
+
+/// Longest host name kept, in characters.
+const NAME_LIMIT: usize = 100;
+
+/// What an agent brings to join.
+#[derive(Clone, Debug)]
+pub struct Enrollment {
+    /// The text of the setup key.
+    pub setup_key: String,
+    /// X25519 public key.
+    pub wireguard_public_key: [u8; 32],
+    /// SHA-256 of the certificate request's public key (SubjectPublicKeyInfo, DER). The request is signed with that
+    /// key, so it proves who asks; the WireGuard key, which every peer is told, does not.
+    pub identity_key: [u8; 32],
+    /// Gateway or peer.
+    pub role: Role,
+    /// The name the machine gives itself.
+    pub hostname: String,
+    /// Operating system.
+    pub os: String,
+    /// Kernel release.
+    pub kernel_version: String,
+    /// Agent version.
+    pub version: String,
+    /// Where the request came from.
+    pub connection_ip: Option<IpAddr>,
+}
+
+/// The peer an enrolment made, or found made by an earlier try of the same agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnrolledPeer {
+    /// Peer id.
+    pub id: String,
+    /// The display name it got.
+    pub name: String,
+    /// Overlay IPv4 address.
+    pub ip: Ipv4Addr,
+    /// Overlay IPv6 address.
+    pub ipv6: Ipv6Addr,
+    /// Whether this call made it; false when an earlier one did whose answer was lost.
+    pub created: bool,
+}
+
+/// Why an enrolment was refused. Nothing was written and no use was counted.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError {
+    /// No such key; also what a malformed one gets.
+    #[error("setup key is unknown: check it, or create a new one")]
+    UnknownKey,
+    /// Revoked by an operator.
+    #[error("setup key {0} is revoked: create a new one")]
+    Revoked(String),
+    /// Past its expiry.
+    #[error("setup key {0} is expired: create a new one")]
+    Expired(String),
+    /// Used as often as it may be.
+    #[error("setup key {0} is used up: create a new one")]
+    Overused(String),
+    /// The WireGuard key belongs to a peer already, enrolled by another identity or another setup key.
+    #[error("the WireGuard key belongs to peer {0} already: delete that peer first, or join with a new key")]
+    KnownWireguardKey(String),
+    /// All zeroes: no key at all.
+    #[error("the WireGuard public key is empty")]
+    EmptyWireguardKey,
+    /// No address is left.
+    #[error("the overlay range {0} has no free address: widen it in the account settings, or delete peers")]
+    NoAddress(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for EnrollError {
+    fn from(error: sqlx::Error) -> Self {
+        EnrollError::Store(error.into())
+    }
+}
+
+impl Store {
+    /// Makes a peer, if the setup key is valid at the instant the transaction runs, and counts the use.
+    ///
+    /// An agent whose answer was lost may ask again with the same keys: it gets the peer it made, and no second use
+    /// is counted, unless the setup key has been revoked since.
+    pub async fn enroll(&self, request: &Enrollment) -> Result<EnrolledPeer, EnrollError> {
+        if request.wireguard_public_key == [0; 32] {
+            return Err(EnrollError::EmptyWireguardKey);
+        }
+        let hash = setup_key_hash(&request.setup_key);
+        let found = {
+            let mut db = self.reader().acquire().await.map_err(StoreError::from)?;
+            setup_keys::by_hash(&mut db, &hash).await?
+        };
+        // Unknown keys are turned away before they can queue for the writer.
+        let Some(found) = found else { return Err(EnrollError::UnknownKey) };
+
+        let actor = Actor { id: found.id, name: found.name, email: String::new() };
+        let mut write = self.write(&actor).await?;
+        let Some(key) = setup_keys::by_hash(write.db(), &hash).await? else {
+            return Err(EnrollError::UnknownKey);
+        };
+        if let Some(known) = repeated(&mut write, request, &key).await? {
+            return Ok(known);
+        }
+        match key.state(write.at()) {
+            SetupKeyState::Valid => {}
+            SetupKeyState::Revoked => return Err(EnrollError::Revoked(key.name)),
+            SetupKeyState::Expired => return Err(EnrollError::Expired(key.name)),
+            SetupKeyState::Overused => return Err(EnrollError::Overused(key.name)),
+        }
+        let peer = insert(&mut write, request, &key).await?;
+        write.commit().await?;
+        Ok(peer)
+    }
+}
+
+/// The peer an earlier try of the same agent made.
+async fn repeated(
+    write: &mut Write,
+    request: &Enrollment,
+    key: &SetupKey,
+) -> Result<Option<EnrolledPeer>, EnrollError> {
+    let known: Option<(String, Vec<u8>, String)> =
+        sqlx::query_as("SELECT id, identity_key, setup_key_id FROM peers WHERE wireguard_key = ?")
+            .bind(request.wireguard_public_key.as_slice())
+            .fetch_optional(write.db())
+            .await?;
+    let Some((id, identity_key, setup_key_id)) = known else { return Ok(None) };
+    let peer = peers::peer(write.db(), &id).await?;
+    if identity_key != request.identity_key || setup_key_id != key.id || peer.role != request.role {
+        return Err(EnrollError::KnownWireguardKey(peer.name));
+    }
+    if key.revoked {
+        return Err(EnrollError::Revoked(key.name.clone()));
+    }
+    Ok(Some(EnrolledPeer { id, name: peer.name, ip: peer.ip, ipv6: peer.ipv6, created: false }))
+}
+
+async fn insert(
+    write: &mut Write,
+    request: &Enrollment,
+    key: &SetupKey,
+) -> Result<EnrolledPeer, EnrollError> {
+    let at = write.at();
+    let settings = account(write.db()).await?.settings;
+    let (range_v4, range_v6) = settings.overlay()?;
+    let Some(ip) = allocate_v4(write.db(), range_v4).await? else {
+        return Err(EnrollError::NoAddress(range_v4.to_string()));
+    };
+    let Some(ipv6) = allocate_v6(write.db(), range_v6).await? else {
+        return Err(EnrollError::NoAddress(range_v6.to_string()));
+    };
+    let id = new_id();
+    let hostname = clean(&request.hostname);
+    let name = free_name(write.db(), &hostname).await?;
+    let dns_label = free_dns_label(write.db(), &name, &id).await?;
+
+    sqlx::query(
+        "INSERT INTO peers (id, wireguard_key, identity_key, setup_key_id, role, name, hostname, dns_label, ip, ipv6,
+         connection_ip, os, kernel_version, version, created_at, last_seen, last_login, connected, ephemeral,
+         approval_required, ssh_enabled, login_expiration_enabled, inactivity_expiration_enabled)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?15, ?15, ?15, 0, ?, ?, 0, 0, 0)",
+    )
+    .bind(&id)
+    .bind(request.wireguard_public_key.as_slice())
+    .bind(request.identity_key.as_slice())
+    .bind(&key.id)
+    .bind(request.role.as_str())
+    .bind(&name)
+    .bind(&hostname)
+    .bind(&dns_label)
+    .bind(ip.to_string())
+    .bind(ipv6.to_string())
+    .bind(request.connection_ip.map(|ip| ip.to_canonical().to_string()).unwrap_or_default())
+    .bind(&request.os)
+    .bind(&request.kernel_version)
+    .bind(&request.version)
+    .bind(at)
+    .bind(key.ephemeral)
+    .bind(settings.extra.peer_approval_enabled)
+    .execute(write.db())
+    .await?;
+
+    let all = groups::all_id(write.db()).await?;
+    for group in key.auto_groups.iter().chain([&all]) {
+        sqlx::query("INSERT OR IGNORE INTO group_peers (group_id, peer_id) VALUES (?, ?)")
+            .bind(group)
+            .bind(&id)
+            .execute(write.db())
+            .await?;
+    }
+    sqlx::query("UPDATE setup_keys SET used_times = used_times + 1, last_used = ? WHERE id = ?")
+        .bind(at)
+        .bind(&key.id)
+        .execute(write.db())
+        .await?;
+
+    let peer = peers::peer(write.db(), &id).await?;
+    let meta = Meta::name(&name).with("setup_key_name", &key.name).after(&peer);
+    write.event(Activity::PeerAdd, &id, meta).await?;
+    Ok(EnrolledPeer { id, name, ip, ipv6, created: true })
+}
+
+/// A host name as a display name: no control characters, no blanks around it, never empty.
+fn clean(hostname: &str) -> String {
+    let name: String = hostname.chars().filter(|char| !char.is_control()).take(NAME_LIMIT).collect();
+    let name = name.trim();
+    if name.is_empty() { "peer".into() } else { name.into() }
+}

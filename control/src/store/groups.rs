@@ -1,0 +1,349 @@
+//! Groups of peers and resources.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde::{Deserialize, Serialize};
+use sqlx::FromRow;
+use sqlx::sqlite::SqliteConnection;
+use utoipa::ToSchema;
+
+use super::account::account;
+use super::error::{duplicate, invalid, not_found};
+use super::write::Meta;
+use super::{Activity, Actor, ResourceKind, Result, Store, StoreError};
+use crate::ids::new_id;
+
+/// Name of the group that holds every peer.
+const ALL: &str = "All";
+
+/// An id with the name a person knows.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow, Serialize)]
+pub struct NamedRef {
+    /// Object id.
+    pub id: String,
+    /// Display name.
+    pub name: String,
+}
+
+/// A resource as a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ResourceRef {
+    /// Resource id.
+    pub id: String,
+    /// What its address is.
+    pub kind: ResourceKind,
+}
+
+/// Where a group came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = GroupIssued)]
+pub enum Issued {
+    /// An operator or a program by the REST API.
+    Api,
+    /// An integration.
+    Integration,
+    /// A claim in a user's token.
+    Jwt,
+}
+
+impl Issued {
+    fn parse(text: &str) -> Self {
+        match text {
+            "integration" => Issued::Integration,
+            "jwt" => Issued::Jwt,
+            _ => Issued::Api,
+        }
+    }
+}
+
+/// A group with its members.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// Group id.
+    pub id: String,
+    /// Display name, unique.
+    pub name: String,
+    /// Where it came from.
+    pub issued: Issued,
+    /// Whether this is `All`.
+    pub built_in: bool,
+    /// Its peers, by id.
+    pub peers: Vec<NamedRef>,
+    /// Its resources, by id.
+    pub resources: Vec<ResourceRef>,
+}
+
+/// What a group is to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupChange {
+    /// Display name.
+    pub name: String,
+    /// Peer ids.
+    pub peers: Vec<String>,
+    /// Resource ids.
+    pub resources: Vec<String>,
+}
+
+impl Store {
+    /// Every group, by id.
+    pub async fn groups(&self) -> Result<Vec<Group>> {
+        let mut tx = self.reader().begin().await?;
+        let rows: Vec<Row> = sqlx::query_as("SELECT id, name, issued, built_in FROM groups ORDER BY id")
+            .fetch_all(&mut *tx)
+            .await?;
+        let peers: Vec<(String, String, String)> = sqlx::query_as(
+            "SELECT m.group_id, p.id, p.name FROM group_peers m JOIN peers p ON p.id = m.peer_id ORDER BY p.id",
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        let resources: Vec<(String, String, String)> = sqlx::query_as(
+            "SELECT m.group_id, r.id, r.kind FROM group_resources m JOIN resources r ON r.id = m.resource_id
+             ORDER BY r.id",
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+
+        let mut members = HashMap::<String, (Vec<NamedRef>, Vec<ResourceRef>)>::new();
+        for (group, id, name) in peers {
+            members.entry(group).or_default().0.push(NamedRef { id, name });
+        }
+        for (group, id, kind) in resources {
+            members.entry(group).or_default().1.push(ResourceRef { id, kind: ResourceKind::parse(&kind) });
+        }
+        Ok(rows
+            .into_iter()
+            .map(|row| {
+                let (peers, resources) = members.remove(&row.id).unwrap_or_default();
+                row.group(peers, resources)
+            })
+            .collect())
+    }
+
+    /// One group.
+    pub async fn group(&self, id: &str) -> Result<Group> {
+        let mut tx = self.reader().begin().await?;
+        group(&mut tx, id).await
+    }
+
+    /// Creates a group.
+    pub async fn create_group(&self, actor: &Actor, change: GroupChange) -> Result<Group> {
+        let mut write = self.write(actor).await?;
+        let name = check_name(write.db(), &change.name, None).await?;
+        let id = new_id();
+        sqlx::query("INSERT INTO groups (id, name, issued) VALUES (?, ?, 'api')")
+            .bind(&id)
+            .bind(&name)
+            .execute(write.db())
+            .await?;
+        set_members(write.db(), &id, &change).await?;
+        let after = group(write.db(), &id).await?;
+        write.event(Activity::GroupAdd, &id, Meta::name(&name).after(&after)).await?;
+        write.commit().await?;
+        Ok(after)
+    }
+
+    /// Replaces name and members.
+    pub async fn update_group(&self, actor: &Actor, id: &str, change: GroupChange) -> Result<Group> {
+        let mut write = self.write(actor).await?;
+        let before = group(write.db(), id).await?;
+        if before.built_in {
+            return invalid("group All cannot be changed: it holds every peer by itself");
+        }
+        let name = check_name(write.db(), &change.name, Some(id)).await?;
+        sqlx::query("UPDATE groups SET name = ? WHERE id = ?")
+            .bind(&name)
+            .bind(id)
+            .execute(write.db())
+            .await?;
+        set_members(write.db(), id, &change).await?;
+        let after = group(write.db(), id).await?;
+        if after == before {
+            // Nothing to keep: the transaction is dropped.
+            return Ok(before);
+        }
+        write.event(Activity::GroupUpdate, id, Meta::name(&name).before(&before).after(&after)).await?;
+        write.commit().await?;
+        Ok(after)
+    }
+
+    /// Deletes a group; refused while anything refers to it.
+    pub async fn delete_group(&self, actor: &Actor, id: &str) -> Result<()> {
+        let mut write = self.write(actor).await?;
+        let before = group(write.db(), id).await?;
+        if before.built_in {
+            return invalid("group All cannot be deleted");
+        }
+        if let Some((link, name)) = link(write.db(), id).await? {
+            return Err(StoreError::InUse { kind: "group", link, name });
+        }
+        sqlx::query("DELETE FROM groups WHERE id = ?").bind(id).execute(write.db()).await?;
+        write.event(Activity::GroupDelete, id, Meta::name(&before.name).before(&before)).await?;
+        write.commit().await
+    }
+}
+
+/// Id of the group `All`.
+pub(super) async fn all_id(db: &mut SqliteConnection) -> Result<String> {
+    Ok(sqlx::query_scalar("SELECT id FROM groups WHERE built_in = 1").fetch_one(db).await?)
+}
+
+/// Refuses ids that name no group.
+pub(super) async fn must_exist(
+    db: &mut SqliteConnection,
+    ids: impl IntoIterator<Item = &String>,
+) -> Result<()> {
+    for id in ids {
+        let found: i64 = sqlx::query_scalar("SELECT count(*) FROM groups WHERE id = ?")
+            .bind(id)
+            .fetch_one(&mut *db)
+            .await?;
+        if found == 0 {
+            return invalid(format!("group {id} does not exist"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses ids that name no group, and `All`, which nobody is put into; the ids without repetition.
+pub(super) async fn assignable(
+    db: &mut SqliteConnection,
+    what: &str,
+    ids: &[String],
+) -> Result<BTreeSet<String>> {
+    let ids: BTreeSet<String> = ids.iter().cloned().collect();
+    must_exist(db, &ids).await?;
+    if ids.contains(&all_id(db).await?) {
+        return invalid(format!("{what}: group All holds every peer by itself and cannot be named here"));
+    }
+    Ok(ids)
+}
+
+async fn group(db: &mut SqliteConnection, id: &str) -> Result<Group> {
+    let row: Option<Row> = sqlx::query_as("SELECT id, name, issued, built_in FROM groups WHERE id = ?")
+        .bind(id)
+        .fetch_optional(&mut *db)
+        .await?;
+    let Some(row) = row else { return not_found("group", id) };
+    let peers = sqlx::query_as(
+        "SELECT p.id, p.name FROM group_peers m JOIN peers p ON p.id = m.peer_id WHERE m.group_id = ? ORDER BY p.id",
+    )
+    .bind(id)
+    .fetch_all(&mut *db)
+    .await?;
+    let resources: Vec<(String, String)> = sqlx::query_as(
+        "SELECT r.id, r.kind FROM group_resources m JOIN resources r ON r.id = m.resource_id
+         WHERE m.group_id = ? ORDER BY r.id",
+    )
+    .bind(id)
+    .fetch_all(db)
+    .await?;
+    let resources = resources
+        .into_iter()
+        .map(|(id, kind)| ResourceRef { id, kind: ResourceKind::parse(&kind) })
+        .collect();
+    Ok(row.group(peers, resources))
+}
+
+async fn check_name(db: &mut SqliteConnection, name: &str, own: Option<&str>) -> Result<String> {
+    let name = name.trim();
+    if name.is_empty() {
+        return invalid("group name must not be empty");
+    }
+    let others: i64 = sqlx::query_scalar("SELECT count(*) FROM groups WHERE name = ? AND id <> ?")
+        .bind(name)
+        .bind(own.unwrap_or_default())
+        .fetch_one(db)
+        .await?;
+    if others > 0 || (name == ALL && own.is_some()) {
+        return duplicate(format!("group with name {name} already exists"));
+    }
+    Ok(name.to_owned())
+}
+
+async fn set_members(db: &mut SqliteConnection, group: &str, change: &GroupChange) -> Result<()> {
+    sqlx::query("DELETE FROM group_peers WHERE group_id = ?").bind(group).execute(&mut *db).await?;
+    for peer in change.peers.iter().collect::<BTreeSet<_>>() {
+        let added =
+            sqlx::query("INSERT INTO group_peers (group_id, peer_id) SELECT ?, id FROM peers WHERE id = ?")
+                .bind(group)
+                .bind(peer)
+                .execute(&mut *db)
+                .await?;
+        if added.rows_affected() == 0 {
+            return invalid(format!("peer {peer} does not exist"));
+        }
+    }
+    sqlx::query("DELETE FROM group_resources WHERE group_id = ?").bind(group).execute(&mut *db).await?;
+    for resource in change.resources.iter().collect::<BTreeSet<_>>() {
+        let added = sqlx::query(
+            "INSERT INTO group_resources (group_id, resource_id) SELECT ?, id FROM resources WHERE id = ?",
+        )
+        .bind(group)
+        .bind(resource)
+        .execute(&mut *db)
+        .await?;
+        if added.rows_affected() == 0 {
+            return invalid(format!("resource {resource} does not exist"));
+        }
+    }
+    Ok(())
+}
+
+/// The first object that refers to a group: its kind and name.
+async fn link(db: &mut SqliteConnection, id: &str) -> Result<Option<(&'static str, String)>> {
+    const LINKS: [(&str, &str); 5] = [
+        (
+            "network resource",
+            "SELECT r.name FROM group_resources m JOIN resources r ON r.id = m.resource_id WHERE m.group_id = ? LIMIT 1",
+        ),
+        (
+            "policy",
+            "SELECT p.name FROM rule_groups m JOIN rules r ON r.id = m.rule_id JOIN policies p ON p.id = r.policy_id
+             WHERE m.group_id = ? LIMIT 1",
+        ),
+        (
+            "setup key",
+            "SELECT k.name FROM setup_key_groups m JOIN setup_keys k ON k.id = m.setup_key_id WHERE m.group_id = ? LIMIT 1",
+        ),
+        (
+            "user",
+            "SELECT u.name FROM user_groups m JOIN users u ON u.id = m.user_id WHERE m.group_id = ? LIMIT 1",
+        ),
+        (
+            "network router",
+            "SELECT n.name FROM router_groups m JOIN routers r ON r.id = m.router_id
+             JOIN networks n ON n.id = r.network_id WHERE m.group_id = ? LIMIT 1",
+        ),
+    ];
+    for (kind, query) in LINKS {
+        let name: Option<String> = sqlx::query_scalar(query).bind(id).fetch_optional(&mut *db).await?;
+        if let Some(name) = name {
+            return Ok(Some((kind, name)));
+        }
+    }
+    let settings = account(db).await?.settings;
+    let setting = settings.group_links().find(|(_, group)| *group == id).map(|(setting, _)| setting);
+    Ok(setting.map(|setting| ("account setting", setting.to_owned())))
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    name: String,
+    issued: String,
+    built_in: bool,
+}
+
+impl Row {
+    fn group(self, peers: Vec<NamedRef>, resources: Vec<ResourceRef>) -> Group {
+        Group {
+            id: self.id,
+            name: self.name,
+            issued: Issued::parse(&self.issued),
+            built_in: self.built_in,
+            peers,
+            resources,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Personal access tokens.
+
+use serde::Serialize;
+use sqlx::FromRow;
+use sqlx::sqlite::SqliteConnection;
+use subtle::ConstantTimeEq;
+
+use super::error::{invalid, not_found};
+use super::write::Meta;
+use super::{Activity, Actor, Result, Store, User, users};
+use crate::ids::{new_id, now};
+use crate::secret::{SecretHash, new_token, token_hash};
+
+/// Days a token may live.
+const DAYS: std::ops::RangeInclusive<i64> = 1..=365;
+const DAY: i64 = 24 * 3600 * 1000;
+/// `last_used` is written at most this often, in milliseconds: a read must not cost a write.
+const USE_RESOLUTION: i64 = 60_000;
+
+/// A stored token; its text is known only to whoever created it.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow, Serialize)]
+pub struct Token {
+    /// Token id.
+    pub id: String,
+    /// Display name.
+    pub name: String,
+    /// User id.
+    pub created_by: String,
+    /// Unix milliseconds.
+    pub created_at: i64,
+    /// Unix milliseconds.
+    pub expires_at: i64,
+    /// Unix milliseconds, to the minute.
+    pub last_used: Option<i64>,
+}
+
+impl Store {
+    /// The user a token text belongs to; `None` for an unknown or expired token, and for a blocked user.
+    pub async fn authenticate(&self, text: &str) -> Result<Option<User>> {
+        let Some(hash) = token_hash(text) else { return Ok(None) };
+        let row: Option<(String, String, Vec<u8>, i64, Option<i64>)> =
+            sqlx::query_as("SELECT id, user_id, hash, expires_at, last_used FROM tokens WHERE hash = ?")
+                .bind(hash.as_slice())
+                .fetch_optional(self.reader())
+                .await?;
+        let Some((id, user, stored, expires_at, last_used)) = row else { return Ok(None) };
+        // The index found it by comparing; what decides takes the same time for every difference.
+        if !bool::from(stored.ct_eq(&hash)) || expires_at <= now() {
+            return Ok(None);
+        }
+        let user = self.user(&user).await?;
+        if user.blocked {
+            return Ok(None);
+        }
+        if last_used.is_none_or(|at| at + USE_RESOLUTION <= now()) {
+            self.token_used(&id).await;
+        }
+        Ok(Some(user))
+    }
+
+    /// Every token of a user, by id.
+    pub async fn tokens(&self, user: &str) -> Result<Vec<Token>> {
+        let mut tx = self.reader().begin().await?;
+        users::user(&mut tx, user).await?;
+        Ok(sqlx::query_as(
+            "SELECT id, name, created_by, created_at, expires_at, last_used FROM tokens WHERE user_id = ? ORDER BY id",
+        )
+        .bind(user)
+        .fetch_all(&mut *tx)
+        .await?)
+    }
+
+    /// One token of a user.
+    pub async fn token(&self, user: &str, id: &str) -> Result<Token> {
+        match self.tokens(user).await?.into_iter().find(|token| token.id == id) {
+            Some(token) => Ok(token),
+            None => not_found("token", id),
+        }
+    }
+
+    /// Creates a token for a user; beside it its text, which is not kept.
+    pub async fn create_token(
+        &self,
+        actor: &Actor,
+        user: &str,
+        name: &str,
+        days: i64,
+    ) -> Result<(Token, String)> {
+        let name = name.trim();
+        if name.is_empty() {
+            return invalid("token name must not be empty");
+        }
+        if !DAYS.contains(&days) {
+            return invalid(format!("expires_in: {days} days is not between 1 and 365"));
+        }
+        let mut write = self.write(actor).await?;
+        let owner = users::user(write.db(), user).await?;
+        let (text, at) = (new_token(), write.at());
+        let id = insert(write.db(), user, &actor.id, name, &text, at, at + days * DAY).await?;
+        let meta = Meta::name(name).with("username", &owner.name);
+        write.event(Activity::TokenCreate, &id, meta).await?;
+        write.commit().await?;
+        Ok((self.token(user, &id).await?, text))
+    }
+
+    /// Deletes a token, which opens nothing from then on.
+    pub async fn delete_token(&self, actor: &Actor, user: &str, id: &str) -> Result<()> {
+        let mut write = self.write(actor).await?;
+        let owner = users::user(write.db(), user).await?;
+        let name: Option<String> =
+            sqlx::query_scalar("DELETE FROM tokens WHERE id = ? AND user_id = ? RETURNING name")
+                .bind(id)
+                .bind(user)
+                .fetch_optional(write.db())
+                .await?;
+        let Some(name) = name else { return not_found("token", id) };
+        let meta = Meta::name(&name).with("username", owner.name);
+        write.event(Activity::TokenDelete, id, meta).await?;
+        write.commit().await
+    }
+
+    /// Whether a token with this hash is stored.
+    pub(super) async fn knows_token(&self, hash: &SecretHash) -> Result<bool> {
+        let found: i64 = sqlx::query_scalar("SELECT count(*) FROM tokens WHERE hash = ?")
+            .bind(hash.as_slice())
+            .fetch_one(self.reader())
+            .await?;
+        Ok(found > 0)
+    }
+
+    /// Notes that a token was used. A store that cannot write still answers reads.
+    async fn token_used(&self, id: &str) {
+        let done = sqlx::query("UPDATE tokens SET last_used = ? WHERE id = ?")
+            .bind(now())
+            .bind(id)
+            .execute(&self.inner.writer)
+            .await;
+        if let Err(error) = done {
+            tracing::warn!(token = id, %error, "the time of a token's use was not kept");
+        }
+    }
+}
+
+/// Writes a token; its id.
+pub(super) async fn insert(
+    db: &mut SqliteConnection,
+    user: &str,
+    created_by: &str,
+    name: &str,
+    text: &str,
+    at: i64,
+    expires_at: i64,
+) -> Result<String> {
+    let Some(hash) = token_hash(text) else { return invalid("the token is malformed") };
+    let id = new_id();
+    sqlx::query(
+        "INSERT INTO tokens (id, user_id, name, hash, created_by, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&id)
+    .bind(user)
+    .bind(name)
+    .bind(hash.as_slice())
+    .bind(created_by)
+    .bind(at)
+    .bind(expires_at)
+    .execute(db)
+    .await?;
+    Ok(id)
+}

@@ -1,0 +1,333 @@
+//! Users: people and service users, and what they may become.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use sqlx::FromRow;
+use sqlx::sqlite::SqliteConnection;
+use utoipa::ToSchema;
+
+use super::error::{corrupt, duplicate, invalid, not_found};
+use super::write::{Meta, Write};
+use super::{Activity, Actor, Result, Store, StoreError, groups};
+use crate::ids::new_id;
+
+/// What a user may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UserRole {
+    /// Its own peers and tokens.
+    User,
+    /// Reads everything.
+    Auditor,
+    /// Reads everything, changes networks, groups and policies.
+    NetworkAdmin,
+    /// Changes everything but the owner.
+    Admin,
+    /// Changes everything. There is exactly one.
+    Owner,
+}
+
+impl UserRole {
+    const ALL: [UserRole; 5] =
+        [UserRole::User, UserRole::Auditor, UserRole::NetworkAdmin, UserRole::Admin, UserRole::Owner];
+
+    /// Its name in the store and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            UserRole::User => "user",
+            UserRole::Auditor => "auditor",
+            UserRole::NetworkAdmin => "network_admin",
+            UserRole::Admin => "admin",
+            UserRole::Owner => "owner",
+        }
+    }
+
+    /// The role of this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
+    }
+}
+
+/// A user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct User {
+    /// User id.
+    pub id: String,
+    /// Display name.
+    pub name: String,
+    /// E-mail address; empty for service users.
+    pub email: String,
+    /// What it may do.
+    pub role: UserRole,
+    /// Whether it is a program rather than a person.
+    pub is_service_user: bool,
+    /// A blocked user's tokens open nothing.
+    pub blocked: bool,
+    /// Whether it was invited and has not come yet.
+    pub invited: bool,
+    /// Unix milliseconds.
+    pub created_at: i64,
+    /// Unix milliseconds.
+    pub last_login: Option<i64>,
+    /// Group ids its peers are put into.
+    pub auto_groups: Vec<String>,
+}
+
+impl User {
+    /// This user as the one who asks.
+    pub fn actor(&self) -> Actor {
+        Actor { id: self.id.clone(), name: self.name.clone(), email: self.email.clone() }
+    }
+}
+
+/// A user to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewUser {
+    /// Display name.
+    pub name: String,
+    /// E-mail address.
+    pub email: String,
+    /// What it may do.
+    pub role: UserRole,
+    /// Whether it is a program.
+    pub is_service_user: bool,
+    /// Group ids.
+    pub auto_groups: Vec<String>,
+}
+
+/// What a user is to become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserChange {
+    /// What it may do.
+    pub role: UserRole,
+    /// Whether its tokens open nothing.
+    pub blocked: bool,
+    /// Group ids.
+    pub auto_groups: Vec<String>,
+}
+
+impl Store {
+    /// Every user, by id.
+    pub async fn users(&self) -> Result<Vec<User>> {
+        let mut tx = self.reader().begin().await?;
+        let rows: Vec<Row> = sqlx::query_as("SELECT * FROM users ORDER BY id").fetch_all(&mut *tx).await?;
+        let members: Vec<(String, String)> =
+            sqlx::query_as("SELECT user_id, group_id FROM user_groups").fetch_all(&mut *tx).await?;
+        let mut groups = HashMap::<String, Vec<String>>::new();
+        for (user, group) in members {
+            groups.entry(user).or_default().push(group);
+        }
+        rows.into_iter()
+            .map(|row| {
+                let groups = groups.remove(&row.id).unwrap_or_default();
+                row.user(groups)
+            })
+            .collect()
+    }
+
+    /// One user.
+    pub async fn user(&self, id: &str) -> Result<User> {
+        let mut tx = self.reader().begin().await?;
+        user(&mut tx, id).await
+    }
+
+    /// Creates a user in the name of `caller`.
+    pub async fn create_user(&self, caller: &User, new: NewUser) -> Result<User> {
+        let (name, email) = (new.name.trim(), new.email.trim());
+        if new.role == UserRole::Owner {
+            return invalid("there is one owner: hand the role over by changing an existing user");
+        }
+        may_grant(caller, new.role)?;
+        if new.is_service_user && name.is_empty() {
+            return invalid("a service user needs a name");
+        }
+        if !new.is_service_user && !is_email(email) {
+            return invalid(format!("email: {email:?} is no e-mail address"));
+        }
+        let mut write = self.write(&caller.actor()).await?;
+        if !new.is_service_user {
+            let others: i64 = sqlx::query_scalar("SELECT count(*) FROM users WHERE email = ?")
+                .bind(email)
+                .fetch_one(write.db())
+                .await?;
+            if others > 0 {
+                return duplicate(format!("user with email {email} already exists"));
+            }
+        }
+        let groups = groups::assignable(write.db(), "auto_groups", &new.auto_groups).await?;
+        let id = new_id();
+        let at = write.at();
+        sqlx::query(
+            "INSERT INTO users (id, name, email, role, is_service_user, blocked, invited, created_at)
+             VALUES (?, ?, ?, ?, ?, 0, ?, ?)",
+        )
+        .bind(&id)
+        .bind(name)
+        .bind(if new.is_service_user { "" } else { email })
+        .bind(new.role.as_str())
+        .bind(new.is_service_user)
+        .bind(!new.is_service_user)
+        .bind(at)
+        .execute(write.db())
+        .await?;
+        set_groups(&mut write, &id, groups).await?;
+        let after = user(write.db(), &id).await?;
+        let activity = if new.is_service_user { Activity::ServiceUserCreate } else { Activity::UserInvite };
+        write.event(activity, &id, Meta::name(name).after(&after)).await?;
+        write.commit().await?;
+        Ok(after)
+    }
+
+    /// Changes a user in the name of `caller`; giving away the owner role makes the giver an admin.
+    pub async fn update_user(&self, caller: &User, id: &str, change: UserChange) -> Result<User> {
+        let mut write = self.write(&caller.actor()).await?;
+        let before = user(write.db(), id).await?;
+        // What the caller is may have changed while the request waited.
+        let caller = user(write.db(), &caller.id).await?;
+        let groups = groups::assignable(write.db(), "auto_groups", &change.auto_groups).await?;
+        if (before.role, before.blocked) == (change.role, change.blocked)
+            && groups.iter().eq(&before.auto_groups)
+        {
+            return Ok(before);
+        }
+        if caller.id == before.id && (change.role != before.role || change.blocked) {
+            return Err(StoreError::Denied("users cannot change their own role or block themselves".into()));
+        }
+        if before.role == UserRole::Owner && caller.id != before.id {
+            return Err(StoreError::Denied("the owner cannot be changed by others".into()));
+        }
+        may_grant(&caller, before.role.max(change.role))?;
+        let transfer = change.role == UserRole::Owner && before.role != UserRole::Owner;
+        if transfer {
+            if change.blocked {
+                return invalid("a blocked user cannot become owner");
+            }
+            sqlx::query("UPDATE users SET role = 'admin' WHERE id = ?")
+                .bind(&caller.id)
+                .execute(write.db())
+                .await?;
+        }
+        sqlx::query("UPDATE users SET role = ?, blocked = ? WHERE id = ?")
+            .bind(change.role.as_str())
+            .bind(change.blocked)
+            .bind(id)
+            .execute(write.db())
+            .await?;
+        set_groups(&mut write, id, groups).await?;
+        let after = user(write.db(), id).await?;
+        for activity in activities(&before, &after, transfer) {
+            let meta = Meta::name(&after.name).before(&before).after(&after);
+            write.event(activity, id, meta).await?;
+        }
+        write.commit().await?;
+        Ok(after)
+    }
+
+    /// Deletes a user and its tokens in the name of `caller`.
+    pub async fn delete_user(&self, caller: &User, id: &str) -> Result<()> {
+        let mut write = self.write(&caller.actor()).await?;
+        let before = user(write.db(), id).await?;
+        if before.id == caller.id {
+            return Err(StoreError::Denied("users cannot delete themselves".into()));
+        }
+        if before.role == UserRole::Owner {
+            return Err(StoreError::Denied("the owner cannot be deleted: hand the role over first".into()));
+        }
+        may_grant(caller, before.role)?;
+        sqlx::query("DELETE FROM users WHERE id = ?").bind(id).execute(write.db()).await?;
+        let activity =
+            if before.is_service_user { Activity::ServiceUserDelete } else { Activity::UserDelete };
+        write.event(activity, id, Meta::name(&before.name).before(&before)).await?;
+        write.commit().await
+    }
+}
+
+/// Nobody gives, takes or acts for a role above the own: else a token of an admin would be one of the owner.
+pub fn may_grant(caller: &User, role: UserRole) -> Result<()> {
+    if caller.role < role {
+        let message = format!("role {} cannot act on role {}", caller.role.as_str(), role.as_str());
+        return Err(StoreError::Denied(message));
+    }
+    Ok(())
+}
+
+/// One user as the connection's transaction sees it.
+pub(super) async fn user(db: &mut SqliteConnection, id: &str) -> Result<User> {
+    let row: Option<Row> =
+        sqlx::query_as("SELECT * FROM users WHERE id = ?").bind(id).fetch_optional(&mut *db).await?;
+    let Some(row) = row else { return not_found("user", id) };
+    let groups = sqlx::query_scalar("SELECT group_id FROM user_groups WHERE user_id = ? ORDER BY group_id")
+        .bind(id)
+        .fetch_all(db)
+        .await?;
+    row.user(groups)
+}
+
+async fn set_groups(write: &mut Write, user: &str, groups: impl IntoIterator<Item = String>) -> Result<()> {
+    sqlx::query("DELETE FROM user_groups WHERE user_id = ?").bind(user).execute(write.db()).await?;
+    for group in groups {
+        sqlx::query("INSERT INTO user_groups (user_id, group_id) VALUES (?, ?)")
+            .bind(user)
+            .bind(group)
+            .execute(write.db())
+            .await?;
+    }
+    Ok(())
+}
+
+fn activities(before: &User, after: &User, transfer: bool) -> Vec<Activity> {
+    let mut activities = Vec::new();
+    if transfer {
+        activities.push(Activity::OwnerTransfer);
+    } else if before.role != after.role {
+        activities.push(Activity::UserRoleUpdate);
+    }
+    match (before.blocked, after.blocked) {
+        (false, true) => activities.push(Activity::UserBlock),
+        (true, false) => activities.push(Activity::UserUnblock),
+        _ => {}
+    }
+    if before.auto_groups != after.auto_groups {
+        activities.push(Activity::UserUpdate);
+    }
+    activities
+}
+
+/// Something, an `@`, something; whether it takes mail only mail can tell.
+fn is_email(text: &str) -> bool {
+    text.split_once('@')
+        .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains('@'))
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    name: String,
+    email: String,
+    role: String,
+    is_service_user: bool,
+    blocked: bool,
+    invited: bool,
+    created_at: i64,
+    last_login: Option<i64>,
+}
+
+impl Row {
+    fn user(self, auto_groups: Vec<String>) -> Result<User> {
+        let role = UserRole::parse(&self.role)
+            .ok_or_else(|| corrupt("users.role")(format!("{:?} is unknown", self.role).into()))?;
+        Ok(User {
+            id: self.id,
+            name: self.name,
+            email: self.email,
+            role,
+            is_service_user: self.is_service_user,
+            blocked: self.blocked,
+            invited: self.invited,
+            created_at: self.created_at,
+            last_login: self.last_login,
+            auto_groups,
+        })
+    }
+}

@@ -1,0 +1,116 @@
+//! One change: a transaction that knows who asks, and that publishes the new revision once it is durable.
+
+use serde::Serialize;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Sqlite, Transaction};
+
+use super::{Activity, Result, Store, audit};
+use crate::ids::now;
+
+/// Who asks for a change, as the audit events name them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// User id, setup key id or peer id.
+    pub id: String,
+    /// Display name.
+    pub name: String,
+    /// E-mail address, empty where there is none.
+    pub email: String,
+}
+
+impl Actor {
+    /// Control itself: first start, expiry.
+    pub fn system() -> Self {
+        Actor { id: "sys".into(), name: "system".into(), email: String::new() }
+    }
+}
+
+/// A change under way. Dropped without [`Write::commit`] it never happened.
+pub(crate) struct Write {
+    transaction: Transaction<'static, Sqlite>,
+    store: Store,
+    actor: Actor,
+    at: i64,
+    changed: bool,
+}
+
+impl Store {
+    /// Waits for the writer and begins a change in the name of `actor`.
+    pub(crate) async fn write(&self, actor: &Actor) -> Result<Write> {
+        // IMMEDIATE: a transaction that first reads and then writes would fail where it finds another writer.
+        let transaction = self.inner.writer.begin_with("BEGIN IMMEDIATE").await?;
+        Ok(Write { transaction, store: self.clone(), actor: actor.clone(), at: now(), changed: false })
+    }
+}
+
+impl Write {
+    /// The connection the change's statements go through.
+    pub(crate) fn db(&mut self) -> &mut SqliteConnection {
+        &mut self.transaction
+    }
+
+    /// When the change began, Unix milliseconds.
+    pub(crate) fn at(&self) -> i64 {
+        self.at
+    }
+
+    /// Appends an audit event, which makes this a change that raises the revision.
+    pub(crate) async fn event(&mut self, activity: Activity, target: &str, meta: Meta) -> Result<()> {
+        self.changed = true;
+        audit::append(&mut self.transaction, self.at, &self.actor, activity, target, &meta.0).await
+    }
+
+    /// Makes the change durable, then tells whoever waits on [`Store::changes`].
+    pub(crate) async fn commit(mut self) -> Result<()> {
+        if !self.changed {
+            return Ok(self.transaction.commit().await?);
+        }
+        let revision: i64 =
+            sqlx::query_scalar("UPDATE account SET revision = revision + 1 RETURNING revision")
+                .fetch_one(&mut *self.transaction)
+                .await?;
+        self.transaction.commit().await?;
+        // The writer is free before this line runs: a later change may have published first.
+        self.store.inner.revision.send_if_modified(|published| {
+            let newer = revision.unsigned_abs() > *published;
+            if newer {
+                *published = revision.unsigned_abs();
+            }
+            newer
+        });
+        Ok(())
+    }
+}
+
+/// What an audit event says beside code and target: names, and the object before and after.
+#[derive(Default)]
+pub(crate) struct Meta(pub(crate) std::collections::BTreeMap<String, String>);
+
+impl Meta {
+    /// The display name of the target.
+    pub(crate) fn name(name: &str) -> Self {
+        Meta::default().with("name", name)
+    }
+
+    /// One more entry.
+    pub(crate) fn with(mut self, key: &str, value: impl Into<String>) -> Self {
+        self.0.insert(key.into(), value.into());
+        self
+    }
+
+    /// The object as it was, as JSON text.
+    pub(crate) fn before(self, object: &impl Serialize) -> Self {
+        self.json("before", object)
+    }
+
+    /// The object as it is now, as JSON text.
+    pub(crate) fn after(self, object: &impl Serialize) -> Self {
+        self.json("after", object)
+    }
+
+    fn json(self, key: &str, object: &impl Serialize) -> Self {
+        // Only maps with keys that are no text fail to serialise, and no stored object has one.
+        let text = serde_json::to_string(object).unwrap_or_default();
+        self.with(key, text)
+    }
+}
