@@ -81,7 +81,12 @@ fn judge(image: &(impl Lines + ?Sized), source: u32, destination: u32, axis: u32
     let decision = if cell == 0 || Decision(cell).is_set() {
         Decision(cell)
     } else {
-        let entry = search_services(image, head[header::SERVICES - LINE].wrapping_add((cell >> 4) * 16), cell & 15, axis);
+        let entry = search_services(
+            image,
+            head[header::SERVICES - LINE].wrapping_add((cell >> 4) * 16),
+            cell & 15,
+            axis,
+        );
         Decision(entry)
     };
     Judgement { decision, attributes, source_known: source != 0 }

@@ -1,10 +1,27 @@
-//! The packet engine: views, flows, NAT and verdicts. No I/O, no clock, no allocator; generic over its tables.
+//! The packet engine: views, flows, NAT and verdicts.
+//!
+//! No I/O, no clock, no allocator: packets come through [`packet::Packet`], everything remembered is behind
+//! [`tables::Tables`], and time is an argument in ticks of the caller's choice. [`pipeline::process`] is the only entrance.
 #![no_std]
 
+pub mod checksum;
 pub mod classify;
+pub mod event;
+pub mod family;
+pub mod flow;
 pub mod image;
+mod live;
+pub mod nat;
+pub mod network;
+mod open;
+pub mod packet;
+pub mod pipeline;
 pub mod reason;
+pub mod tables;
+pub mod tcp;
+pub mod translate;
 pub mod validate;
+pub mod work;
 
 pub use classify::{Judgement, Lines, classify4, classify6};
 pub use reason::DropReason;

@@ -34,8 +34,12 @@ impl core::fmt::Display for InvalidImage {
             Self::Magic => f.write_str("it does not start with the image magic"),
             Self::Layout(found) => write!(f, "it has layout {found}, this agent reads layout {LAYOUT}"),
             Self::Reserved(word) => write!(f, "header word {word} is reserved and not zero"),
-            Self::Section(word) => write!(f, "the section of header word {word} leaves the image or is not aligned"),
-            Self::Intervals(word) => write!(f, "the intervals of header word {word} are not a rising power of two from zero"),
+            Self::Section(word) => {
+                write!(f, "the section of header word {word} leaves the image or is not aligned")
+            }
+            Self::Intervals(word) => {
+                write!(f, "the intervals of header word {word} are not a rising power of two from zero")
+            }
             Self::Reference(word) => write!(f, "word {word} names something the image does not have"),
             Self::Services(word) => write!(f, "the cell at word {word} names a malformed service set"),
             Self::Nobody => f.write_str("class 0, which is nobody, has rights"),
@@ -43,6 +47,7 @@ impl core::fmt::Display for InvalidImage {
     }
 }
 
+#[cfg(not(target_arch = "bpf"))]
 impl core::error::Error for InvalidImage {}
 
 /// Checks that every look-up in `lines` stays inside and finds what the layout promises.
@@ -125,7 +130,10 @@ impl Checked<'_> {
             return Err(InvalidImage::Intervals(at));
         }
         let starts = self.section(at + 1, len * width)?;
-        let rises = starts.chunks(width).zip(starts.chunks(width).skip(1)).all(|(a, b)| a < b || b.iter().all(|&w| w == u32::MAX));
+        let rises = starts
+            .chunks(width)
+            .zip(starts.chunks(width).skip(1))
+            .all(|(a, b)| a < b || b.iter().all(|&w| w == u32::MAX));
         if starts[..width].iter().any(|&w| w != 0) || !rises {
             return Err(InvalidImage::Intervals(at));
         }
@@ -148,7 +156,8 @@ impl Checked<'_> {
             self.cell(self.words[header::BLOCKS] as usize + i, cell)?;
         }
         let rows = self.section(header::ROWS, rows)?;
-        let nobody_as_source = rows[..row_blocks].iter().any(|&b| cells[b as usize * LINE..][..LINE].iter().any(|&c| c != 0));
+        let nobody_as_source =
+            rows[..row_blocks].iter().any(|&b| cells[b as usize * LINE..][..LINE].iter().any(|&c| c != 0));
         let nobody_as_destination = rows.iter().step_by(row_blocks).any(|&b| cells[b as usize * LINE] != 0);
         if nobody_as_source || nobody_as_destination { Err(InvalidImage::Nobody) } else { Ok(()) }
     }
@@ -175,7 +184,11 @@ impl Checked<'_> {
     }
 
     fn decision(&self, at: usize, decision: Decision) -> Result<(), InvalidImage> {
-        let known = if decision.is_set() { decision.slot() < self.words[header::RULE_SLOTS] } else { decision.0 == 0 };
+        let known = if decision.is_set() {
+            decision.slot() < self.words[header::RULE_SLOTS]
+        } else {
+            decision.0 == 0
+        };
         if known { Ok(()) } else { Err(InvalidImage::Reference(at)) }
     }
 }

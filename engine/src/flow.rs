@@ -1,0 +1,285 @@
+//! Flows: two half-entries each, one per direction, keyed by the tuple as it is on the wire in that direction.
+//!
+//! A packet needs one look-up and writes only its own half: no sorted tuples, no second probe for replies, and no cache
+//! line that two processors write when each serves one direction. The key of the other half follows from the addresses
+//! after translation, so halves need no pointers to each other.
+
+/// Where a packet came from: the hook that sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Side {
+    /// Decrypted from the overlay.
+    Overlay = 1,
+    /// A site device.
+    Site = 2,
+    /// The agent's own host, into the overlay.
+    Local = 3,
+}
+
+impl Side {
+    /// Every side.
+    pub const ALL: [Side; 3] = [Side::Overlay, Side::Site, Side::Local];
+
+    /// The name in events and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Side::Overlay => "overlay",
+            Side::Site => "site",
+            Side::Local => "local",
+        }
+    }
+
+    /// The side with this number; anything unknown is `Local`, the side with the fewest rights.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Side::Overlay,
+            2 => Side::Site,
+            _ => Side::Local,
+        }
+    }
+}
+
+/// Key of a half-entry: the tuple on the wire, ports in host order, addresses in network order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct Key<A> {
+    /// Source address.
+    pub source: A,
+    /// Destination address.
+    pub destination: A,
+    /// Source port, or the id of an ICMP echo request.
+    pub source_port: u16,
+    /// Destination port, or the id of an ICMP echo reply.
+    pub destination_port: u16,
+    /// IP protocol.
+    pub protocol: u8,
+    /// `Side` the packet comes from.
+    pub side: u8,
+    /// Zero.
+    pub padding: u16,
+}
+
+/// One direction of a flow: 64 bytes for IPv4, one cache line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Flow<A> {
+    /// Packets of this direction.
+    pub packets: u64,
+    /// Bytes of this direction, from the IP header on.
+    pub bytes: u64,
+    /// When the last packet of this direction passed, in ticks.
+    pub last_seen: u32,
+    /// Ticks without a packet after which this direction is over.
+    pub timeout: u32,
+    /// Epoch of the image that last admitted the flow.
+    pub epoch: u32,
+    /// Slot of the rule that admitted it.
+    pub rule: u32,
+    /// Source after translation.
+    pub source: A,
+    /// Destination after translation.
+    pub destination: A,
+    /// Source port after translation, host order.
+    pub source_port: u16,
+    /// Destination port after translation, host order.
+    pub destination_port: u16,
+    /// Route number, for halves that leave to the site.
+    pub route: u16,
+    /// `State`.
+    pub state: u8,
+    /// `REPLY`, `TRANSLATED`, `FIN`.
+    pub flags: u8,
+    /// `Side` of the other half's key.
+    pub other_side: u8,
+    /// `Exit` of this direction.
+    pub exit: u8,
+    /// Zero.
+    pub padding: u16,
+    /// Room for a cached next hop.
+    pub reserved: [u32; 3],
+}
+
+/// This half carries replies.
+pub const REPLY: u8 = 1;
+/// Addresses or ports change in this direction.
+pub const TRANSLATED: u8 = 2;
+/// A FIN was seen in this direction.
+pub const FIN: u8 = 4;
+
+const _: () = assert!(size_of::<Key<[u8; 4]>>() == 16 && size_of::<Flow<[u8; 4]>>() == 64);
+const _: () = assert!(size_of::<Key<[u8; 16]>>() == 40 && size_of::<Flow<[u8; 16]>>() == 88);
+
+/// How a direction leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// To the host's own stack.
+    Host = 1,
+    /// Out of a site device.
+    Site = 2,
+    /// Into the overlay.
+    Overlay = 3,
+}
+
+impl Exit {
+    /// The exit with this number; anything unknown stays on the host.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            2 => Exit::Site,
+            3 => Exit::Overlay,
+            _ => Exit::Host,
+        }
+    }
+}
+
+/// Life of a flow, the same in both halves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// Not TCP: no reply seen.
+    Unreplied = 1,
+    /// Not TCP: replied.
+    Replied = 2,
+    /// SYN seen.
+    SynSent = 3,
+    /// SYN and SYN-ACK seen.
+    SynReceived = 4,
+    /// The handshake is complete.
+    Established = 5,
+    /// One FIN seen.
+    Closing = 6,
+    /// Both FINs seen.
+    TimeWait = 7,
+    /// A RST was seen. What still passes keeps it alive, so that a forged RST ends nothing (RFC 5961 1).
+    Reset = 8,
+}
+
+impl State {
+    /// The name in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            State::Unreplied => "unreplied",
+            State::Replied => "replied",
+            State::SynSent => "syn_sent",
+            State::SynReceived => "syn_received",
+            State::Established => "established",
+            State::Closing => "closing",
+            State::TimeWait => "time_wait",
+            State::Reset => "reset",
+        }
+    }
+
+    /// The state with this number; anything unknown is `Reset`, the shortest-lived.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            1 => State::Unreplied,
+            2 => State::Replied,
+            3 => State::SynSent,
+            4 => State::SynReceived,
+            5 => State::Established,
+            6 => State::Closing,
+            7 => State::TimeWait,
+            _ => State::Reset,
+        }
+    }
+
+    /// Whether flows in this state live in the table that never evicts.
+    #[inline(always)]
+    pub const fn is_confirmed(self) -> bool {
+        !matches!(self, State::Unreplied | State::SynSent | State::SynReceived)
+    }
+}
+
+/// Ticks without a packet after which a flow is over, by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Timeouts {
+    /// `SynSent` and `SynReceived`.
+    pub tcp_handshake: u32,
+    /// `Established`.
+    pub tcp_established: u32,
+    /// `Closing`.
+    pub tcp_closing: u32,
+    /// `TimeWait`.
+    pub tcp_time_wait: u32,
+    /// `Reset`.
+    pub tcp_reset: u32,
+    /// UDP without a reply.
+    pub udp_unreplied: u32,
+    /// UDP with replies.
+    pub udp: u32,
+    /// ICMP, both states.
+    pub icmp: u32,
+    /// Other protocols, both states.
+    pub other: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl Timeouts {
+    /// The defaults, for `hz` ticks a second. TCP established 3 h and handshake 60 s, closing 60 s and time-wait 4 min are
+    /// NetBird's; UDP 2 min replied is RFC 4787 REQ-5, 30 s unreplied is nf_conntrack's; ICMP 60 s is RFC 5508 REQ-2.
+    pub const fn defaults(hz: u32) -> Self {
+        Self {
+            tcp_handshake: 60 * hz,
+            tcp_established: 3 * 3600 * hz,
+            tcp_closing: 60 * hz,
+            tcp_time_wait: 240 * hz,
+            tcp_reset: 10 * hz,
+            udp_unreplied: 30 * hz,
+            udp: 120 * hz,
+            icmp: 60 * hz,
+            other: 120 * hz,
+            reserved: 0,
+        }
+    }
+
+    /// The time-out of `state` for `protocol`.
+    #[inline(always)]
+    pub const fn of(&self, state: State, protocol: u8, icmp: u8) -> u32 {
+        match state {
+            State::SynSent | State::SynReceived => self.tcp_handshake,
+            State::Established => self.tcp_established,
+            State::Closing => self.tcp_closing,
+            State::TimeWait => self.tcp_time_wait,
+            State::Reset => self.tcp_reset,
+            State::Unreplied | State::Replied if protocol == icmp => self.icmp,
+            State::Unreplied if protocol == crate::packet::protocol::UDP => self.udp_unreplied,
+            State::Replied if protocol == crate::packet::protocol::UDP => self.udp,
+            State::Unreplied | State::Replied => self.other,
+        }
+    }
+}
+
+impl<A: Copy> Flow<A> {
+    /// Key of the other half, for a half of `protocol`.
+    #[inline(always)]
+    pub fn other_key(&self, protocol: u8) -> Key<A> {
+        Key {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol,
+            side: self.other_side,
+            padding: 0,
+        }
+    }
+
+    /// Whether this direction has been silent for longer than it may.
+    #[inline(always)]
+    pub fn is_over(&self, now: u32) -> bool {
+        // A packet on another processor may have stamped a later tick: that is not an age of 2^32.
+        let age = now.wrapping_sub(self.last_seen) as i32;
+        age > 0 && age as u32 > self.timeout
+    }
+
+    /// Whether this half carries replies.
+    #[inline(always)]
+    pub fn is_reply(&self) -> bool {
+        self.flags & REPLY != 0
+    }
+}

@@ -1,0 +1,279 @@
+//! A packet of a flow that is there: its state, its time-out, and whether the image in force still admits it.
+
+use crate::event::EventKind;
+use crate::flow::{Exit, FIN, Flow, Key, Side, State, TRANSLATED};
+use crate::image::axis;
+use crate::nat;
+use crate::network::Header;
+use crate::open::{event, set_reply};
+use crate::packet::{protocol, tcp as flag};
+use crate::pipeline::Refusal;
+use crate::reason::DropReason;
+use crate::tables::{Active, Egresses, NotConfirmed, Stage, Tables};
+use crate::tcp::{self, Step};
+use crate::work::{Half, Leaving, Work};
+
+/// What a look-up found.
+pub(crate) enum Found {
+    /// Nothing about the flow changes but its counters, which are updated: let the packet go.
+    Quick,
+    /// Something may change.
+    Slow(Stage),
+    /// No flow.
+    Nothing,
+}
+
+/// The packet path's common case: the flow is confirmed, in time, admitted by the image in force, and the packet changes
+/// no state. One look-up, one entry written.
+#[inline(always)]
+pub(crate) fn touch<A: Copy>(
+    flow: &mut Flow<A>,
+    half: &mut Half<A>,
+    leaving: &mut Leaving<A>,
+    now: u32,
+    epoch: u32,
+    length: u32,
+    tcp_flags: u8,
+) -> Found {
+    let quiet = flow.state == State::Replied as u8
+        || flow.state == State::Established as u8 && tcp_flags & (flag::SYN | flag::FIN | flag::RST) == 0;
+    if !quiet || flow.epoch != epoch || flow.is_over(now) {
+        half.set(flow, now);
+        return Found::Slow(Stage::Confirmed);
+    }
+    flow.packets += 1;
+    flow.bytes += u64::from(length);
+    flow.last_seen = now;
+    leaving.set(flow);
+    Found::Quick
+}
+
+/// Brings the flow up to date with the packet. `Ok(false)` means there is no flow after all: judge the packet as a first one.
+#[inline(always)]
+pub(crate) fn advance<F: Header + Egresses, T: Tables<F>>(
+    tables: &mut T,
+    active: Active,
+    side: Side,
+    stage: Stage,
+    work: &mut Work<F::Address>,
+) -> Result<bool, Refusal> {
+    let now = work.now;
+    work.other.set_mirror(&work.half.to, work.key.protocol, work.half.other_side);
+    if work.half.over && !tables.with_flow(stage, &work.other, |other| !other.is_over(now)).unwrap_or(false) {
+        forget::<F, T>(tables, stage, &work.key, &work.other);
+        return Ok(false);
+    }
+    if work.half.epoch != work.epoch {
+        revalidate::<F, T>(tables, active, side, stage, work)?;
+    }
+    let state = match next_state(&work.half, work.key.protocol, work.transport.flags) {
+        Step::Stay => State::from_number(work.half.state),
+        Step::To(state) => state,
+        Step::Invalid => return Err(Refusal::by_rule(DropReason::InvalidTcp, work.half.rule)),
+        Step::Reopen => {
+            forget::<F, T>(tables, stage, &work.key, &work.other);
+            return Ok(false);
+        }
+    };
+    let timeout = tables.config().timeouts.of(state, work.key.protocol, F::ICMP);
+    let fin = if work.transport.flags & flag::FIN != 0 { FIN } else { 0 };
+    let length = u64::from(work.network.length);
+    let Half { rule, epoch, route, .. } = work.half;
+    let own = move |flow: &mut Flow<F::Address>| {
+        flow.packets += 1;
+        flow.bytes += length;
+        flow.last_seen = now;
+        flow.timeout = timeout;
+        flow.state = state as u8;
+        flow.flags |= fin;
+        flow.rule = rule;
+        flow.epoch = epoch;
+        flow.route = route;
+    };
+    let other = move |flow: &mut Flow<F::Address>| {
+        flow.timeout = timeout;
+        flow.state = state as u8;
+    };
+
+    let kept = if matches!(stage, Stage::HalfOpen) && state.is_confirmed() {
+        confirm::<F, T>(tables, &work.key, &work.other, own, other)
+    } else if tables.with_flow(stage, &work.other, other).is_some()
+        || restore::<F, T>(tables, stage, work, timeout)
+    {
+        let _ = tables.with_flow(stage, &work.key, own);
+        Kept::Yes
+    } else {
+        tables.remove_flow(stage, &work.key);
+        Kept::Orphan
+    };
+    match kept {
+        Kept::Yes => {
+            let Work { half, leaving, .. } = work;
+            leaving.to = half.to;
+            leaving.route = half.route;
+            leaving.exit = half.exit;
+            leaving.translated = half.flags & TRANSLATED != 0;
+            Ok(true)
+        }
+        Kept::Orphan => Ok(false),
+        Kept::Full => Err(Refusal::by_rule(DropReason::FlowTableFull, work.half.rule)),
+    }
+}
+
+#[inline(always)]
+fn next_state<A: Copy>(half: &Half<A>, ip_protocol: u8, flags: u8) -> Step {
+    let state = State::from_number(half.state);
+    if ip_protocol != protocol::TCP {
+        let replied = half.is_reply() && matches!(state, State::Unreplied);
+        return if replied { Step::To(State::Replied) } else { Step::Stay };
+    }
+    // In `Closing` exactly one direction has sent a FIN: when it was not this one, it was the other.
+    tcp::step(state, flags, half.is_reply(), half.flags & FIN == 0)
+}
+
+/// Asks the image in force whether it admits the flow; when not, ends it.
+#[inline(always)]
+fn revalidate<F: Header + Egresses, T: Tables<F>>(
+    tables: &mut T,
+    active: Active,
+    side: Side,
+    stage: Stage,
+    work: &mut Work<F::Address>,
+) -> Result<(), Refusal> {
+    let reply = work.half.is_reply();
+    let original = if reply { &work.other } else { &work.key };
+    let judgement = tables.judge(active, original.source, original.destination, opening_axis::<F>(original));
+    let attributes = judgement.attributes;
+    // Where the flow goes is known by where its replies come from.
+    let reply_side = if reply { side as u8 } else { work.half.other_side };
+    let still_there = match Side::from_number(reply_side) {
+        Side::Overlay => attributes.remote(),
+        Side::Local => attributes.local(),
+        Side::Site => attributes.route().is_some(),
+    };
+    if !(judgement.source_known && judgement.decision.accepts() && still_there) {
+        return Err(revoke::<F, T>(tables, side, stage, work));
+    }
+    let (epoch, rule) = (work.epoch, judgement.decision.slot());
+    let route = attributes.route().unwrap_or(0);
+    work.half.epoch = epoch;
+    work.half.rule = rule;
+    if !reply {
+        work.half.route = route;
+    }
+    let _ = tables.with_flow(stage, &work.other, |other| {
+        other.epoch = epoch;
+        other.rule = rule;
+        if !other.is_reply() {
+            other.route = route;
+        }
+    });
+    Ok(())
+}
+
+#[inline(always)]
+fn revoke<F: Header, T: Tables<F>>(
+    tables: &mut T,
+    side: Side,
+    stage: Stage,
+    work: &Work<F::Address>,
+) -> Refusal {
+    let (packets, bytes) =
+        tables.with_flow(stage, &work.key, |own| (own.packets, own.bytes)).unwrap_or((0, 0));
+    let (more, more_bytes) =
+        tables.with_flow(stage, &work.other, |other| (other.packets, other.bytes)).unwrap_or((0, 0));
+    forget::<F, T>(tables, stage, &work.key, &work.other);
+    tables.count_refused(work.half.rule);
+    tables.emit(|told| {
+        event::<F>(told, side, work);
+        told.kind = EventKind::Revoke as u8;
+        told.reason = DropReason::Revoked as u8;
+        told.rule = work.half.rule + 1;
+        told.packets = packets + more;
+        told.bytes = bytes + more_bytes;
+    });
+    Refusal::told(DropReason::Revoked)
+}
+
+/// Where the packet that opened a flow with this key stood on the protocol/port axis.
+#[inline(always)]
+fn opening_axis<F: Header>(key: &Key<F::Address>) -> u32 {
+    let port = u32::from(key.destination_port);
+    match key.protocol {
+        protocol::TCP => axis::TCP | port,
+        protocol::UDP => axis::UDP | port,
+        p if p == F::ICMP => {
+            (if F::VERSION == 4 { axis::ICMP } else { axis::ICMPV6 }) | u32::from(F::ECHO_REQUEST) << 8
+        }
+        other => axis::OTHER | u32::from(other),
+    }
+}
+
+enum Kept {
+    Yes,
+    /// The other half was evicted and cannot be restored; this one is gone too.
+    Orphan,
+    Full,
+}
+
+/// The half-open table may evict one half: a first half makes its reply half anew, if nobody took its key.
+#[inline(always)]
+fn restore<F: Header, T: Tables<F>>(
+    tables: &mut T,
+    stage: Stage,
+    work: &Work<F::Address>,
+    timeout: u32,
+) -> bool {
+    let half = &work.half;
+    if half.is_reply() || matches!(stage, Stage::Confirmed) {
+        return false;
+    }
+    let exit = if half.exit == Exit::Overlay as u8 { Exit::Host } else { Exit::Overlay };
+    nat::claim::<F, T>(tables, &work.other, |reply| {
+        reply.last_seen = work.now;
+        reply.timeout = timeout;
+        reply.epoch = half.epoch;
+        reply.rule = half.rule;
+        reply.state = half.state;
+        set_reply(reply, &work.key, half.flags & TRANSLATED, exit);
+    })
+    .is_ok()
+}
+
+/// Moves both halves into the table that never evicts. They are in both tables for a moment, never in neither.
+#[inline(always)]
+fn confirm<F: Header, T: Tables<F>>(
+    tables: &mut T,
+    key: &Key<F::Address>,
+    other_key: &Key<F::Address>,
+    own: impl FnOnce(&mut Flow<F::Address>),
+    other: impl FnOnce(&mut Flow<F::Address>),
+) -> Kept {
+    let kept = match tables.confirm_flow(other_key, other) {
+        Err(NotConfirmed::Full) => return Kept::Full,
+        Err(NotConfirmed::Missing) => Kept::Orphan,
+        Ok(()) => match tables.confirm_flow(key, own) {
+            Ok(()) => Kept::Yes,
+            Err(refused) => {
+                tables.remove_flow(Stage::Confirmed, other_key);
+                if matches!(refused, NotConfirmed::Full) {
+                    return Kept::Full;
+                }
+                Kept::Orphan
+            }
+        },
+    };
+    forget::<F, T>(tables, Stage::HalfOpen, key, other_key);
+    kept
+}
+
+#[inline(always)]
+fn forget<F: Header, T: Tables<F>>(
+    tables: &mut T,
+    stage: Stage,
+    key: &Key<F::Address>,
+    other_key: &Key<F::Address>,
+) {
+    tables.remove_flow(stage, key);
+    tables.remove_flow(stage, other_key);
+}

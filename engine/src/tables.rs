@@ -1,0 +1,208 @@
+//! What the engine needs of its surroundings: the image, flows, egress and counters.
+
+use crate::classify::Judgement;
+use crate::event::Event;
+use crate::family::Family;
+use crate::flow::{Flow, Key, Side, Timeouts};
+use crate::reason::DropReason;
+
+/// Which image is in force: one 64-bit word, read once per packet.
+///
+/// Bit 63 is the half of the double buffer, bits 0..32 the epoch (the revision's low 32 bits; 0 when there is no image).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Active(pub u64);
+
+impl Active {
+    /// The image of `epoch` in `half` (0 or 1).
+    pub const fn new(half: u32, epoch: u32) -> Self {
+        Self((half as u64) << 63 | epoch as u64)
+    }
+
+    /// 0 or 1.
+    #[inline(always)]
+    pub const fn half(self) -> u32 {
+        (self.0 >> 63) as u32
+    }
+
+    /// Low 32 bits of the revision; 0 before a first image.
+    #[inline(always)]
+    pub const fn epoch(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// What an operator sets, as the packet program reads it. Times in ticks; addresses in network order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Config {
+    /// Overlay IPv4 network and mask; an unset mask contains nothing.
+    pub overlay4: [[u8; 4]; 2],
+    /// Overlay IPv6 network and mask.
+    pub overlay6: [[u8; 16]; 2],
+    /// Tick after which the image may no longer be enforced; meaningful with `HAS_DEADLINE`.
+    pub deadline: u32,
+    /// `HAS_DEADLINE`.
+    pub flags: u32,
+    /// Index of the overlay device.
+    pub overlay_device: u32,
+    /// MTU of the overlay device, bytes from the IP header on; 0 for no limit.
+    pub overlay_mtu: u32,
+    /// First port or ICMP id for masquerading.
+    pub nat_first: u16,
+    /// Number of them; a power of two is not needed.
+    pub nat_count: u16,
+    /// The clock, when the program runs in a test.
+    pub test_clock: u32,
+    /// How long flows live.
+    pub timeouts: Timeouts,
+}
+
+/// `deadline` counts.
+pub const HAS_DEADLINE: u32 = 1;
+
+impl Config {
+    /// Whether the image in force may still be enforced.
+    #[inline(always)]
+    pub fn is_expired(&self, now: u32) -> bool {
+        self.flags & HAS_DEADLINE != 0 && (now.wrapping_sub(self.deadline) as i32) > 0
+    }
+}
+
+/// Where a route leaves: written by the agent, one entry per route number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Egress {
+    /// Index of the site device; 0 when there is none now.
+    pub device: u32,
+    /// Its MTU, bytes from the IP header on; 0 for no limit.
+    pub mtu: u32,
+    /// Source of masqueraded IPv4 packets; zero when there is none.
+    pub source4: [u8; 4],
+    /// Source of masqueraded IPv6 packets; zero when there is none.
+    pub source6: [u8; 16],
+    /// Zero.
+    pub padding: u32,
+}
+
+impl Egress {
+    /// The masquerade address of one family.
+    #[inline(always)]
+    pub fn source<F: Egresses>(&self) -> F::Address {
+        F::egress(self)
+    }
+}
+
+/// Picks the family's address out of an [`Egress`] and the family's prefix out of a [`Config`].
+pub trait Egresses: Family {
+    /// The masquerade address.
+    fn egress(egress: &Egress) -> Self::Address;
+    /// Overlay network and mask.
+    fn overlay(config: &Config) -> [Self::Address; 2];
+}
+
+impl Egresses for crate::family::V4 {
+    #[inline(always)]
+    fn egress(egress: &Egress) -> [u8; 4] {
+        egress.source4
+    }
+    #[inline(always)]
+    fn overlay(config: &Config) -> [[u8; 4]; 2] {
+        config.overlay4
+    }
+}
+
+impl Egresses for crate::family::V6 {
+    #[inline(always)]
+    fn egress(egress: &Egress) -> [u8; 16] {
+        egress.source6
+    }
+    #[inline(always)]
+    fn overlay(config: &Config) -> [[u8; 16]; 2] {
+        config.overlay6
+    }
+}
+
+/// The two flow tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Flows that were answered. Never evicts; refuses when full.
+    Confirmed,
+    /// Half-open flows. Evicts the least recently used when full, so that a flood only hurts itself.
+    HalfOpen,
+}
+
+/// Why a half-entry was not inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The key is there.
+    Exists,
+    /// No room.
+    Full,
+}
+
+/// Why a half-entry was not copied into the confirmed table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotConfirmed {
+    /// It is not in the half-open table.
+    Missing,
+    /// No room.
+    Full,
+}
+
+/// The engine's surroundings, for one family.
+pub trait Tables<F: Family> {
+    /// What the operator set.
+    fn config(&self) -> &Config;
+
+    /// The image in force. Called once per packet.
+    fn active(&self) -> Active;
+
+    /// Judges by the image in force.
+    fn judge(&self, active: Active, source: F::Address, destination: F::Address, axis: u32) -> Judgement;
+
+    /// Where a route leaves.
+    fn egress(&self, route: u16) -> Option<&Egress>;
+
+    /// Calls `f` with the half-entry of `key`, in place.
+    fn with_flow<R>(
+        &mut self,
+        stage: Stage,
+        key: &Key<F::Address>,
+        f: impl FnOnce(&mut Flow<F::Address>) -> R,
+    ) -> Option<R>;
+
+    /// Inserts a half-entry; with `replace`, over one that is there. `init` gets an all-zero half to fill in: in the
+    /// kernel it lies outside the 512 bytes of stack, which two halves and their keys would overflow.
+    fn insert_flow(
+        &mut self,
+        stage: Stage,
+        key: &Key<F::Address>,
+        replace: bool,
+        init: impl FnOnce(&mut Flow<F::Address>),
+    ) -> Result<(), Refused>;
+
+    /// Copies a half-entry from the half-open table into the confirmed one, changed by `update`.
+    fn confirm_flow(
+        &mut self,
+        key: &Key<F::Address>,
+        update: impl FnOnce(&mut Flow<F::Address>),
+    ) -> Result<(), NotConfirmed>;
+
+    /// Removes a half-entry.
+    fn remove_flow(&mut self, stage: Stage, key: &Key<F::Address>);
+
+    /// Counts a packet that goes on.
+    fn count_forwarded(&mut self, side: Side, bytes: u32);
+
+    /// Counts a dropped packet.
+    fn count_dropped(&mut self, reason: DropReason);
+
+    /// Counts a flow that a rule admitted.
+    fn count_admitted(&mut self, rule: u32);
+
+    /// Counts a packet that a drop rule refused, or whose flow lost its rule.
+    fn count_refused(&mut self, rule: u32);
+
+    /// Tells of an event, which `fill` writes into an all-zero record; never blocks, losses are counted by the table.
+    fn emit(&mut self, fill: impl FnOnce(&mut Event));
+}

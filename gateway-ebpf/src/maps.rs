@@ -1,0 +1,332 @@
+//! The maps, and the engine's view of them.
+//!
+//! All are pinned by name, so that flows, counters and the image outlive the agent. Sizes here are the smallest; the loader
+//! sets the ones in force.
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_NOEXIST};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use sluicegate_engine::classify::{Judgement, Line, Lines};
+use sluicegate_engine::event::Event;
+use sluicegate_engine::family::{Family, V4, V6};
+use sluicegate_engine::flow::{Flow, Key, Side};
+use sluicegate_engine::reason::DropReason;
+use sluicegate_engine::tables::{Active, Config, Egress, NotConfirmed, Refused, Stage, Tables};
+use sluicegate_engine::work::Work;
+
+use crate::clock;
+
+type A4 = [u8; 4];
+type A6 = [u8; 16];
+
+/// What the operator set: one entry.
+#[map]
+static CONFIG: Array<Config> = Array::pinned(1, 0);
+/// The image in force: one entry, one 64-bit store to exchange it.
+#[map]
+static ACTIVE: Array<u64> = Array::pinned(1, BPF_F_MMAPABLE);
+/// Two images of `IMAGE_LINES` lines each.
+#[map]
+static IMAGE: Array<Line> = Array::pinned(2, BPF_F_MMAPABLE);
+/// Where each route leaves.
+#[map]
+static EGRESS: Array<Egress> = Array::pinned(1, 0);
+
+#[map]
+static FLOWS4: HashMap<Key<A4>, Flow<A4>> = HashMap::pinned(1024, 0);
+#[map]
+static FLOWS6: HashMap<Key<A6>, Flow<A6>> = HashMap::pinned(1024, 0);
+#[map]
+static HALF_OPEN4: LruHashMap<Key<A4>, Flow<A4>> = LruHashMap::pinned(1024, 0);
+#[map]
+static HALF_OPEN6: LruHashMap<Key<A6>, Flow<A6>> = LruHashMap::pinned(1024, 0);
+
+/// Where a half-entry is put together before it is inserted: the stack has no room for it.
+#[map]
+static SCRATCH4: PerCpuArray<Flow<A4>> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static SCRATCH6: PerCpuArray<Flow<A6>> = PerCpuArray::with_max_entries(1, 0);
+/// What is known of the packet in hand.
+#[map]
+static WORK4: PerCpuArray<Work<A4>> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static WORK6: PerCpuArray<Work<A6>> = PerCpuArray::with_max_entries(1, 0);
+
+/// Packets dropped, by reason.
+#[map]
+static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(DropReason::COUNT as u32, 0);
+/// Packets and bytes that went on, by side.
+#[map]
+static FORWARDED: PerCpuArray<[u64; 2]> = PerCpuArray::pinned(4, 0);
+/// Flows admitted and packets refused, by rule slot.
+#[map]
+static RULES: PerCpuArray<[u64; 2]> = PerCpuArray::pinned(1, 0);
+
+/// `Event`s.
+#[map]
+static EVENTS: RingBuf = RingBuf::pinned(1 << 20, 0);
+/// Events that found no room, and those beyond what one tick may write.
+#[map]
+static EVENTS_LOST: PerCpuArray<u64> = PerCpuArray::pinned(1, 0);
+/// Tick, and events written in it.
+#[map]
+static EVENT_BUDGET: PerCpuArray<[u32; 2]> = PerCpuArray::pinned(1, 0);
+
+/// Lines of one image; constant after load.
+#[unsafe(no_mangle)]
+static IMAGE_LINES: u32 = 1;
+/// Not zero when the overlay device has an Ethernet header; constant after load.
+#[unsafe(no_mangle)]
+static OVERLAY_ETHERNET: u32 = 0;
+/// Events one processor may write in one tick: a flood of refused packets must not hide everything else for long, nor
+/// cost more than it must.
+#[unsafe(no_mangle)]
+static EVENTS_PER_TICK: u32 = 64;
+
+/// Whether the overlay device has an Ethernet header.
+#[inline(always)]
+pub fn overlay_is_ethernet() -> bool {
+    constant(&OVERLAY_ETHERNET) != 0
+}
+
+#[inline(always)]
+fn constant(value: &'static u32) -> u32 {
+    // SAFETY: a load from the program's read-only data, which the loader sets before the kernel freezes it.
+    unsafe { core::ptr::read_volatile(value) }
+}
+
+/// Counts a drop outside the engine.
+#[inline(always)]
+pub fn drop_uncounted_family(reason: DropReason) {
+    add(DROPS.get_ptr_mut(reason as u32), 1);
+}
+
+#[inline(always)]
+fn add(counter: Option<*mut u64>, amount: u64) {
+    if let Some(counter) = counter {
+        // SAFETY: the entry of this processor, which nothing else writes while the program runs.
+        unsafe { *counter += amount };
+    }
+}
+
+/// The maps of one address family.
+pub trait PerFamily: Family {
+    fn get(stage: Stage, key: &Key<Self::Address>) -> Option<*mut Flow<Self::Address>>;
+    fn insert(
+        stage: Stage,
+        key: &Key<Self::Address>,
+        flow: &Flow<Self::Address>,
+        flags: u64,
+    ) -> Result<(), i32>;
+    fn remove(stage: Stage, key: &Key<Self::Address>);
+    fn scratch() -> Option<*mut Flow<Self::Address>>;
+    /// Memory for the packet in hand.
+    fn work() -> Option<&'static mut Work<Self::Address>>;
+}
+
+macro_rules! per_family {
+    ($family:ty, $confirmed:ident, $half_open:ident, $scratch:ident, $work:ident) => {
+        impl PerFamily for $family {
+            #[inline(always)]
+            fn get(stage: Stage, key: &Key<Self::Address>) -> Option<*mut Flow<Self::Address>> {
+                match stage {
+                    Stage::Confirmed => $confirmed.get_ptr_mut(key),
+                    Stage::HalfOpen => $half_open.get_ptr_mut(key),
+                }
+            }
+
+            #[inline(always)]
+            fn insert(
+                stage: Stage,
+                key: &Key<Self::Address>,
+                flow: &Flow<Self::Address>,
+                flags: u64,
+            ) -> Result<(), i32> {
+                match stage {
+                    Stage::Confirmed => $confirmed.insert(key, flow, flags),
+                    Stage::HalfOpen => $half_open.insert(key, flow, flags),
+                }
+            }
+
+            #[inline(always)]
+            fn remove(stage: Stage, key: &Key<Self::Address>) {
+                // Not being there is what is wanted.
+                let _ = match stage {
+                    Stage::Confirmed => $confirmed.remove(key),
+                    Stage::HalfOpen => $half_open.remove(key),
+                };
+            }
+
+            #[inline(always)]
+            fn scratch() -> Option<*mut Flow<Self::Address>> {
+                $scratch.get_ptr_mut(0)
+            }
+
+            #[inline(always)]
+            fn work() -> Option<&'static mut Work<Self::Address>> {
+                // SAFETY: the entry of this processor; the programs run with bottom halves off, so none interrupts another.
+                $work.get_ptr_mut(0).map(|work| unsafe { &mut *work })
+            }
+        }
+    };
+}
+
+per_family!(V4, FLOWS4, HALF_OPEN4, SCRATCH4, WORK4);
+per_family!(V6, FLOWS6, HALF_OPEN6, SCRATCH6, WORK6);
+
+/// The engine's surroundings in the kernel.
+pub struct Maps {
+    /// What the operator set.
+    pub config: &'static Config,
+}
+
+impl Maps {
+    /// `None` cannot happen: the map has one entry.
+    #[inline(always)]
+    pub fn new() -> Option<Self> {
+        CONFIG.get(0).map(|config| Self { config })
+    }
+}
+
+/// One half of the double buffer.
+struct Half(u32);
+
+impl Lines for Half {
+    #[inline(always)]
+    fn line(&self, index: u32) -> Option<&Line> {
+        let lines = constant(&IMAGE_LINES);
+        if index >= lines {
+            return None;
+        }
+        IMAGE.get(self.0 * lines + index)
+    }
+}
+
+impl<F: PerFamily> Tables<F> for Maps {
+    #[inline(always)]
+    fn config(&self) -> &Config {
+        self.config
+    }
+
+    #[inline(always)]
+    fn active(&self) -> Active {
+        // SAFETY: one aligned 64-bit load, against the agent's one 64-bit store.
+        Active(ACTIVE.get_ptr(0).map_or(0, |word| unsafe { core::ptr::read_volatile(word) }))
+    }
+
+    #[inline(always)]
+    fn judge(&self, active: Active, source: F::Address, destination: F::Address, axis: u32) -> Judgement {
+        F::classify(&Half(active.half()), source, destination, axis)
+    }
+
+    #[inline(always)]
+    fn egress(&self, route: u16) -> Option<&Egress> {
+        EGRESS.get(u32::from(route))
+    }
+
+    #[inline(always)]
+    fn with_flow<R>(
+        &mut self,
+        stage: Stage,
+        key: &Key<F::Address>,
+        f: impl FnOnce(&mut Flow<F::Address>) -> R,
+    ) -> Option<R> {
+        // SAFETY: map memory stays valid for the whole run (RCU). Another processor may write the same entry at the same
+        // time, as conntrack's counters allow: fields are independent words, flags only ever gain bits.
+        F::get(stage, key).map(|flow| f(unsafe { &mut *flow }))
+    }
+
+    #[inline(always)]
+    fn insert_flow(
+        &mut self,
+        stage: Stage,
+        key: &Key<F::Address>,
+        replace: bool,
+        init: impl FnOnce(&mut Flow<F::Address>),
+    ) -> Result<(), Refused> {
+        const EEXIST: i32 = -17;
+        let Some(scratch) = F::scratch() else { return Err(Refused::Full) };
+        // SAFETY: the entry of this processor; the programs run with bottom halves off, so none interrupts another.
+        let flow = unsafe { &mut *scratch };
+        *flow = Flow::default();
+        init(flow);
+        let flags = if replace { BPF_ANY } else { BPF_NOEXIST };
+        F::insert(stage, key, flow, u64::from(flags))
+            .map_err(|e| if e == EEXIST { Refused::Exists } else { Refused::Full })
+    }
+
+    #[inline(always)]
+    fn confirm_flow(
+        &mut self,
+        key: &Key<F::Address>,
+        update: impl FnOnce(&mut Flow<F::Address>),
+    ) -> Result<(), NotConfirmed> {
+        let Some(half_open) = F::get(Stage::HalfOpen, key) else { return Err(NotConfirmed::Missing) };
+        let Some(scratch) = F::scratch() else { return Err(NotConfirmed::Full) };
+        // SAFETY: as in `insert_flow` and `with_flow`.
+        let flow = unsafe {
+            *scratch = *half_open;
+            &mut *scratch
+        };
+        update(flow);
+        F::insert(Stage::Confirmed, key, flow, u64::from(BPF_ANY)).map_err(|_| NotConfirmed::Full)
+    }
+
+    #[inline(always)]
+    fn remove_flow(&mut self, stage: Stage, key: &Key<F::Address>) {
+        F::remove(stage, key);
+    }
+
+    #[inline(always)]
+    fn count_forwarded(&mut self, side: Side, bytes: u32) {
+        if let Some(counter) = FORWARDED.get_ptr_mut(side as u32) {
+            // SAFETY: the entry of this processor.
+            unsafe {
+                (*counter)[0] += 1;
+                (*counter)[1] += u64::from(bytes);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn count_dropped(&mut self, reason: DropReason) {
+        add(DROPS.get_ptr_mut(reason as u32), 1);
+    }
+
+    #[inline(always)]
+    fn count_admitted(&mut self, rule: u32) {
+        // SAFETY: the entry of this processor; the first of its two words.
+        add(RULES.get_ptr_mut(rule).map(|pair| unsafe { &raw mut (*pair)[0] }), 1);
+    }
+
+    #[inline(always)]
+    fn count_refused(&mut self, rule: u32) {
+        // SAFETY: the entry of this processor; the second of its two words.
+        add(RULES.get_ptr_mut(rule).map(|pair| unsafe { &raw mut (*pair)[1] }), 1);
+    }
+
+    #[inline(always)]
+    fn emit(&mut self, fill: impl FnOnce(&mut Event)) {
+        let reserved = if within_budget() { EVENTS.reserve::<Event>(0) } else { None };
+        let Some(mut entry) = reserved else {
+            add(EVENTS_LOST.get_ptr_mut(0), 1);
+            return;
+        };
+        fill(entry.write(Event::default()));
+        entry.submit(0);
+    }
+}
+
+#[inline(always)]
+fn within_budget() -> bool {
+    let Some(budget) = EVENT_BUDGET.get_ptr_mut(0) else { return false };
+    let tick = clock::ticks();
+    // SAFETY: the entry of this processor.
+    unsafe {
+        if (*budget)[0] != tick {
+            *budget = [tick, 0];
+        }
+        (*budget)[1] += 1;
+        (*budget)[1] <= constant(&EVENTS_PER_TICK)
+    }
+}

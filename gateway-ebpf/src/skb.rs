@@ -1,0 +1,122 @@
+//! A packet as TC sees it.
+
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
+use aya_ebpf::helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_head, bpf_skb_pull_data};
+use sluicegate_engine::checksum::fold;
+use sluicegate_engine::packet::Packet;
+
+use crate::frame::{load, store};
+
+/// Length of an Ethernet header, bytes.
+pub const ETHERNET: u32 = 14;
+
+/// Headers an engine decision needs: Ethernet, IPv6, some extensions, TCP without options.
+const HEADERS: u32 = 128;
+/// Offsets are below this: keeps packet pointers bounded for the verifier.
+const OFFSET_MAX: u32 = 1024;
+
+/// An skb whose IP header starts `L2` bytes into its data.
+pub struct Skb<const L2: u32> {
+    skb: *mut __sk_buff,
+}
+
+impl<const L2: u32> Skb<L2> {
+    /// Wraps the context of a TC program.
+    #[inline(always)]
+    pub fn new(skb: *mut __sk_buff) -> Self {
+        Self { skb }
+    }
+
+    /// Makes the headers directly readable, where the driver left them in page fragments.
+    #[inline(always)]
+    pub fn linearise_headers(&self) {
+        let (start, end, length) = self.bounds();
+        let wanted = if length < HEADERS { length } else { HEADERS };
+        if end - start < wanted as usize {
+            // SAFETY: `wanted` is within the packet. A failure shows as a short packet, which is dropped as malformed.
+            unsafe { bpf_skb_pull_data(self.skb, wanted) };
+        }
+    }
+
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize, u32) {
+        // SAFETY: the context of a TC program; these fields may be read.
+        unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize, (*self.skb).len) }
+    }
+
+    #[inline(always)]
+    fn at<const N: usize>(&self, offset: u32) -> Option<usize> {
+        if offset >= OFFSET_MAX {
+            return None;
+        }
+        let (start, end, _) = self.bounds();
+        let at = start + L2 as usize + offset as usize;
+        if at + N > end { None } else { Some(at) }
+    }
+}
+
+impl<const L2: u32> Packet for Skb<L2> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        // SAFETY: `at` has checked that the bytes are inside the packet.
+        self.at::<N>(offset).map(|at| unsafe { load::<N>(at) })
+    }
+
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> bool {
+        let Some(at) = self.at::<N>(offset) else { return false };
+        // SAFETY: as in `read`; the kernel unshares the packet before a program that writes to it runs.
+        unsafe { store::<N>(at, bytes) };
+        true
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.bounds().2.wrapping_sub(L2)
+    }
+
+    #[inline(always)]
+    fn segment_length(&self, headers: u32) -> u32 {
+        // SAFETY: the context of a TC program; `gso_size` may be read.
+        let payload = unsafe { (*self.skb).gso_size };
+        if payload == 0 { self.length() } else { headers.wrapping_add(payload) }
+    }
+
+    /// By the kernel's helper: in a packet whose checksum the sender left to the device, the field holds only the
+    /// pseudo-header's sum, and only the kernel knows which kind this packet is.
+    #[inline(always)]
+    fn adjust_checksum(&mut self, offset: u32, pseudo: u32, payload: u32, zero_is_none: bool) -> bool {
+        let mangled = if zero_is_none { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        // SAFETY: a plain helper call; pointers into the packet are taken anew after it.
+        let replace = |difference: u32, flags: u32| unsafe {
+            bpf_l4_csum_replace(
+                self.skb,
+                L2 + offset,
+                0,
+                in_kernel_order(difference),
+                mangled | u64::from(flags),
+            ) == 0
+        };
+        (pseudo == 0 || replace(pseudo, BPF_F_PSEUDO_HDR)) && (payload == 0 || replace(payload, 0))
+    }
+}
+
+/// One's complement sums are the same in either byte order but for a swap; the kernel sums words as they lie in memory.
+#[inline(always)]
+fn in_kernel_order(difference: u32) -> u64 {
+    u64::from(fold(difference).to_be())
+}
+
+/// Gives a packet from a device without link-layer header an empty Ethernet one.
+#[inline(always)]
+pub fn push_ethernet(skb: *mut __sk_buff) -> bool {
+    // SAFETY: a plain helper call; the packet is not looked into through older pointers.
+    if unsafe { bpf_skb_change_head(skb, ETHERNET, 0) } != 0 {
+        return false;
+    }
+    let header = Skb::<0>::new(skb);
+    let mut header = header;
+    // SAFETY: the context of a TC program; `protocol` may be read.
+    let ethertype = unsafe { (*skb).protocol } as u16;
+    header.write(0, [0u8; 12]) && header.write(12, ethertype.to_ne_bytes())
+}
