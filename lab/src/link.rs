@@ -1,0 +1,113 @@
+//! Cables, switches and addresses.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+
+use crate::lab::Lab;
+use crate::namespace::{Namespace, ip};
+
+impl Lab {
+    /// Lays a cable between a device of one namespace and a device of another, both up.
+    ///
+    /// # Errors
+    /// When a device of that name is there, or the kernel refuses.
+    pub fn veth(&self, (a, a_device): (&Namespace, &str), (b, b_device): (&Namespace, &str)) -> Result<()> {
+        // Made in place: neither end is ever in the host's namespace.
+        let (a_name, b_name) = (a.full_name(), b.full_name());
+        ip(&[
+            "link", "add", "name", a_device, "netns", a_name, "type", "veth", "peer", "name", b_device,
+            "netns", b_name,
+        ])?;
+        a.ip(&["link", "set", a_device, "up"])?;
+        b.ip(&["link", "set", b_device, "up"])?;
+        Ok(())
+    }
+}
+
+impl Namespace {
+    /// Makes a bridge, up.
+    ///
+    /// # Errors
+    /// When a device of that name is there, or the kernel has no bridges.
+    pub fn bridge(&self, name: &str) -> Result<()> {
+        self.ip(&["link", "add", "name", name, "type", "bridge"])?;
+        self.ip(&["link", "set", name, "up"])?;
+        Ok(())
+    }
+
+    /// Plugs `device` into `bridge`.
+    ///
+    /// # Errors
+    /// When either is not there.
+    pub fn plug(&self, device: &str, bridge: &str) -> Result<()> {
+        self.ip(&["link", "set", device, "master", bridge, "up"]).map(drop)
+    }
+
+    /// Gives `device` an address with its prefix length, such as `10.0.0.1/24`; usable at once.
+    ///
+    /// # Errors
+    /// When the device is not there or has the address.
+    pub fn address(&self, device: &str, address: &str) -> Result<()> {
+        let mut args = vec!["address", "add", address, "dev", device];
+        if address.contains(':') {
+            args.push("nodad");
+        }
+        self.ip(&args).map(drop)
+    }
+
+    /// Adds the route `to` (a prefix or `default`) through the neighbour `via`.
+    ///
+    /// # Errors
+    /// When `via` cannot be reached, or the route is there.
+    pub fn route(&self, to: &str, via: &str) -> Result<()> {
+        let family = if via.contains(':') { "-6" } else { "-4" };
+        self.ip(&[family, "route", "add", to, "via", via]).map(drop)
+    }
+
+    /// Turns off checksum and segmentation offload on `device`, so that every packet it sends looks as it would on a wire:
+    /// whole checksums, no larger than the MTU. A packet between namespaces else carries neither.
+    ///
+    /// # Errors
+    /// When the device is not there.
+    pub fn offload_off(&self, device: &str) -> Result<()> {
+        // linux/ethtool.h: transmit checksums, TCP segmentation, generic segmentation, generic receive
+        const SWITCHES: [u32; 4] = [0x17, 0x1f, 0x24, 0x2c];
+        self.enter(|| SWITCHES.iter().try_for_each(|&switch| ethtool_set(device, switch, 0)))?
+            .with_context(|| format!("cannot turn off offloads of {device} in namespace {}", self.name()))
+    }
+}
+
+fn ethtool_set(device: &str, command: u32, value: u32) -> Result<()> {
+    #[repr(C)]
+    struct EthtoolValue {
+        command: u32,
+        value: u32,
+    }
+    let name = CString::new(device)?;
+    let bytes = name.as_bytes_with_nul();
+    // SAFETY: ifreq is plain old data, for which zeros are valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if bytes.len() > request.ifr_name.len() {
+        bail!("{device:?} is too long for a device");
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(bytes) {
+        *to = from.cast_signed();
+    }
+    let mut argument = EthtoolValue { command, value };
+    request.ifr_ifru.ifru_data = (&raw mut argument).cast();
+    // SAFETY: plain system call; the descriptor is checked below.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    // SAFETY: `fd` is open and owned by nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: `request` and the structure it points to live through the call and have the layout of linux/ethtool.h.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) } != 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    Ok(())
+}
