@@ -1,3 +1,23 @@
 //! The policy model, its compiler to packet images, and the evaluator behind `explain`: pure functions, no I/O.
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`model`] | the state policies are written over |
+//! | [`service`] | protocols and ports, as people write them and as the packet program reads them |
+//! | [`compile`] | state -> packet image of one agent; which agents a change affects |
+//! | [`network`] | state -> whom an agent talks to, what it reaches and what it routes |
+//! | [`naive`] | the same decisions by linear scan: the oracle of the tests |
+//!
+//! Compiler, network view and evaluator read the rules through one resolution (`resolve`), so they cannot disagree on
+//! who a rule names. [`naive`] shares nothing with them on purpose.
+#![forbid(unsafe_code)]
 
+pub mod compile;
 pub mod model;
+pub mod naive;
+pub mod network;
+mod resolve;
+pub mod service;
+
+pub use compile::{CompileError, Compiler};
+pub use network::NetworkView;

@@ -1,0 +1,196 @@
+//! The compiler: a state's rules as one packet image for each agent.
+//!
+//! 1. [`crate::resolve`] looks up once, for all agents, who each rule names.
+//! 2. For one agent, peers in the same source sets become a source class (`partition`, `sources`); nested prefixes become
+//!    disjoint intervals, and addresses that the same rules lead to in the same way become a destination class
+//!    (`intervals`, `destinations`). A prefix costs two boundaries, however large it is.
+//! 3. For each pair of classes the rules that meet are settled over protocols and ports (`services`, `matrix`).
+//!
+//! An agent's own flows and those of others never share a cell: outbound rules start only at the agent's own source
+//! class and lead only to remote destinations; inbound rules start at other peers and lead only to the agent itself and
+//! to what it routes. Addresses of the overlay ranges belong to peers alone: no resource's prefix reaches into them, so
+//! an exit route opens neither the gateway nor other peers.
+
+mod affected;
+mod destinations;
+mod error;
+mod intervals;
+mod matrix;
+mod partition;
+mod services;
+mod slots;
+mod sources;
+mod words;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sluicegate_api::image::{Image, RouteInfo, RuleInfo};
+use sluicegate_engine::image::{INTERVALS_LOG_MAX, ROUTES_MAX, header};
+
+use crate::model::State;
+use crate::network::NetworkView;
+use crate::resolve::{Resolved, Scope};
+use destinations::Destinations;
+pub use error::CompileError;
+use matrix::Matrix;
+use sources::Sources;
+use words::Words;
+
+/// The most words an image may have: 64 MiB, the budget of one half on the gateway.
+pub const WORDS_MAX: usize = 1 << 24;
+
+/// The most IPv4 overlay addresses an image has room for.
+const OVERLAY_MAX: u64 = 1 << 16;
+
+/// A state prepared for compiling every agent of it. Cheap to share between threads.
+#[derive(Debug)]
+pub struct Compiler {
+    resolved: Resolved,
+}
+
+impl Compiler {
+    /// Prepares a state. Refused when it breaks what [`crate::model`] promises; then no agent has a new image.
+    pub fn new(state: Arc<State>) -> Result<Self, CompileError> {
+        let addresses = 1u64 << (32 - state.overlay_v4.prefix_len());
+        if addresses > OVERLAY_MAX {
+            return Err(CompileError::Overlay { overlay: state.overlay_v4, addresses, max: OVERLAY_MAX });
+        }
+        Ok(Self { resolved: Resolved::new(state)? })
+    }
+
+    /// The state this was made from.
+    pub fn state(&self) -> &Arc<State> {
+        &self.resolved.state
+    }
+
+    /// The image of one agent: the same for the same state, whatever came before. An agent that is unknown or may not
+    /// take part gets an image that denies everything.
+    pub fn compile(&self, agent: &str) -> Result<Image, CompileError> {
+        let r = &self.resolved;
+        let scope = Scope::new(r, agent);
+        if scope.routed.len() > ROUTES_MAX as usize {
+            return Err(CompileError::Routes { agent: agent.into(), routes: scope.routed.len() });
+        }
+        let sources = Sources::new(r, &scope);
+        let destinations = Destinations::new(r, &scope);
+        let matrix = Matrix::new(r, &scope, agent, &sources, &destinations)?;
+        let words = self.words(agent, &scope, &sources, &destinations, &matrix)?;
+        let rules = matrix.rules.iter().map(|&rule| self.rule_info(rule)).collect();
+        Ok(Image { words, rules, routes: self.route_infos(&scope) })
+    }
+
+    /// Whom the agent talks to, what it reaches through routers and what it routes.
+    pub fn network(&self, agent: &str) -> NetworkView {
+        NetworkView::new(&self.resolved, &Scope::new(&self.resolved, agent))
+    }
+
+    fn words(
+        &self,
+        agent: &str,
+        scope: &Scope,
+        sources: &Sources,
+        destinations: &Destinations,
+        matrix: &Matrix,
+    ) -> Result<Vec<u32>, CompileError> {
+        let r = &self.resolved;
+        let overlay = r.state.overlay_v4;
+        let base = overlay.network().to_bits();
+        let mut hosts = vec![0; 1 << (32 - overlay.prefix_len())];
+        for (peer, &class) in r.peers.iter().zip(&sources.of_peer) {
+            hosts[(peer.v4 - base) as usize] = class;
+        }
+        let mut attributes = vec![0; destinations.count as usize];
+        destinations.classes.iter().for_each(|c| attributes[c.number as usize] = c.attributes.0);
+
+        let source6 = source_intervals(r, sources);
+        for (what, intervals) in [
+            ("IPv6 source", &source6),
+            ("IPv4 destination", &destinations.v4),
+            ("IPv6 destination", &destinations.v6),
+        ] {
+            if intervals.len() > 1 << INTERVALS_LOG_MAX {
+                return Err(CompileError::Intervals {
+                    agent: agent.into(),
+                    what,
+                    intervals: intervals.len(),
+                });
+            }
+        }
+        let slots = matrix.rules.iter().map(|&rule| r.rules[rule as usize].slot + 1).max();
+        let mut words = Words::new();
+        words.set(header::HOSTS4_BASE, base);
+        words.set(header::HOSTS4_LEN, hosts.len() as u32);
+        words.section(header::HOSTS4, &hosts);
+        words.set(header::SRC_CLASSES, sources.count);
+        words.set(header::DST_CLASSES, destinations.count);
+        words.section(header::ATTRIBUTES, &attributes);
+        words.intervals(header::SRC4_LEN, 1, &[(0, 0)]);
+        words.intervals(header::SRC6_LEN, 4, &source6);
+        words.intervals(header::DST4_LEN, 1, &destinations.v4);
+        words.intervals(header::DST6_LEN, 4, &destinations.v6);
+        words.set(header::SERVICES_LEN, matrix.services.len() as u32 / 2);
+        words.section(header::SERVICES, &matrix.services);
+        words.set(header::BLOCKS_LEN, (matrix.blocks.len() / sluicegate_engine::image::LINE) as u32);
+        words.section(header::BLOCKS, &matrix.blocks);
+        words.set(header::ROW_BLOCKS, matrix.row_blocks);
+        words.section(header::ROWS, &matrix.rows);
+        words.set(header::RULE_SLOTS, slots.unwrap_or(0));
+        words.set(header::ROUTES, scope.routed.len() as u32);
+        let words = words.finish();
+        if words.len() > WORDS_MAX {
+            return Err(CompileError::Words {
+                agent: agent.into(),
+                words: words.len() as u64,
+                sources: u64::from(sources.count),
+                destinations: u64::from(destinations.count),
+                max: WORDS_MAX as u64,
+            });
+        }
+        Ok(words)
+    }
+
+    fn rule_info(&self, rule: u32) -> (u32, RuleInfo) {
+        let (policy_id, policy, model) = self.resolved.rule(rule);
+        let info = RuleInfo {
+            policy_id: policy_id.into(),
+            policy_name: policy.name.clone(),
+            rule_id: model.id.clone(),
+            rule_name: model.name.clone(),
+            accept: self.resolved.rules[rule as usize].accept,
+        };
+        (model.slot, info)
+    }
+
+    fn route_infos(&self, scope: &Scope) -> BTreeMap<u32, RouteInfo> {
+        let r = &self.resolved;
+        let info = |routed: &crate::resolve::Routed| {
+            let resource = &r.resources[routed.resource as usize];
+            let network = &r.networks[resource.network as usize].id;
+            RouteInfo {
+                prefix: routed.prefix,
+                network_id: network.to_string(),
+                resource_id: resource.id.to_string(),
+                resource_name: r.state.networks[&**network].resources[&*resource.id].name.clone(),
+                masquerade: routed.masquerade,
+            }
+        };
+        (0..).zip(scope.routed.iter().map(info)).collect()
+    }
+}
+
+/// The IPv6 addresses of sources; IPv4 sources are all in `hosts4`.
+fn source_intervals(r: &Resolved, sources: &Sources) -> Vec<(u128, u32)> {
+    let mut starts: Vec<(u128, u32)> = vec![(0, 0)];
+    for &peer in r.by_v6.iter().filter(|&&p| sources.of_peer[p as usize] != 0) {
+        let address = r.peers[peer as usize].v6;
+        match starts.last_mut() {
+            Some(last) if last.0 == address => last.1 = sources.of_peer[peer as usize],
+            _ => starts.push((address, sources.of_peer[peer as usize])),
+        }
+        if address < u128::MAX {
+            starts.push((address + 1, 0));
+        }
+    }
+    intervals::merge(starts)
+}

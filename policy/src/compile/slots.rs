@@ -1,0 +1,89 @@
+//! Numbers that stay put: a thing's number follows from its own key, so that others coming and going rarely move it.
+//!
+//! Numbering classes, blocks and service sets one after the other would shift all of them for one newcomer, and with
+//! them most words of an image. Instead each is placed by the hash of its key into a table with an eighth of room to
+//! spare; only the neighbours of a newcomer in the table may move, or everything when the table's size steps up.
+
+/// Places for `keys` in a table whose place 0 is reserved: the place of each key, and the table's size.
+///
+/// The size is a multiple of 16 and follows from the number of keys alone. The places do not depend on the keys' order
+/// unless keys are equal.
+pub(super) fn assign(keys: &[u64]) -> (Vec<u32>, u32) {
+    let size = table_size(keys.len());
+    let ideal = |key: u64| 1 + (mix(key) % (size - 1)) as usize;
+    let mut order: Vec<(usize, u64, usize)> =
+        keys.iter().enumerate().map(|(i, &k)| (ideal(k), k, i)).collect();
+    order.sort_unstable();
+    let mut places = vec![0; keys.len()];
+    let mut taken = vec![false; size as usize];
+    let mut next = 1;
+    let mut wrapped = Vec::new();
+    for (ideal, _, i) in order {
+        let place = next.max(ideal);
+        if place >= size as usize {
+            wrapped.push(i);
+            continue;
+        }
+        places[i] = place as u32;
+        taken[place] = true;
+        next = place + 1;
+    }
+    let mut free = (1..size as usize).filter(|&p| !taken[p]);
+    for i in wrapped {
+        places[i] = free.next().expect("the table is larger than the number of keys") as u32;
+    }
+    (places, size as u32)
+}
+
+/// An eighth of room, in steps of an eighth to a sixteenth of the size, so that a step is rare.
+fn table_size(keys: usize) -> u64 {
+    let wanted = keys as u64 + keys as u64 / 8 + 1;
+    wanted.next_multiple_of((wanted.next_power_of_two() / 16).max(16))
+}
+
+/// A well-mixed hash of a number (the finaliser of SplitMix64). The same on every machine.
+pub(super) fn mix(x: u64) -> u64 {
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// A hash of words in their order.
+pub(super) fn mix_words(words: impl IntoIterator<Item = u32>) -> u64 {
+    words.into_iter().fold(0x9e37_79b9_7f4a_7c15, |hash, word| mix(hash.wrapping_add(u64::from(word) + 1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_distinct_and_never_zero() {
+        for n in [0, 1, 14, 15, 100, 1000, 12345] {
+            let keys: Vec<u64> = (0..n).collect();
+            let (mut places, size) = assign(&keys);
+            places.sort_unstable();
+            places.dedup();
+            assert_eq!(places.len() as u64, n);
+            assert!(places.iter().all(|&p| p > 0 && p < size), "{n}");
+            assert!(size.is_multiple_of(16));
+        }
+    }
+
+    #[test]
+    fn one_more_key_moves_few() {
+        let keys: Vec<u64> = (0..1000).collect();
+        let (before, size) = assign(&keys);
+        let more: Vec<u64> = keys.iter().copied().chain([5000]).collect();
+        let (after, new_size) = assign(&more);
+        assert_eq!(size, new_size);
+        let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
+        assert!(moved < 50, "{moved} of 1000 moved");
+    }
+
+    #[test]
+    fn equal_keys_get_distinct_places() {
+        let (places, _) = assign(&[7, 7, 7]);
+        assert_eq!(places.iter().collect::<std::collections::BTreeSet<_>>().len(), 3);
+    }
+}

@@ -1,0 +1,188 @@
+//! The oracle: what an agent decides about a packet, by linear scan over the model. It shares nothing with the compiler,
+//! and says nothing the normative text does not say; slow, and meant to be read.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use sluicegate_engine::image::{Attributes, Decision, axis};
+
+use crate::model::{Action, End, Network, Peer, Policy, Resource, Router, Rule, Service, State};
+
+/// What the image of `agent` must say about a packet: the deciding rule, and how the destination is reached.
+/// `l4` is a value of [`axis`].
+pub fn decide(
+    state: &State,
+    agent: &str,
+    source: IpAddr,
+    destination: IpAddr,
+    l4: u32,
+) -> (Decision, Attributes) {
+    let Some(me) = state.peers.get_key_value(agent).filter(|(_, peer)| peer.allowed).map(|(id, _)| id) else {
+        return (Decision::NONE, Attributes::default());
+    };
+    let scene = Scene { state, me, target: target(state, destination), destination };
+    let attributes = scene.attributes();
+    let Some(opener) = peer_at(state, source) else { return (Decision::NONE, attributes) };
+    let mut first_accept = None;
+    for rule in enabled_rules(state) {
+        if scene.matches(rule, opener) && covers(&rule.1.service, l4) {
+            match rule.1.action {
+                Action::Drop => return (Decision::drop(rule.1.slot), attributes),
+                Action::Accept => first_accept = first_accept.or(Some(rule.1.slot)),
+            }
+        }
+    }
+    (first_accept.map_or(Decision::NONE, Decision::accept), attributes)
+}
+
+/// What is at an address: in the overlay ranges one peer or nothing, elsewhere every resource around it.
+enum Target<'a> {
+    Peer(Option<&'a String>),
+    Resources(Vec<(&'a Network, &'a String, &'a Resource)>),
+}
+
+struct Scene<'a> {
+    state: &'a State,
+    me: &'a String,
+    target: Target<'a>,
+    destination: IpAddr,
+}
+
+impl Scene<'_> {
+    /// Whether the rule lets `opener` open flows to the target, as far as this agent is concerned.
+    fn matches(&self, (policy, rule): (&Policy, &Rule), opener: &String) -> bool {
+        let own = opener == self.me;
+        match &self.target {
+            Target::Peer(None) => false,
+            Target::Peer(Some(peer)) => {
+                let involved = own != (*peer == self.me);
+                let mirrored = rule.bidirectional || without_ports(&rule.service);
+                let is_source =
+                    |end: &End, id: &String| self.has_peer(end, id) && !policy.posture_failed.contains(id);
+                let forward = is_source(&rule.sources, opener) && self.has_peer(&rule.destinations, peer);
+                let mirror = is_source(&rule.destinations, opener) && is_source(&rule.sources, peer);
+                involved && (forward || (mirrored && mirror))
+            }
+            Target::Resources(around) => around.iter().any(|(network, id, _)| {
+                let involved = if own {
+                    !routes(network, self.me) && self.has_router(network)
+                } else {
+                    routes(network, self.me)
+                };
+                let is_source =
+                    self.has_peer(&rule.sources, opener) && !policy.posture_failed.contains(opener);
+                involved && is_source && self.has_resource(&rule.destinations, id)
+            }),
+        }
+    }
+
+    fn attributes(&self) -> Attributes {
+        let mut word = 0;
+        if matches!(self.target, Target::Peer(Some(peer)) if peer == self.me) {
+            word |= Attributes::LOCAL;
+        }
+        if enabled_rules(self.state).any(|rule| self.matches(rule, self.me)) {
+            word |= Attributes::REMOTE;
+        }
+        // Every prefix routed by this agent in the order of its number; the longest around the address, the first of equals.
+        let mut longest: Option<(u8, u32)> = None;
+        for (number, (prefix, router)) in self.routed().into_iter().enumerate() {
+            let longer = longest.is_none_or(|(length, _)| prefix.prefix_len() > length);
+            if matches!(self.target, Target::Resources(_)) && prefix.contains(&self.destination) && longer {
+                let masquerade = if router.masquerade { Attributes::MASQUERADE } else { 0 };
+                longest = Some((prefix.prefix_len(), Attributes::ROUTED | masquerade | number as u32));
+            }
+        }
+        Attributes(word | longest.map_or(0, |(_, route)| route))
+    }
+
+    fn routed(&self) -> Vec<(IpNet, &Router)> {
+        let mut routed = Vec::new();
+        for network in self.state.networks.values() {
+            let mine = network.routers.values().filter(|r| r.enabled && r.peers.contains(self.me));
+            let Some(router) = mine.min_by_key(|r| r.metric) else { continue };
+            for resource in network.resources.values().filter(|r| r.enabled) {
+                let mut prefixes: Vec<IpNet> = resource.prefixes.iter().map(IpNet::trunc).collect();
+                prefixes.sort();
+                prefixes.dedup();
+                prefixes.retain(|p| !self.inside_overlay(p));
+                routed.extend(prefixes.into_iter().map(|p| (p, router)));
+            }
+        }
+        routed
+    }
+
+    fn inside_overlay(&self, prefix: &IpNet) -> bool {
+        IpNet::V4(self.state.overlay_v4).contains(prefix) || IpNet::V6(self.state.overlay_v6).contains(prefix)
+    }
+
+    fn has_router(&self, network: &Network) -> bool {
+        self.state.peers.keys().any(|id| routes(network, id) && self.state.peers[id].allowed)
+    }
+
+    fn has_peer(&self, end: &End, id: &String) -> bool {
+        match end {
+            End::Groups(ids) => {
+                ids.iter().any(|g| self.state.groups.get(g).is_some_and(|g| g.peers.contains(id)))
+            }
+            End::Peer(peer) => peer == id,
+            End::Resource(_) => false,
+        }
+    }
+
+    fn has_resource(&self, end: &End, id: &String) -> bool {
+        match end {
+            End::Groups(ids) => {
+                ids.iter().any(|g| self.state.groups.get(g).is_some_and(|g| g.resources.contains(id)))
+            }
+            End::Resource(resource) => resource == id,
+            End::Peer(_) => false,
+        }
+    }
+}
+
+fn enabled_rules(state: &State) -> impl Iterator<Item = (&Policy, &Rule)> {
+    let enabled = state.policies.values().filter(|p| p.enabled);
+    enabled.flat_map(|p| p.rules.iter().filter(|r| r.enabled).map(move |r| (p, r)))
+}
+
+fn target(state: &State, address: IpAddr) -> Target<'_> {
+    if IpNet::V4(state.overlay_v4).contains(&address) || IpNet::V6(state.overlay_v6).contains(&address) {
+        return Target::Peer(peer_at(state, address));
+    }
+    let resources = state.networks.values().flat_map(|n| n.resources.iter().map(move |(id, r)| (n, id, r)));
+    Target::Resources(
+        resources.filter(|(_, _, r)| r.enabled && r.prefixes.iter().any(|p| p.contains(&address))).collect(),
+    )
+}
+
+fn peer_at(state: &State, address: IpAddr) -> Option<&String> {
+    let owns =
+        |peer: &Peer| peer.allowed && (IpAddr::V4(peer.v4) == address || IpAddr::V6(peer.v6) == address);
+    state.peers.iter().find(|(_, peer)| owns(peer)).map(|(id, _)| id)
+}
+
+fn routes(network: &Network, peer: &String) -> bool {
+    network.routers.values().any(|r| r.enabled && r.peers.contains(peer))
+}
+
+fn without_ports(service: &Service) -> bool {
+    match service {
+        Service::All | Service::Icmp => true,
+        Service::Tcp(ports) | Service::Udp(ports) => ports.is_empty(),
+    }
+}
+
+fn covers(service: &Service, l4: u32) -> bool {
+    let (class, value) = (l4 & 0xffff_0000, (l4 & 0xffff) as u16);
+    match service {
+        Service::All => true,
+        Service::Icmp => class == axis::ICMP || class == axis::ICMPV6,
+        Service::Tcp(ports) => {
+            class == axis::TCP && (ports.is_empty() || ports.iter().any(|p| p.contains(&value)))
+        }
+        Service::Udp(ports) => {
+            class == axis::UDP && (ports.is_empty() || ports.iter().any(|p| p.contains(&value)))
+        }
+    }
+}

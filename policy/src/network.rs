@@ -1,0 +1,103 @@
+//! Whom an agent talks to, what it reaches through routers, and what it routes itself.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::resolve::{Resolved, Scope};
+
+/// The overlay as one agent is to build it. Equal states give equal views.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkView {
+    /// Ids of the remote peers the agent must be able to talk to, in order: those any enabled rule (accept or drop) joins
+    /// it with, the routers of `routes`, and, for a gateway, the peers that may reach what it routes. Mutual: whoever is
+    /// in this list has the agent in its own.
+    pub peers: Vec<Arc<str>>,
+    /// Prefixes reached through routers: of enabled resources that an accept rule opens to the agent and that it does not
+    /// route itself. By (network, resource, prefix). Two resources may share a prefix.
+    pub routes: Vec<Route>,
+    /// Prefixes the agent routes, by route number.
+    pub routed: Vec<RoutedPrefix>,
+}
+
+/// One prefix and who reaches it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Network id.
+    pub network_id: Arc<str>,
+    /// Resource id.
+    pub resource_id: Arc<str>,
+    /// The prefix, masked.
+    pub prefix: IpNet,
+    /// At least one, by (metric, peer id): the first live one carries the traffic.
+    pub routers: Vec<RouterChoice>,
+}
+
+/// A router of a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouterChoice {
+    /// Peer id.
+    pub peer_id: Arc<str>,
+    /// 1..=9999, lower is better.
+    pub metric: u16,
+}
+
+/// A prefix the agent routes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutedPrefix {
+    /// The number by which the image's destination attributes name it.
+    pub route: u16,
+    /// Network id.
+    pub network_id: Arc<str>,
+    /// Resource id.
+    pub resource_id: Arc<str>,
+    /// The prefix, masked.
+    pub prefix: IpNet,
+    /// Whether the source becomes the agent's own address.
+    pub masquerade: bool,
+    /// 1..=9999, lower is better.
+    pub metric: u16,
+}
+
+impl NetworkView {
+    pub(crate) fn new(r: &Resolved, scope: &Scope) -> Self {
+        let mut peers: Vec<Arc<str>> =
+            scope.neighbours(r).iter().map(|p| r.peers[p as usize].id.clone()).collect();
+        peers.sort_unstable();
+        Self { peers, routes: routes(r, scope), routed: routed(r, scope) }
+    }
+}
+
+fn routes(r: &Resolved, scope: &Scope) -> Vec<Route> {
+    let mut routes = Vec::new();
+    for number in scope.opened_resources(r) {
+        let resource = &r.resources[number as usize];
+        let router = |x: &crate::resolve::Routing| RouterChoice {
+            peer_id: r.peers[x.peer as usize].id.clone(),
+            metric: x.metric,
+        };
+        let routers: Vec<RouterChoice> = r.routers(number).iter().map(router).collect();
+        routes.extend(resource.prefixes.iter().map(|&prefix| Route {
+            network_id: r.networks[resource.network as usize].id.clone(),
+            resource_id: resource.id.clone(),
+            prefix,
+            routers: routers.clone(),
+        }));
+    }
+    routes
+}
+
+fn routed(r: &Resolved, scope: &Scope) -> Vec<RoutedPrefix> {
+    let prefix = |(route, routed): (u16, &crate::resolve::Routed)| {
+        let resource = &r.resources[routed.resource as usize];
+        RoutedPrefix {
+            route,
+            network_id: r.networks[resource.network as usize].id.clone(),
+            resource_id: resource.id.clone(),
+            prefix: routed.prefix,
+            masquerade: routed.masquerade,
+            metric: routed.metric,
+        }
+    };
+    (0..).zip(&scope.routed).map(prefix).collect()
+}

@@ -1,0 +1,325 @@
+//! Who a rule names: ids become numbers, groups become members, each rule becomes one or two halves.
+//!
+//! A *half* is one direction of a rule: sources that open flows, destinations they open them to. The forward half goes
+//! from the rule's sources to its destinations; a rule that is bidirectional between peers has a mirror half from its
+//! destination peers to its source peers. Peers that fail the policy's posture checks are in no source; since the source
+//! end is filtered before anything else, they are not at the far end of its mirror half either.
+//!
+//! The ends of halves are interned as *sets*, and a set's members are counted out only when somebody asks for them.
+
+mod lists;
+mod scope;
+mod sets;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use rustc_hash::FxHashMap;
+use sluicegate_engine::image::SLOTS_MAX;
+
+use crate::compile::CompileError;
+use crate::model::{Action, Rule, State};
+
+pub(crate) use lists::{Bits, Lists};
+pub(crate) use scope::{Routed, Scope};
+pub(crate) use sets::{SetId, Sets};
+
+/// A peer that may take part. Numbered in the order of their IPv4 addresses.
+#[derive(Debug)]
+pub(crate) struct PeerEntry {
+    pub(crate) id: Arc<str>,
+    pub(crate) v4: u32,
+    pub(crate) v6: u128,
+}
+
+/// An enabled resource. Numbered in the order of (network id, resource id).
+#[derive(Debug)]
+pub(crate) struct ResourceEntry {
+    pub(crate) id: Arc<str>,
+    pub(crate) network: u32,
+    /// Masked, sorted, without those inside the overlay ranges.
+    pub(crate) prefixes: Vec<IpNet>,
+}
+
+/// A network.
+#[derive(Debug)]
+pub(crate) struct NetworkEntry {
+    pub(crate) id: Arc<str>,
+    /// One entry for each peer that routes: its enabled router of lowest metric, the first by id among equals.
+    /// In the order of (metric, peer id).
+    pub(crate) routers: Vec<Routing>,
+    /// Its resources' numbers.
+    pub(crate) resources: Range<u32>,
+}
+
+/// How one peer routes a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Routing {
+    pub(crate) peer: u32,
+    pub(crate) metric: u16,
+    pub(crate) masquerade: bool,
+}
+
+/// An enabled rule of an enabled policy. Numbered in the order of (policy id, index).
+#[derive(Debug)]
+pub(crate) struct RuleEntry {
+    pub(crate) policy: u32,
+    /// Index in the policy.
+    pub(crate) index: u32,
+    pub(crate) slot: u32,
+    pub(crate) accept: bool,
+    /// Where in `Resolved::ranges` its service is.
+    ranges: Range<u32>,
+}
+
+/// One direction of a rule. Numbered in the order of rules, the forward half first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Half {
+    pub(crate) rule: u32,
+    pub(crate) source: SetId,
+    pub(crate) destination: SetId,
+}
+
+/// A state with everything looked up once.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) state: Arc<State>,
+    pub(crate) peers: Vec<PeerEntry>,
+    /// Peers in the order of their IPv6 addresses.
+    pub(crate) by_v6: Vec<u32>,
+    peer_numbers: FxHashMap<Arc<str>, u32>,
+    pub(crate) resources: Vec<ResourceEntry>,
+    pub(crate) networks: Vec<NetworkEntry>,
+    /// Networks each peer routes.
+    routes: Lists,
+    pub(crate) policies: Vec<Arc<str>>,
+    pub(crate) rules: Vec<RuleEntry>,
+    ranges: Vec<Range<u32>>,
+    pub(crate) halves: Vec<Half>,
+    pub(crate) sets: Sets,
+    by_source: Lists,
+    by_destination: Lists,
+}
+
+impl Resolved {
+    /// Looks everything up. Refused when the state breaks what `model` promises.
+    pub(crate) fn new(state: Arc<State>) -> Result<Self, CompileError> {
+        let (peers, by_v6) = peers(&state)?;
+        let peer_numbers: FxHashMap<Arc<str>, u32> =
+            peers.iter().enumerate().map(|(i, p)| (p.id.clone(), i as u32)).collect();
+        let (networks, resources) = networks(&state, &peer_numbers);
+        let routes =
+            networks.iter().zip(0..).flat_map(|(n, i)| n.routers.iter().map(move |r| (r.peer, i))).collect();
+        let routes = Lists::new(peers.len(), routes);
+        let resource_numbers = resources.iter().zip(0..).map(|(r, i)| (r.id.clone(), i)).collect();
+        let sets = Sets::new(&state, &peer_numbers, &resource_numbers);
+        let mut resolved = Self {
+            state: state.clone(),
+            peers,
+            by_v6,
+            peer_numbers,
+            resources,
+            networks,
+            routes,
+            policies: Vec::new(),
+            rules: Vec::new(),
+            ranges: Vec::new(),
+            halves: Vec::new(),
+            sets,
+            by_source: Lists::default(),
+            by_destination: Lists::default(),
+        };
+        resolved.rules(&state)?;
+        Ok(resolved)
+    }
+
+    fn rules(&mut self, state: &State) -> Result<(), CompileError> {
+        for (id, policy) in &state.policies {
+            let number = self.policies.len() as u32;
+            self.policies.push(id.as_str().into());
+            if !policy.enabled {
+                continue;
+            }
+            let failing = self.sets.failing(&policy.posture_failed, &self.peer_numbers);
+            for (rule, index) in policy.rules.iter().zip(0..).filter(|(r, _)| r.enabled) {
+                if rule.slot >= SLOTS_MAX {
+                    return Err(CompileError::Slot { rule: rule.id.clone(), slot: rule.slot });
+                }
+                let start = self.ranges.len() as u32;
+                self.ranges.extend(rule.service.axis_ranges());
+                let ranges = start..self.ranges.len() as u32;
+                let accept = rule.action == Action::Accept;
+                self.rules.push(RuleEntry { policy: number, index, slot: rule.slot, accept, ranges });
+                self.halves(rule, failing);
+            }
+        }
+        self.sets.index();
+        let pairs = |end: fn(&Half) -> SetId| self.halves.iter().zip(0..).map(|(h, i)| (end(h), i)).collect();
+        self.by_source = Lists::new(self.sets.len(), pairs(|h| h.source));
+        self.by_destination = Lists::new(self.sets.len(), pairs(|h| h.destination));
+        Ok(())
+    }
+
+    fn halves(&mut self, rule: &Rule, failing: u32) {
+        let number = self.rules.len() as u32 - 1;
+        let Some(sources) = self.sets.intern(&rule.sources, failing, false) else { return };
+        if let Some(destination) = self.sets.intern(&rule.destinations, 0, true) {
+            self.halves.push(Half { rule: number, source: sources, destination });
+        }
+        if effectively_bidirectional(rule)
+            && let Some(source) = self.sets.intern(&rule.destinations, failing, false)
+        {
+            self.halves.push(Half { rule: number, source, destination: sources });
+        }
+    }
+
+    /// A peer's number, if it may take part.
+    pub(crate) fn peer(&self, id: &str) -> Option<u32> {
+        self.peer_numbers.get(id).copied()
+    }
+
+    /// The peer that owns an overlay address, if it may take part.
+    pub(crate) fn peer_at(&self, address: IpAddr) -> Option<u32> {
+        match address {
+            IpAddr::V4(a) => self.peers.binary_search_by_key(&a.to_bits(), |p| p.v4).ok().map(|i| i as u32),
+            IpAddr::V6(a) => {
+                let at =
+                    self.by_v6.binary_search_by_key(&a.to_bits(), |&i| self.peers[i as usize].v6).ok()?;
+                Some(self.by_v6[at])
+            }
+        }
+    }
+
+    /// Whether the address belongs to the overlay, where no resource is.
+    pub(crate) fn in_overlay(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(a) => self.state.overlay_v4.contains(&a),
+            IpAddr::V6(a) => self.state.overlay_v6.contains(&a),
+        }
+    }
+
+    /// The axis ranges of a rule.
+    pub(crate) fn service(&self, rule: u32) -> &[Range<u32>] {
+        let Range { start, end } = self.rules[rule as usize].ranges;
+        &self.ranges[start as usize..end as usize]
+    }
+
+    /// The rule as the state has it.
+    pub(crate) fn rule(&self, rule: u32) -> (&str, &crate::model::Policy, &Rule) {
+        let entry = &self.rules[rule as usize];
+        let id = &*self.policies[entry.policy as usize];
+        let policy = &self.state.policies[id];
+        (id, policy, &policy.rules[entry.index as usize])
+    }
+
+    /// Whether a half belongs to an accept rule.
+    pub(crate) fn accepts(&self, half: &Half) -> bool {
+        self.rules[half.rule as usize].accept
+    }
+
+    /// Networks the peer routes.
+    pub(crate) fn routed_networks(&self, peer: u32) -> &[u32] {
+        self.routes.get(peer)
+    }
+
+    /// Whether the peer routes the network of the resource.
+    pub(crate) fn routes_resource(&self, peer: u32, resource: u32) -> bool {
+        self.routes.get(peer).binary_search(&self.resources[resource as usize].network).is_ok()
+    }
+
+    /// Who routes the resource.
+    pub(crate) fn routers(&self, resource: u32) -> &[Routing] {
+        &self.networks[self.resources[resource as usize].network as usize].routers
+    }
+
+    /// Halves whose sources are the set.
+    pub(crate) fn halves_from(&self, set: SetId) -> &[u32] {
+        self.by_source.get(set)
+    }
+
+    /// Halves whose destinations are the set.
+    pub(crate) fn halves_to(&self, set: SetId) -> &[u32] {
+        self.by_destination.get(set)
+    }
+}
+
+/// Whether a rule admits its mirror image between peers.
+pub(crate) fn effectively_bidirectional(rule: &Rule) -> bool {
+    rule.bidirectional || rule.service.always_bidirectional()
+}
+
+fn peers(state: &State) -> Result<(Vec<PeerEntry>, Vec<u32>), CompileError> {
+    let mut peers = Vec::with_capacity(state.peers.len());
+    for (id, peer) in state.peers.iter().filter(|(_, p)| p.allowed) {
+        let outside = match (state.overlay_v4.contains(&peer.v4), state.overlay_v6.contains(&peer.v6)) {
+            (true, true) => None,
+            (false, _) => Some((IpAddr::V4(peer.v4), IpNet::V4(state.overlay_v4))),
+            (_, false) => Some((IpAddr::V6(peer.v6), IpNet::V6(state.overlay_v6))),
+        };
+        if let Some((address, overlay)) = outside {
+            return Err(CompileError::OutsideOverlay { peer: id.clone(), address, overlay });
+        }
+        peers.push(PeerEntry { id: id.as_str().into(), v4: peer.v4.to_bits(), v6: peer.v6.to_bits() });
+    }
+    peers.sort_unstable_by_key(|p| p.v4);
+    let mut by_v6: Vec<u32> = (0..peers.len() as u32).collect();
+    by_v6.sort_unstable_by_key(|&i| peers[i as usize].v6);
+    let twin = |a: &PeerEntry, b: &PeerEntry, address: IpAddr| {
+        let mut ids = [a.id.to_string(), b.id.to_string()];
+        ids.sort();
+        Err(CompileError::SharedAddress { peers: ids, address })
+    };
+    if let Some([a, b]) = peers.array_windows().find(|[a, b]| a.v4 == b.v4) {
+        return twin(a, b, IpAddr::V4(a.v4.into()));
+    }
+    let v6 = |i: u32| &peers[i as usize];
+    if let Some(&[a, b]) = by_v6.array_windows().find(|&&[a, b]| v6(a).v6 == v6(b).v6) {
+        return twin(v6(a), v6(b), IpAddr::V6(v6(a).v6.into()));
+    }
+    Ok((peers, by_v6))
+}
+
+fn networks(state: &State, peers: &FxHashMap<Arc<str>, u32>) -> (Vec<NetworkEntry>, Vec<ResourceEntry>) {
+    let inside_overlay = |p: &IpNet| match p {
+        IpNet::V4(p) => state.overlay_v4.contains(p),
+        IpNet::V6(p) => state.overlay_v6.contains(p),
+    };
+    let mut networks = Vec::with_capacity(state.networks.len());
+    let mut resources = Vec::new();
+    for (id, network) in &state.networks {
+        let start = resources.len() as u32;
+        for (resource_id, resource) in network.resources.iter().filter(|(_, r)| r.enabled) {
+            let prefixes: BTreeSet<IpNet> =
+                resource.prefixes.iter().map(IpNet::trunc).filter(|p| !inside_overlay(p)).collect();
+            resources.push(ResourceEntry {
+                id: resource_id.as_str().into(),
+                network: networks.len() as u32,
+                prefixes: prefixes.into_iter().collect(),
+            });
+        }
+        // The stable sort keeps routers of equal metric in the order of their ids, and the first of a peer stays.
+        let mut enabled: Vec<_> = network.routers.values().filter(|r| r.enabled).collect();
+        enabled.sort_by_key(|r| r.metric);
+        let mut seen = BTreeSet::new();
+        let mut routers = Vec::new();
+        for router in enabled {
+            for (peer_id, peer) in router.peers.iter().filter_map(|p| Some((p, *peers.get(p.as_str())?))) {
+                if seen.insert(peer) {
+                    let routing = Routing { peer, metric: router.metric, masquerade: router.masquerade };
+                    routers.push((router.metric, peer_id, routing));
+                }
+            }
+        }
+        routers.sort_by_key(|&(metric, peer_id, _)| (metric, peer_id));
+        let routers = routers.into_iter().map(|(_, _, routing)| routing).collect();
+        networks.push(NetworkEntry {
+            id: id.as_str().into(),
+            routers,
+            resources: start..resources.len() as u32,
+        });
+    }
+    (networks, resources)
+}

@@ -1,0 +1,115 @@
+//! What concerns one agent: the halves that reach it, the halves it opens flows by, and what it routes.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use super::{Bits, Resolved, SetId};
+
+/// One agent's share of the rules.
+#[derive(Debug, Default)]
+pub(crate) struct Scope {
+    /// The agent; `None` for one that is unknown or may not take part: nothing concerns it.
+    pub(crate) me: Option<u32>,
+    /// Halves that have the agent's own addresses, or a resource it routes, among their destinations. Rising.
+    pub(crate) inbound: Vec<u32>,
+    /// Halves that have the agent among their sources. Rising.
+    pub(crate) outbound: Vec<u32>,
+    /// Sets that hold the agent's own addresses. Rising.
+    pub(crate) own_sets: Vec<SetId>,
+    /// Resources the agent routes, each with the sets that hold it (rising).
+    pub(crate) routed_resources: BTreeMap<u32, Vec<SetId>>,
+    /// Prefixes the agent routes; the index is the route number.
+    pub(crate) routed: Vec<Routed>,
+}
+
+/// A prefix the agent routes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Routed {
+    pub(crate) resource: u32,
+    pub(crate) prefix: IpNet,
+    pub(crate) metric: u16,
+    pub(crate) masquerade: bool,
+}
+
+impl Scope {
+    /// Collects what concerns the agent.
+    pub(crate) fn new(r: &Resolved, agent: &str) -> Self {
+        let Some(me) = r.peer(agent) else { return Self::default() };
+        let own_sets = r.sets.of_peer(me);
+        let mut routed_resources = BTreeMap::new();
+        let mut routed = Vec::new();
+        for &network in r.routed_networks(me) {
+            let network = &r.networks[network as usize];
+            let Some(routing) = network.routers.iter().find(|x| x.peer == me) else { continue };
+            for resource in network.resources.clone() {
+                routed_resources.insert(resource, r.sets.of_resource(resource));
+                let prefixes = r.resources[resource as usize].prefixes.iter();
+                let (metric, masquerade) = (routing.metric, routing.masquerade);
+                routed.extend(prefixes.map(|&prefix| Routed { resource, prefix, metric, masquerade }));
+            }
+        }
+        let sets = own_sets.iter().chain(routed_resources.values().flatten());
+        let inbound = rising(sets.flat_map(|&set| r.halves_to(set)).copied());
+        let outbound = rising(own_sets.iter().flat_map(|&set| r.halves_from(set)).copied());
+        Self { me: Some(me), inbound, outbound, own_sets, routed_resources, routed }
+    }
+
+    /// Resources the agent reaches through routers, each with the destination sets of its outbound halves that hold it
+    /// (rising). Those it routes itself, and those nobody routes, are not among them.
+    pub(crate) fn remote_resources(&self, r: &Resolved) -> BTreeMap<u32, Vec<SetId>> {
+        let mut remote: BTreeMap<u32, Vec<SetId>> = BTreeMap::new();
+        let Some(me) = self.me else { return remote };
+        for set in rising(self.outbound.iter().map(|&h| r.halves[h as usize].destination)) {
+            for &resource in r.sets.resources(set) {
+                if !r.routes_resource(me, resource) && !r.routers(resource).is_empty() {
+                    remote.entry(resource).or_default().push(set);
+                }
+            }
+        }
+        remote
+    }
+
+    /// Peers the agent talks to: those any rule joins it with, the routers of resources its rules open, and those that
+    /// may reach the resources it routes.
+    pub(crate) fn neighbours(&self, r: &Resolved) -> Bits {
+        let mut neighbours = Bits::new(r.peers.len());
+        let Some(me) = self.me else { return neighbours };
+        let halves = |sets: &[SetId]| rising(sets.iter().flat_map(|&set| r.halves_to(set)).copied());
+        let sources = halves(&self.own_sets).into_iter().map(|h| r.halves[h as usize].source);
+        let destinations = self.outbound.iter().map(|&h| r.halves[h as usize].destination);
+        for set in rising(sources.chain(destinations)) {
+            r.sets.peers(set).iter().for_each(|&p| neighbours.insert(p));
+        }
+        for (&resource, sets) in &self.routed_resources {
+            for half in halves(sets).into_iter().map(|h| &r.halves[h as usize]).filter(|h| r.accepts(h)) {
+                let users = r.sets.peers(half.source).iter().filter(|&&p| !r.routes_resource(p, resource));
+                users.for_each(|&p| neighbours.insert(p));
+            }
+        }
+        for &resource in self.opened_resources(r).iter() {
+            r.routers(resource).iter().for_each(|router| neighbours.insert(router.peer));
+        }
+        neighbours.remove(me);
+        neighbours
+    }
+
+    /// Resources the agent reaches through routers because an accept rule opens them to it, rising.
+    pub(crate) fn opened_resources(&self, r: &Resolved) -> Vec<u32> {
+        let Some(me) = self.me else { return Vec::new() };
+        let accepts = self.outbound.iter().map(|&h| &r.halves[h as usize]).filter(|h| r.accepts(h));
+        let sets = rising(accepts.map(|h| h.destination));
+        let mut opened: Vec<u32> = sets.into_iter().flat_map(|set| r.sets.resources(set)).copied().collect();
+        opened.sort_unstable();
+        opened.dedup();
+        opened.retain(|&q| !r.routes_resource(me, q) && !r.routers(q).is_empty());
+        opened
+    }
+}
+
+fn rising(items: impl Iterator<Item = u32>) -> Vec<u32> {
+    let mut items: Vec<u32> = items.collect();
+    items.sort_unstable();
+    items.dedup();
+    items
+}

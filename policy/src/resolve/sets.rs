@@ -1,0 +1,230 @@
+//! Ends of rules as interned sets of peers and resources.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+
+use rustc_hash::FxHashMap;
+
+use super::Lists;
+use crate::model::{End, State};
+
+/// Number of a set.
+pub(crate) type SetId = u32;
+
+/// One end of a half.
+#[derive(Debug)]
+pub(crate) struct Set {
+    key: Key,
+    peers: OnceLock<Box<[u32]>>,
+    resources: OnceLock<Box<[u32]>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    ends: Ends,
+    /// Which peers are left out: a number of `Sets::failing`; 0 leaves out none.
+    failing: u32,
+    /// Whether resources are members: only where flows go to.
+    resources: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Ends {
+    Groups(Box<[u32]>),
+    Peer(u32),
+    Resource(u32),
+}
+
+/// Every set, and who is in which.
+#[derive(Debug)]
+pub(crate) struct Sets {
+    sets: Vec<Set>,
+    numbers: FxHashMap<Key, SetId>,
+    /// Peers that fail posture checks, one list for each distinct list; the first is empty.
+    failing: Vec<Box<[u32]>>,
+    failing_numbers: FxHashMap<Box<[u32]>, u32>,
+    group_numbers: FxHashMap<Arc<str>, u32>,
+    peer_numbers: FxHashMap<Arc<str>, u32>,
+    resource_numbers: FxHashMap<Arc<str>, u32>,
+    group_peers: Lists,
+    group_resources: Lists,
+    peer_groups: Lists,
+    resource_groups: Lists,
+    group_sets: Lists,
+    peer_sets: Lists,
+    resource_sets: Lists,
+}
+
+impl Sets {
+    pub(crate) fn new(
+        state: &State,
+        peers: &FxHashMap<Arc<str>, u32>,
+        resources: &FxHashMap<Arc<str>, u32>,
+    ) -> Self {
+        let group_numbers = state.groups.keys().zip(0..).map(|(id, i)| (Arc::from(id.as_str()), i)).collect();
+        let mut group_peers = Vec::new();
+        let mut group_resources = Vec::new();
+        for (group, number) in state.groups.values().zip(0..) {
+            group_peers.extend(group.peers.iter().filter_map(|p| Some((number, *peers.get(p.as_str())?))));
+            group_resources
+                .extend(group.resources.iter().filter_map(|r| Some((number, *resources.get(r.as_str())?))));
+        }
+        let turned = |pairs: &[(u32, u32)]| pairs.iter().map(|&(a, b)| (b, a)).collect();
+        Self {
+            sets: Vec::new(),
+            numbers: FxHashMap::default(),
+            failing: vec![Box::default()],
+            failing_numbers: FxHashMap::default(),
+            group_numbers,
+            peer_numbers: peers.clone(),
+            resource_numbers: resources.clone(),
+            peer_groups: Lists::new(peers.len(), turned(&group_peers)),
+            resource_groups: Lists::new(resources.len(), turned(&group_resources)),
+            group_peers: Lists::new(state.groups.len(), group_peers),
+            group_resources: Lists::new(state.groups.len(), group_resources),
+            group_sets: Lists::default(),
+            peer_sets: Lists::default(),
+            resource_sets: Lists::default(),
+        }
+    }
+
+    /// The number of a list of peers to leave out of sources.
+    pub(crate) fn failing(&mut self, peers: &BTreeSet<String>, numbers: &FxHashMap<Arc<str>, u32>) -> u32 {
+        let mut list: Vec<u32> = peers.iter().filter_map(|p| numbers.get(p.as_str()).copied()).collect();
+        if list.is_empty() {
+            return 0;
+        }
+        list.sort_unstable();
+        let list: Box<[u32]> = list.into();
+        *self.failing_numbers.entry(list).or_insert_with_key(|list| {
+            self.failing.push(list.clone());
+            self.failing.len() as u32 - 1
+        })
+    }
+
+    /// The set of an end of a rule; `None` when it names nothing that exists.
+    pub(crate) fn intern(&mut self, end: &End, failing: u32, resources: bool) -> Option<SetId> {
+        let ends = match end {
+            End::Groups(ids) => {
+                let known: Box<[u32]> =
+                    ids.iter().filter_map(|id| self.group_numbers.get(id.as_str()).copied()).collect();
+                if known.is_empty() {
+                    return None;
+                }
+                Ends::Groups(known)
+            }
+            End::Peer(id) => Ends::Peer(*self.peer_numbers.get(id.as_str())?),
+            End::Resource(_) if !resources => return None,
+            End::Resource(id) => Ends::Resource(*self.resource_numbers.get(id.as_str())?),
+        };
+        let key = Key { ends, failing, resources };
+        if let Some(&number) = self.numbers.get(&key) {
+            return Some(number);
+        }
+        let number = self.sets.len() as u32;
+        self.sets.push(Set { key: key.clone(), peers: OnceLock::new(), resources: OnceLock::new() });
+        self.numbers.insert(key, number);
+        Some(number)
+    }
+
+    /// To be called once every set is interned: makes it known who is in which set.
+    pub(crate) fn index(&mut self) {
+        let (mut groups, mut peers, mut resources) = (Vec::new(), Vec::new(), Vec::new());
+        for (set, number) in self.sets.iter().zip(0..) {
+            match &set.key.ends {
+                Ends::Groups(list) => groups.extend(list.iter().map(|&g| (g, number))),
+                Ends::Peer(peer) => peers.push((*peer, number)),
+                Ends::Resource(resource) => resources.push((*resource, number)),
+            }
+        }
+        self.group_sets = Lists::new(self.group_numbers.len(), groups);
+        self.peer_sets = Lists::new(self.peer_numbers.len(), peers);
+        self.resource_sets = Lists::new(self.resource_numbers.len(), resources);
+    }
+
+    /// How many sets there are.
+    pub(crate) fn len(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// The set's peers, rising.
+    pub(crate) fn peers(&self, set: SetId) -> &[u32] {
+        let set = &self.sets[set as usize];
+        match &set.key.ends {
+            Ends::Groups(groups) if groups.len() == 1 && set.key.failing == 0 => {
+                self.group_peers.get(groups[0])
+            }
+            _ => set.peers.get_or_init(|| self.count_peers(&set.key)),
+        }
+    }
+
+    /// The set's resources, rising.
+    pub(crate) fn resources(&self, set: SetId) -> &[u32] {
+        let set = &self.sets[set as usize];
+        match &set.key.ends {
+            _ if !set.key.resources => &[],
+            Ends::Peer(_) => &[],
+            Ends::Resource(resource) => std::slice::from_ref(resource),
+            Ends::Groups(groups) if groups.len() == 1 => self.group_resources.get(groups[0]),
+            Ends::Groups(groups) => set.resources.get_or_init(|| merged(&self.group_resources, groups)),
+        }
+    }
+
+    /// Sets the peer is a member of, rising.
+    pub(crate) fn of_peer(&self, peer: u32) -> Vec<SetId> {
+        let mut sets = self.peer_sets.get(peer).to_vec();
+        sets.extend(self.peer_groups.get(peer).iter().flat_map(|&g| self.group_sets.get(g)));
+        sets.sort_unstable();
+        sets.dedup();
+        sets.retain(|&s| !self.leaves_out(s, peer));
+        sets
+    }
+
+    /// Sets the resource is a member of, rising.
+    pub(crate) fn of_resource(&self, resource: u32) -> Vec<SetId> {
+        let mut sets = self.resource_sets.get(resource).to_vec();
+        sets.extend(self.resource_groups.get(resource).iter().flat_map(|&g| self.group_sets.get(g)));
+        sets.sort_unstable();
+        sets.dedup();
+        sets.retain(|&s| self.sets[s as usize].key.resources);
+        sets
+    }
+
+    /// Whether the end behind a set names a group, peer or resource of a kind.
+    pub(crate) fn names(
+        &self,
+        set: SetId,
+        group: impl Fn(u32) -> bool,
+        peer: impl Fn(u32) -> bool,
+        resource: impl Fn(u32) -> bool,
+    ) -> bool {
+        match &self.sets[set as usize].key.ends {
+            Ends::Groups(groups) => groups.iter().any(|&g| group(g)),
+            Ends::Peer(p) => peer(*p),
+            Ends::Resource(q) => resource(*q),
+        }
+    }
+
+    fn leaves_out(&self, set: SetId, peer: u32) -> bool {
+        let failing = self.sets[set as usize].key.failing;
+        failing != 0 && self.failing[failing as usize].binary_search(&peer).is_ok()
+    }
+
+    fn count_peers(&self, key: &Key) -> Box<[u32]> {
+        let failing = &self.failing[key.failing as usize];
+        let passes = |p: &u32| failing.binary_search(p).is_err();
+        let all = match &key.ends {
+            Ends::Groups(groups) => merged(&self.group_peers, groups),
+            Ends::Peer(peer) => Box::new([*peer]),
+            Ends::Resource(_) => Box::default(),
+        };
+        if failing.is_empty() { all } else { all.into_iter().filter(passes).collect() }
+    }
+}
+
+fn merged(lists: &Lists, which: &[u32]) -> Box<[u32]> {
+    let mut all: Vec<u32> = which.iter().flat_map(|&list| lists.get(list)).copied().collect();
+    all.sort_unstable();
+    all.dedup();
+    all.into()
+}

@@ -1,0 +1,110 @@
+//! The compiler against the naive model, and its promises about changes, on random states.
+
+mod support;
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use sluicegate_api::image::Delta;
+use sluicegate_engine::validate::validate;
+use sluicegate_policy::model::State;
+use sluicegate_policy::naive;
+use support::*;
+
+fn agents() -> impl Iterator<Item = &'static str> {
+    PEERS.into_iter().chain(["unknown"])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn compiled_images_say_what_the_naive_model_says(state in states(), packets in packets(96)) {
+        let compiler = compiler(&state);
+        for agent in agents() {
+            let image = compiler.compile(agent).unwrap();
+            prop_assert_eq!(validate(image.words.as_chunks().0), Ok(()));
+            for &packet in &packets {
+                let (source, destination, l4) = packet;
+                let expected = naive::decide(&state, agent, source, destination, l4);
+                let seen = look_up(&image, packet);
+                prop_assert_eq!(seen, expected, "{} {:?}", agent, packet);
+                if seen.0.is_set() {
+                    let info = image.rules.get(&seen.0.slot());
+                    prop_assert_eq!(info.map(|i| i.accept), Some(seen.0.accepts()));
+                }
+                if let Some(route) = seen.1.route() {
+                    prop_assert!(image.routes[&u32::from(route)].prefix.contains(&destination));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn equal_states_compile_to_equal_images(state in states()) {
+        let (one, two) = (compiler(&state), compiler(&state));
+        for agent in agents().collect::<Vec<_>>().into_iter().rev() {
+            prop_assert_eq!(one.compile(agent).unwrap(), two.compile(agent).unwrap());
+            prop_assert_eq!(one.network(agent), two.network(agent));
+        }
+    }
+
+    #[test]
+    fn a_delta_leads_from_one_state_to_the_next((old, new) in changed_states()) {
+        let (before, after) = (compiler(&old), compiler(&new));
+        for agent in agents() {
+            let (before, after) = (before.compile(agent).unwrap(), after.compile(agent).unwrap());
+            let delta = Delta::decode(&Delta::between(&before, &after).encode()).unwrap();
+            let result = before.apply(&delta).unwrap();
+            prop_assert_eq!(result.hash(), after.hash());
+            prop_assert_eq!(result, after);
+        }
+    }
+
+    #[test]
+    fn who_is_not_affected_keeps_image_and_view((old, new) in changed_states()) {
+        let (before, after) = (compiler(&old), compiler(&new));
+        let affected = after.affected(&before);
+        for agent in agents().filter(|a| !affected.contains(*a)) {
+            prop_assert_eq!(before.compile(agent).unwrap(), after.compile(agent).unwrap(), "{}", agent);
+            prop_assert_eq!(before.network(agent), after.network(agent), "{}", agent);
+        }
+        prop_assert!(after.affected(&after).is_empty());
+    }
+
+    #[test]
+    fn neighbours_are_mutual_and_can_reach_what_they_are_told(state in states(), packets in packets(64)) {
+        let compiler = compiler(&state);
+        let view = |agent: &str| compiler.network(agent);
+        for agent in PEERS {
+            let mine = view(agent);
+            prop_assert!(mine.peers.is_sorted() && !mine.peers.iter().any(|p| &**p == agent));
+            for peer in &mine.peers {
+                prop_assert!(view(peer).peers.iter().any(|p| &**p == agent), "{} and {}", agent, peer);
+            }
+            for route in &mine.routes {
+                prop_assert!(!route.routers.is_empty());
+                for router in &route.routers {
+                    prop_assert!(mine.peers.contains(&router.peer_id));
+                    let routed = view(&router.peer_id).routed;
+                    prop_assert!(routed.iter().any(|r| (r.prefix, &r.resource_id) == (route.prefix, &route.resource_id)));
+                }
+            }
+            // Whatever the agent may open is at a neighbour, or behind one that has a route to it.
+            for &(_, destination, l4) in &packets {
+                let Some(peer) = state.peers.get(agent) else { continue };
+                let source = if destination.is_ipv4() { peer.v4.into() } else { peer.v6.into() };
+                if naive::decide(&state, agent, source, destination, l4).0.accepts() {
+                    let owner = mine.peers.iter().any(|p| owns(&state, p, destination));
+                    let routed = mine.routes.iter().any(|r| r.prefix.contains(&destination));
+                    prop_assert!(owner || routed, "{} to {}", agent, destination);
+                }
+            }
+        }
+    }
+}
+
+fn owns(state: &State, peer: &Arc<str>, address: std::net::IpAddr) -> bool {
+    let peer = &state.peers[&**peer];
+    address == peer.v4 || address == peer.v6
+}
