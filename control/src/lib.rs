@@ -1,7 +1,16 @@
 //! The control service: the store of groups, policies, networks and peers; its REST API; and, beside them, the
 //! compiler driver and the agents' gRPC service.
 
+pub mod agents;
 pub mod app;
+pub mod driver;
+pub mod flows;
+pub mod gateways;
+pub mod grpc;
+pub mod health;
+pub mod hub;
 pub mod ids;
+pub mod metrics;
+pub mod pki;
 pub mod secret;
 pub mod store;

@@ -1,0 +1,143 @@
+//! The agents' side of control, assembled: authority, compiler driver, hub, flow events, metrics, and their HTTP routes.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::driver::Driver;
+use crate::flows::{self, Flows};
+use crate::gateways::{self, GatewaysState};
+use crate::grpc::{AgentService, ServeError};
+use crate::health::{self, HealthState};
+use crate::hub::Hub;
+use crate::metrics::{Metrics, metrics_page};
+use crate::pki::{Authority, PkiError};
+use crate::store::Store;
+
+/// Everything agents need of control; clones share it.
+#[derive(Clone)]
+pub struct Agents {
+    store: Store,
+    hub: Arc<Hub>,
+    flows: Arc<Flows>,
+    metrics: Metrics,
+    authority: Arc<Authority>,
+}
+
+/// Why the agents' side could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The authority in the data directory.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The metrics' names contradict each other.
+    #[error("the metrics could not be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl Agents {
+    /// Opens the authority in `directory`, making it on first start. Nothing runs yet.
+    pub fn open(store: Store, directory: &Path) -> Result<Self, OpenError> {
+        let authority = Arc::new(Authority::open(directory)?);
+        let metrics = Metrics::new()?;
+        let flows = Flows::new(metrics.clone());
+        let hub = Hub::new(metrics.clone(), flows.clone());
+        Ok(Self { store, hub, flows, metrics, authority })
+    }
+
+    /// The authority that agents pin.
+    pub fn authority(&self) -> &Arc<Authority> {
+        &self.authority
+    }
+
+    /// What every agent is to enforce and says it does.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// The instruments; REST counts its requests here (see [`crate::metrics::count_requests`]).
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Starts turning changes of the store into images. It ends with the runtime.
+    pub fn start_driver(&self) -> JoinHandle<()> {
+        let driver =
+            Driver::new(self.store.clone(), self.hub.clone(), self.flows.clone(), self.metrics.clone());
+        tokio::spawn(driver.run())
+    }
+
+    /// Serves agents on `listener` until `shutdown` resolves and their streams have ended (see [`Agents::end_streams`]).
+    /// The certificate carries `addresses` beside control's own name.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        addresses: Vec<IpAddr>,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), ServeError> {
+        let service = AgentService::new(
+            self.store.clone(),
+            self.hub.clone(),
+            self.authority.clone(),
+            self.metrics.clone(),
+        );
+        service.serve(listener, addresses, shutdown).await
+    }
+
+    /// Ends agents' streams and flow watchers, so that both listeners can finish. Agents connect again by themselves.
+    pub fn end_streams(&self) {
+        self.hub.shut_down();
+        self.flows.close();
+    }
+
+    /// Routes under `/api`, for users who have shown their token: the caller adds the check.
+    pub fn api_routes(&self) -> OpenApiRouter {
+        OpenApiRouter::new()
+            .routes(routes!(gateways::list))
+            .routes(routes!(gateways::show))
+            .routes(routes!(gateways::rules))
+            .routes(routes!(flows::http::network_traffic))
+            .routes(routes!(flows::http::flow_stream))
+            .with_state(self.clone())
+    }
+
+    /// `/healthz`, `/readyz` and `/metrics`, which need no token.
+    pub fn open_routes(&self) -> OpenApiRouter {
+        OpenApiRouter::new()
+            .routes(routes!(health::healthz))
+            .routes(routes!(health::readyz))
+            .route("/metrics", get(metrics_page))
+            .with_state(self.clone())
+    }
+}
+
+impl FromRef<Agents> for Arc<Flows> {
+    fn from_ref(agents: &Agents) -> Self {
+        agents.flows.clone()
+    }
+}
+
+impl FromRef<Agents> for GatewaysState {
+    fn from_ref(agents: &Agents) -> Self {
+        Self::new(agents.store.clone(), agents.hub.clone())
+    }
+}
+
+impl FromRef<Agents> for HealthState {
+    fn from_ref(agents: &Agents) -> Self {
+        Self::new(agents.store.clone(), agents.hub.clone(), agents.authority.clone())
+    }
+}
+
+impl FromRef<Agents> for Metrics {
+    fn from_ref(agents: &Agents) -> Self {
+        agents.metrics.clone()
+    }
+}

@@ -1,0 +1,116 @@
+//! Turns changes of the store into what agents are to enforce: one task, so that changes take effect in order.
+//!
+//! The first change after a quiet time is compiled at once; those that come while a compilation runs share the next one.
+//! What cannot be compiled changes nothing: agents keep the images they have, and the reason is shown.
+
+mod plan;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::flows::{Directory, Flows};
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::store::{Store, StoreError};
+use plan::Plan;
+
+/// Two compilations do not begin within this time: a burst of changes does not keep a core busy on its own.
+const GAP: Duration = Duration::from_millis(5);
+/// A store that could not be read is tried again after this.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The driver's parts.
+pub struct Driver {
+    store: Store,
+    hub: Arc<Hub>,
+    flows: Arc<Flows>,
+    metrics: Metrics,
+    /// The state that the published images stand for.
+    published: Option<Arc<Plan>>,
+    /// The last revision looked at, compiled or not.
+    seen: u64,
+}
+
+/// Why nothing was published.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error("the state could not be read: {0}")]
+    Store(#[from] StoreError),
+    #[error("revision {revision} of the policies could not be compiled: {reason}")]
+    Compile { revision: u64, reason: String },
+}
+
+impl Driver {
+    /// A driver over these parts.
+    pub fn new(store: Store, hub: Arc<Hub>, flows: Arc<Flows>, metrics: Metrics) -> Self {
+        Self { store, hub, flows, metrics, published: None, seen: 0 }
+    }
+
+    /// Runs until the store is gone. Every part of this may be dropped at any await.
+    pub async fn run(mut self) {
+        let mut changes = self.store.changes();
+        loop {
+            let started = tokio::time::Instant::now();
+            let revision = *changes.borrow_and_update();
+            self.metrics.store_revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
+            let outcome = self.round(revision).await;
+            if let Err(error) = &outcome {
+                tracing::error!(%error, "agents keep the images they have");
+                self.hub.compilation_failed(error.to_string());
+            }
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = self.hub.newcomer() => {}
+                () = tokio::time::sleep(RETRY), if matches!(outcome, Err(RoundError::Store(_))) => {}
+            }
+            tokio::time::sleep_until(started + GAP).await;
+        }
+    }
+
+    /// Brings every agent up to the store's revision, or only the new ones when nothing else has changed.
+    async fn round(&mut self, revision: u64) -> Result<(), RoundError> {
+        if self.published.is_none() || self.seen < revision {
+            return self.follow().await;
+        }
+        let Some(plan) = self.published.clone() else { return Ok(()) };
+        let newcomers = self.hub.to_compile(true);
+        if newcomers.is_empty() {
+            return Ok(());
+        }
+        let revision = plan.revision;
+        let targets = blocking(revision, move || Ok(plan.targets(None, newcomers))).await?;
+        self.hub.publish(revision, targets, false);
+        Ok(())
+    }
+
+    /// Reads the state; peers that are no longer in it lose their streams before anything is compiled.
+    async fn follow(&mut self) -> Result<(), RoundError> {
+        let snapshot = self.store.snapshot().await?;
+        let revision = snapshot.revision;
+        self.hub.set_roster(plan::roster(&snapshot));
+        self.flows.set_directory(Arc::new(Directory::new(&snapshot.state)));
+        self.seen = revision;
+
+        let (agents, before) = (self.hub.to_compile(false), self.published.clone());
+        let started = Instant::now();
+        let compile = move || {
+            let plan = Plan::new(snapshot)?;
+            let targets = plan.targets(before.as_deref(), agents);
+            Ok((plan, targets))
+        };
+        let (plan, targets) = blocking(revision, compile).await?;
+        self.metrics.compile_seconds.observe(started.elapsed().as_secs_f64());
+        self.hub.publish(revision, targets, true);
+        self.published = Some(Arc::new(plan));
+        Ok(())
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    revision: u64,
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, RoundError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let failed = |reason| RoundError::Compile { revision, reason };
+    done.map_err(|panicked| failed(panicked.to_string()))?.map_err(failed)
+}

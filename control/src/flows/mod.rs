@@ -1,0 +1,222 @@
+//! Flow events as agents report them: the most recent ones in a ring, and a live stream for whoever watches.
+//!
+//! Nothing here grows: the ring overwrites its oldest event and counts it, a slow watcher misses events and is told how many.
+
+mod directory;
+pub mod http;
+pub mod netbird;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use serde::Serialize;
+use sluicegate_api::agent::FlowEvent;
+use sluicegate_api::agent::flow_event::Kind;
+use tokio::sync::broadcast;
+
+use crate::metrics::Metrics;
+pub use directory::{Directory, Party, PartyKind};
+
+/// Label values of `flow_events_total`.
+pub(crate) const KINDS: [&str; 4] = ["start", "end", "drop", "revoke"];
+/// Events kept. One takes about half a kilobyte.
+const RING: usize = 16_384;
+/// Events a watcher may be behind before it misses some.
+const WATCH: usize = 4_096;
+
+/// The ring and the stream.
+pub struct Flows {
+    inner: Mutex<Inner>,
+    metrics: Metrics,
+}
+
+struct Inner {
+    ring: VecDeque<Arc<FlowRecord>>,
+    capacity: usize,
+    next: u64,
+    directory: Arc<Directory>,
+    /// `None` once the service shuts down.
+    watchers: Option<broadcast::Sender<Arc<FlowRecord>>>,
+}
+
+/// One event with the names that control can give to its ends, as `GET /api/flows/stream` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct FlowRecord {
+    /// Rises by one with each event control receives; starts again with the process.
+    pub sequence: u64,
+    /// When the agent saw it, Unix milliseconds.
+    pub time_ms: u64,
+    /// When control received it, Unix milliseconds.
+    pub received_ms: u64,
+    /// `start`, `end`, `drop` or `revoke`.
+    pub kind: &'static str,
+    /// The agent that judged the packet.
+    pub reporter: Reporter,
+    /// IP protocol number.
+    pub protocol: u32,
+    /// Who sent the first packet.
+    pub source: FlowEnd,
+    /// Where it went.
+    pub destination: FlowEnd,
+    /// The rule that decided; empty ids when none matched.
+    pub rule: DecidingRule,
+    /// Why, for `drop` and `revoke`; else empty.
+    pub drop_reason: String,
+    /// Packets of the flow in both directions, for `end` and `revoke`.
+    pub packets: u64,
+    /// Bytes of the flow in both directions, for `end` and `revoke`.
+    pub bytes: u64,
+    /// Source address and port after masquerade, or empty.
+    pub translated_source: String,
+    /// Where the first packet came from: `overlay`, `site` or `local`.
+    pub direction: String,
+}
+
+/// The agent that reported.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Reporter {
+    /// Peer id.
+    pub id: String,
+    /// Peer name.
+    pub name: String,
+}
+
+/// One end of a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct FlowEnd {
+    /// Address without port.
+    pub address: String,
+    /// Port; for ICMP the id at the source, and type * 256 + code at the destination.
+    pub port: u32,
+    /// The peer or resource behind the address, when control knows one.
+    #[serde(flatten)]
+    pub party: Party,
+}
+
+/// The rule that decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct DecidingRule {
+    /// Policy id.
+    pub policy_id: String,
+    /// Policy name at the time.
+    pub policy_name: String,
+    /// Rule id.
+    pub rule_id: String,
+    /// Rule name at the time.
+    pub rule_name: String,
+}
+
+impl Flows {
+    /// An empty ring of the default size.
+    pub fn new(metrics: Metrics) -> Arc<Self> {
+        Self::with_capacity(metrics, RING)
+    }
+
+    fn with_capacity(metrics: Metrics, capacity: usize) -> Arc<Self> {
+        let inner = Inner {
+            ring: VecDeque::with_capacity(capacity.min(1024)),
+            capacity,
+            next: 1,
+            directory: Arc::default(),
+            watchers: Some(broadcast::channel(WATCH).0),
+        };
+        Arc::new(Self { inner: Mutex::new(inner), metrics })
+    }
+
+    /// From now on events are named by this directory.
+    pub fn set_directory(&self, directory: Arc<Directory>) {
+        self.lock().directory = directory;
+    }
+
+    /// Takes in what `reporter` (a peer id) saw, in order. Events without a known kind are not kept.
+    pub fn record(&self, reporter: &str, events: Vec<FlowEvent>, received_ms: u64) {
+        if events.is_empty() {
+            return;
+        }
+        let directory = self.lock().directory.clone();
+        let records: Vec<FlowRecord> =
+            events.into_iter().filter_map(|event| name(&directory, reporter, event, received_ms)).collect();
+        for record in &records {
+            self.metrics.flow_events.with_label_values(&[record.kind]).inc();
+        }
+        self.lock().append(records);
+    }
+
+    /// The events in the ring, oldest first.
+    pub fn recent(&self) -> Vec<Arc<FlowRecord>> {
+        self.lock().ring.iter().cloned().collect()
+    }
+
+    /// The last `replay` events, and every one after them. `None` when the service is shutting down.
+    pub fn watch(
+        &self,
+        replay: usize,
+    ) -> Option<(Vec<Arc<FlowRecord>>, broadcast::Receiver<Arc<FlowRecord>>)> {
+        let inner = self.lock();
+        let receiver = inner.watchers.as_ref()?.subscribe();
+        let from = inner.ring.len().saturating_sub(replay);
+        Some((inner.ring.range(from..).cloned().collect(), receiver))
+    }
+
+    /// Ends every stream, so that open watchers do not hold up the shutdown.
+    pub fn close(&self) {
+        self.lock().watchers = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Inner {
+    fn append(&mut self, records: Vec<FlowRecord>) {
+        for mut record in records {
+            record.sequence = self.next;
+            self.next += 1;
+            let record = Arc::new(record);
+            if self.ring.len() == self.capacity {
+                self.ring.pop_front();
+            }
+            self.ring.push_back(record.clone());
+            if let Some(watchers) = &self.watchers {
+                // An error means that nobody watches.
+                let _ = watchers.send(record);
+            }
+        }
+    }
+}
+
+fn name(directory: &Directory, reporter: &str, event: FlowEvent, received_ms: u64) -> Option<FlowRecord> {
+    let kind = match event.kind() {
+        Kind::Start => "start",
+        Kind::End => "end",
+        Kind::Drop => "drop",
+        Kind::Revoke => "revoke",
+        Kind::Unspecified => return None,
+    };
+    Some(FlowRecord {
+        sequence: 0,
+        time_ms: event.time_ms,
+        received_ms,
+        kind,
+        reporter: Reporter { id: reporter.to_owned(), name: directory.peer_name(reporter) },
+        protocol: event.protocol,
+        source: end(directory, event.source, event.source_port),
+        destination: end(directory, event.destination, event.destination_port),
+        rule: directory.rule(&event.policy_id, &event.rule_id),
+        drop_reason: event.drop_reason,
+        packets: event.packets,
+        bytes: event.bytes,
+        translated_source: event.translated_source,
+        direction: event.direction,
+    })
+}
+
+fn end(directory: &Directory, address: String, port: u32) -> FlowEnd {
+    let party = address.parse::<IpAddr>().map(|address| directory.party(address)).unwrap_or_default();
+    FlowEnd { address, port, party }
+}
+
+#[cfg(test)]
+mod tests;

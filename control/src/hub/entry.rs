@@ -1,0 +1,308 @@
+//! One agent: what it is to have, what it was sent, what it says it has.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sluicegate_api::agent::{Acknowledgement, Health, NetworkConfig, SyncRequest};
+use sluicegate_api::image::Hash;
+use tokio::sync::Notify;
+
+use super::stream::{Sending, Step};
+use super::{Compiled, Refused};
+
+/// Images kept as bases of deltas: the wanted one, the one in flight, the one in force.
+const BASES: usize = 3;
+
+#[derive(Default)]
+pub(super) struct Entry {
+    pub(super) wanted: Option<Wanted>,
+    pub(super) stream: Option<Stream>,
+    pub(super) reported: Option<Reported>,
+    pub(super) compile_error: Option<String>,
+    network: Option<Arc<NetworkConfig>>,
+    network_serial: u64,
+    bases: Vec<Arc<Compiled>>,
+    applied: Option<Applied>,
+    refusal: Option<Refusal>,
+    /// The highest revision this agent was offered or says it has: the next one is above it.
+    floor: u64,
+    events_lost: u64,
+}
+
+#[derive(Clone)]
+pub(super) struct Wanted {
+    pub(super) revision: u64,
+    pub(super) image: Arc<Compiled>,
+}
+
+/// The stream that serves an agent now.
+pub(super) struct Stream {
+    pub(super) id: u64,
+    pub(super) gateway: bool,
+    pub(super) notify: Arc<Notify>,
+    /// What the agent holds once it has taken everything sent so far.
+    holds: Option<Held>,
+    network_sent: u64,
+    in_flight: Option<(Held, Instant)>,
+    /// After a refusal nothing is known about the agent's base.
+    snapshot_next: bool,
+    /// The image that was sent once more after a refusal.
+    retried: Option<Hash>,
+    /// The image that was refused twice: nothing is sent until another is wanted.
+    parked: Option<Hash>,
+}
+
+/// An image by its names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Revision.
+    pub revision: u64,
+    /// SHA-256 of the encoding.
+    pub hash: Hash,
+}
+
+/// An image that an agent says is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Which.
+    pub held: Held,
+    /// When control heard of it, Unix milliseconds; 0 when it was in force before this stream.
+    pub at_ms: u64,
+    /// How long applying took, microseconds; absent when it was in force before this stream.
+    pub microseconds: Option<u64>,
+}
+
+/// An image that an agent would not apply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its revision.
+    pub revision: u64,
+    /// The agent's words.
+    pub reason: String,
+    /// When control heard of it, Unix milliseconds.
+    pub at_ms: u64,
+}
+
+/// The last health report.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reported {
+    /// As sent.
+    pub health: Health,
+    /// When it came, Unix milliseconds.
+    pub at_ms: u64,
+}
+
+/// A copy of what is known about an agent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overview {
+    /// Whether a stream is open.
+    pub connected: bool,
+    /// The image it is to enforce.
+    pub wanted: Option<Held>,
+    /// The image it enforces.
+    pub applied: Option<Applied>,
+    /// The last refusal, also when a later image was applied.
+    pub refusal: Option<Refusal>,
+    /// The last health report.
+    pub reported: Option<Reported>,
+    /// Why the wanted image is not that of the newest state.
+    pub compile_error: Option<String>,
+    /// Flow events it lost, since it started.
+    pub events_lost: u64,
+}
+
+impl Stream {
+    pub(super) fn new(id: u64, gateway: bool, holds: Option<Held>, notify: Arc<Notify>) -> Self {
+        Self {
+            id,
+            gateway,
+            notify,
+            holds,
+            network_sent: 0,
+            in_flight: None,
+            snapshot_next: false,
+            retried: None,
+            parked: None,
+        }
+    }
+}
+
+impl Entry {
+    pub(super) fn wake(&self) {
+        if let Some(stream) = &self.stream {
+            stream.notify.notify_one();
+        }
+    }
+
+    /// A new stream begins: what the agent says it has in force is what it has.
+    pub(super) fn hold(&mut self, request: &SyncRequest) {
+        self.applied = match Hash::try_from(request.applied_hash.as_slice()) {
+            Ok(hash) if request.applied_revision > 0 => {
+                let held = Held { revision: request.applied_revision, hash };
+                let known = self.applied.filter(|applied| applied.held == held);
+                Some(known.unwrap_or(Applied { held, at_ms: 0, microseconds: None }))
+            }
+            _ => None,
+        };
+        self.floor = self.floor.max(request.applied_revision);
+        self.raise_wanted();
+    }
+
+    pub(super) fn applied_held(&self) -> Option<Held> {
+        self.applied.map(|applied| applied.held)
+    }
+
+    /// Sets the overlay; false when it is the one already wanted.
+    pub(super) fn want_network(&mut self, mut network: NetworkConfig) -> bool {
+        network.serial = self.network_serial;
+        if self.network.as_deref() == Some(&network) {
+            return false;
+        }
+        self.network_serial += 1;
+        network.serial = self.network_serial;
+        self.network = Some(Arc::new(network));
+        true
+    }
+
+    /// Sets the image, under a revision above every one this agent knows; false when it is the one already wanted.
+    pub(super) fn want_image(&mut self, store_revision: u64, image: Arc<Compiled>) -> bool {
+        if self.wanted.as_ref().is_some_and(|wanted| wanted.image.hash == image.hash) {
+            return false;
+        }
+        // An agent that already enforces this image keeps it under its own revision.
+        let in_force = self.applied.filter(|applied| applied.held.hash == image.hash);
+        let revision = match in_force {
+            Some(applied) if self.wanted.is_none() => applied.held.revision,
+            _ => store_revision.max(self.floor + 1),
+        };
+        self.floor = self.floor.max(revision);
+        self.wanted = Some(Wanted { revision, image });
+        true
+    }
+
+    /// What the stream is to send next.
+    pub(super) fn next(&mut self, stream: u64) -> Result<Step, Refused> {
+        let Some(current) = self.stream.as_mut().filter(|current| current.id == stream) else {
+            return Err(Refused::Replaced);
+        };
+        let Some(network) = &self.network else { return Ok(Step::Wait) };
+        if current.network_sent != network.serial {
+            return Ok(Step::Network(network.clone()));
+        }
+        let Some(wanted) = &mut self.wanted else { return Ok(Step::Wait) };
+        let hash = wanted.image.hash;
+        if current.parked == Some(hash) {
+            return Ok(Step::Wait);
+        }
+        if let Some(held) = current.holds.filter(|held| held.hash == hash && !current.snapshot_next) {
+            // There and back before anything was sent: the agent's revision stands.
+            wanted.revision = held.revision;
+            return Ok(Step::Wait);
+        }
+        let base = current.holds.filter(|_| !current.snapshot_next);
+        let base = base.and_then(|held| {
+            let image = self.bases.iter().find(|image| image.hash == held.hash)?;
+            Some((held.revision, image.clone()))
+        });
+        Ok(Step::Image { base, revision: wanted.revision, image: wanted.image.clone() })
+    }
+
+    /// The stream has handed a message to its connection.
+    pub(super) fn sent(&mut self, stream: u64, what: &Sending, now: Instant) {
+        let Some(current) = self.stream.as_mut().filter(|current| current.id == stream) else { return };
+        match what {
+            Sending::Network { serial } => current.network_sent = *serial,
+            Sending::Image { revision, image, .. } => {
+                let held = Held { revision: *revision, hash: image.hash };
+                current.holds = Some(held);
+                current.in_flight = Some((held, now));
+                current.snapshot_next = false;
+                current.parked = None;
+                self.keep(image.clone());
+            }
+        }
+    }
+
+    /// The agent enforces an image. When it is the one last sent: since when it was under way.
+    pub(super) fn applied(&mut self, said: &Acknowledgement, now_ms: u64) -> Option<Instant> {
+        let hash = Hash::try_from(said.hash.as_slice()).ok()?;
+        let held = Held { revision: said.revision, hash };
+        if self.applied.is_some_and(|applied| applied.held.revision > said.revision) {
+            return None;
+        }
+        self.applied = Some(Applied { held, at_ms: now_ms, microseconds: Some(said.apply_microseconds) });
+        let stream = self.stream.as_mut()?;
+        let (_, since) = stream.in_flight.take_if(|(sent, _)| *sent == held)?;
+        stream.retried = None;
+        Some(since)
+    }
+
+    /// The agent would not apply an image. The last one sent is sent once more, whole; after a second refusal the agent is
+    /// left alone until another image is wanted.
+    pub(super) fn refused(&mut self, said: &Acknowledgement, now_ms: u64) {
+        self.refusal = Some(Refusal { revision: said.revision, reason: said.refusal.clone(), at_ms: now_ms });
+        let in_force = self.applied_held();
+        let Some(stream) = &mut self.stream else { return };
+        let Some((sent, _)) = stream.in_flight.take_if(|(sent, _)| sent.revision == said.revision) else {
+            return;
+        };
+        stream.holds = in_force;
+        stream.snapshot_next = true;
+        if stream.retried.replace(sent.hash) == Some(sent.hash) {
+            stream.parked = Some(sent.hash);
+        }
+        stream.notify.notify_one();
+    }
+
+    /// Events lost since the last report. A lower count means that the agent has started again.
+    pub(super) fn note_lost(&mut self, total: u64) -> u64 {
+        let before = std::mem::replace(&mut self.events_lost, total);
+        total.checked_sub(before).unwrap_or(total)
+    }
+
+    /// A peer that is not connected costs no memory for images.
+    pub(super) fn forget_images(&mut self) {
+        self.wanted = None;
+        self.network = None;
+        self.bases.clear();
+    }
+
+    pub(super) fn overview(&self) -> Overview {
+        Overview {
+            connected: self.stream.is_some(),
+            wanted: self.wanted.as_ref().map(|w| Held { revision: w.revision, hash: w.image.hash }),
+            applied: self.applied,
+            refusal: self.refusal.clone(),
+            reported: self.reported.clone(),
+            compile_error: self.compile_error.clone(),
+            events_lost: self.events_lost,
+        }
+    }
+
+    /// The wanted image must be newer than what the agent has, unless it is what the agent has.
+    fn raise_wanted(&mut self) {
+        let applied = self.applied_held();
+        let Some(wanted) = &mut self.wanted else { return };
+        match applied {
+            Some(held) if held.hash == wanted.image.hash => wanted.revision = held.revision,
+            _ if wanted.revision <= self.floor => {
+                // Never accepted under its old number: a number of its own costs nothing.
+                self.floor += 1;
+                wanted.revision = self.floor;
+            }
+            _ => {}
+        }
+    }
+
+    fn keep(&mut self, image: Arc<Compiled>) {
+        let applied = self.applied_held().map(|held| held.hash);
+        self.bases.retain(|base| base.hash != image.hash);
+        self.bases.push(image);
+        while self.bases.len() > BASES {
+            let last = self.bases.len() - 1;
+            // The oldest that is not in force goes.
+            let victim = self.bases[..last].iter().position(|base| Some(base.hash) != applied).unwrap_or(0);
+            self.bases.remove(victim);
+        }
+    }
+}

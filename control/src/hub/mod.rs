@@ -1,0 +1,354 @@
+//! What every agent is to enforce, what it was sent, and what it says it does: the meeting point of the compiler driver,
+//! the agents' streams, their reports, and whoever asks.
+//!
+//! A stream pulls: when its connection can take a message, it asks for the difference between what the agent holds and what
+//! is wanted now. Changes that come faster than an agent takes them therefore coalesce, and nothing queues.
+
+mod entry;
+mod stream;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use sluicegate_api::agent::{Acknowledgement, NetworkConfig, ReportRequest, SyncRequest};
+use sluicegate_api::image::{Hash, Image};
+use tokio::sync::Notify;
+
+use crate::flows::Flows;
+use crate::metrics::Metrics;
+pub use entry::{Applied, Held, Overview, Refusal, Reported};
+use entry::{Entry, Stream};
+pub use stream::UpdateStream;
+
+/// Revisions above this are not ours: an agent that claims one cannot be answered with a higher one for ever.
+const REVISION_MAX: u64 = 1 << 62;
+
+/// The registry of agents. All methods are short and never block on I/O.
+pub struct Hub {
+    inner: Mutex<Inner>,
+    /// Wakes the driver: an agent waits for its first image.
+    newcomers: Notify,
+    metrics: Metrics,
+    flows: Arc<Flows>,
+}
+
+#[derive(Default)]
+struct Inner {
+    agents: BTreeMap<String, Entry>,
+    roster: BTreeMap<String, Member>,
+    next_stream: u64,
+    closing: bool,
+    compilation: Compilation,
+}
+
+/// A peer as the hub needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Whether it joined as a gateway, or routes a network.
+    pub gateway: bool,
+}
+
+/// One agent's image with what identifies it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Compiled {
+    /// SHA-256 of the encoding.
+    pub hash: Hash,
+    /// Length of the encoding, bytes.
+    pub size: usize,
+    /// The image.
+    pub image: Image,
+}
+
+/// What the driver made for one agent.
+pub(crate) struct Target {
+    /// The image, the same `Arc` as before when it did not change; or why there is none, and the one before it stays.
+    pub(crate) image: Result<Arc<Compiled>, String>,
+    /// The overlay; its serial is given by the hub.
+    pub(crate) network: NetworkConfig,
+}
+
+/// An agent to compile for.
+pub(crate) struct Base {
+    /// Its image so far.
+    pub(crate) image: Option<Arc<Compiled>>,
+    /// Whether that is the image of the state published last; not when compiling it failed.
+    pub(crate) current: bool,
+}
+
+/// How the last compilation went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compilation {
+    /// Revision of the store that the images stand for; 0 before the first.
+    pub revision: u64,
+    /// Why some agents, or all, still have images of an earlier revision, when that is so.
+    pub error: Option<String>,
+}
+
+/// Why an agent is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The peer does not exist any more.
+    #[error("this peer has been deleted from control; join again with a setup key")]
+    Deleted,
+    /// Another stream of the same peer took over.
+    #[error("another connection of this peer took over: only one agent may run with this identity")]
+    Replaced,
+    /// The service ends.
+    #[error("control is shutting down; connect again")]
+    Closing,
+    /// The revision an agent claims cannot be.
+    #[error(
+        "the applied revision is not one that control gives out; remove the agent's state and join again"
+    )]
+    Revision,
+}
+
+impl Compiled {
+    /// Encodes once to learn hash and size.
+    pub fn new(image: Image) -> Self {
+        use sha2::Digest;
+        let encoded = image.encode();
+        Self { hash: sha2::Sha256::digest(&encoded).into(), size: encoded.len(), image }
+    }
+}
+
+impl Hub {
+    /// No agents yet.
+    pub fn new(metrics: Metrics, flows: Arc<Flows>) -> Arc<Self> {
+        Arc::new(Self { inner: Mutex::default(), newcomers: Notify::new(), metrics, flows })
+    }
+
+    /// Begins the stream of a peer that exists. A stream of the same peer that is still there ends.
+    pub fn open(self: &Arc<Self>, peer: &str, request: &SyncRequest) -> Result<UpdateStream, Refused> {
+        if request.applied_revision > REVISION_MAX {
+            return Err(Refused::Revision);
+        }
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        if inner.closing {
+            return Err(Refused::Closing);
+        }
+        inner.next_stream += 1;
+        let id = inner.next_stream;
+        let gateway = inner.roster.get(peer).is_some_and(|member| member.gateway);
+        let entry = inner.agents.entry(peer.to_owned()).or_default();
+        entry.hold(request);
+        let notify = Arc::new(Notify::new());
+        let next = Stream::new(id, gateway, entry.applied_held(), notify.clone());
+        if let Some(old) = entry.stream.replace(next) {
+            self.metrics.streams_ended.with_label_values(&["replaced"]).inc();
+            self.metrics.connected_agents.with_label_values(&[role(old.gateway)]).dec();
+            old.notify.notify_one();
+        }
+        self.metrics.connected_agents.with_label_values(&[role(gateway)]).inc();
+        drop(guard);
+        self.newcomers.notify_one();
+        Ok(UpdateStream::new(self.clone(), peer.to_owned(), id, notify))
+    }
+
+    /// Takes in what an agent reports. `now_ms` is the wall clock in Unix milliseconds. Flow events go to the ring.
+    pub fn report(&self, peer: &str, report: ReportRequest, now_ms: u64) -> Result<(), Refused> {
+        let mut guard = self.lock();
+        let entry = guard.agents.entry(peer.to_owned()).or_default();
+        for acknowledgement in &report.acknowledgements {
+            self.acknowledge(peer, entry, acknowledgement, now_ms);
+        }
+        let lost = entry.note_lost(report.flow_events_lost);
+        if let Some(health) = report.health {
+            entry.reported = Some(Reported { health, at_ms: now_ms });
+        }
+        drop(guard);
+        self.metrics.flow_events_lost.inc_by(lost);
+        self.flows.record(peer, report.flows, now_ms);
+        Ok(())
+    }
+
+    /// Whether a stream of the peer is open.
+    pub fn connected(&self, peer: &str) -> bool {
+        self.lock().agents.get(peer).is_some_and(|entry| entry.stream.is_some())
+    }
+
+    /// Whether the peer was in the state last read from the store.
+    pub fn knows(&self, peer: &str) -> bool {
+        self.lock().roster.contains_key(peer)
+    }
+
+    /// Everything the hub knows about an agent; empty for one that never connected.
+    pub fn overview(&self, peer: &str) -> Overview {
+        self.lock().agents.get(peer).map(Entry::overview).unwrap_or_default()
+    }
+
+    /// The image an agent is to enforce, when it is known.
+    pub fn wanted_image(&self, peer: &str) -> Option<Arc<Compiled>> {
+        self.lock().agents.get(peer)?.wanted.as_ref().map(|wanted| wanted.image.clone())
+    }
+
+    /// How the last compilation went.
+    pub fn compilation(&self) -> Compilation {
+        self.lock().compilation.clone()
+    }
+
+    /// Ends every stream; agents are told to connect again.
+    pub fn shut_down(&self) {
+        let mut inner = self.lock();
+        inner.closing = true;
+        inner.agents.values().for_each(Entry::wake);
+    }
+
+    /// Resolves when an agent waits for a first image. One call of [`Hub::open`] is remembered while nobody waits.
+    pub(crate) async fn newcomer(&self) {
+        self.newcomers.notified().await;
+    }
+
+    /// Makes `roster` the peers there are; streams of others end at once.
+    pub(crate) fn set_roster(&self, roster: BTreeMap<String, Member>) {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        inner.agents.retain(|peer, entry| {
+            let stays = roster.contains_key(peer);
+            if !stays {
+                entry.wake();
+                if let Some(stream) = &entry.stream {
+                    self.metrics.streams_ended.with_label_values(&["deleted"]).inc();
+                    self.metrics.connected_agents.with_label_values(&[role(stream.gateway)]).dec();
+                }
+            }
+            stays
+        });
+        for (peer, entry) in &mut inner.agents {
+            if let (Some(stream), Some(member)) = (&mut entry.stream, roster.get(peer))
+                && stream.gateway != member.gateway
+            {
+                self.metrics.connected_agents.with_label_values(&[role(stream.gateway)]).dec();
+                self.metrics.connected_agents.with_label_values(&[role(member.gateway)]).inc();
+                stream.gateway = member.gateway;
+            }
+        }
+        for (peer, member) in &roster {
+            if member.gateway {
+                inner.agents.entry(peer.clone()).or_default();
+            }
+        }
+        inner.roster = roster;
+    }
+
+    /// The agents to compile for: every gateway, and every peer that is connected; or of those the ones without an image.
+    pub(crate) fn to_compile(&self, only_new: bool) -> BTreeMap<String, Base> {
+        let inner = self.lock();
+        let served = inner.agents.iter().filter(|(peer, entry)| {
+            let gateway = inner.roster.get(*peer).is_some_and(|member| member.gateway);
+            (gateway || entry.stream.is_some()) && !(only_new && entry.wanted.is_some())
+        });
+        let base = |entry: &Entry| Base {
+            image: entry.wanted.as_ref().map(|wanted| wanted.image.clone()),
+            current: entry.compile_error.is_none(),
+        };
+        served.map(|(peer, entry)| (peer.clone(), base(entry))).collect()
+    }
+
+    /// Publishes what was compiled from the store's `revision`: all of it at once, to those it concerns only. `whole` when
+    /// it was compiled for every agent there is.
+    pub(crate) fn publish(&self, revision: u64, targets: BTreeMap<String, Target>, whole: bool) {
+        let mut inner = self.lock();
+        let (mut unchanged, mut errors) = (0, Vec::new());
+        for (peer, target) in targets {
+            // Gone in the meantime: its stream has ended.
+            let Some(entry) = inner.agents.get_mut(&peer) else { continue };
+            let network = entry.want_network(target.network);
+            let image = match target.image {
+                Ok(image) => {
+                    entry.compile_error = None;
+                    entry.want_image(revision, image)
+                }
+                Err(error) => {
+                    errors.push(format!("agent {peer} keeps its image: {error}"));
+                    entry.compile_error = Some(error);
+                    false
+                }
+            };
+            unchanged += u64::from(!image);
+            if network || image {
+                entry.wake();
+            }
+        }
+        self.metrics.compile_failures.inc_by(errors.len() as u64);
+        let before = inner.compilation.error.take().filter(|_| !whole);
+        inner.compilation = Compilation { revision, error: errors.into_iter().next().or(before) };
+        drop(inner);
+        self.metrics.images_unchanged.inc_by(unchanged);
+        self.metrics.compiled_revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
+    }
+
+    /// The compilation failed: everything stays as it was, and it is shown.
+    pub(crate) fn compilation_failed(&self, error: String) {
+        self.metrics.compile_failures.inc();
+        self.lock().compilation.error = Some(error);
+    }
+
+    fn acknowledge(&self, peer: &str, entry: &mut Entry, said: &Acknowledgement, now_ms: u64) {
+        if !said.applied {
+            self.metrics.refusals.inc();
+            tracing::warn!(peer, revision = said.revision, reason = %said.refusal, "agent refused an image");
+            entry.refused(said, now_ms);
+            return;
+        }
+        if let Some(sent) = entry.applied(said, now_ms) {
+            self.metrics.push_to_ack_seconds.observe(sent.elapsed().as_secs_f64());
+            self.metrics.apply_seconds.observe(said.apply_microseconds as f64 / 1e6);
+        }
+    }
+
+    fn next(&self, peer: &str, stream: u64) -> Result<stream::Step, Refused> {
+        let mut inner = self.lock();
+        if inner.closing {
+            return Err(Refused::Closing);
+        }
+        inner.agents.get_mut(peer).ok_or(Refused::Deleted)?.next(stream)
+    }
+
+    fn sent(&self, peer: &str, stream: u64, what: &stream::Sending) {
+        if let Some(entry) = self.lock().agents.get_mut(peer) {
+            entry.sent(stream, what, Instant::now());
+        }
+        match what {
+            stream::Sending::Network { .. } => self.metrics.networks_pushed.inc(),
+            stream::Sending::Image { kind, bytes, .. } => {
+                self.metrics.images_pushed.with_label_values(&[kind]).inc();
+                self.metrics.pushed_bytes.with_label_values(&[kind]).inc_by(*bytes as u64);
+            }
+        }
+    }
+
+    /// The connection of a stream is gone. True when no other stream of the peer has taken its place.
+    fn closed(&self, peer: &str, stream: u64) -> bool {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let Some(entry) = inner.agents.get_mut(peer) else { return true };
+        let Some(ended) = entry.stream.take_if(|current| current.id == stream) else { return false };
+        if !ended.gateway {
+            entry.forget_images();
+        }
+        let reason = if inner.closing { "shutdown" } else { "closed" };
+        self.metrics.streams_ended.with_label_values(&[reason]).inc();
+        self.metrics.connected_agents.with_label_values(&[role(ended.gateway)]).dec();
+        true
+    }
+
+    /// The peers in the state last read from the store that route or joined as gateways.
+    pub fn gateways(&self) -> BTreeSet<String> {
+        let inner = self.lock();
+        inner.roster.iter().filter(|(_, member)| member.gateway).map(|(peer, _)| peer.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+fn role(gateway: bool) -> &'static str {
+    if gateway { "gateway" } else { "peer" }
+}
+
+#[cfg(test)]
+mod tests;

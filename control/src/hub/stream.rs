@@ -1,0 +1,108 @@
+//! The stream of one agent: turns "what is wanted" into messages, one at a time, when the connection can take one.
+
+use std::sync::Arc;
+
+use sluicegate_api::agent::sync_update::Update;
+use sluicegate_api::agent::{Delta, NetworkConfig, Snapshot, SyncUpdate};
+use sluicegate_api::image;
+use tokio::sync::Notify;
+
+use super::{Compiled, Hub, Refused};
+
+/// Comparing and encoding fewer words than this takes well under a millisecond: no thread change for it.
+const INLINE_WORDS: usize = 16_384;
+
+/// What is to be sent next.
+pub(super) enum Step {
+    Wait,
+    Network(Arc<NetworkConfig>),
+    Image { base: Option<(u64, Arc<Compiled>)>, revision: u64, image: Arc<Compiled> },
+}
+
+/// What was handed to the connection.
+pub(super) enum Sending {
+    Network { serial: u64 },
+    Image { revision: u64, image: Arc<Compiled>, kind: &'static str, bytes: usize },
+}
+
+/// The updates of one agent, in order. Dropping it ends the agent's presence.
+pub struct UpdateStream {
+    hub: Arc<Hub>,
+    peer: String,
+    id: u64,
+    notify: Arc<Notify>,
+    on_end: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl UpdateStream {
+    pub(super) fn new(hub: Arc<Hub>, peer: String, id: u64, notify: Arc<Notify>) -> Self {
+        Self { hub, peer, id, notify, on_end: None }
+    }
+
+    /// Calls `f` when the agent has gone: not when another stream of it has taken over.
+    pub fn on_end(&mut self, f: impl FnOnce() + Send + 'static) {
+        self.on_end = Some(Box::new(f));
+    }
+
+    /// The next update, once there is one.
+    pub async fn next(&mut self) -> Result<SyncUpdate, Refused> {
+        loop {
+            let (sending, update) = match self.hub.next(&self.peer, self.id)? {
+                Step::Wait => {
+                    self.notify.notified().await;
+                    continue;
+                }
+                Step::Network(network) => {
+                    (Sending::Network { serial: network.serial }, Update::Network(network.as_ref().clone()))
+                }
+                Step::Image { base, revision, image } => encode(base, revision, image).await,
+            };
+            self.hub.sent(&self.peer, self.id, &sending);
+            return Ok(SyncUpdate { update: Some(update) });
+        }
+    }
+}
+
+impl Drop for UpdateStream {
+    fn drop(&mut self) {
+        if self.hub.closed(&self.peer, self.id)
+            && let Some(f) = self.on_end.take()
+        {
+            f();
+        }
+    }
+}
+
+async fn encode(
+    base: Option<(u64, Arc<Compiled>)>,
+    revision: u64,
+    image: Arc<Compiled>,
+) -> (Sending, Update) {
+    if image.image.words.len() <= INLINE_WORDS {
+        return encode_now(base, revision, image);
+    }
+    let (spare_base, spare) = (base.clone(), image.clone());
+    match tokio::task::spawn_blocking(move || encode_now(base, revision, image)).await {
+        Ok(encoded) => encoded,
+        // The pool only refuses while the runtime ends.
+        Err(_) => encode_now(spare_base, revision, spare),
+    }
+}
+
+/// A delta when the base is known and it is shorter than the image, else the image.
+fn encode_now(base: Option<(u64, Arc<Compiled>)>, revision: u64, image: Arc<Compiled>) -> (Sending, Update) {
+    let hash = image.hash.to_vec();
+    if let Some((base_revision, base)) = base {
+        let delta = image::Delta::between(&base.image, &image.image).encode();
+        if delta.len() < image.size {
+            let bytes = delta.len();
+            let base_hash = base.hash.to_vec();
+            let update = Update::Delta(Delta { base_revision, base_hash, revision, hash, delta });
+            return (Sending::Image { revision, image, kind: "delta", bytes }, update);
+        }
+    }
+    let encoded = image.image.encode();
+    let bytes = encoded.len();
+    let update = Update::Snapshot(Snapshot { revision, hash, image: encoded });
+    (Sending::Image { revision, image, kind: "snapshot", bytes }, update)
+}

@@ -1,0 +1,315 @@
+use sluicegate_api::agent::Health;
+use sluicegate_api::agent::sync_update::Update;
+use sluicegate_api::image::Delta;
+
+use super::*;
+
+const PEER: &str = "peer-1";
+
+fn hub() -> Arc<Hub> {
+    let metrics = Metrics::new().unwrap();
+    Hub::new(metrics.clone(), Flows::new(metrics))
+}
+
+/// An image of a few hundred words, of which one says which it is.
+fn image(which: u32) -> Arc<Compiled> {
+    let mut words = vec![7; 512];
+    words[100] = which;
+    Arc::new(Compiled::new(Image { words, ..Image::default() }))
+}
+
+fn publish(hub: &Hub, revision: u64, image: &Arc<Compiled>) {
+    publish_network(hub, revision, image, "100.90.0.2/16");
+}
+
+fn publish_network(hub: &Hub, revision: u64, image: &Arc<Compiled>, address: &str) {
+    let network = NetworkConfig { address_v4: address.into(), ..NetworkConfig::default() };
+    let target = Target { image: Ok(image.clone()), network };
+    hub.publish(revision, BTreeMap::from([(PEER.to_owned(), target)]), true);
+}
+
+fn roster(hub: &Hub, gateway: bool) {
+    hub.set_roster(BTreeMap::from([(PEER.to_owned(), Member { gateway })]));
+}
+
+fn holding(revision: u64, image: &Compiled) -> SyncRequest {
+    SyncRequest { applied_revision: revision, applied_hash: image.hash.to_vec(), ..SyncRequest::default() }
+}
+
+fn say(hub: &Hub, revision: u64, image: &Compiled, refusal: &str) {
+    let acknowledgement = Acknowledgement {
+        revision,
+        hash: image.hash.to_vec(),
+        applied: refusal.is_empty(),
+        apply_microseconds: 1500,
+        refusal: refusal.into(),
+    };
+    let report = ReportRequest { acknowledgements: vec![acknowledgement], ..ReportRequest::default() };
+    hub.report(PEER, report, 1_000).unwrap();
+}
+
+/// The next message, when there is one without waiting.
+async fn poll(stream: &mut UpdateStream) -> Option<Result<Update, Refused>> {
+    let next = stream.next();
+    tokio::pin!(next);
+    // `biased`: the stream is asked first.
+    tokio::select! {
+        biased;
+        update = &mut next => Some(update.map(|update| update.update.unwrap())),
+        () = std::future::ready(()) => None,
+    }
+}
+
+async fn network(stream: &mut UpdateStream) -> NetworkConfig {
+    match poll(stream).await {
+        Some(Ok(Update::Network(network))) => network,
+        other => panic!("expected a network configuration, not {other:?}"),
+    }
+}
+
+async fn snapshot(stream: &mut UpdateStream) -> (u64, Image) {
+    match poll(stream).await {
+        Some(Ok(Update::Snapshot(snapshot))) => (snapshot.revision, Image::decode(&snapshot.image).unwrap()),
+        other => panic!("expected a snapshot, not {other:?}"),
+    }
+}
+
+async fn delta(stream: &mut UpdateStream) -> sluicegate_api::agent::Delta {
+    match poll(stream).await {
+        Some(Ok(Update::Delta(delta))) => delta,
+        other => panic!("expected a delta, not {other:?}"),
+    }
+}
+
+/// Registers the peer, publishes image 1 as revision 5 and takes it.
+async fn synced(hub: &Arc<Hub>) -> UpdateStream {
+    roster(hub, true);
+    let mut stream = hub.open(PEER, &SyncRequest::default()).unwrap();
+    assert!(poll(&mut stream).await.is_none(), "nothing is sent before the first compilation");
+    publish(hub, 5, &image(1));
+    network(&mut stream).await;
+    assert_eq!(snapshot(&mut stream).await, (5, image(1).image.clone()));
+    say(hub, 5, &image(1), "");
+    stream
+}
+
+#[tokio::test]
+async fn the_overlay_comes_first_then_the_image_and_then_nothing() {
+    let hub = hub();
+    let mut stream = synced(&hub).await;
+    assert!(poll(&mut stream).await.is_none());
+    let overview = hub.overview(PEER);
+    assert!(overview.connected);
+    assert_eq!(overview.applied.unwrap().microseconds, Some(1500));
+    assert_eq!(overview.wanted, Some(overview.applied.unwrap().held));
+}
+
+#[tokio::test]
+async fn a_change_goes_out_as_a_delta_that_leads_to_the_announced_hash() {
+    let hub = hub();
+    let mut stream = synced(&hub).await;
+    publish(&hub, 9, &image(2));
+    let sent = delta(&mut stream).await;
+    assert_eq!((sent.base_revision, sent.revision), (5, 9));
+    assert_eq!((sent.base_hash, &sent.hash), (image(1).hash.to_vec(), &image(2).hash.to_vec()));
+    let result = image(1).image.apply(&Delta::decode(&sent.delta).unwrap()).unwrap();
+    assert_eq!(result.hash().to_vec(), sent.hash);
+    assert_eq!(hub.metrics.images_pushed.with_label_values(&["delta"]).get(), 1);
+}
+
+#[tokio::test]
+async fn changes_that_come_faster_than_they_are_taken_coalesce() {
+    let hub = hub();
+    let mut stream = synced(&hub).await;
+    for which in 2..100 {
+        publish(&hub, 8 + u64::from(which), &image(which));
+    }
+    let sent = delta(&mut stream).await;
+    assert_eq!((sent.revision, sent.hash), (107, image(99).hash.to_vec()));
+    assert!(poll(&mut stream).await.is_none());
+    // There and back while nobody looked: nothing to send, and the revision in force stands.
+    publish(&hub, 200, &image(1));
+    publish(&hub, 201, &image(99));
+    assert!(poll(&mut stream).await.is_none());
+    assert_eq!(hub.overview(PEER).wanted.unwrap().revision, 107);
+    publish(&hub, 202, &image(3));
+    assert_eq!(delta(&mut stream).await.revision, 202);
+}
+
+#[tokio::test]
+async fn a_change_that_does_not_concern_an_agent_is_counted_and_not_sent() {
+    let hub = hub();
+    let mut stream = synced(&hub).await;
+    publish(&hub, 6, &image(1));
+    assert!(poll(&mut stream).await.is_none());
+    assert_eq!(hub.metrics.images_unchanged.get(), 1);
+    assert_eq!(hub.overview(PEER).wanted.unwrap().revision, 5);
+}
+
+#[tokio::test]
+async fn an_overlay_change_alone_sends_no_image() {
+    let hub = hub();
+    let mut stream = synced(&hub).await;
+    publish_network(&hub, 6, &image(1), "100.90.0.9/16");
+    assert_eq!(network(&mut stream).await.address_v4, "100.90.0.9/16");
+    assert!(poll(&mut stream).await.is_none());
+}
+
+#[tokio::test]
+async fn a_refused_image_is_sent_once_more_whole_and_then_only_another_one() {
+    let hub = hub();
+    let mut stream = synced(&hub).await;
+    publish(&hub, 6, &image(2));
+    delta(&mut stream).await;
+    say(&hub, 6, &image(2), "too large for the maps");
+    assert_eq!(snapshot(&mut stream).await.0, 6);
+    say(&hub, 6, &image(2), "still too large");
+    assert!(poll(&mut stream).await.is_none(), "no hot loop");
+    publish(&hub, 7, &image(2));
+    assert!(poll(&mut stream).await.is_none(), "the same image stays refused");
+    let overview = hub.overview(PEER);
+    assert_eq!(overview.refusal.unwrap().reason, "still too large");
+    assert_eq!(overview.applied.unwrap().held.revision, 5);
+    assert_eq!(hub.metrics.refusals.get(), 2);
+    publish(&hub, 8, &image(3));
+    assert_eq!(snapshot(&mut stream).await.0, 8);
+    say(&hub, 8, &image(3), "");
+    publish(&hub, 9, &image(4));
+    assert_eq!(delta(&mut stream).await.revision, 9);
+}
+
+#[tokio::test]
+async fn going_back_to_what_is_in_force_after_a_refusal_sends_it_again() {
+    let hub = hub();
+    let mut stream = synced(&hub).await;
+    publish(&hub, 6, &image(2));
+    delta(&mut stream).await;
+    say(&hub, 6, &image(2), "no");
+    publish(&hub, 7, &image(1));
+    assert_eq!(snapshot(&mut stream).await, (7, image(1).image.clone()));
+}
+
+#[tokio::test]
+async fn an_agent_that_already_enforces_the_image_gets_only_the_overlay() {
+    let hub = hub();
+    roster(&hub, false);
+    let mut stream = hub.open(PEER, &holding(3, &image(1))).unwrap();
+    publish(&hub, 50, &image(1));
+    network(&mut stream).await;
+    assert!(poll(&mut stream).await.is_none());
+    assert_eq!(hub.overview(PEER).wanted.unwrap().revision, 3);
+    publish(&hub, 51, &image(2));
+    let sent = poll(&mut stream).await.unwrap().unwrap();
+    assert!(
+        matches!(sent, Update::Snapshot(ref s) if s.revision == 51),
+        "its base was never sent by this process: {sent:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_agent_that_was_away_gets_a_delta_from_the_image_it_kept() {
+    let hub = hub();
+    drop(synced(&hub).await);
+    assert!(!hub.overview(PEER).connected);
+    publish(&hub, 6, &image(2));
+    let mut stream = hub.open(PEER, &holding(5, &image(1))).unwrap();
+    network(&mut stream).await;
+    assert_eq!(delta(&mut stream).await.base_revision, 5);
+}
+
+#[tokio::test]
+async fn revisions_rise_above_what_an_agent_brings_from_a_newer_store() {
+    let hub = hub();
+    roster(&hub, true);
+    publish(&hub, 5, &image(1));
+    let mut stream = hub.open(PEER, &holding(70, &image(2))).unwrap();
+    network(&mut stream).await;
+    assert_eq!(snapshot(&mut stream).await, (71, image(1).image.clone()));
+    publish(&hub, 6, &image(3));
+    assert_eq!(delta(&mut stream).await.revision, 72);
+    let refused = hub.open(PEER, &holding(u64::MAX, &image(2))).err();
+    assert_eq!(refused, Some(Refused::Revision));
+}
+
+#[tokio::test]
+async fn a_second_stream_replaces_the_first() {
+    let hub = hub();
+    let mut first = synced(&hub).await;
+    let mut second = hub.open(PEER, &holding(5, &image(1))).unwrap();
+    assert_eq!(poll(&mut first).await.unwrap().unwrap_err(), Refused::Replaced);
+    let ended = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let seen = ended.clone();
+    first.on_end(move || seen.store(true, std::sync::atomic::Ordering::SeqCst));
+    drop(first);
+    assert!(!ended.load(std::sync::atomic::Ordering::SeqCst), "the agent is still there");
+    assert!(hub.connected(PEER));
+    network(&mut second).await;
+    assert_eq!(hub.metrics.connected_agents.with_label_values(&["gateway"]).get(), 1);
+}
+
+#[tokio::test]
+async fn a_deleted_peer_loses_its_stream_at_once_even_while_it_waits() {
+    let hub = hub();
+    let mut stream = synced(&hub).await;
+    let waiting = tokio::spawn(async move { stream.next().await });
+    tokio::task::yield_now().await;
+    hub.set_roster(BTreeMap::new());
+    assert_eq!(waiting.await.unwrap().unwrap_err(), Refused::Deleted);
+    assert_eq!(hub.metrics.connected_agents.with_label_values(&["gateway"]).get(), 0);
+    assert_eq!(hub.metrics.streams_ended.with_label_values(&["deleted"]).get(), 1);
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_streams_and_admits_no_new_ones() {
+    let hub = hub();
+    let mut stream = synced(&hub).await;
+    hub.shut_down();
+    assert_eq!(poll(&mut stream).await.unwrap().unwrap_err(), Refused::Closing);
+    assert_eq!(hub.open(PEER, &SyncRequest::default()).err(), Some(Refused::Closing));
+}
+
+#[tokio::test]
+async fn what_cannot_be_compiled_leaves_the_image_and_is_shown() {
+    let hub = hub();
+    let mut stream = synced(&hub).await;
+    let network = NetworkConfig { address_v4: "100.90.0.2/16".into(), ..NetworkConfig::default() };
+    let target = Target { image: Err("too many rules".into()), network };
+    hub.publish(6, BTreeMap::from([(PEER.to_owned(), target)]), true);
+    assert!(poll(&mut stream).await.is_none());
+    assert_eq!(hub.overview(PEER).compile_error.as_deref(), Some("too many rules"));
+    assert!(hub.compilation().error.unwrap().contains("too many rules"));
+    assert_eq!(hub.metrics.compile_failures.get(), 1);
+    assert!(!hub.to_compile(false)[PEER].current);
+    publish(&hub, 7, &image(2));
+    assert_eq!(delta(&mut stream).await.revision, 7);
+    assert_eq!((hub.overview(PEER).compile_error, hub.compilation().error), (None, None));
+}
+
+#[test]
+fn only_connected_peers_and_gateways_are_compiled_for() {
+    let hub = hub();
+    roster(&hub, false);
+    assert!(hub.to_compile(false).is_empty());
+    let stream = hub.open(PEER, &SyncRequest::default()).unwrap();
+    assert_eq!(hub.to_compile(true).len(), 1);
+    publish(&hub, 5, &image(1));
+    assert!(hub.to_compile(true).is_empty());
+    drop(stream);
+    assert!(hub.to_compile(false).is_empty());
+    assert!(hub.wanted_image(PEER).is_none(), "an absent peer costs no image");
+    roster(&hub, true);
+    assert_eq!(hub.to_compile(false).len(), 1);
+}
+
+#[test]
+fn lost_events_are_counted_across_an_agents_restart() {
+    let hub = hub();
+    roster(&hub, false);
+    for total in [5, 7, 2] {
+        let health = Some(Health { flows: total, ..Health::default() });
+        hub.report(PEER, ReportRequest { flow_events_lost: total, health, ..ReportRequest::default() }, 9)
+            .unwrap();
+    }
+    assert_eq!(hub.metrics.flow_events_lost.get(), 9);
+    assert_eq!(hub.overview(PEER).reported.unwrap().health.flows, 2);
+}
