@@ -9,7 +9,7 @@ mod toolchain;
 
 pub use build::{Arch, BuildError, build, build_for_cargo, cargo_command};
 pub use linker::Linker;
-pub use toolchain::{Compiler, Missing, Toolchain};
+pub use toolchain::{Candidate, Compiler, Missing, Toolchain};
 
 /// The only target that is built: little-endian eBPF.
 pub const TARGET: &str = "bpfel-unknown-none";

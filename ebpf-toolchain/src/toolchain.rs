@@ -49,8 +49,13 @@ impl Toolchain {
     /// # Errors
     /// When there is no compiler, no linker, or none that fit each other.
     pub fn find() -> Result<Self, Missing> {
-        let compilers: Vec<_> = nightlies().into_iter().chain(debian()).collect();
-        choose(compilers, Linker::find())
+        choose(Self::compilers(), Linker::find())
+    }
+
+    /// The compilers there are, the preferred one first.
+    #[must_use]
+    pub fn compilers() -> Vec<Candidate> {
+        nightlies().into_iter().chain(debian()).collect()
     }
 }
 
@@ -64,10 +69,15 @@ impl fmt::Display for Toolchain {
     }
 }
 
-struct Candidate {
-    compiler: Compiler,
-    version: String,
-    llvm: u32,
+/// A compiler for [`TARGET`] that is installed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which.
+    pub compiler: Compiler,
+    /// First line of `rustc -vV`.
+    pub version: String,
+    /// LLVM's major version; a linker must have the same.
+    pub llvm: u32,
 }
 
 fn choose(compilers: Vec<Candidate>, linker: Option<Linker>) -> Result<Toolchain, Missing> {

@@ -1,4 +1,5 @@
 //! Cables, processes and traffic between namespaces. Needs root.
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,1 +1,48 @@
-fn main() {}
+//! Everything a person runs on the source tree: `cargo xtask VERB`.
+
+mod bench;
+mod clean_lab;
+mod demo;
+mod project;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sets up, tests and shows Sluicegate.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what building, testing and the demo need (Debian 12: by apt and cargo; idempotent)
+    Setup,
+    /// Start control, two gateways, three peers and a site in network namespaces, and check what passes
+    Demo(demo::Args),
+    /// Check format, lints and docs, then run all tests and the demo
+    Test(test::Args),
+    /// Compare with nftables and plain forwarding (arguments are those of the bench program)
+    Bench(bench::Args),
+    /// Remove what killed demos and tests left behind
+    CleanLab,
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().verb {
+        Verb::Setup => setup::run(setup::Voice::Full).map(|()| ExitCode::SUCCESS),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::Test(args) => test::run(&args),
+        Verb::Bench(args) => bench::run(&args),
+        Verb::CleanLab => clean_lab::run(),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

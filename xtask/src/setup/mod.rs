@@ -1,0 +1,123 @@
+//! `cargo xtask setup`: from a stable Rust and git to where everything builds.
+
+mod apt;
+mod components;
+mod linker;
+
+use anyhow::{Context, Result, bail};
+use sluicegate_ebpf_toolchain::Toolchain;
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Voice {
+    /// What is there and what is installed.
+    Full,
+    /// Nothing when all is there.
+    OnlyChanges,
+}
+
+/// A program that building, the tests or the demo call, and the package it is in.
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+    why: &'static str,
+}
+
+const TOOLS: [Tool; 7] = [
+    Tool {
+        program: "cc",
+        package: "gcc",
+        why: "links programs and builds SQLite and the cryptography library",
+    },
+    Tool { program: "ip", package: "iproute2", why: "makes the lab's namespaces" },
+    Tool { program: "ping", package: "iputils-ping", why: "a client of the demo" },
+    Tool { program: "curl", package: "curl", why: "a client of the demo" },
+    Tool { program: "nft", package: "nftables", why: "what the benchmarks compare with" },
+    Tool { program: "iperf3", package: "iperf3", why: "a client of the benchmarks" },
+    Tool { program: "promtool", package: "prometheus", why: "checks the metrics' names in the tests" },
+];
+
+/// Installs what is missing. Does nothing, within a fraction of a second, when all is there.
+pub(crate) fn run(voice: Voice) -> Result<()> {
+    components::ensure(&["rustfmt", "clippy"])?;
+    let missing: Vec<_> = TOOLS.iter().filter(|tool| !on_path(tool.program)).collect();
+    let toolchain = Toolchain::find();
+    if let (true, Ok(toolchain)) = (missing.is_empty(), &toolchain) {
+        if voice == Voice::Full {
+            println!("everything is there; the eBPF programs are built with {toolchain}");
+        }
+        return Ok(());
+    }
+    if !on_path("apt-get") {
+        bail!("{}", by_hand(&missing, toolchain.err().map(|error| error.reason)));
+    }
+    let mut packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
+    if packages.contains(&"gcc") {
+        packages.push("libc6-dev");
+    }
+    for tool in missing {
+        println!("installing {} ({}): {}", tool.package, tool.program, tool.why);
+    }
+    apt::install(&packages)?;
+    if toolchain.is_err() {
+        install_toolchain()?;
+    }
+    let toolchain = Toolchain::find().context("everything was installed, and yet")?;
+    println!("everything is there; the eBPF programs are built with {toolchain}");
+    Ok(())
+}
+
+fn install_toolchain() -> Result<()> {
+    if Toolchain::compilers().is_empty() {
+        println!("installing rustc-web and libstd-rust-web-dev-bpf: a compiler with core for eBPF");
+        apt::install(&["rustc-web", "libstd-rust-web-dev-bpf"])?;
+    }
+    let compilers = Toolchain::compilers();
+    let Some(compiler) =
+        compilers.iter().find(|compiler| linker::can_be_built_for(compiler.llvm)).or(compilers.first())
+    else {
+        bail!(
+            "Debian's rustc-web does not have core for eBPF in this release; install a nightly instead: \
+             rustup toolchain install nightly --component rust-src"
+        );
+    };
+    println!("the eBPF programs will be compiled with {} (LLVM {})", compiler.version, compiler.llvm);
+    linker::install(compiler.llvm)
+}
+
+/// What a person has to do where there is no apt.
+fn by_hand(missing: &[&Tool], toolchain: Option<String>) -> String {
+    let mut text = String::from("this is not Debian (there is no apt-get), so please install by hand:");
+    for tool in missing {
+        text += &format!("\n  {} ({}; Debian has it in {})", tool.program, tool.why, tool.package);
+    }
+    if let Some(reason) = toolchain {
+        text += &format!(
+            "\n  a toolchain for eBPF, because {reason}:\n    rustup toolchain install nightly --component rust-src\n    \
+             LLVM with headers, of the major version that `rustc +nightly -vV` shows\n    \
+             cargo install bpf-linker --version {} --locked --no-default-features --features llvm-MAJOR",
+            linker::VERSION
+        );
+    }
+    text
+}
+
+/// Whether `program` is found on `PATH`.
+pub(crate) fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_apt_each_missing_thing_is_named() {
+        let text = by_hand(&[&TOOLS[1]], Some("there is no bpf-linker".into()));
+        for word in ["iproute2", "there is no bpf-linker", "rust-src", linker::VERSION] {
+            assert!(text.contains(word), "{text}");
+        }
+        assert!(!by_hand(&[&TOOLS[1]], None).contains("rustup"));
+    }
+}

@@ -1,0 +1,178 @@
+//! `cargo xtask test`: what continuous integration runs.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use sluicegate_ebpf_toolchain::{Arch, Compiler, Toolchain, cargo_command};
+
+use crate::{project, setup};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Packets of the differential test between the engines, instead of its default of at least 100,000
+    #[arg(long, value_name = "N")]
+    cases: Option<u64>,
+    /// Leave out the demo
+    #[arg(long)]
+    no_demo: bool,
+}
+
+/// Read by the differential test: how many packets it sends through the engines.
+const CASES: &str = "SLUICEGATE_TEST_CASES";
+
+struct Step {
+    name: &'static str,
+    command: Command,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    project::require_root("test")?;
+    setup::run(setup::Voice::OnlyChanges)?;
+    let logs = project::root().join("target/xtask");
+    fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
+    let steps = steps(args)?;
+    let (count, start) = (steps.len(), Instant::now());
+    let mut failed = Vec::new();
+    for step in steps {
+        if !perform(step.name, step.command, &logs)? {
+            failed.push(step.name);
+        }
+    }
+    let seconds = start.elapsed().as_secs();
+    if failed.is_empty() {
+        println!("all {count} steps passed in {seconds} s");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{} of {count} steps failed in {seconds} s: {}", failed.len(), failed.join(", "));
+    Ok(ExitCode::FAILURE)
+}
+
+fn steps(args: &Args) -> Result<Vec<Step>> {
+    let cargo = |args: &[&str]| {
+        let mut command = project::cargo();
+        command.args(args);
+        command
+    };
+    let toolchain = Toolchain::find()?;
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
+    doc.env("RUSTDOCFLAGS", "--deny warnings");
+    let mut tests = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
+    if let Some(cases) = args.cases {
+        tests.env(CASES, cases.to_string());
+    }
+    let mut steps = vec![
+        Step { name: "format", command: cargo(&["fmt", "--all", "--check"]) },
+        Step {
+            name: "format of the eBPF programs",
+            command: cargo(&["fmt", "--manifest-path", "gateway-ebpf/Cargo.toml", "--check"]),
+        },
+        Step { name: "lints of the eBPF programs", command: ebpf_lints(&toolchain)? },
+        Step {
+            name: "lints",
+            command: cargo(&[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--locked",
+                "--",
+                "--deny",
+                "warnings",
+            ]),
+        },
+        Step { name: "documentation", command: doc },
+        Step { name: "tests", command: tests },
+    ];
+    if !args.no_demo {
+        for (name, datapath) in [("demo with eBPF", "ebpf"), ("demo in user space", "userspace")] {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args(["demo", "--once", "--datapath", datapath]);
+            steps.push(Step { name, command });
+        }
+    }
+    Ok(steps)
+}
+
+/// Clippy with the programs' toolchain where it has one, else the compiler's own lints.
+fn ebpf_lints(toolchain: &Toolchain) -> Result<Command> {
+    let verb = match &toolchain.compiler {
+        Compiler::Nightly { toolchain } => {
+            let clippy =
+                Command::new("rustup").args(["run", toolchain, "cargo", "clippy", "--version"]).output();
+            if clippy.is_ok_and(|output| output.status.success()) { "clippy" } else { "check" }
+        }
+        Compiler::Sysroot { .. } => "check",
+    };
+    let mut command =
+        cargo_command(toolchain, project::root(), Arch::from_name(std::env::consts::ARCH)?, verb);
+    let target = project::root().join("target/ebpf-lints");
+    command.arg("--release").arg("--locked").arg("--target-dir").arg(target);
+    const FLAGS: &str = "CARGO_ENCODED_RUSTFLAGS";
+    let flags = command.get_envs().find_map(|(name, value)| (name == FLAGS).then_some(value?.to_owned()));
+    let mut flags = flags.unwrap_or_default();
+    // The unit separator, as cargo wants it. Crates from the registry are exempt: cargo caps their lints.
+    flags.push("\u{1f}-Dwarnings");
+    command.env(FLAGS, flags);
+    Ok(command)
+}
+
+/// Runs one step with its output in a log; shows the log's end when it fails.
+fn perform(name: &str, mut command: Command, logs: &Path) -> Result<bool> {
+    let path = logs.join(format!("{}.log", name.replace(' ', "-")));
+    let log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let start = Instant::now();
+    let status = command.stdout(log.try_clone()?).stderr(log).status();
+    let passed = status.with_context(|| format!("cannot run {}", command.get_program().display()))?.success();
+    let seconds = start.elapsed().as_secs_f64();
+    if passed {
+        println!("ok      {name} ({seconds:.1} s){}", count_tests(&path));
+    } else {
+        println!("FAILED  {name} ({seconds:.1} s); the end of {}:", path.display());
+        println!("{}", telling_lines(&fs::read_to_string(&path).unwrap_or_default()));
+    }
+    Ok(passed)
+}
+
+/// How many tests ran, when the log is of tests.
+fn count_tests(path: &Path) -> String {
+    let log = fs::read_to_string(path).unwrap_or_default();
+    match passed_tests(&log) {
+        0 => String::new(),
+        count => format!(": {count} tests passed"),
+    }
+}
+
+fn passed_tests(log: &str) -> u64 {
+    let results = log.lines().filter_map(|line| line.strip_prefix("test result: ok. "));
+    results.filter_map(|rest| rest.split(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+/// The failures of a test run wherever they are, then the last lines.
+fn telling_lines(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    let tail = lines.len().saturating_sub(60);
+    let failures =
+        lines[..tail].iter().filter(|line| line.ends_with("FAILED") || line.contains("panicked at"));
+    failures.chain(&lines[tail..]).map(|line| format!("        {line}")).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_of_all_crates_are_counted() {
+        let log = "test a ... ok\ntest result: ok. 9 passed; 0 failed; 1 ignored\ntest result: ok. 12 passed; 0 failed\n";
+        assert_eq!(passed_tests(log), 21);
+        assert_eq!(passed_tests("test result: FAILED. 9 passed; 1 failed"), 0);
+    }
+
+    #[test]
+    fn a_failure_far_from_the_end_is_shown() {
+        let log = format!("test early ... FAILED\n{}", "noise\n".repeat(200));
+        assert!(telling_lines(&log).contains("test early ... FAILED"));
+        assert!(telling_lines(&log).lines().count() < 70);
+    }
+}
