@@ -7,12 +7,14 @@
 //! | [`compile`] | state -> packet image of one agent; which agents a change affects |
 //! | [`network`] | state -> whom an agent talks to, what it reaches and what it routes |
 //! | [`naive`] | the same decisions by linear scan: the oracle of the tests |
+//! | [`file`] | the policy file |
 //!
 //! Compiler, network view and evaluator read the rules through one resolution (`resolve`), so they cannot disagree on
 //! who a rule names. [`naive`] shares nothing with them on purpose.
 #![forbid(unsafe_code)]
 
 pub mod compile;
+pub mod file;
 pub mod model;
 pub mod naive;
 pub mod network;
