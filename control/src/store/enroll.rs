@@ -170,7 +170,7 @@ async fn insert(
         "INSERT INTO peers (id, wireguard_key, identity_key, setup_key_id, role, name, hostname, dns_label, ip, ipv6,
          connection_ip, os, kernel_version, version, created_at, last_seen, last_login, connected, ephemeral,
          approval_required, ssh_enabled, login_expiration_enabled, inactivity_expiration_enabled)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?15, ?15, ?15, 0, ?, ?, 0, 0, 0)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?15, ?15, 0, ?16, ?17, 0, 0, 0)",
     )
     .bind(&id)
     .bind(request.wireguard_public_key.as_slice())

@@ -216,8 +216,8 @@ impl Store {
     /// An agent connected or spoke: when, from where, and what it is. Neither revision nor audit trail move.
     pub async fn peer_seen(&self, id: &str, facts: &PeerFacts) -> Result<()> {
         let done = sqlx::query(
-            "UPDATE peers SET last_seen = ?, connected = 1,
-             connection_ip = coalesce(?, connection_ip),
+            "UPDATE peers SET last_seen = ?1, connected = 1,
+             connection_ip = coalesce(?2, connection_ip),
              os = CASE ?4 WHEN '' THEN os ELSE ?4 END,
              kernel_version = CASE ?5 WHEN '' THEN kernel_version ELSE ?5 END,
              version = CASE ?6 WHEN '' THEN version ELSE ?6 END

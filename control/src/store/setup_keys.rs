@@ -154,7 +154,7 @@ impl Store {
         sqlx::query(
             "INSERT INTO setup_keys (id, name, hash, masked, reusable, created_at, updated_at, expires_at, revoked,
              used_times, usage_limit, ephemeral, allow_extra_dns_labels)
-             VALUES (?, ?, ?, ?, ?, ?6, ?6, ?, 0, 0, ?, ?, ?)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, 0, 0, ?8, ?9, ?10)",
         )
         .bind(&id)
         .bind(name)
