@@ -18,6 +18,25 @@ pub trait Lines {
             None => 0,
         }
     }
+
+    /// Index of the last of `len` (a power of two) IPv4 intervals that starts at or below `key`. The three searches are
+    /// methods so that the kernel can verify each once, as a function of its own: inline, their exits would multiply.
+    #[inline(always)]
+    fn search4(&self, starts: u32, len: u32, key: u32) -> u32 {
+        search4(self, starts, len, key)
+    }
+
+    /// The same for IPv6.
+    #[inline(always)]
+    fn search6(&self, starts: u32, len: u32, key: Wide) -> u32 {
+        search6(self, starts, len, key)
+    }
+
+    /// The decision of the last of 2^`log` service entries that starts at or below `axis`.
+    #[inline(always)]
+    fn search_services(&self, set: u32, log: u32, axis: u32) -> u32 {
+        search_services(self, set, log, axis)
+    }
 }
 
 impl Lines for [Line] {
@@ -49,10 +68,10 @@ pub fn classify4(image: &(impl Lines + ?Sized), source: u32, destination: u32, a
     let source_class = if host < head[header::HOSTS4_LEN] {
         image.word(head[header::HOSTS4].wrapping_add(host))
     } else {
-        let i = search4(image, head[header::SRC4], head[header::SRC4_LEN], source);
+        let i = image.search4(head[header::SRC4], head[header::SRC4_LEN], source);
         image.word(head[header::SRC4_CLASS].wrapping_add(i))
     };
-    let i = search4(image, head[header::DST4], head[header::DST4_LEN], destination);
+    let i = image.search4(head[header::DST4], head[header::DST4_LEN], destination);
     let destination_class = image.word(head[header::DST4_CLASS].wrapping_add(i));
     judge(image, source_class, destination_class, axis)
 }
@@ -61,11 +80,11 @@ pub fn classify4(image: &(impl Lines + ?Sized), source: u32, destination: u32, a
 #[inline(always)]
 pub fn classify6(image: &(impl Lines + ?Sized), source: Wide, destination: Wide, axis: u32) -> Judgement {
     let Some(head) = image.line(0) else { return Judgement::default() };
-    let i = search6(image, head[header::SRC6], head[header::SRC6_LEN], source);
+    let i = image.search6(head[header::SRC6], head[header::SRC6_LEN], source);
     let source_class = image.word(head[header::SRC6_CLASS].wrapping_add(i));
     let dst_len = head[header::DST6_LEN];
     let Some(head) = image.line(1) else { return Judgement::default() };
-    let i = search6(image, head[header::DST6 - LINE], dst_len, destination);
+    let i = image.search6(head[header::DST6 - LINE], dst_len, destination);
     let destination_class = image.word(head[header::DST6_CLASS - LINE].wrapping_add(i));
     judge(image, source_class, destination_class, axis)
 }
@@ -81,8 +100,7 @@ fn judge(image: &(impl Lines + ?Sized), source: u32, destination: u32, axis: u32
     let decision = if cell == 0 || Decision(cell).is_set() {
         Decision(cell)
     } else {
-        let entry = search_services(
-            image,
+        let entry = image.search_services(
             head[header::SERVICES - LINE].wrapping_add((cell >> 4) * 16),
             cell & 15,
             axis,
@@ -100,65 +118,83 @@ const fn le_mask(a: u32, b: u32) -> u32 {
     !(((b as i64 - a as i64) >> 63) as u32)
 }
 
-/// Index of the last interval of `len` (a power of two) that starts at or below `key`.
+/// [`Lines::search4`], for whoever implements it.
 #[inline(always)]
-fn search4(image: &(impl Lines + ?Sized), starts: u32, len: u32, key: u32) -> u32 {
+pub fn search4(image: &(impl Lines + ?Sized), starts: u32, len: u32, key: u32) -> u32 {
     let mut index = 0;
     let mut step = len / 2;
     for _ in 0..INTERVALS_LOG_MAX {
         if step == 0 {
             break;
         }
-        let start = image.word(starts.wrapping_add(index).wrapping_add(step));
+        let Some(start) = at(image, starts.wrapping_add(index).wrapping_add(step)) else { return 0 };
         index = index.wrapping_add(step & le_mask(start, key));
         step /= 2;
     }
     index
 }
 
+/// [`Lines::search6`], for whoever implements it.
 #[inline(always)]
-fn search6(image: &(impl Lines + ?Sized), starts: u32, len: u32, key: Wide) -> u32 {
+pub fn search6(image: &(impl Lines + ?Sized), starts: u32, len: u32, key: Wide) -> u32 {
     let mut index = 0u32;
     let mut step = len / 2;
     for _ in 0..INTERVALS_LOG_MAX {
         if step == 0 {
             break;
         }
-        let start = wide(image, starts.wrapping_add(index.wrapping_add(step).wrapping_mul(4)));
+        let Some(start) = wide(image, starts.wrapping_add(index.wrapping_add(step).wrapping_mul(4))) else {
+            return 0;
+        };
         index = index.wrapping_add(step & wide_le_mask(start, key));
         step /= 2;
     }
     index
 }
 
+/// The word at `offset`. A search gives up at once where an image ends early: going on with a made-up value would give
+/// the verifier two states per step.
+#[inline(always)]
+fn at(image: &(impl Lines + ?Sized), offset: u32) -> Option<u32> {
+    image.line(offset / LINE as u32).map(|line| line[offset as usize % LINE])
+}
+
 /// The four-word start at `offset`. Starts are aligned to four words, so one never crosses a line.
 #[inline(always)]
-fn wide(image: &(impl Lines + ?Sized), offset: u32) -> Wide {
-    let Some(line) = image.line(offset / LINE as u32) else { return (u64::MAX, u64::MAX) };
+fn wide(image: &(impl Lines + ?Sized), offset: u32) -> Option<Wide> {
+    let line = image.line(offset / LINE as u32)?;
     let i = offset as usize % LINE & !3;
     let join = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
-    (join(line[i], line[i + 1]), join(line[i + 2], line[i + 3]))
+    Some((join(line[i], line[i + 1]), join(line[i + 2], line[i + 3])))
 }
 
 #[inline(always)]
 const fn wide_le_mask(a: Wide, b: Wide) -> u32 {
-    // 1 where a > b, from the borrows of the two halves; no branch.
-    let high_gt = (a.0 > b.0) as u32;
-    let high_eq = (a.0 == b.0) as u32;
-    let low_gt = (a.1 > b.1) as u32;
-    (high_gt | (high_eq & low_gt)).wrapping_sub(1)
+    // The borrow of b - a over both halves is 1 exactly when a > b. Written out, because the compiler turns comparisons
+    // of 64-bit halves into branches.
+    let low = borrow(b.1, a.1, b.1.wrapping_sub(a.1));
+    let high = borrow(b.0, a.0, b.0.wrapping_sub(a.0).wrapping_sub(low));
+    (high as u32).wrapping_sub(1)
 }
 
-/// The decision of the last service entry that starts at or below `axis`. Two words an entry.
+/// The borrow out of `x - y` (and a borrow in), given the difference `d`: the full subtractor's.
 #[inline(always)]
-fn search_services(image: &(impl Lines + ?Sized), set: u32, log: u32, axis: u32) -> u32 {
+const fn borrow(x: u64, y: u64, d: u64) -> u64 {
+    ((!x & y) | ((!x | y) & d)) >> 63
+}
+
+/// [`Lines::search_services`], for whoever implements it.
+#[inline(always)]
+pub fn search_services(image: &(impl Lines + ?Sized), set: u32, log: u32, axis: u32) -> u32 {
     let mut index = 0u32;
     let mut step = (1u32 << (log & 15)) / 2;
     for _ in 0..SERVICE_LOG_MAX {
         if step == 0 {
             break;
         }
-        let start = image.word(set.wrapping_add(index.wrapping_add(step).wrapping_mul(2)));
+        let Some(start) = at(image, set.wrapping_add(index.wrapping_add(step).wrapping_mul(2))) else {
+            return 0;
+        };
         index = index.wrapping_add(step & le_mask(start, axis));
         step /= 2;
     }

@@ -283,7 +283,7 @@ where
         if leaving.translated && !translate::<F>(packet, network, &work.transport, &leaving.to) {
             return Err(DropReason::Internal.into());
         }
-        if !decrement_ttl::<F>(packet, network) {
+        if !decrement_ttl::<F>(packet) {
             return Err(DropReason::Internal.into());
         }
     }
@@ -296,7 +296,7 @@ where
 fn segment_length<A>(packet: &impl Packet, network: &Network<A>) -> u32 {
     let transport = match network.protocol {
         protocol::TCP => {
-            packet.read::<1>(network.transport + 12).map_or(20, |[offset]| u32::from(offset >> 4) * 4)
+            packet.read::<2>(network.transport + 12).map_or(20, |[offset, _]| u32::from(offset >> 4) * 4)
         }
         _ => 8,
     };
@@ -306,5 +306,5 @@ fn segment_length<A>(packet: &impl Packet, network: &Network<A>) -> u32 {
 /// The IP version of a packet, from its first byte.
 #[inline(always)]
 pub fn version(packet: &impl Packet) -> Option<u8> {
-    packet.read::<1>(0).map(|[first]| first >> 4)
+    packet.read::<2>(0).map(|[first, _]| first >> 4)
 }

@@ -23,8 +23,9 @@ impl<'a> Frame<'a> {
     /// The EtherType as it lies in memory; 0 in a runt.
     #[inline(always)]
     pub fn ethertype(&self) -> u32 {
-        let at = self.ctx.data() + 12;
-        if at + 2 > self.ctx.data_end() {
+        let (start, end) = self.bounds();
+        let at = start + 12;
+        if at + 2 > end {
             return 0;
         }
         // SAFETY: the two bytes are inside the frame.
@@ -36,8 +37,21 @@ impl<'a> Frame<'a> {
         if offset >= OFFSET_MAX {
             return None;
         }
-        let at = self.ctx.data() + ETHERNET as usize + offset as usize;
-        if at + N > self.ctx.data_end() { None } else { Some(at) }
+        let (start, end) = self.bounds();
+        let at = start + ETHERNET as usize + offset as usize;
+        if at + N > end { None } else { Some(at) }
+    }
+
+    /// Start and end of the frame; volatile for the reason given at `Skb::bounds`.
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        let ctx = self.ctx.ctx;
+        // SAFETY: the context of an XDP program; these fields may be read.
+        unsafe {
+            let start = core::ptr::read_volatile(&raw const (*ctx).data) as usize;
+            let end = core::ptr::read_volatile(&raw const (*ctx).data_end) as usize;
+            (start, end)
+        }
     }
 }
 
@@ -58,7 +72,8 @@ impl Packet for Frame<'_> {
 
     #[inline(always)]
     fn length(&self) -> u32 {
-        (self.ctx.data_end() - self.ctx.data()) as u32 - ETHERNET
+        let (start, end) = self.bounds();
+        (end.wrapping_sub(start) as u32).wrapping_sub(ETHERNET)
     }
 }
 

@@ -6,7 +6,7 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_NOEXIST};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use sluicegate_engine::classify::{Judgement, Line, Lines};
+use sluicegate_engine::classify::{Judgement, Line, Lines, Wide, search_services, search4, search6};
 use sluicegate_engine::event::Event;
 use sluicegate_engine::family::{Family, V4, V6};
 use sluicegate_engine::flow::{Flow, Key, Side};
@@ -200,6 +200,43 @@ impl Lines for Half {
         }
         IMAGE.get(self.0 * lines + index)
     }
+
+    #[inline(always)]
+    fn search4(&self, starts: u32, len: u32, key: u32) -> u32 {
+        verified_search4(self.0, starts, len, key)
+    }
+
+    #[inline(always)]
+    fn search6(&self, starts: u32, len: u32, key: Wide) -> u32 {
+        verified_search6(self.0, starts, len, key.0, key.1)
+    }
+
+    #[inline(always)]
+    fn search_services(&self, set: u32, log: u32, axis: u32) -> u32 {
+        verified_search_services(self.0, set, log, axis)
+    }
+}
+
+/// Global functions are verified once, with any arguments, instead of along every path that leads to them: inline, the
+/// searches took the verifier past a million instructions.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn verified_search4(half: u32, starts: u32, len: u32, key: u32) -> u32 {
+    search4(&Half(half & 1), starts, len, key)
+}
+
+/// As [`verified_search4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn verified_search6(half: u32, starts: u32, len: u32, high: u64, low: u64) -> u32 {
+    search6(&Half(half & 1), starts, len, (high, low))
+}
+
+/// As [`verified_search4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn verified_search_services(half: u32, set: u32, log: u32, axis: u32) -> u32 {
+    search_services(&Half(half & 1), set, log, axis)
 }
 
 impl<F: PerFamily> Tables<F> for Maps {

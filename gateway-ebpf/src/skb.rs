@@ -38,10 +38,17 @@ impl<const L2: u32> Skb<L2> {
         }
     }
 
+    /// Start and end of the directly readable bytes, and the length of the whole packet. Volatile, so that the pointers
+    /// are loaded where they are used: kept across calls, the compiler spills them as the 32-bit fields they come from,
+    /// and the verifier refuses half a pointer.
     #[inline(always)]
     fn bounds(&self) -> (usize, usize, u32) {
         // SAFETY: the context of a TC program; these fields may be read.
-        unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize, (*self.skb).len) }
+        unsafe {
+            let start = core::ptr::read_volatile(&raw const (*self.skb).data) as usize;
+            let end = core::ptr::read_volatile(&raw const (*self.skb).data_end) as usize;
+            (start, end, (*self.skb).len)
+        }
     }
 
     #[inline(always)]
