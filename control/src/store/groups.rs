@@ -74,6 +74,21 @@ pub struct Group {
     pub resources: Vec<ResourceRef>,
 }
 
+/// A group with the number of its members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupCount {
+    /// Group id.
+    pub id: String,
+    /// Display name.
+    pub name: String,
+    /// Where it came from.
+    pub issued: Issued,
+    /// How many peers it has.
+    pub peers: usize,
+    /// How many resources it has.
+    pub resources: usize,
+}
+
 /// What a group is to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupChange {
@@ -116,6 +131,27 @@ impl Store {
             .map(|row| {
                 let (peers, resources) = members.remove(&row.id).unwrap_or_default();
                 row.group(peers, resources)
+            })
+            .collect())
+    }
+
+    /// Every group with the number of its members.
+    pub async fn group_counts(&self) -> Result<Vec<GroupCount>> {
+        let rows: Vec<(String, String, String, i64, i64)> = sqlx::query_as(
+            "SELECT g.id, g.name, g.issued, (SELECT count(*) FROM group_peers m WHERE m.group_id = g.id),
+             (SELECT count(*) FROM group_resources m WHERE m.group_id = g.id) FROM groups g ORDER BY g.id",
+        )
+        .fetch_all(self.reader())
+        .await?;
+        let count = |count: i64| usize::try_from(count).unwrap_or_default();
+        Ok(rows
+            .into_iter()
+            .map(|(id, name, issued, peers, resources)| GroupCount {
+                id,
+                name,
+                issued: Issued::parse(&issued),
+                peers: count(peers),
+                resources: count(resources),
             })
             .collect())
     }

@@ -36,7 +36,7 @@ pub use audit::{Activity, Event};
 pub use bootstrap::TOKEN_FILE;
 pub use enroll::{EnrollError, EnrolledPeer, Enrollment};
 pub use error::{Result, StoreError};
-pub use groups::{Group, GroupChange, Issued, NamedRef, ResourceRef};
+pub use groups::{Group, GroupChange, GroupCount, Issued, NamedRef, ResourceRef};
 pub use networks::{Network, NetworkChange};
 pub use peers::{Peer, PeerChange, PeerFacts, Role};
 pub use policies::{Action, End, Policy, PolicyChange, PortRange, Protocol, Rule, RuleChange, RuleSpec};

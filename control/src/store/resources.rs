@@ -173,6 +173,22 @@ impl Store {
         resource(&mut tx, network, id).await
     }
 
+    /// What each resource's address is, by resource id.
+    pub async fn resource_kinds(&self) -> Result<HashMap<String, ResourceKind>> {
+        let rows: Vec<(String, String)> =
+            sqlx::query_as("SELECT id, kind FROM resources").fetch_all(self.reader()).await?;
+        Ok(rows.into_iter().map(|(id, kind)| (id, ResourceKind::parse(&kind))).collect())
+    }
+
+    /// What one resource's address is, if there is such a resource.
+    pub async fn resource_kind(&self, id: &str) -> Result<Option<ResourceKind>> {
+        let kind: Option<String> = sqlx::query_scalar("SELECT kind FROM resources WHERE id = ?")
+            .bind(id)
+            .fetch_optional(self.reader())
+            .await?;
+        Ok(kind.map(|kind| ResourceKind::parse(&kind)))
+    }
+
     /// Creates a resource.
     pub async fn create_resource(
         &self,

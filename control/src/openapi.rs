@@ -1,0 +1,95 @@
+//! The OpenAPI document of what is served.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
+use utoipa::openapi::{
+    Components, ContentBuilder, Info, License, OpenApi, PathItem, Ref, RefOr, Response, ResponseBuilder,
+};
+use utoipa::{PartialSchema, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::rest::error::ErrorResponse;
+
+/// The refusals any request that needs a token can meet.
+const REFUSALS: [(&str, &str); 7] = [
+    ("400", "The request cannot be read, or what it deletes is in use"),
+    ("401", "No token, or one that opens nothing"),
+    ("403", "The user's role has no right to this"),
+    ("404", "No such object"),
+    ("409", "Another object has this name"),
+    ("422", "The request contradicts the model"),
+    ("500", "The store failed; nothing was changed"),
+];
+
+/// Says of every route so far that it needs a token, and what it may be refused with.
+pub fn protect(document: &mut OpenApi) {
+    let requirements = vec![
+        SecurityRequirement::new("TokenAuth", NO_SCOPES),
+        SecurityRequirement::new("BearerAuth", NO_SCOPES),
+    ];
+    for operation in document.paths.paths.values_mut().flat_map(operations) {
+        operation.security = Some(requirements.clone());
+        for (status, text) in REFUSALS {
+            operation.responses.responses.entry(status.into()).or_insert_with(|| RefOr::T(refusal(text)));
+        }
+    }
+}
+
+/// The document with its title, its schemes of authentication and the body of refusals.
+pub fn finish(mut document: OpenApi) -> OpenApi {
+    document.info = info();
+    let components = document.components.get_or_insert_with(Components::new);
+    components.schemas.insert(ErrorResponse::name().into(), ErrorResponse::schema());
+    components.add_security_scheme("TokenAuth", token_scheme());
+    components.add_security_scheme("BearerAuth", bearer_scheme());
+    document
+}
+
+/// The route of the document itself, open to anyone: it says nothing of the account.
+pub fn routes() -> OpenApiRouter<Arc<OpenApi>> {
+    OpenApiRouter::default().routes(routes!(show))
+}
+
+/// This document.
+#[utoipa::path(get, path = "/api/openapi.json", tag = "Instance",
+    responses((status = 200, description = "OpenAPI 3.1 of everything that is served", content_type = "application/json")))]
+async fn show(State(document): State<Arc<OpenApi>>) -> Json<OpenApi> {
+    Json(OpenApi::clone(&document))
+}
+
+const NO_SCOPES: [&str; 0] = [];
+
+fn info() -> Info {
+    let mut info = Info::new("Sluicegate control", env!("CARGO_PKG_VERSION"));
+    info.description =
+        Some("Groups, policies, networks, peers and gateways, in the shapes of NetBird's API.".into());
+    info.license = Some(License::new("MIT OR Apache-2.0"));
+    info
+}
+
+fn token_scheme() -> SecurityScheme {
+    let text = "`Token <personal access token>`";
+    SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description("Authorization", text)))
+}
+
+fn bearer_scheme() -> SecurityScheme {
+    let text = "`Bearer <personal access token>`, the same as TokenAuth";
+    SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(text)).build())
+}
+
+fn refusal(text: &str) -> Response {
+    let schema = Ref::from_schema_name(ErrorResponse::name());
+    let content = ContentBuilder::new().schema(Some(schema)).build();
+    ResponseBuilder::new().description(text).content("application/json", content).build()
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch].into_iter().flatten()
+}

@@ -1,0 +1,80 @@
+//! Request bodies: JSON, read as NetBird's server reads it.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::error::ApiError;
+
+/// A JSON body. Unknown fields are ignored, `null` is the same as leaving a field out (Go's clients write empty lists
+/// so), and whatever does not parse, or is of another type, is a 400.
+pub struct Body<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+            let status = rejection.into_response().status();
+            let message = match status {
+                StatusCode::PAYLOAD_TOO_LARGE => "the request body is larger than 1 MiB",
+                _ => "the request body could not be read",
+            };
+            ApiError::new(status, message)
+        })?;
+        parse(&bytes).map(Body)
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let wrong =
+        |error: serde_json::Error| ApiError::bad_request(format!("couldn't parse JSON request: {error}"));
+    let mut value: Value = serde_json::from_slice(bytes).map_err(wrong)?;
+    if !value.is_object() {
+        return Err(ApiError::bad_request("couldn't parse JSON request: it is no object"));
+    }
+    drop_nulls(&mut value);
+    serde_json::from_value(value).map_err(wrong)
+}
+
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(list) => list.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    #[serde(default)]
+    #[derive(Default)]
+    struct Sample {
+        name: String,
+        list: Vec<u32>,
+    }
+
+    #[test]
+    fn null_is_absent_and_unknown_fields_are_ignored() {
+        let sample: Sample = parse(br#"{"name":null,"list":null,"more":{"a":1}}"#).unwrap();
+        assert_eq!(sample, Sample::default());
+        let sample: Sample = parse(br#"{"name":"x","list":[1,2]}"#).unwrap();
+        assert_eq!(sample, Sample { name: "x".into(), list: vec![1, 2] });
+    }
+
+    #[test]
+    fn what_does_not_parse_is_a_bad_request() {
+        for text in ["", "{", "[]", "7", "null", r#"{"name":1}"#, r#"{"list":[-1]}"#, "{\"name\":\"a\"} x"] {
+            assert!(parse::<Sample>(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+}

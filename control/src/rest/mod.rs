@@ -1,0 +1,100 @@
+//! The REST API, in the paths and shapes NetBird's clients know.
+//!
+//! Every path under `/api` answers JSON, refusals included. Every path but those of [`open_routes`] needs a token, and
+//! the role's right to it by the table in [`roles`]. What is served and what is documented is one list: routes are added
+//! with their description, or not at all.
+
+pub mod auth;
+pub mod body;
+pub mod error;
+pub mod roles;
+
+mod accessible;
+pub mod accounts;
+pub mod events;
+pub mod groups;
+pub mod instance;
+pub mod networks;
+pub mod peers;
+pub mod policies;
+pub mod resources;
+pub mod routers;
+pub mod setup_keys;
+mod time;
+pub mod tokens;
+pub mod users;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn_with_state, map_response};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::app::App;
+use crate::openapi;
+
+/// Largest request body, in bytes.
+const BODY_LIMIT: usize = 1024 * 1024;
+
+/// What is served beside the routes of this module.
+#[derive(Default)]
+pub struct Extra {
+    /// Routes that need a token.
+    pub protected: OpenApiRouter,
+    /// Routes anyone may ask.
+    pub open: OpenApiRouter,
+}
+
+/// Everything that is served, and the document of it.
+pub fn router(app: App, extra: Extra) -> (Router, Arc<OpenApi>) {
+    let (protected, mut documented) =
+        routes().with_state::<()>(app.clone()).merge(extra.protected).split_for_parts();
+    let (open, documented_open) =
+        open_routes().with_state::<()>(app.clone()).merge(extra.open).split_for_parts();
+    let (own, documented_own) = openapi::routes().split_for_parts();
+    openapi::protect(&mut documented);
+    documented.merge(documented_open);
+    documented.merge(documented_own);
+    let document = Arc::new(openapi::finish(documented));
+
+    let router = authenticated(app, protected)
+        .merge(open)
+        .merge(own.with_state(document.clone()))
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(map_response(error::in_json));
+    (router, document)
+}
+
+/// Puts routes behind a token and the role's right to their path.
+pub fn authenticated(app: App, router: Router) -> Router {
+    router.route_layer(from_fn_with_state(app, auth::authenticate))
+}
+
+/// The routes that need a token.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
+        .merge(accounts::routes())
+        .merge(users::routes())
+        .merge(tokens::routes())
+        .merge(setup_keys::routes())
+        .merge(groups::routes())
+        .merge(peers::routes())
+        .merge(policies::routes())
+        .merge(networks::routes())
+        .merge(resources::routes())
+        .merge(routers::routes())
+        .merge(events::routes())
+}
+
+/// The routes anyone may ask.
+pub fn open_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::default().merge(instance::routes())
+}
+
+/// The body of a deletion's answer: an empty object.
+#[derive(Debug, Default, serde::Serialize, utoipa::ToSchema)]
+pub struct Empty {}

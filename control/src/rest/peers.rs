@@ -1,0 +1,328 @@
+//! `/api/peers`.
+
+use std::collections::HashMap;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Empty;
+use super::accessible::Accessible;
+use super::auth::Caller;
+use super::body::Body;
+use super::error::{ApiError, ApiResult};
+use super::groups::{GroupMinimum, expand, minimums};
+use super::time::rfc3339;
+use crate::app::App;
+use crate::store::{self, PeerChange, Role, StoreError};
+
+/// A peer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Peer {
+    /// Peer id.
+    pub id: String,
+    /// Display name.
+    pub name: String,
+    /// RFC 3339.
+    pub created_at: String,
+    /// Overlay IPv4 address.
+    pub ip: String,
+    /// Overlay IPv6 address.
+    pub ipv6: String,
+    /// The address its last connection to control came from.
+    pub connection_ip: String,
+    /// Whether it holds a stream open.
+    pub connected: bool,
+    /// RFC 3339.
+    pub last_seen: String,
+    /// Operating system.
+    pub os: String,
+    /// Kernel release.
+    pub kernel_version: String,
+    /// Always 0: places are not looked up yet.
+    pub geoname_id: i64,
+    /// Agent version.
+    pub version: String,
+    /// The groups it is in.
+    pub groups: Vec<GroupMinimum>,
+    /// Stored for NetBird's clients.
+    pub ssh_enabled: bool,
+    /// Empty: enrolled by a setup key.
+    pub user_id: String,
+    /// The name the machine gave itself.
+    pub hostname: String,
+    /// Empty: there is no desktop client.
+    pub ui_version: String,
+    /// Its name in the overlay's zone.
+    pub dns_label: String,
+    /// Stored for NetBird's clients.
+    pub login_expiration_enabled: bool,
+    /// Always false: peers enrolled by a setup key do not expire.
+    pub login_expired: bool,
+    /// RFC 3339.
+    pub last_login: String,
+    /// Stored for NetBird's clients.
+    pub inactivity_expiration_enabled: bool,
+    /// Whether it waits for approval and so takes no part.
+    pub approval_required: bool,
+    /// Empty: places are not looked up yet.
+    pub country_code: String,
+    /// Empty: places are not looked up yet.
+    pub city_name: String,
+    /// Empty: not reported.
+    pub serial_number: String,
+    /// Always empty.
+    pub extra_dns_labels: Vec<String>,
+    /// Whether it is removed some time after it left.
+    pub ephemeral: bool,
+    /// Ours: whether it joined as gateway or as peer.
+    pub role: Role,
+    /// Ours: where its WireGuard can be reached on the underlay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+}
+
+/// A peer in the list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PeerBatch {
+    /// The peer.
+    #[serde(flatten)]
+    pub peer: Peer,
+    /// How many peers are at the other end of rules that name it.
+    pub accessible_peers_count: usize,
+}
+
+/// A peer at the other end of a rule.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AccessiblePeer {
+    /// Peer id.
+    pub id: String,
+    /// Display name.
+    pub name: String,
+    /// Overlay IPv4 address.
+    pub ip: String,
+    /// Overlay IPv6 address.
+    pub ipv6: String,
+    /// Its name in the overlay's zone.
+    pub dns_label: String,
+    /// Empty: enrolled by a setup key.
+    pub user_id: String,
+    /// Operating system.
+    pub os: String,
+    /// Empty: places are not looked up yet.
+    pub country_code: String,
+    /// Empty: places are not looked up yet.
+    pub city_name: String,
+    /// Always 0: places are not looked up yet.
+    pub geoname_id: i64,
+    /// Whether it holds a stream open.
+    pub connected: bool,
+    /// RFC 3339.
+    pub last_seen: String,
+}
+
+/// A change of a peer.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct PeerRequest {
+    /// Display name.
+    pub name: String,
+    /// Stored for NetBird's clients.
+    pub ssh_enabled: bool,
+    /// Stored for NetBird's clients.
+    pub login_expiration_enabled: bool,
+    /// Stored for NetBird's clients.
+    pub inactivity_expiration_enabled: bool,
+    /// Approves or suspends; left out, it stays.
+    pub approval_required: Option<bool>,
+    /// A new overlay IPv4 address; left out, it stays.
+    pub ip: Option<String>,
+    /// A new overlay IPv6 address; left out, it stays.
+    pub ipv6: Option<String>,
+}
+
+/// Filters of the list; both given must match.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PeerQuery {
+    /// Only the peer of exactly this name.
+    name: Option<String>,
+    /// Only the peer with this overlay address.
+    ip: Option<String>,
+}
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
+        .routes(routes!(list))
+        .routes(routes!(get, update, delete))
+        .routes(routes!(accessible))
+}
+
+/// Peers; of role `user`, only its own.
+#[utoipa::path(get, path = "/api/peers", tag = "Peers", params(PeerQuery), responses((status = 200, body = [PeerBatch])))]
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<PeerQuery>,
+) -> ApiResult<Vec<PeerBatch>> {
+    if caller.own_only() {
+        // Setup keys make every peer so far, and such a peer belongs to no user.
+        return Ok(Json(Vec::new()));
+    }
+    let wanted = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let peers = app.store.peers(wanted(&query.name).as_deref(), wanted(&query.ip).as_deref()).await?;
+    let shapes = Shapes::load(&app).await?;
+    let state = app.store.state().await?;
+    let counts = Accessible::new(&state).counts();
+    let batch = peers.into_iter().map(|peer| PeerBatch {
+        accessible_peers_count: counts.get(peer.id.as_str()).copied().unwrap_or_default(),
+        peer: shapes.peer(peer),
+    });
+    Ok(Json(batch.collect()))
+}
+
+/// One peer.
+#[utoipa::path(get, path = "/api/peers/{peerId}", tag = "Peers", params(("peerId" = String, Path)),
+    responses((status = 200, body = Peer)))]
+async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> ApiResult<Peer> {
+    let peer = visible(&app, &caller, id).await?;
+    Ok(Json(Shapes::load(&app).await?.peer(peer)))
+}
+
+/// Changes name, address and approval.
+#[utoipa::path(put, path = "/api/peers/{peerId}", tag = "Peers", params(("peerId" = String, Path)),
+    request_body = PeerRequest, responses((status = 200, body = Peer)))]
+async fn update(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Body(request): Body<PeerRequest>,
+) -> ApiResult<Peer> {
+    let change = PeerChange {
+        name: request.name,
+        ssh_enabled: request.ssh_enabled,
+        login_expiration_enabled: request.login_expiration_enabled,
+        inactivity_expiration_enabled: request.inactivity_expiration_enabled,
+        approval_required: request.approval_required,
+        ip: address("ip", request.ip)?,
+        ipv6: address("ipv6", request.ipv6)?,
+    };
+    let peer = app.store.update_peer(&caller.actor(), &id, change).await?;
+    Ok(Json(Shapes::load(&app).await?.peer(peer)))
+}
+
+/// Removes a peer from the overlay; refused while a router or a policy names it.
+#[utoipa::path(delete, path = "/api/peers/{peerId}", tag = "Peers", params(("peerId" = String, Path)),
+    responses((status = 200, body = Empty)))]
+async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> ApiResult<Empty> {
+    app.store.delete_peer(&caller.actor(), &id).await?;
+    Ok(Json(Empty {}))
+}
+
+/// The peers at the other end of rules that name this one.
+#[utoipa::path(get, path = "/api/peers/{peerId}/accessible-peers", tag = "Peers", params(("peerId" = String, Path)),
+    responses((status = 200, body = [AccessiblePeer])))]
+async fn accessible(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Vec<AccessiblePeer>> {
+    let peer = visible(&app, &caller, id).await?;
+    let state = app.store.state().await?;
+    let accessible = Accessible::new(&state).of(&peer.id);
+    let shapes = Shapes::load(&app).await?;
+    let peers = app.store.peers(None, None).await?.into_iter();
+    Ok(Json(
+        peers
+            .filter(|peer| accessible.contains(peer.id.as_str()))
+            .map(|peer| shapes.accessible(peer))
+            .collect(),
+    ))
+}
+
+async fn visible(app: &App, caller: &Caller, id: String) -> Result<store::Peer, ApiError> {
+    if caller.own_only() {
+        return Err(StoreError::NotFound { kind: "peer", id }.into());
+    }
+    Ok(app.store.peer(&id).await?)
+}
+
+fn address<T: std::str::FromStr>(field: &str, text: Option<String>) -> Result<Option<T>, ApiError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    match text.parse() {
+        Ok(address) => Ok(Some(address)),
+        Err(_) => Err(ApiError::invalid(format!("{field}: {text:?} is no address of that family"))),
+    }
+}
+
+/// What the names in a peer's answer are made with.
+struct Shapes {
+    groups: HashMap<String, GroupMinimum>,
+    domain: String,
+}
+
+impl Shapes {
+    async fn load(app: &App) -> Result<Self, ApiError> {
+        let domain = app.store.account().await?.settings.dns_domain().to_owned();
+        Ok(Shapes { groups: minimums(app).await?, domain })
+    }
+
+    fn dns_label(&self, label: &str) -> String {
+        format!("{label}.{}", self.domain)
+    }
+
+    fn peer(&self, peer: store::Peer) -> Peer {
+        Peer {
+            groups: expand(peer.groups.iter().map(|group| &group.id), &self.groups),
+            dns_label: self.dns_label(&peer.dns_label),
+            id: peer.id,
+            name: peer.name,
+            created_at: rfc3339(peer.created_at),
+            ip: peer.ip.to_string(),
+            ipv6: peer.ipv6.to_string(),
+            connection_ip: peer.connection_ip,
+            connected: peer.connected,
+            last_seen: rfc3339(peer.last_seen),
+            os: peer.os,
+            kernel_version: peer.kernel_version,
+            geoname_id: 0,
+            version: peer.version,
+            ssh_enabled: peer.ssh_enabled,
+            user_id: String::new(),
+            hostname: peer.hostname,
+            ui_version: String::new(),
+            login_expiration_enabled: peer.login_expiration_enabled,
+            login_expired: false,
+            last_login: rfc3339(peer.last_login),
+            inactivity_expiration_enabled: peer.inactivity_expiration_enabled,
+            approval_required: peer.approval_required,
+            country_code: String::new(),
+            city_name: String::new(),
+            serial_number: String::new(),
+            extra_dns_labels: Vec::new(),
+            ephemeral: peer.ephemeral,
+            role: peer.role,
+            endpoint: peer.endpoint.map(|endpoint| endpoint.to_string()),
+        }
+    }
+
+    fn accessible(&self, peer: store::Peer) -> AccessiblePeer {
+        AccessiblePeer {
+            dns_label: self.dns_label(&peer.dns_label),
+            id: peer.id,
+            name: peer.name,
+            ip: peer.ip.to_string(),
+            ipv6: peer.ipv6.to_string(),
+            user_id: String::new(),
+            os: peer.os,
+            country_code: String::new(),
+            city_name: String::new(),
+            geoname_id: 0,
+            connected: peer.connected,
+            last_seen: rfc3339(peer.last_seen),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Who may do what: one table of roles and parts of the API.
+
+use std::collections::BTreeMap;
+
+use axum::http::Method;
+
+use crate::store::UserRole;
+
+/// A part of the API that a role has a right to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Module {
+    /// Account and settings.
+    Settings,
+    /// Users.
+    Users,
+    /// Personal access tokens.
+    Pats,
+    /// Setup keys.
+    SetupKeys,
+    /// Groups.
+    Groups,
+    /// Peers and gateways.
+    Peers,
+    /// Policies, and explaining them.
+    Policies,
+    /// Networks, resources and routers.
+    Networks,
+    /// Audit and flow events.
+    Events,
+}
+
+/// How far a right goes; each includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Right {
+    /// Not at all.
+    Nothing,
+    /// What is the user's own, which the handler narrows to.
+    Own,
+    /// Read everything.
+    Read,
+    /// Change everything.
+    Write,
+}
+
+/// Paths by their beginnings; the longest that fits decides, and a path that is not here is nobody's.
+const PATHS: [(&str, Module); 13] = [
+    ("/api/accounts", Module::Settings),
+    ("/api/events", Module::Events),
+    ("/api/explain", Module::Policies),
+    ("/api/flows", Module::Events),
+    ("/api/gateways", Module::Peers),
+    ("/api/groups", Module::Groups),
+    ("/api/networks", Module::Networks),
+    ("/api/peers", Module::Peers),
+    ("/api/policies", Module::Policies),
+    ("/api/setup-keys", Module::SetupKeys),
+    ("/api/users", Module::Users),
+    ("/api/users/current", Module::Pats),
+    ("/api/users/{userId}/tokens", Module::Pats),
+];
+
+const MODULES: [(Module, &str); 9] = [
+    (Module::Settings, "settings"),
+    (Module::Users, "users"),
+    (Module::Pats, "pats"),
+    (Module::SetupKeys, "setup_keys"),
+    (Module::Groups, "groups"),
+    (Module::Peers, "peers"),
+    (Module::Policies, "policies"),
+    (Module::Networks, "networks"),
+    (Module::Events, "events"),
+];
+
+/// The table.
+pub fn right(role: UserRole, module: Module) -> Right {
+    use Module::*;
+    match (role, module) {
+        (UserRole::Owner | UserRole::Admin, _) => Right::Write,
+        (UserRole::NetworkAdmin, Networks | Groups | Policies) => Right::Write,
+        // Everybody has tokens of their own, and never those of others.
+        (UserRole::NetworkAdmin | UserRole::Auditor | UserRole::User, Pats) => Right::Own,
+        (UserRole::NetworkAdmin | UserRole::Auditor, _) => Right::Read,
+        (UserRole::User, Peers | Users) => Right::Own,
+        (UserRole::User, _) => Right::Nothing,
+    }
+}
+
+/// The right of a role to a request, or `None` if it is to be refused.
+pub fn admits(role: UserRole, method: &Method, path: &str) -> Option<Right> {
+    let (_, module) = PATHS
+        .iter()
+        .filter(|(prefix, _)| {
+            path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+        .max_by_key(|(prefix, _)| prefix.len())?;
+    let right = right(role, *module);
+    let enough = match *method {
+        Method::GET | Method::HEAD => right >= Right::Own,
+        _ => right == Right::Write || (right == Right::Own && *module == Module::Pats),
+    };
+    enough.then_some(right)
+}
+
+/// The table's column for a role, as NetBird's clients read it.
+pub fn permissions(role: UserRole) -> BTreeMap<String, BTreeMap<String, bool>> {
+    let operations = |right: Right| {
+        let write = right == Right::Write;
+        [("read", right >= Right::Read), ("create", write), ("update", write), ("delete", write)]
+            .map(|(name, may)| (name.to_owned(), may))
+            .into()
+    };
+    MODULES.iter().map(|(module, name)| ((*name).to_owned(), operations(right(role, *module)))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_path_decides_and_an_unknown_one_is_nobodys() {
+        let get = |role, path| admits(role, &Method::GET, path);
+        let post = |role, path| admits(role, &Method::POST, path);
+        assert_eq!(post(UserRole::User, "/api/users"), None);
+        assert_eq!(post(UserRole::User, "/api/users/{userId}/tokens"), Some(Right::Own));
+        assert_eq!(get(UserRole::User, "/api/groups"), None);
+        assert_eq!(get(UserRole::Auditor, "/api/groups/{groupId}"), Some(Right::Read));
+        assert_eq!(post(UserRole::Auditor, "/api/groups"), None);
+        assert_eq!(post(UserRole::NetworkAdmin, "/api/networks/{networkId}/routers"), Some(Right::Write));
+        assert_eq!(post(UserRole::NetworkAdmin, "/api/setup-keys"), None);
+        assert_eq!(get(UserRole::Owner, "/api/elsewhere"), None);
+        assert_eq!(get(UserRole::Owner, "/api/groupsies"), None);
+    }
+}

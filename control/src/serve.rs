@@ -1,0 +1,135 @@
+//! `sluicegate-control serve`: opens the store, listens, and ends cleanly.
+
+mod options;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use axum::middleware::from_fn_with_state;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::agents::Agents;
+use crate::app::App;
+use crate::ids::now;
+use crate::metrics::count_requests;
+use crate::rest::{self, Extra};
+use crate::store::{Store, TOKEN_FILE};
+pub use options::{Options, ServeArgs};
+
+/// How long requests under way may take after a signal, before the process ends without them.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long an ephemeral peer may be away before it is removed, as NetBird has it.
+const EPHEMERAL_LIFETIME: Duration = Duration::from_secs(600);
+/// How often that is looked at.
+const EPHEMERAL_SWEEP: Duration = Duration::from_secs(60);
+
+/// Serves until SIGTERM or SIGINT.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let stop = stop_signal()?;
+    // Ports first: a start that fails on one leaves nothing behind.
+    let http = listen("REST", "--http", options.http).await?;
+    let grpc = listen("agents", "--grpc", options.grpc).await?;
+    let store = Store::open(&options.data_dir).await?;
+    let agents = Agents::open(store.clone(), &options.data_dir)?;
+    let fingerprint = agents.authority().fingerprint();
+
+    let app = App { store: store.clone(), control_fingerprint: Some(fingerprint.clone().into()) };
+    let extra = Extra { protected: agents.api_routes(), open: agents.open_routes() };
+    let (router, _) = rest::router(app, extra);
+    let router = router.layer(from_fn_with_state(agents.metrics().clone(), count_requests));
+
+    let driver = agents.start_driver();
+    let sweep = tokio::spawn(sweep_ephemeral(store.clone()));
+    let addresses: Vec<IpAddr> =
+        [grpc.local_addr()?.ip()].into_iter().filter(|address| !address.is_unspecified()).collect();
+    tracing::info!(
+        http = %http.local_addr()?,
+        grpc = %grpc.local_addr()?,
+        data_dir = %options.data_dir.display(),
+        authority_sha256 = fingerprint,
+        "control is ready; the owner's token is in {}",
+        options.data_dir.join(TOKEN_FILE).display(),
+    );
+
+    let served = {
+        let rest = axum::serve(http, router).with_graceful_shutdown(stopped(stop.clone()));
+        let agents_stop = stop.clone();
+        let both = async {
+            tokio::try_join!(async { rest.await.context("the REST listener failed") }, async {
+                agents
+                    .serve(grpc, addresses, stopped(agents_stop))
+                    .await
+                    .context("the agents' listener failed")
+            },)
+        };
+        let deadline = async {
+            stopped(stop.clone()).await;
+            tracing::info!("stopping: no new requests, waiting for those under way");
+            agents.end_streams();
+            tokio::time::sleep(DRAIN).await;
+        };
+        tokio::select! {
+            served = both => served.map(drop),
+            () = deadline => {
+                tracing::warn!("requests were still under way after {DRAIN:?}; ending without them");
+                Ok(())
+            }
+        }
+    };
+    sweep.abort();
+    driver.abort();
+    store.close().await;
+    served
+}
+
+async fn listen(what: &str, flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    use std::io::ErrorKind;
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            bail!(
+                "{address} for {what} is taken by another program: stop it, or choose another address by {flag}"
+            )
+        }
+        Err(error) => {
+            bail!("cannot listen on {address} for {what}: {error}: choose another address by {flag}")
+        }
+    }
+}
+
+/// True from the first SIGTERM or SIGINT on.
+fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.send_replace(true);
+        // Held open: a dropped sender would read as a stop as well, and only a signal is one.
+        stop.closed().await;
+    });
+    Ok(stopped)
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn sweep_ephemeral(store: Store) {
+    let lifetime = i64::try_from(EPHEMERAL_LIFETIME.as_millis()).unwrap_or(i64::MAX);
+    let mut ticks = tokio::time::interval(EPHEMERAL_SWEEP);
+    loop {
+        ticks.tick().await;
+        match store.delete_stale_ephemeral(now() - lifetime).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "removed ephemeral peers that stayed away"),
+            Err(error) => tracing::warn!(%error, "ephemeral peers that stayed away could not be removed"),
+        }
+    }
+}
