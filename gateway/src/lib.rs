@@ -3,6 +3,20 @@
 //! It holds the identity, builds the overlay, keeps the image control compiled for it in force in a [`datapath`], and
 //! says what happens. Packets are judged in the datapath, never here.
 
+pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod control;
 pub mod datapath;
+pub mod failover;
+pub mod files;
+pub mod identity;
+pub mod join;
+pub mod lock;
+pub mod metrics;
+pub mod netlink;
 pub mod overlay;
+pub mod serve;
+pub mod status;
+pub mod system;
 pub mod tun;

@@ -33,10 +33,14 @@ pub enum TunError {
     #[error("{CLONE_DEVICE} cannot be opened: {0}; load the tun module or give this container the device")]
     Clone(io::Error),
     /// Another process reads this device.
-    #[error("network device {0} is in use by another process; stop the other gateway, or give this one another `--device`")]
+    #[error(
+        "network device {0} is in use by another process; stop the other gateway, or give this one another `--device`"
+    )]
     Busy(String),
     /// A device of another type has this name.
-    #[error("network device {0} exists and is not a TUN device; rename it, or give the overlay another `--device`")]
+    #[error(
+        "network device {0} exists and is not a TUN device; rename it, or give the overlay another `--device`"
+    )]
     Type(String),
     /// The kernel refused.
     #[error("TUN device {name} could not be set up: {source}")]
@@ -54,8 +58,10 @@ impl Tun {
         let fd = attach(name)?;
         set_persist(&fd, true).map_err(|source| TunError::Kernel { name: name.into(), source })?;
         let index = index_of(name).map_err(|source| TunError::Kernel { name: name.into(), source })?;
-        let queue = AsyncFd::with_interest(fd, Interest::READABLE | Interest::WRITABLE | Interest::ERROR)
-            .map_err(|source| TunError::Kernel { name: name.into(), source })?;
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::ERROR;
+        // SAFETY: an `OwnedFd` keeps its one descriptor open and the same for as long as it lives.
+        let queue = unsafe { AsyncFd::register_with_interest(fd, interest) }
+            .map_err(|e| TunError::Kernel { name: name.into(), source: e.into_parts().1 })?;
         Ok(Self { queue: Arc::new(queue), name: name.into(), index })
     }
 
@@ -106,7 +112,10 @@ pub fn index_of(name: &str) -> io::Result<u32> {
 }
 
 fn attach(name: &str) -> Result<OwnedFd, TunError> {
-    if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.bytes().any(|b| b == b'/' || b == 0 || b.is_ascii_whitespace()) {
+    if name.is_empty()
+        || name.len() >= libc::IFNAMSIZ
+        || name.bytes().any(|b| b == b'/' || b == 0 || b.is_ascii_whitespace())
+    {
         return Err(TunError::Name(name.into()));
     }
     let file = std::os::unix::fs::OpenOptionsExt::custom_flags(

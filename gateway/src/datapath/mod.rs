@@ -1,9 +1,17 @@
 //! What judges packets: the kernel's eBPF programs or the same engine in user space, behind one trait.
 
+#[cfg(test)]
+pub(crate) mod fake;
+mod open;
+mod settings;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use sluicegate_api::image::{Hash, Image};
+
+pub use open::{Opened, detach, open};
+pub use settings::{Choice, Settings};
 
 /// Which datapath judges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +71,9 @@ pub enum ApplyError {
     #[error("the image is not valid: {0}")]
     Invalid(String),
     /// The image does not fit.
-    #[error("the image has {needed} words of policy but the maps hold {capacity}; raise `[datapath] image_words` or lower the number of rules")]
+    #[error(
+        "the image has {needed} words of policy but the maps hold {capacity}; raise `[datapath] image_words` or lower the number of rules"
+    )]
     TooLarge {
         /// Words, or slots, needed.
         needed: u64,

@@ -55,12 +55,22 @@ enum From {
 }
 
 /// Both ends of `host`; `out` yields the probes to send.
-pub(super) fn split(host: HostSide, mtu: u16, probes: Arc<Probes>, out: mpsc::Receiver<Vec<u8>>) -> (ToHost, FromHost) {
+pub(super) fn split(
+    host: HostSide,
+    mtu: u16,
+    probes: Arc<Probes>,
+    out: mpsc::Receiver<Vec<u8>>,
+) -> (ToHost, FromHost) {
     let (to, from) = match host {
         HostSide::Tun(tun) => (To::Tun(tun.clone()), From::Tun(tun)),
-        HostSide::Channels(PacketChannels { to_host, from_host }) => (To::Channel(to_host), From::Channel(from_host)),
+        HostSide::Channels(PacketChannels { to_host, from_host }) => {
+            (To::Channel(to_host), From::Channel(from_host))
+        }
     };
-    (ToHost { to, probes }, FromHost { from, probes: out, batch: Vec::with_capacity(BATCH), mtu: MtuWatcher::new(mtu) })
+    (
+        ToHost { to, probes },
+        FromHost { from, probes: out, batch: Vec::with_capacity(BATCH), mtu: MtuWatcher::new(mtu) },
+    )
 }
 
 impl IpSend for ToHost {
@@ -75,7 +85,9 @@ impl IpSend for ToHost {
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EIO | libc::EINVAL)) => Ok(()),
                 sent => sent,
             },
-            To::Channel(channel) => channel.send(packet.to_vec()).await.map_err(|_| io::ErrorKind::BrokenPipe.into()),
+            To::Channel(channel) => {
+                channel.send(packet.to_vec()).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+            }
         }
     }
 }

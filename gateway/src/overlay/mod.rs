@@ -32,6 +32,9 @@ pub trait Overlay: Send {
 
     /// Returns when the device has failed for good, with the reason.
     fn failed(&mut self) -> impl Future<Output = anyhow::Error> + Send;
+
+    /// Stops to carry packets; the UDP port is free when this returns.
+    fn stop(self) -> impl Future<Output = ()> + Send;
 }
 
 /// A peer as it is to be.

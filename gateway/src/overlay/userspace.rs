@@ -68,19 +68,18 @@ impl UserspaceOverlay {
         let started = device.write(async |device| device.clear_peers()).await;
         started.map_err(|e| match e {
             Error::Bind(source, _) if source.kind() == std::io::ErrorKind::AddrInUse => {
-                anyhow!("UDP port {} is in use; stop what uses it, or give WireGuard another `--listen-port`", settings.port)
+                anyhow!(
+                    "UDP port {} is in use; stop what uses it, or give WireGuard another `--listen-port`",
+                    settings.port
+                )
             }
-            other => anyhow!(other).context(format!("WireGuard could not listen on UDP port {}", settings.port)),
+            other => {
+                anyhow!(other).context(format!("WireGuard could not listen on UDP port {}", settings.port))
+            }
         })?;
         let port = device.read(async |device| device.listen_port()).await;
         let prober = tokio::spawn(probe_at(settings.probe_interval, probes.clone()));
         Ok(Self { device, port, peers: BTreeMap::new(), heard: HashMap::new(), probes, prober })
-    }
-
-    /// Stops; the socket and the host's side are free when this returns.
-    pub async fn stop(self) {
-        self.device.read(async |_| ()).await;
-        self.device.suspend().await;
     }
 }
 
@@ -152,6 +151,10 @@ impl Overlay for UserspaceOverlay {
             });
         }
         links
+    }
+
+    async fn stop(self) {
+        self.device.suspend().await;
     }
 
     async fn failed(&mut self) -> anyhow::Error {

@@ -1,0 +1,124 @@
+//! Where each routed prefix leaves the host, by the host's own routes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::network::{Network, Routed};
+use crate::datapath::Egress;
+use crate::netlink::{Netlink, NetlinkError, Target};
+
+/// Where prefixes leave, and what a person should know about those that do not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Resolved {
+    /// For the datapath.
+    pub egress: Vec<Egress>,
+    /// Name of the device each prefix leaves by.
+    pub devices: BTreeMap<IpNet, String>,
+    /// Prefixes that cannot be reached, each a sentence.
+    pub degraded: Vec<String>,
+}
+
+/// Resolves every routed prefix of `network`; `sites` are the site devices that are there now, by index.
+pub(super) async fn resolve(
+    netlink: &Netlink,
+    network: &Network,
+    sites: &BTreeMap<u32, String>,
+) -> Result<Resolved, NetlinkError> {
+    let mut resolved = Resolved::default();
+    for routed in &network.routed {
+        match one(netlink, routed, sites).await? {
+            Ok((egress, device)) => {
+                resolved.egress.push(egress);
+                resolved.devices.insert(routed.prefix, device);
+            }
+            Err(why) => {
+                resolved.degraded.push(format!("resource {} cannot be reached: {why}", routed.prefix))
+            }
+        }
+    }
+    Ok(resolved)
+}
+
+async fn one(
+    netlink: &Netlink,
+    routed: &Routed,
+    sites: &BTreeMap<u32, String>,
+) -> Result<Result<(Egress, String), String>, NetlinkError> {
+    let mut route = None;
+    for sample in samples(&routed.prefix) {
+        route = netlink.route_to(sample).await?;
+        // An address of this host's own, or a network address, says nothing about the prefix.
+        if matches!(route, Some(r) if r.target != Target::Here) {
+            break;
+        }
+    }
+    let Some(route) = route else { return Ok(Err("this host has no route to it".into())) };
+    let Target::Device(index) = route.target else { return Ok(Err("it is this host itself".into())) };
+    let Some(name) = sites.get(&index) else {
+        let why =
+            "this host's route to it leaves by a device that is no site device; name it with --site-device";
+        return Ok(Err(format!("{why} (index {index})")));
+    };
+    let mut source = route.source;
+    if source.is_none() {
+        source = source_on(&netlink.addresses(index).await?, &routed.prefix);
+    }
+    if routed.masquerade && source.is_none() {
+        return Ok(Err(format!("{name} has no address to masquerade with")));
+    }
+    let (source_v4, source_v6) = match source {
+        Some(IpAddr::V4(v4)) => (Some(v4), None),
+        Some(IpAddr::V6(v6)) => (None, Some(v6)),
+        None => (None, None),
+    };
+    Ok(Ok((Egress { route: routed.route, device: index, source_v4, source_v6 }, name.clone())))
+}
+
+/// Addresses inside `prefix` by which to look its route up: the first few after the network address, and the last.
+fn samples(prefix: &IpNet) -> Vec<IpAddr> {
+    let mut samples: Vec<IpAddr> = prefix.hosts().take(3).collect();
+    // `hosts` of a wide IPv6 prefix is an iterator over all of it: its end is computed, not walked to.
+    let last = match prefix.broadcast() {
+        IpAddr::V4(v4) if prefix.prefix_len() < 31 => IpAddr::V4(u32::from(v4).wrapping_sub(1).into()),
+        other => other,
+    };
+    if !samples.contains(&last) {
+        samples.push(last);
+    }
+    samples
+}
+
+/// The address of a device that is nearest to `prefix`: in it, or else any of its family.
+fn source_on(addresses: &[IpNet], prefix: &IpNet) -> Option<IpAddr> {
+    let family = |a: &&IpNet| a.addr().is_ipv4() == prefix.addr().is_ipv4();
+    let near = addresses.iter().filter(family).find(|a| prefix.contains(&a.addr()));
+    near.or_else(|| addresses.iter().find(family)).map(IpNet::addr)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_addresses_a_host_could_have() {
+        let of = |p: &str| samples(&p.parse().unwrap()).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(of("10.0.0.0/24"), ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.254"]);
+        assert_eq!(of("10.0.0.7/32"), ["10.0.0.7"]);
+        assert_eq!(of("fd00::7/128"), ["fd00::7"]);
+        assert_eq!(of("10.0.0.0/31"), ["10.0.0.0", "10.0.0.1"]);
+        assert!(of("fd00::/8").len() >= 3);
+    }
+
+    #[test]
+    fn the_source_is_of_the_right_family_and_near() {
+        let addresses: Vec<IpNet> =
+            ["192.0.2.1/24", "10.0.0.5/24", "2001:db8::5/64"].iter().map(|a| a.parse().unwrap()).collect();
+        let source = |p: &str| source_on(&addresses, &p.parse().unwrap()).map(|a| a.to_string());
+        assert_eq!(source("10.0.0.0/24").as_deref(), Some("10.0.0.5"));
+        assert_eq!(source("172.16.0.0/12").as_deref(), Some("192.0.2.1"));
+        assert_eq!(source("2001:db8:1::/48").as_deref(), Some("2001:db8::5"));
+        assert_eq!(source_on(&addresses[..2], &"fd00::/8".parse().unwrap()), None);
+    }
+}

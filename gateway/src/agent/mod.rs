@@ -1,0 +1,128 @@
+//! The agent at work: one task that owns overlay, datapath, routes and what control said.
+
+mod egress;
+mod network;
+mod policy;
+mod report;
+mod routing;
+mod run;
+mod snapshot;
+mod store;
+mod work;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{Notify, mpsc, watch};
+
+pub use policy::{REFUSALS, hex};
+pub use run::run;
+
+use crate::config::Settings;
+use crate::control::{FromControl, Known, Outbox};
+use crate::datapath::{Counters, Datapath, FlowRecord};
+use crate::identity::Identity;
+use crate::metrics::Metrics;
+use crate::netlink::Netlink;
+use crate::overlay::{Link, Overlay, PublicKey};
+use crate::serve::Query;
+use crate::tun::Tun;
+use egress::Resolved;
+use network::Network;
+use policy::Policy;
+use routing::{Plan, Routing};
+use store::Store;
+
+/// What lives as long as the process, also when the overlay or the datapath must be opened again.
+struct Surroundings {
+    settings: Settings,
+    identity: Arc<Identity>,
+    store: Arc<Store>,
+    outbox: Arc<Outbox>,
+    metrics: Arc<Metrics>,
+    /// Addresses of control, which must stay reachable outside the overlay.
+    control_addresses: Vec<IpAddr>,
+    control: mpsc::Receiver<FromControl>,
+    queries: mpsc::Receiver<Query>,
+    known: watch::Sender<Known>,
+    resync: Arc<Notify>,
+    contact: Contact,
+}
+
+/// When control was last heard of.
+#[derive(Default)]
+struct Contact {
+    connected: bool,
+    last_ms: Option<u64>,
+    error: Option<String>,
+    deadline_set: Option<Instant>,
+    remembered: Option<Instant>,
+}
+
+/// The agent between one opening of its devices and the next.
+struct Agent<'a, O: Overlay> {
+    around: &'a mut Surroundings,
+    netlink: Netlink,
+    tun: Tun,
+    overlay: O,
+    datapath: Box<dyn Datapath>,
+    policy: Policy,
+    applied_ms: Option<u64>,
+    network: Option<Network>,
+    routing: Routing,
+    plan: Plan,
+    links: Vec<Link>,
+    /// Where peers without a fixed place were when this agent started.
+    hints: BTreeMap<PublicKey, SocketAddr>,
+    /// Where they are now, as remembered.
+    places: BTreeMap<PublicKey, SocketAddr>,
+    /// Site devices that are there, by index.
+    sites: BTreeMap<u32, String>,
+    resolved: Resolved,
+    flows: Vec<FlowRecord>,
+    counters: Counters,
+    /// Conditions a person should know of, by what they are about.
+    trouble: BTreeMap<Trouble, String>,
+}
+
+/// What a condition is about; one sentence for each at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Trouble {
+    Datapath,
+    Endpoint,
+    Network,
+    Device,
+    Overlay,
+    Routes,
+    Egress,
+    Counters,
+    Store,
+}
+
+impl<O: Overlay> Agent<'_, O> {
+    /// Notes that `about` is in order, or what is wrong with it; a new sentence is logged once.
+    fn note(&mut self, about: Trouble, wrong: Option<String>) {
+        match wrong {
+            None => {
+                self.trouble.remove(&about);
+            }
+            Some(sentence) if self.trouble.get(&about) == Some(&sentence) => {}
+            Some(sentence) => {
+                tracing::warn!("{sentence}");
+                self.trouble.insert(about, sentence);
+            }
+        }
+    }
+
+    /// Every condition a person should know of.
+    fn degraded(&self) -> Vec<String> {
+        let mut all: Vec<String> = self.trouble.values().cloned().collect();
+        all.extend(self.policy.degraded());
+        all.extend(self.plan.refused.iter().cloned());
+        all.extend(self.resolved.degraded.iter().cloned());
+        all.extend(self.datapath.degraded());
+        all
+    }
+}

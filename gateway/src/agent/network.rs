@@ -1,0 +1,229 @@
+//! The overlay as control describes it, checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::{Context as _, bail};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use sluicegate_api::agent;
+
+use crate::overlay::PublicKey;
+
+/// The overlay as this agent is to build it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Network {
+    /// Own IPv4 address, with the overlay's prefix length.
+    pub own_v4: Ipv4Net,
+    /// Own IPv6 address, with the overlay's prefix length.
+    pub own_v6: Ipv6Net,
+    /// The others, by id.
+    pub peers: BTreeMap<String, Peer>,
+    /// Prefixes reached through routers.
+    pub routes: Vec<Route>,
+    /// Prefixes this agent is a router of.
+    pub routed: Vec<Routed>,
+}
+
+/// Another agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    /// Its name, for people.
+    pub name: String,
+    /// Its WireGuard key.
+    pub key: PublicKey,
+    /// Where it can be reached, if it can.
+    pub endpoint: Option<SocketAddr>,
+    /// Its overlay IPv4 address.
+    pub v4: Ipv4Addr,
+    /// Its overlay IPv6 address.
+    pub v6: Ipv6Addr,
+}
+
+/// A prefix and its routers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    /// Network id.
+    pub network: String,
+    /// Resource id.
+    pub resource: String,
+    /// The prefix, masked.
+    pub prefix: IpNet,
+    /// Metric by peer id; every id is one of the peers.
+    pub routers: BTreeMap<String, u32>,
+}
+
+/// A prefix this agent is a router of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Routed {
+    /// Its number in the image.
+    pub route: u16,
+    /// Network id.
+    pub network: String,
+    /// Resource id.
+    pub resource: String,
+    /// The prefix, masked.
+    pub prefix: IpNet,
+    /// Whether sources are replaced by ours.
+    pub masquerade: bool,
+    /// This router's metric.
+    pub metric: u32,
+}
+
+impl TryFrom<&agent::NetworkConfig> for Network {
+    type Error = anyhow::Error;
+
+    fn try_from(config: &agent::NetworkConfig) -> anyhow::Result<Self> {
+        let own_v4 =
+            config.address_v4.parse().with_context(|| format!("own address {:?}", config.address_v4))?;
+        let own_v6 =
+            config.address_v6.parse().with_context(|| format!("own address {:?}", config.address_v6))?;
+        let mut peers = BTreeMap::new();
+        let mut keys = BTreeSet::new();
+        for peer in &config.peers {
+            let checked = checked_peer(peer).with_context(|| format!("peer {} ({})", peer.id, peer.name))?;
+            if !keys.insert(checked.key) {
+                bail!("peer {} ({}): another peer has the same key", peer.id, peer.name);
+            }
+            if peers.insert(peer.id.clone(), checked).is_some() {
+                bail!("peer {} is there twice", peer.id);
+            }
+        }
+        let routes = config.routes.iter().map(|r| checked_route(r, &peers)).collect::<anyhow::Result<_>>()?;
+        let routed = config.routed.iter().map(checked_routed).collect::<anyhow::Result<_>>()?;
+        Ok(Self { own_v4, own_v6, peers, routes, routed })
+    }
+}
+
+impl Network {
+    /// Own addresses, as the overlay device is to have them.
+    pub(super) fn addresses(&self) -> BTreeSet<IpNet> {
+        [IpNet::V4(self.own_v4), IpNet::V6(self.own_v6)].into()
+    }
+}
+
+impl Peer {
+    /// Its overlay addresses as prefixes of one address each.
+    pub(super) fn prefixes(&self) -> [IpNet; 2] {
+        [IpNet::from(IpAddr::V4(self.v4)), IpNet::from(IpAddr::V6(self.v6))]
+    }
+}
+
+fn checked_peer(peer: &agent::RemotePeer) -> anyhow::Result<Peer> {
+    let endpoint = match peer.endpoint.as_str() {
+        "" => None,
+        text => Some(text.parse().with_context(|| format!("endpoint {text:?}"))?),
+    };
+    Ok(Peer {
+        name: peer.name.clone(),
+        key: PublicKey::try_from(&peer.wireguard_public_key[..]).context("its key is not 32 bytes long")?,
+        endpoint,
+        v4: peer.address_v4.parse().with_context(|| format!("address {:?}", peer.address_v4))?,
+        v6: peer.address_v6.parse().with_context(|| format!("address {:?}", peer.address_v6))?,
+    })
+}
+
+fn checked_route(route: &agent::Route, peers: &BTreeMap<String, Peer>) -> anyhow::Result<Route> {
+    let prefix = prefix(&route.prefix)?;
+    let known = route.routers.iter().filter(|r| peers.contains_key(&r.peer_id));
+    Ok(Route {
+        network: route.network_id.clone(),
+        resource: route.resource_id.clone(),
+        prefix,
+        routers: known.map(|r| (r.peer_id.clone(), r.metric)).collect(),
+    })
+}
+
+fn checked_routed(routed: &agent::RoutedPrefix) -> anyhow::Result<Routed> {
+    Ok(Routed {
+        route: u16::try_from(routed.route).with_context(|| format!("route number {}", routed.route))?,
+        network: routed.network_id.clone(),
+        resource: routed.resource_id.clone(),
+        prefix: prefix(&routed.prefix)?,
+        masquerade: routed.masquerade,
+        metric: routed.metric,
+    })
+}
+
+fn prefix(text: &str) -> anyhow::Result<IpNet> {
+    let prefix: IpNet = text.parse().with_context(|| format!("prefix {text:?}"))?;
+    Ok(prefix.trunc())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn remote(id: &str, n: u8, endpoint: &str) -> agent::RemotePeer {
+        agent::RemotePeer {
+            id: id.into(),
+            name: id.into(),
+            wireguard_public_key: vec![n; 32],
+            endpoint: endpoint.into(),
+            address_v4: format!("100.90.0.{n}"),
+            address_v6: format!("fd5c::{n:x}"),
+        }
+    }
+
+    pub(crate) fn route(prefix: &str, routers: &[(&str, u32)]) -> agent::Route {
+        let routers =
+            routers.iter().map(|(id, metric)| agent::Router { peer_id: (*id).into(), metric: *metric });
+        agent::Route {
+            network_id: "net".into(),
+            resource_id: "res".into(),
+            prefix: prefix.into(),
+            routers: routers.collect(),
+        }
+    }
+
+    pub(crate) fn config() -> agent::NetworkConfig {
+        agent::NetworkConfig {
+            serial: 1,
+            address_v4: "100.90.0.7/16".into(),
+            address_v6: "fd5c::7/64".into(),
+            peers: vec![
+                remote("g1", 1, "192.0.2.1:51820"),
+                remote("g2", 2, "[2001:db8::2]:51820"),
+                remote("p", 3, ""),
+            ],
+            routes: vec![route("10.1.0.9/24", &[("g1", 100), ("g2", 200), ("unknown", 1)])],
+            routed: vec![],
+        }
+    }
+
+    #[test]
+    fn a_whole_configuration_is_read() {
+        let network = Network::try_from(&config()).unwrap();
+        assert_eq!(network.routes[0].prefix, "10.1.0.0/24".parse().unwrap());
+        assert_eq!(network.routes[0].routers, [("g1".into(), 100), ("g2".into(), 200)].into());
+        assert_eq!(network.peers["p"].endpoint, None);
+    }
+
+    #[test]
+    fn one_wrong_value_refuses_all_and_is_named() {
+        type Spoil = fn(&mut agent::NetworkConfig);
+        let cases: &[(Spoil, &str)] = &[
+            (|c| c.address_v4 = "nonsense".into(), "own address"),
+            (|c| c.peers[1].endpoint = "nowhere".into(), "g2"),
+            (|c| c.peers[1].wireguard_public_key.truncate(31), "g2"),
+            (|c| c.peers[2].wireguard_public_key = vec![1; 32], "same key"),
+            (|c| c.peers[2].id = "g1".into(), "twice"),
+            (|c| c.routes[0].prefix = "10.0.0.0/33".into(), "prefix"),
+            (
+                |c| {
+                    c.routed.push(agent::RoutedPrefix {
+                        route: 70_000,
+                        prefix: "::/0".into(),
+                        ..Default::default()
+                    })
+                },
+                "70000",
+            ),
+        ];
+        for (spoil, named) in cases {
+            let mut config = config();
+            spoil(&mut config);
+            let error = format!("{:#}", Network::try_from(&config).unwrap_err());
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}

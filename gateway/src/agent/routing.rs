@@ -1,0 +1,253 @@
+//! From what control wants and what the links say: which router, which allowed IPs, which kernel routes. No effects.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use super::network::{Network, Peer};
+use crate::config::Failover;
+use crate::failover::{Candidate, Liveness, choose};
+use crate::overlay::{Link, PeerSpec, PublicKey};
+
+/// The links as they were at the last look, and the routers in use.
+#[derive(Default)]
+pub(super) struct Routing {
+    seen: BTreeMap<PublicKey, Seen>,
+    /// Router in use by prefix.
+    chosen: BTreeMap<IpNet, String>,
+    transitions: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Seen {
+    added: Instant,
+    live_since: Option<Instant>,
+}
+
+/// What the overlay and the kernel are to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// WireGuard's peers.
+    pub peers: Vec<PeerSpec>,
+    /// Prefixes the kernel sends into the overlay device.
+    pub routes: BTreeSet<IpNet>,
+    /// Prefixes that are not routed, each a sentence.
+    pub refused: Vec<String>,
+}
+
+impl Routing {
+    /// Takes in the state of the links at `now`.
+    pub(super) fn observe(&mut self, links: &[Link], failover: &Failover, now: Instant) {
+        self.seen.retain(|key, _| links.iter().any(|l| l.key == *key));
+        for link in links {
+            let seen = self.seen.entry(link.key).or_insert(Seen { added: now, live_since: None });
+            let live = link.heard.is_some_and(|heard| heard < failover.dead_after);
+            seen.live_since = live.then(|| seen.live_since.unwrap_or(now));
+        }
+    }
+
+    /// Whether the peer with this key was heard of lately.
+    pub(super) fn live(&self, key: &PublicKey) -> bool {
+        self.seen.get(key).is_some_and(|s| s.live_since.is_some())
+    }
+
+    /// Chooses routers anew; true when a prefix changed hands.
+    pub(super) fn decide(&mut self, network: &Network, failover: &Failover, now: Instant) -> bool {
+        let mut chosen = BTreeMap::new();
+        for route in &network.routes {
+            let candidates: Vec<Candidate<'_>> = route
+                .routers
+                .iter()
+                .filter_map(|(id, metric)| {
+                    let liveness = self.liveness(&network.peers.get(id)?.key, failover, now);
+                    Some(Candidate { peer: id, metric: *metric, liveness })
+                })
+                .collect();
+            let current = self.chosen.get(&route.prefix).map(String::as_str);
+            if let Some(router) = choose(current, &candidates, failover.return_after) {
+                if let Some(left) = current.filter(|c| *c != router) {
+                    tracing::info!(prefix = %route.prefix, from = left, to = router, "traffic moves to another router");
+                    self.transitions += 1;
+                }
+                chosen.insert(route.prefix, router.to_owned());
+            }
+        }
+        let changed = chosen != self.chosen;
+        self.chosen = chosen;
+        changed
+    }
+
+    /// The router in use for `prefix`.
+    pub(super) fn router(&self, prefix: &IpNet) -> Option<&str> {
+        self.chosen.get(prefix).map(String::as_str)
+    }
+
+    /// How often a prefix changed hands since the agent started.
+    pub(super) fn transitions(&self) -> u64 {
+        self.transitions
+    }
+
+    /// What follows from the choice. `hints` are places where peers without a fixed one last were; `control` are
+    /// addresses that must stay reachable outside the overlay.
+    pub(super) fn plan(
+        &self,
+        network: &Network,
+        hints: &BTreeMap<PublicKey, SocketAddr>,
+        control: &[IpAddr],
+    ) -> Plan {
+        let mut plan = Plan::default();
+        let own: BTreeSet<IpNet> = network.routed.iter().map(|r| r.prefix).collect();
+        let underlay: Vec<IpAddr> = network
+            .peers
+            .values()
+            .filter_map(|p| p.endpoint)
+            .map(|e| e.ip())
+            .chain(control.iter().copied())
+            .collect();
+        let mut allowed: BTreeMap<&str, BTreeSet<IpNet>> = BTreeMap::new();
+        for route in network.routes.iter().filter(|r| !own.contains(&r.prefix)) {
+            let Some(router) = self.router(&route.prefix) else { continue };
+            if let Some(outside) = underlay.iter().find(|ip| route.prefix.contains(*ip)) {
+                let prefix = route.prefix;
+                plan.refused.push(format!(
+                    "{prefix} is not routed: it holds {outside}, which must be reached outside the overlay"
+                ));
+                continue;
+            }
+            allowed.entry(router).or_default().insert(route.prefix);
+            plan.routes.insert(route.prefix);
+        }
+        let routers: BTreeSet<&String> = network.routes.iter().flat_map(|r| r.routers.keys()).collect();
+        for (id, peer) in &network.peers {
+            let mut prefixes = allowed.remove(id.as_str()).unwrap_or_default();
+            prefixes.extend(peer.prefixes());
+            plan.peers.push(spec(peer, prefixes, routers.contains(id), hints));
+        }
+        plan
+    }
+
+    fn liveness(&self, key: &PublicKey, failover: &Failover, now: Instant) -> Liveness {
+        match self.seen.get(key) {
+            None => Liveness::Unknown,
+            Some(Seen { live_since: Some(since), .. }) => {
+                Liveness::Live(now.saturating_duration_since(*since))
+            }
+            Some(seen) if now.saturating_duration_since(seen.added) < grace(failover) => Liveness::Unknown,
+            Some(_) => Liveness::Dead,
+        }
+    }
+}
+
+/// How long a link may take to be heard of for the first time.
+fn grace(failover: &Failover) -> Duration {
+    failover.dead_after
+}
+
+fn spec(
+    peer: &Peer,
+    allowed: BTreeSet<IpNet>,
+    router: bool,
+    hints: &BTreeMap<PublicKey, SocketAddr>,
+) -> PeerSpec {
+    PeerSpec {
+        key: peer.key,
+        endpoint: peer.endpoint.or_else(|| hints.get(&peer.key).copied()),
+        allowed,
+        probe: (router && peer.endpoint.is_some()).then_some(peer.v6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluicegate_api::agent;
+
+    use super::super::network::tests::{config, route};
+    use super::*;
+
+    const FAILOVER: Failover = Failover {
+        probe_interval: Duration::from_secs(1),
+        dead_after: Duration::from_secs(3),
+        return_after: Duration::from_secs(2),
+    };
+
+    fn link(n: u8, heard: Option<u64>) -> Link {
+        Link {
+            key: PublicKey([n; 32]),
+            endpoint: None,
+            handshake: None,
+            heard: heard.map(Duration::from_millis),
+            round_trip: None,
+            received: 0,
+            sent: 0,
+        }
+    }
+
+    fn network(change: impl FnOnce(&mut agent::NetworkConfig)) -> Network {
+        let mut config = config();
+        change(&mut config);
+        Network::try_from(&config).unwrap()
+    }
+
+    fn holders(plan: &Plan, prefix: &str) -> Vec<u8> {
+        let prefix = prefix.parse().unwrap();
+        plan.peers.iter().filter(|p| p.allowed.contains(&prefix)).map(|p| p.key.0[0]).collect()
+    }
+
+    #[test]
+    fn a_silent_router_is_left_and_its_prefix_moves_with_it() {
+        let network = network(|_| {});
+        let mut routing = Routing::default();
+        let start = Instant::now();
+        let at = |s: u64| start + Duration::from_secs(s);
+        assert!(routing.decide(&network, &FAILOVER, at(0)));
+        assert_eq!(holders(&routing.plan(&network, &BTreeMap::new(), &[]), "10.1.0.0/24"), [1]);
+
+        routing.observe(&[link(1, Some(100)), link(2, Some(100))], &FAILOVER, at(1));
+        assert!(!routing.decide(&network, &FAILOVER, at(1)));
+        routing.observe(&[link(1, Some(3000)), link(2, Some(100))], &FAILOVER, at(4));
+        assert!(routing.decide(&network, &FAILOVER, at(4)));
+        assert_eq!(holders(&routing.plan(&network, &BTreeMap::new(), &[]), "10.1.0.0/24"), [2]);
+
+        routing.observe(&[link(1, Some(10)), link(2, Some(100))], &FAILOVER, at(5));
+        assert!(!routing.decide(&network, &FAILOVER, at(5)));
+        routing.observe(&[link(1, Some(10)), link(2, Some(100))], &FAILOVER, at(7));
+        assert!(routing.decide(&network, &FAILOVER, at(7)));
+        assert_eq!(routing.router(&"10.1.0.0/24".parse().unwrap()), Some("g1"));
+        assert_eq!(routing.transitions(), 2);
+    }
+
+    #[test]
+    fn peers_without_a_place_are_neither_probed_nor_forgotten() {
+        let network = network(|_| {});
+        let hints = [(PublicKey([3; 32]), "198.51.100.3:4000".parse().unwrap())].into();
+        let mut routing = Routing::default();
+        routing.decide(&network, &FAILOVER, Instant::now());
+        let plan = routing.plan(&network, &hints, &[]);
+        let peer = plan.peers.iter().find(|p| p.key.0[0] == 3).unwrap();
+        assert_eq!((peer.endpoint, peer.probe), (Some("198.51.100.3:4000".parse().unwrap()), None));
+        let router = plan.peers.iter().find(|p| p.key.0[0] == 1).unwrap();
+        assert!(router.probe.is_some() && router.allowed.len() == 3);
+    }
+
+    #[test]
+    fn a_route_that_would_swallow_the_underlay_is_refused() {
+        let network = network(|c| c.routes.push(route("0.0.0.0/0", &[("g1", 1)])));
+        let mut routing = Routing::default();
+        routing.decide(&network, &FAILOVER, Instant::now());
+        let plan = routing.plan(&network, &BTreeMap::new(), &[]);
+        assert_eq!(plan.routes.len(), 1);
+        assert!(plan.refused[0].contains("192.0.2.1"), "{:?}", plan.refused);
+    }
+
+    #[test]
+    fn a_prefix_that_is_routed_here_is_not_sent_into_the_overlay() {
+        let network = network(|c| {
+            c.routed.push(agent::RoutedPrefix { prefix: "10.1.0.0/24".into(), ..Default::default() });
+        });
+        let mut routing = Routing::default();
+        routing.decide(&network, &FAILOVER, Instant::now());
+        assert!(routing.plan(&network, &BTreeMap::new(), &[]).routes.is_empty());
+    }
+}

@@ -1,0 +1,217 @@
+//! Starts the agent, and starts it again when its devices went away.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::block_in_place;
+
+use super::network::Network;
+use super::policy::Policy;
+use super::routing::{Plan, Routing};
+use super::store::Store;
+use super::{Agent, Contact, Surroundings, Trouble};
+use crate::config::{Role, Settings};
+use crate::control::{Known, Outbox, Session, Url, report};
+use crate::datapath::{self, Counters};
+use crate::identity::Identity;
+use crate::lock::Lock;
+use crate::metrics::Metrics;
+use crate::netlink::{Netlink, NetlinkError};
+use crate::overlay::{HostSide, Overlay, UserspaceOverlay, UserspaceSettings};
+use crate::serve::{self, Asker};
+use crate::system;
+use crate::tun::Tun;
+
+/// Between attempts to open devices again.
+const PAUSE: Duration = Duration::from_millis(300);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Runs until `stop` completes. The datapath goes on enforcing afterwards where it lives in the kernel.
+pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    if !system::is_root() {
+        bail!(
+            "the gateway must run as root: it makes a network device, sets routes and loads programs into the kernel"
+        );
+    }
+    let state_dir = settings.places.state_dir.clone();
+    let identity = Identity::load(&state_dir)?.with_context(|| {
+        format!(
+            "this agent has not joined ({} holds no identity); run `sluicegate-gateway join` first",
+            state_dir.display()
+        )
+    })?;
+    let _lock = Lock::acquire(&state_dir, &settings.places.bpf_dir)?;
+    let mut around = surround(settings, identity).await?;
+    tokio::pin!(stop);
+    let mut first = true;
+    let mut pause = PAUSE;
+    loop {
+        let why = tokio::select! {
+            () = &mut stop => return Ok(()),
+            why = once(&mut around, &mut pause) => why,
+        };
+        // At the start a person is watching and can mend it; later the agent tries again by itself.
+        if first && pause == PAUSE {
+            return Err(why);
+        }
+        first = false;
+        tracing::warn!("{why:#}");
+        tokio::select! {
+            () = &mut stop => return Ok(()),
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Devices of the settings that lead to the site and are there now, by index.
+pub(super) async fn sites(
+    netlink: &Netlink,
+    settings: &Settings,
+) -> Result<BTreeMap<u32, String>, NetlinkError> {
+    let mut sites = BTreeMap::new();
+    for name in &settings.datapath.site_devices {
+        if let Some(link) = netlink.link(name).await? {
+            sites.insert(link.index, name.clone());
+        }
+    }
+    Ok(sites)
+}
+
+async fn surround(settings: Settings, identity: Identity) -> anyhow::Result<Surroundings> {
+    let identity = Arc::new(identity);
+    let metrics = Arc::new(Metrics::new()?);
+    let outbox = Arc::new(Outbox::default());
+    let (ask, queries) = mpsc::channel(16);
+    let asker = Asker::new(ask, metrics.clone());
+    serve::unix(&settings.places.socket, asker.clone()).await?;
+    if let Some(address) = settings.metrics {
+        serve::tcp(address, asker).await?;
+    }
+    let url = Url::parse(settings.places.control.as_deref().unwrap_or(&identity.card.control))?;
+    let control_addresses = addresses(&url).await;
+    let (to_agent, control) = mpsc::channel(64);
+    let (known, known_now) = watch::channel(Known::default());
+    let (client, client_now) = watch::channel(None);
+    let resync = Arc::new(Notify::new());
+    let session = Session {
+        url,
+        identity: identity.clone(),
+        endpoint: settings.endpoint.map(|e| e.to_string()).unwrap_or_default(),
+        known: known_now,
+        resync: resync.clone(),
+        agent: to_agent.clone(),
+        client,
+    };
+    tokio::spawn(report(outbox.clone(), client_now, to_agent));
+    let store = Arc::new(Store::new(&settings.places.state_dir));
+    let around = Surroundings {
+        settings,
+        identity,
+        store,
+        outbox,
+        metrics,
+        control_addresses,
+        control,
+        queries,
+        known,
+        resync,
+        contact: Contact::default(),
+    };
+    tokio::spawn(session_when_known(session));
+    Ok(around)
+}
+
+/// Opens the stream only once the datapath has said what is in force: before, control would send it all again.
+async fn session_when_known(mut session: Session) {
+    if session.known.changed().await.is_ok() {
+        session.run().await;
+    }
+}
+
+/// Opens everything and works; returns why it has to be opened again. `pause` is set to its least once the work began.
+async fn once(around: &mut Surroundings, pause: &mut Duration) -> anyhow::Error {
+    let mut agent = match open(around).await {
+        Ok(agent) => agent,
+        Err(why) => return why,
+    };
+    // Not equal to PAUSE: `run` tells by it that the start succeeded.
+    *pause = PAUSE / 2;
+    let why = agent.work().await;
+    agent.overlay.stop().await;
+    why
+}
+
+async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, UserspaceOverlay>> {
+    let settings = &around.settings;
+    let netlink = Netlink::open()?;
+    let tun = Tun::open(&settings.places.device)?;
+    netlink.bring_up(tun.index(), settings.datapath.mtu).await?;
+    let sites = sites(&netlink, settings).await?;
+    let opened = block_in_place(|| datapath::open(&settings.datapath, &tun))?;
+    let mut datapath = opened.datapath;
+    let host = match opened.packets {
+        Some(channels) => HostSide::Channels(channels),
+        None => HostSide::Tun(tun.clone()),
+    };
+    let role = around.identity.card.role;
+    let wireguard = UserspaceSettings {
+        key: around.identity.keys.wireguard.clone(),
+        port: settings.listen_port(role),
+        mtu: settings.datapath.mtu,
+        probe_interval: settings.failover.probe_interval,
+    };
+    let overlay = UserspaceOverlay::start(wireguard, host).await?;
+    let policy = block_in_place(|| Policy::start(around.store.clone(), datapath.as_mut()));
+    if datapath.in_force().is_some() && !around.contact.connected {
+        // A clock that was set back counts as no time passed.
+        let passed = around.store.since_contact().unwrap_or_default();
+        datapath.set_deadline(settings.max_policy_age.map(|age| age.saturating_sub(passed)))?;
+    }
+    around.contact.deadline_set = None;
+    around.known.send_replace(policy.known(datapath.as_ref()));
+    let places = around.store.places();
+    let nowhere = role == Role::Gateway && settings.endpoint.is_none();
+    let endpoint =
+        nowhere.then(|| "no --endpoint is set: peers are not told where to reach this gateway".to_owned());
+    let mut agent = Agent {
+        around,
+        netlink,
+        tun,
+        overlay,
+        datapath,
+        policy,
+        applied_ms: None,
+        network: None,
+        routing: Routing::default(),
+        plan: Plan::default(),
+        links: Vec::new(),
+        hints: places.clone(),
+        places,
+        sites,
+        resolved: Default::default(),
+        flows: Vec::new(),
+        counters: Counters::default(),
+        trouble: BTreeMap::new(),
+    };
+    agent.note(Trouble::Datapath, opened.degraded);
+    agent.note(Trouble::Endpoint, endpoint);
+    let remembered = agent.around.store.network();
+    match remembered.and_then(|config| config.map(|c| Network::try_from(&c)).transpose()) {
+        Ok(Some(network)) => agent.adopt(network).await?,
+        Ok(None) => {}
+        Err(e) => agent.note(Trouble::Network, Some(format!("{e:#}; control is asked for it"))),
+    }
+    Ok(agent)
+}
+
+async fn addresses(url: &Url) -> Vec<IpAddr> {
+    match tokio::net::lookup_host((url.host(), url.port())).await {
+        Ok(found) => found.map(|address| address.ip()).collect(),
+        Err(_) => Vec::new(),
+    }
+}

@@ -1,0 +1,166 @@
+//! The agent's state as others read it.
+
+use serde_json::json;
+use sluicegate_api::agent::LinkState;
+
+use super::{Agent, hex, report};
+use crate::overlay::{Link, Overlay};
+use crate::status::{self, Status};
+use crate::system;
+
+impl<O: Overlay> Agent<'_, O> {
+    /// The whole status.
+    pub(super) fn status(&self) -> Status {
+        let in_force = self.datapath.in_force();
+        let contact = &self.around.contact;
+        Status {
+            schema: status::SCHEMA.into(),
+            version: system::VERSION.into(),
+            identity: self.identity(),
+            control: status::Control {
+                url: self.around.identity.card.control.clone(),
+                connected: contact.connected,
+                last_contact_ms: contact.last_ms,
+                error: contact.error.clone(),
+            },
+            datapath: status::Datapath {
+                kind: report::kind_name(self.datapath.kind()).into(),
+                site_devices: self.sites.values().cloned().collect(),
+            },
+            policy: status::Policy {
+                revision: in_force.map(|now| now.revision),
+                hash: in_force.map(|now| hex(&now.hash)),
+                applied_ms: self.applied_ms,
+                max_age_seconds: self.around.settings.max_policy_age.map(|age| age.as_secs()),
+            },
+            peers: self.peers(),
+            routes: self.routes(),
+            routed: self.routed(),
+            counters: self.totals(),
+            degraded: self.degraded(),
+        }
+    }
+
+    /// The live flows as of the last sweep.
+    pub(super) fn flows_document(&self) -> serde_json::Value {
+        let flow = |f: &crate::datapath::FlowRecord| {
+            let rule = self.policy.rule(f.rule);
+            json!({
+                "protocol": f.protocol,
+                "source": f.source, "source_port": f.source_port,
+                "destination": f.destination, "destination_port": f.destination_port,
+                "translated": f.translated.map(|(ip, port)| std::net::SocketAddr::new(ip, port).to_string()),
+                "state": f.state, "packets": f.packets, "bytes": f.bytes, "idle_seconds": f.idle.as_secs_f64(),
+                "rule_id": rule.map(|r| &r.rule_id), "policy_id": rule.map(|r| &r.policy_id),
+                "policy_name": rule.map(|r| &r.policy_name),
+            })
+        };
+        json!({ "schema": "sluicegate.gateway.flows/1", "flows": self.flows.iter().map(flow).collect::<Vec<_>>() })
+    }
+
+    /// The links in control's words.
+    pub(super) fn link_states(&self) -> Vec<LinkState> {
+        let Some(network) = &self.network else { return Vec::new() };
+        let now = system::unix_ms();
+        let state = |(id, peer): (&String, &super::network::Peer)| {
+            let link = self.links.iter().find(|l| l.key == peer.key)?;
+            Some(LinkState {
+                peer_id: id.clone(),
+                endpoint: link.endpoint.map(|e| e.to_string()).unwrap_or_default(),
+                last_handshake_ms: link.handshake.map_or(0, |age| now.saturating_sub(age.as_millis() as u64)),
+                live: self.routing.live(&peer.key),
+            })
+        };
+        network.peers.iter().filter_map(state).collect()
+    }
+
+    fn identity(&self) -> status::Identity {
+        let card = &self.around.identity.card;
+        status::Identity {
+            peer_id: card.peer_id.clone(),
+            name: card.name.clone(),
+            role: card.role.name().into(),
+            public_key: self.around.identity.keys.public().to_string(),
+            address_v4: self.network.as_ref().map(|n| n.own_v4.to_string()),
+            address_v6: self.network.as_ref().map(|n| n.own_v6.to_string()),
+            device: self.tun.name().into(),
+            listen_port: self.overlay.listen_port(),
+            endpoint: self.around.settings.endpoint.map(|e| e.to_string()),
+        }
+    }
+
+    fn peers(&self) -> Vec<status::Peer> {
+        let Some(network) = &self.network else { return Vec::new() };
+        let peer = |(id, peer): (&String, &super::network::Peer)| {
+            let link: Option<&Link> = self.links.iter().find(|l| l.key == peer.key);
+            status::Peer {
+                id: id.clone(),
+                name: peer.name.clone(),
+                endpoint: link.and_then(|l| l.endpoint).map(|e| e.to_string()),
+                live: self.routing.live(&peer.key),
+                handshake_seconds: link.and_then(|l| l.handshake).map(|age| age.as_secs_f64()),
+                round_trip_ms: link.and_then(|l| l.round_trip).map(|rtt| rtt.as_secs_f64() * 1e3),
+                received: link.map_or(0, |l| l.received),
+                sent: link.map_or(0, |l| l.sent),
+            }
+        };
+        network.peers.iter().map(peer).collect()
+    }
+
+    fn routes(&self) -> Vec<status::Route> {
+        let Some(network) = &self.network else { return Vec::new() };
+        let router = |(id, metric): (&String, &u32)| {
+            let peer = network.peers.get(id);
+            status::Router {
+                peer_id: id.clone(),
+                name: peer.map(|p| p.name.clone()).unwrap_or_default(),
+                metric: *metric,
+                live: peer.is_some_and(|p| self.routing.live(&p.key)),
+            }
+        };
+        let route = |route: &super::network::Route| {
+            let active = self.routing.router(&route.prefix);
+            status::Route {
+                prefix: route.prefix.to_string(),
+                network_id: route.network.clone(),
+                resource_id: route.resource.clone(),
+                active: active.map(str::to_owned),
+                metric: active.and_then(|id| route.routers.get(id)).copied(),
+                routers: route.routers.iter().map(router).collect(),
+            }
+        };
+        network.routes.iter().map(route).collect()
+    }
+
+    fn routed(&self) -> Vec<status::Routed> {
+        let Some(network) = &self.network else { return Vec::new() };
+        let routed = |routed: &super::network::Routed| status::Routed {
+            prefix: routed.prefix.to_string(),
+            network_id: routed.network.clone(),
+            resource_id: routed.resource.clone(),
+            masquerade: routed.masquerade,
+            metric: routed.metric,
+            device: self.resolved.devices.get(&routed.prefix).cloned(),
+        };
+        network.routed.iter().map(routed).collect()
+    }
+
+    fn totals(&self) -> status::Counters {
+        let forwarded = |&(direction, packets, bytes): &(&str, u64, u64)| status::Forwarded {
+            direction: direction.into(),
+            packets,
+            bytes,
+        };
+        let drops = |&(reason, packets): &(&str, u64)| status::Drops { reason: reason.into(), packets };
+        status::Counters {
+            forwarded: self.counters.forwarded.iter().map(forwarded).collect(),
+            drops: self.counters.drops.iter().map(drops).collect(),
+            flows: self.flows.len() as u64,
+            flows_started: self.counters.flows_started,
+            flow_entries: self.counters.flow_entries.0,
+            flow_entries_max: self.counters.flow_entries.1,
+            events_lost: self.counters.events_lost + self.around.outbox.lost(),
+            failovers: self.routing.transitions(),
+        }
+    }
+}

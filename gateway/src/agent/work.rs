@@ -1,0 +1,309 @@
+//! What the agent does when something happens.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use sluicegate_api::agent::NetworkConfig;
+use sluicegate_api::agent::sync_update::Update;
+use tokio::task::block_in_place;
+use tokio::time::MissedTickBehavior;
+
+use super::network::Network;
+use super::policy::Outcome;
+use super::routing::Plan;
+use super::{Agent, Trouble, egress, report};
+use crate::control::FromControl;
+use crate::netlink::Changes;
+use crate::overlay::Overlay;
+use crate::serve::Query;
+use crate::system;
+
+/// Between looks at the links: the resolution of failover, when probes come as often.
+const LOOK: Duration = Duration::from_millis(100);
+/// Between sweeps of the flow table, and between reports of health.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Between looks at what nobody announced: a route somebody deleted, a change the kernel could not queue.
+const REVIEW: Duration = Duration::from_secs(30);
+/// How exactly the time of control's last word survives a restart.
+const REMEMBER_CONTACT: Duration = Duration::from_secs(10);
+
+impl<O: Overlay> Agent<'_, O> {
+    /// Works until something must be opened again: then it returns why. Cancelled at any await, it leaves the
+    /// datapath enforcing.
+    pub(super) async fn work(&mut self) -> anyhow::Error {
+        match self.try_work().await {
+            Ok(never) => match never {},
+            Err(why) => why,
+        }
+    }
+
+    async fn try_work(&mut self) -> anyhow::Result<std::convert::Infallible> {
+        let mut changes = Changes::watch()?;
+        let mut look = every(LOOK);
+        let mut sweep = every(SWEEP);
+        let mut review = every(REVIEW);
+        loop {
+            tokio::select! {
+                Some(said) = self.around.control.recv() => self.heard(said).await?,
+                () = changes.next() => self.surroundings_changed().await?,
+                _ = look.tick() => self.look().await?,
+                _ = sweep.tick() => self.sweep()?,
+                _ = review.tick() => self.review().await?,
+                Some(query) = self.around.queries.recv() => self.answer(query),
+                why = self.overlay.failed() => return Err(why),
+            }
+        }
+    }
+
+    async fn heard(&mut self, said: FromControl) -> anyhow::Result<()> {
+        if let FromControl::Disconnected(why) = said {
+            if self.around.contact.error.as_ref() != Some(&why) {
+                tracing::warn!("control is away, the last image stands: {why}");
+            }
+            self.around.contact.connected = false;
+            self.around.contact.error = Some(why);
+            return Ok(());
+        }
+        self.contact()?;
+        match said {
+            FromControl::Connected => {
+                tracing::info!("connected to control");
+                self.around.contact.connected = true;
+                self.around.contact.error = None;
+            }
+            FromControl::Update(update) => match *update {
+                Update::Network(config) => self.network(config).await?,
+                Update::Snapshot(snapshot) => {
+                    let outcome = block_in_place(|| self.policy.snapshot(self.datapath.as_mut(), &snapshot));
+                    self.settle(outcome);
+                }
+                Update::Delta(delta) => {
+                    let outcome = block_in_place(|| self.policy.delta(self.datapath.as_mut(), &delta));
+                    self.settle(outcome);
+                }
+            },
+            FromControl::Heard | FromControl::Disconnected(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Control said something: the image in force may stand for its whole age again.
+    fn contact(&mut self) -> anyhow::Result<()> {
+        let contact = &mut self.around.contact;
+        contact.last_ms = Some(system::unix_ms());
+        let now = Instant::now();
+        let due = |last: Option<Instant>, after| last.is_none_or(|last| now.duration_since(last) >= after);
+        if due(contact.deadline_set, SWEEP) {
+            contact.deadline_set = Some(now);
+            self.datapath.set_deadline(self.around.settings.max_policy_age)?;
+        }
+        if due(contact.remembered, REMEMBER_CONTACT) {
+            contact.remembered = Some(now);
+            let stored = self.around.store.put_contact();
+            self.note(Trouble::Store, stored.err().map(|e| format!("{e:#}")));
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        match outcome.refused {
+            None => {
+                self.around.metrics.applied(outcome.acknowledgement.apply_microseconds);
+                self.applied_ms = Some(system::unix_ms());
+            }
+            Some(reason) => self.around.metrics.refused(reason),
+        }
+        self.around.known.send_replace(self.policy.known(self.datapath.as_ref()));
+        self.around.outbox.acknowledge(outcome.acknowledgement);
+        if outcome.resync {
+            self.around.resync.notify_one();
+        }
+    }
+
+    /// Takes the overlay control describes, or keeps the one there is and says what is wrong.
+    pub(super) async fn network(&mut self, config: NetworkConfig) -> anyhow::Result<()> {
+        let serial = config.serial;
+        let network = match Network::try_from(&config) {
+            Ok(network) => network,
+            Err(e) => {
+                let sentence = format!(
+                    "the overlay description {serial} from control was refused, the one before stays: {e:#}"
+                );
+                self.note(Trouble::Network, Some(sentence));
+                return Ok(());
+            }
+        };
+        let stored = self.around.store.put_network(&config);
+        self.note(
+            Trouble::Network,
+            stored.err().map(|e| format!("the overlay would not survive a restart: {e:#}")),
+        );
+        self.adopt(network).await
+    }
+
+    /// Builds the overlay `network` describes.
+    pub(super) async fn adopt(&mut self, network: Network) -> anyhow::Result<()> {
+        tracing::info!(v4 = %network.own_v4, v6 = %network.own_v6, peers = network.peers.len(), "the overlay is described");
+        self.overlay.set_own_address(network.own_v6.addr());
+        let set = self.netlink.set_addresses(self.tun.index(), &network.addresses()).await;
+        self.note(Trouble::Device, set.err().map(|e| e.to_string()));
+        self.routing.decide(&network, &self.around.settings.failover, Instant::now());
+        self.network = Some(network);
+        self.replan(true).await?;
+        self.resolve_egress().await
+    }
+
+    /// Makes overlay and routes what follows from the choice of routers.
+    async fn replan(&mut self, routes_too: bool) -> anyhow::Result<()> {
+        let Some(network) = &self.network else { return Ok(()) };
+        let plan: Plan = self.routing.plan(network, &self.hints, &self.around.control_addresses);
+        let configured = self.overlay.configure(plan.peers.clone()).await;
+        self.note(Trouble::Overlay, configured.err().map(|e| format!("{e:#}")));
+        if routes_too || plan.routes != self.plan.routes {
+            let set = self.netlink.set_routes(self.tun.index(), &plan.routes).await;
+            self.note(Trouble::Routes, set.err().map(|e| e.to_string()));
+        }
+        self.plan = plan;
+        Ok(())
+    }
+
+    async fn look(&mut self) -> anyhow::Result<()> {
+        self.links = self.overlay.links().await;
+        let now = Instant::now();
+        let failover = &self.around.settings.failover;
+        self.routing.observe(&self.links, failover, now);
+        let Some(network) = &self.network else { return Ok(()) };
+        if self.routing.decide(network, failover, now) {
+            self.replan(false).await?;
+        }
+        Ok(())
+    }
+
+    fn sweep(&mut self) -> anyhow::Result<()> {
+        let swept = block_in_place(|| self.datapath.sweep()).context("the flow table cannot be read");
+        let counted = block_in_place(|| self.datapath.counters()).context("the counters cannot be read");
+        let trouble = swept.as_ref().err().or(counted.as_ref().err()).map(|e| format!("{e:#}"));
+        self.note(Trouble::Counters, trouble);
+        self.flows = swept.unwrap_or_default();
+        if let Ok(counters) = counted {
+            self.counters = counters;
+        }
+        let now = system::unix_ms();
+        let events = self.datapath.events();
+        self.around.outbox.flows(events.iter().map(|event| report::flow_event(event, &self.policy, now)));
+        let in_force = self.datapath.in_force().map_or(0, |now| now.revision);
+        let health = report::health(
+            self.datapath.kind(),
+            in_force,
+            self.flows.len(),
+            &self.counters,
+            self.degraded(),
+            self.link_states(),
+        );
+        self.around.outbox.health(health, self.counters.events_lost);
+        self.remember_places();
+        Ok(())
+    }
+
+    /// A device, an address or a route of the host changed.
+    async fn surroundings_changed(&mut self) -> anyhow::Result<()> {
+        let device = self.netlink.link(self.tun.name()).await?;
+        match device {
+            Some(device) if device.index == self.tun.index() => {
+                let down = (!device.up)
+                    .then(|| format!("the overlay device {} is down; set it up again", self.tun.name()));
+                let was_down = self.trouble.contains_key(&Trouble::Device);
+                if down.is_none() && was_down {
+                    // The kernel dropped addresses and routes when the device went down.
+                    return Err(anyhow::anyhow!("the overlay device {} is up again", self.tun.name()));
+                }
+                self.note(Trouble::Device, down);
+            }
+            _ => anyhow::bail!("the overlay device {} was deleted; it is made again", self.tun.name()),
+        }
+        let sites = super::run::sites(&self.netlink, &self.around.settings).await?;
+        if let Some(name) =
+            sites.iter().find(|(index, _)| !self.sites.contains_key(index)).map(|(_, name)| name)
+        {
+            anyhow::bail!("the site device {name} appeared; the datapath is opened again to guard it");
+        }
+        self.sites = sites;
+        self.resolve_egress().await
+    }
+
+    async fn review(&mut self) -> anyhow::Result<()> {
+        self.surroundings_changed().await?;
+        self.replan(true).await
+    }
+
+    async fn resolve_egress(&mut self) -> anyhow::Result<()> {
+        let Some(network) = &self.network else { return Ok(()) };
+        let mut resolved = egress::resolve(&self.netlink, network, &self.sites).await?;
+        let missing = self
+            .around
+            .settings
+            .datapath
+            .site_devices
+            .iter()
+            .filter(|d| !self.sites.values().any(|s| s == *d));
+        resolved.degraded.extend(
+            missing.map(|d| format!("site device {d} is not there; what lies behind it cannot be reached")),
+        );
+        if resolved == self.resolved {
+            return Ok(());
+        }
+        for sentence in resolved.degraded.iter().filter(|s| !self.resolved.degraded.contains(s)) {
+            tracing::warn!("{sentence}");
+        }
+        let set = block_in_place(|| self.datapath.set_egress(&resolved.egress));
+        let failed = set.is_err();
+        self.note(
+            Trouble::Egress,
+            set.err().map(|e| format!("the ways to the site could not be set: {e:#}")),
+        );
+        if !failed {
+            self.resolved = resolved;
+        }
+        Ok(())
+    }
+
+    /// Remembers where peers without a fixed place are, so that they are greeted at once after a restart.
+    fn remember_places(&mut self) {
+        let Some(network) = &self.network else { return };
+        let wandering = |key| network.peers.values().any(|p| p.key == key && p.endpoint.is_none());
+        let mut places = self.places.clone();
+        places.retain(|key, _| network.peers.values().any(|p| p.key == *key));
+        places.extend(
+            self.links.iter().filter(|l| wandering(l.key)).filter_map(|l| Some((l.key, l.endpoint?))),
+        );
+        if places == self.places {
+            return;
+        }
+        let stored = self.around.store.put_places(&places);
+        if stored.is_ok() {
+            self.places = places;
+        }
+        self.note(Trouble::Store, stored.err().map(|e| format!("{e:#}")));
+    }
+
+    fn answer(&mut self, query: Query) {
+        // Whoever asked may be gone.
+        match query {
+            Query::Status(answer) => {
+                if let Ok(counters) = block_in_place(|| self.datapath.counters()) {
+                    self.counters = counters;
+                }
+                let _ = answer.send(Box::new(self.status()));
+            }
+            Query::Flows(answer) => {
+                let _ = answer.send(self.flows_document());
+            }
+        }
+    }
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}

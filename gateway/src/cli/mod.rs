@@ -1,0 +1,214 @@
+//! The command line: verbs, exit codes, and nothing else.
+
+mod ask;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Common, ConfigError, Places, Role, RunFlags, Settings};
+use crate::tun::Tun;
+use crate::{agent, join, system};
+
+/// Something failed.
+const FAILED: u8 = 1;
+/// The command line or the configuration is wrong.
+const USAGE: u8 = 2;
+/// No agent runs there.
+const NOT_CONNECTED: u8 = 3;
+
+/// The Sluicegate agent: a site gateway, or a peer
+#[derive(Parser)]
+#[command(name = "sluicegate-gateway", version)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    /// Log as JSON
+    #[arg(long, global = true, env = "SLUICEGATE_LOG_JSON")]
+    log_json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Exchange a setup key for an identity
+    Join {
+        /// File whose first line is KEY or KEY#sha256:FINGERPRINT
+        #[arg(long, env = "SLUICEGATE_SETUP_KEY_FILE", value_name = "FILE")]
+        setup_key_file: PathBuf,
+        /// Control's authority (its ca.pem); without it the key file must carry its fingerprint
+        #[arg(long, env = "SLUICEGATE_CA_FILE", value_name = "FILE")]
+        ca_file: Option<PathBuf>,
+        /// What to be called [default: the host's name]
+        #[arg(long, env = "SLUICEGATE_NAME")]
+        name: Option<String>,
+    },
+    /// Build the overlay and enforce policy, until stopped; the kernel goes on enforcing afterwards
+    Run {
+        #[command(flatten)]
+        flags: Box<RunFlags>,
+        /// When stopped, take the programs off the devices and delete the overlay device: nothing is enforced any more
+        #[arg(long)]
+        detach_on_exit: bool,
+    },
+    /// Say what a running agent does
+    Status {
+        /// How to say it
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Take the programs off the devices and delete the overlay device; the agent must be stopped
+    Detach,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+/// Why the program ends, with its exit code.
+enum End {
+    Failed(anyhow::Error),
+    Usage(String),
+    NotConnected(String),
+}
+
+impl From<anyhow::Error> for End {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<ConfigError> for End {
+    fn from(error: ConfigError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    // Only fails when a provider is installed already, which nothing before this line does.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let cli = Cli::parse();
+    log(cli.log_json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return say(FAILED, &format!("the program cannot start its threads: {e}")),
+    };
+    let ended = runtime.block_on(dispatch(cli));
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(End::Failed(e)) => say(FAILED, &format!("{e:#}")),
+        Err(End::Usage(e)) => say(USAGE, &e),
+        Err(End::NotConnected(e)) => say(NOT_CONNECTED, &e),
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<(), End> {
+    match cli.verb {
+        Verb::Join { setup_key_file, ca_file, name } => {
+            let (places, _) = Places::resolve(&cli.common)?;
+            let Some(control) = places.control else {
+                return Err(End::Usage(
+                    "which control is to be joined? say it with --control https://HOST:PORT".into(),
+                ));
+            };
+            let role = places.role.unwrap_or(Role::Gateway);
+            let state_dir = places.state_dir;
+            let card =
+                join::join(join::Request { control, setup_key_file, ca_file, role, name, state_dir }).await?;
+            println!("joined {} as {} {} (peer {})", card.control, card.role.name(), card.name, card.peer_id);
+            Ok(())
+        }
+        Verb::Run { flags, detach_on_exit } => {
+            let settings = Settings::resolve(&cli.common, &flags)?;
+            let places = settings.places.clone();
+            agent::run(settings, stopped()).await?;
+            if detach_on_exit {
+                detach(&places)?;
+            }
+            Ok(())
+        }
+        Verb::Status { output } => {
+            let (places, _) = Places::resolve(&cli.common)?;
+            let status = ask::status(&places.socket).await.map_err(End::NotConnected)?;
+            match output {
+                Output::Table => print!("{}", table::render(&status)),
+                Output::Json => {
+                    println!("{}", serde_json::to_string_pretty(&status).map_err(anyhow::Error::from)?)
+                }
+            }
+            Ok(())
+        }
+        Verb::Detach => {
+            let (places, _) = Places::resolve(&cli.common)?;
+            if !system::is_root() {
+                return Err(
+                    anyhow::anyhow!("detach must run as root: it removes programs from the kernel").into()
+                );
+            }
+            let _lock = crate::lock::Lock::acquire(&places.state_dir, &places.bpf_dir)
+                .map_err(anyhow::Error::from)?;
+            Ok(detach(&places)?)
+        }
+    }
+}
+
+/// Takes everything off the host that an agent left there.
+fn detach(places: &Places) -> anyhow::Result<()> {
+    crate::datapath::detach(&places.bpf_dir)?;
+    Ok(Tun::delete(&places.device)?)
+}
+
+/// Returns when the process is asked to end.
+async fn stopped() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+fn log(json: bool) {
+    // The embedded WireGuard logs a line for every packet to a peer whose place is not known.
+    let filter = EnvFilter::try_from_env("SLUICEGATE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,gotatun::device=off,gotatun=warn"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json { log.json().init() } else { log.with_ansi(false).init() }
+}
+
+fn say(code: u8, sentence: &str) -> ExitCode {
+    eprintln!("error: {sentence}");
+    ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn common_flags_go_before_or_after_the_verb() {
+        for line in ["x --state-dir /a status", "x status --state-dir /a"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.common.state_dir.as_deref(), Some(std::path::Path::new("/a")), "{line}");
+        }
+    }
+}

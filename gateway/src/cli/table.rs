@@ -1,0 +1,200 @@
+//! A status for people.
+
+use std::fmt::Write as _;
+
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+
+use crate::status::Status;
+use crate::system;
+
+/// The status as text.
+pub(super) fn render(status: &Status) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_head(&mut text, status);
+    section(&mut text, "Peers", peers(status));
+    section(&mut text, "Routes", routes(status));
+    section(&mut text, "Routed here", routed(status));
+    section(&mut text, "Forwarded", forwarded(status));
+    section(&mut text, "Dropped", drops(status));
+    if !status.degraded.is_empty() {
+        text.push_str("\nDegraded\n");
+        for sentence in &status.degraded {
+            let _ = writeln!(text, "  {sentence}");
+        }
+    }
+    text
+}
+
+fn write_head(text: &mut String, status: &Status) -> std::fmt::Result {
+    let (identity, control, policy) = (&status.identity, &status.control, &status.policy);
+    let none = || "none yet".to_owned();
+    writeln!(
+        text,
+        "{} {} (peer {}), version {}",
+        identity.role, identity.name, identity.peer_id, status.version
+    )?;
+    let addresses = [&identity.address_v4, &identity.address_v6].map(|a| a.clone().unwrap_or_else(none));
+    writeln!(text, "Addresses  {} {} on {}", addresses[0], addresses[1], identity.device)?;
+    let endpoint = identity.endpoint.as_ref().map(|e| format!(", reached at {e}")).unwrap_or_default();
+    writeln!(text, "WireGuard  {} port {}{endpoint}", identity.public_key, identity.listen_port)?;
+    let heard =
+        control.last_contact_ms.map_or("never heard of".into(), |at| format!("heard {} ago", ago(at)));
+    let connected = if control.connected { "connected" } else { "not connected" };
+    writeln!(text, "Control    {} {connected}, {heard}", control.url)?;
+    if let Some(error) = &control.error {
+        writeln!(text, "           {error}")?;
+    }
+    let sites = match status.datapath.site_devices.is_empty() {
+        true => String::new(),
+        false => format!(", site {}", status.datapath.site_devices.join(" ")),
+    };
+    writeln!(text, "Datapath   {}{sites}", status.datapath.kind)?;
+    match (policy.revision, &policy.hash) {
+        (Some(revision), Some(hash)) => {
+            let applied =
+                policy.applied_ms.map_or("by an earlier run".into(), |at| format!("{} ago", ago(at)));
+            writeln!(
+                text,
+                "Policy     revision {revision} ({}), put in force {applied}",
+                hash.get(..12).unwrap_or(hash)
+            )
+        }
+        _ => writeln!(text, "Policy     none yet: nothing is forwarded"),
+    }
+}
+
+fn section(text: &mut String, title: &str, rows: Vec<Vec<String>>) {
+    if rows.len() < 2 {
+        return;
+    }
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    let mut rows = rows.into_iter();
+    table.set_header(rows.next().unwrap_or_default());
+    table.add_rows(rows);
+    let _ = write!(text, "\n{title}\n{table}\n");
+}
+
+fn header(names: &[&str]) -> Vec<String> {
+    names.iter().map(|n| (*n).to_owned()).collect()
+}
+
+fn peers(status: &Status) -> Vec<Vec<String>> {
+    let mut rows =
+        vec![header(&["name", "id", "endpoint", "live", "handshake", "round trip", "received", "sent"])];
+    let dash = || "-".to_owned();
+    rows.extend(status.peers.iter().map(|p| {
+        vec![
+            p.name.clone(),
+            p.id.clone(),
+            p.endpoint.clone().unwrap_or_else(dash),
+            yes(p.live),
+            p.handshake_seconds.map_or_else(dash, |s| format!("{s:.0} s ago")),
+            p.round_trip_ms.map_or_else(dash, |ms| format!("{ms:.1} ms")),
+            p.received.to_string(),
+            p.sent.to_string(),
+        ]
+    }));
+    rows
+}
+
+fn routes(status: &Status) -> Vec<Vec<String>> {
+    let mut rows = vec![header(&["prefix", "network", "router", "metric", "live", "others"])];
+    rows.extend(status.routes.iter().map(|route| {
+        let active = route.routers.iter().find(|r| Some(&r.peer_id) == route.active.as_ref());
+        let others = route.routers.iter().filter(|r| Some(&r.peer_id) != route.active.as_ref());
+        let other = |r: &crate::status::Router| {
+            format!("{} {}{}", r.name, r.metric, if r.live { "" } else { " (dead)" })
+        };
+        vec![
+            route.prefix.clone(),
+            route.network_id.clone(),
+            active.map_or_else(|| "-".into(), |r| r.name.clone()),
+            route.metric.map_or_else(|| "-".into(), |m| m.to_string()),
+            yes(active.is_some_and(|r| r.live)),
+            others.map(other).collect::<Vec<_>>().join(", "),
+        ]
+    }));
+    rows
+}
+
+fn routed(status: &Status) -> Vec<Vec<String>> {
+    let mut rows = vec![header(&["prefix", "network", "device", "masquerade", "metric"])];
+    rows.extend(status.routed.iter().map(|r| {
+        let device = r.device.clone().unwrap_or_else(|| "unreachable".into());
+        vec![r.prefix.clone(), r.network_id.clone(), device, yes(r.masquerade), r.metric.to_string()]
+    }));
+    rows
+}
+
+fn forwarded(status: &Status) -> Vec<Vec<String>> {
+    let mut rows = vec![header(&["from", "packets", "bytes"])];
+    let counters = &status.counters;
+    rows.extend(
+        counters
+            .forwarded
+            .iter()
+            .map(|f| vec![f.direction.clone(), f.packets.to_string(), f.bytes.to_string()]),
+    );
+    rows.push(vec![
+        "flows".into(),
+        counters.flows.to_string(),
+        format!("of {} started", counters.flows_started),
+    ]);
+    rows
+}
+
+fn drops(status: &Status) -> Vec<Vec<String>> {
+    let mut rows = vec![header(&["reason", "packets"])];
+    let happened = status.counters.drops.iter().filter(|d| d.packets > 0);
+    rows.extend(happened.map(|d| vec![d.reason.clone(), d.packets.to_string()]));
+    rows
+}
+
+fn yes(is: bool) -> String {
+    if is { "yes".into() } else { "no".into() }
+}
+
+fn ago(unix_ms: u64) -> String {
+    let seconds = system::unix_ms().saturating_sub(unix_ms) / 1000;
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{Drops, Peer, Policy, Route, Router};
+
+    #[test]
+    fn a_status_shows_what_matters() {
+        let empty = render(&Status::default());
+        assert!(empty.contains("nothing is forwarded"), "{empty}");
+        let router = |id: &str, live| Router { peer_id: id.into(), name: id.into(), metric: 100, live };
+        let status = Status {
+            policy: Policy { revision: Some(7), hash: Some("ab".repeat(32)), ..Policy::default() },
+            peers: vec![Peer { name: "gw1".into(), live: true, ..Peer::default() }],
+            routes: vec![Route {
+                prefix: "10.1.0.0/24".into(),
+                active: Some("gw1".into()),
+                routers: vec![router("gw1", true), router("gw2", false)],
+                ..Route::default()
+            }],
+            degraded: vec!["a sentence".into()],
+            ..Status::default()
+        };
+        let mut status = status;
+        status.counters.drops = vec![Drops { reason: "no_rule".into(), packets: 3 }, Drops::default()];
+        let text = render(&status);
+        for shown in
+            ["revision 7 (abababababab)", "gw1", "10.1.0.0/24", "gw2 100 (dead)", "no_rule", "a sentence"]
+        {
+            assert!(text.contains(shown), "{shown} in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Settings: flag, else environment, else file, else default.
+
+mod file;
+mod flags;
+mod nat_ports;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use file::{ConfigError, File};
+pub use flags::{Common, RunFlags};
+pub use nat_ports::NatPorts;
+
+use crate::datapath;
+
+/// What this agent is in the overlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Routes between the overlay and sites.
+    Gateway,
+    /// Reaches what its policies open.
+    Peer,
+}
+
+impl Role {
+    /// The name in files and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Peer => "peer",
+        }
+    }
+}
+
+/// What follows when the image has outlived `max_age` without word from control.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum EndState {
+    /// Every packet is dropped as `policy_expired`.
+    #[default]
+    Closed,
+    /// The last image stays in force.
+    Keep,
+}
+
+/// Where things are; what every verb needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// Keys, certificates, the last image.
+    pub state_dir: PathBuf,
+    /// The unix socket of the running agent.
+    pub socket: PathBuf,
+    /// Pinned programs and maps.
+    pub bpf_dir: PathBuf,
+    /// Name of the overlay device.
+    pub device: String,
+    /// Control's URL, when it is not the one joined.
+    pub control: Option<String>,
+    /// What to join as.
+    pub role: Option<Role>,
+}
+
+/// Everything `run` needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where things are.
+    pub places: Places,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    pub metrics: Option<SocketAddr>,
+    /// WireGuard's UDP port; `None`: 51820 on a gateway, a free one on a peer.
+    pub listen_port: Option<u16>,
+    /// Where this agent's WireGuard can be reached, for the others.
+    pub endpoint: Option<SocketAddr>,
+    /// The datapath.
+    pub datapath: datapath::Settings,
+    /// How long the last image stands without word from control; `None` is for ever.
+    pub max_policy_age: Option<Duration>,
+    /// How routers are watched and left.
+    pub failover: Failover,
+}
+
+/// How routers are watched and left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failover {
+    /// Time between probes of a router.
+    pub probe_interval: Duration,
+    /// Silence after which a router counts as dead.
+    pub dead_after: Duration,
+    /// How long a better router must have been live before traffic returns to it.
+    pub return_after: Duration,
+}
+
+/// The default configuration file; it need not exist.
+pub const DEFAULT_FILE: &str = "/etc/sluicegate/gateway.toml";
+
+impl Places {
+    /// From flags, environment and file.
+    pub fn resolve(common: &Common) -> Result<(Self, File), ConfigError> {
+        let file = File::load(common.config.as_deref())?;
+        let places = Self {
+            state_dir: pick(&common.state_dir, &file.state_dir, || "/var/lib/sluicegate".into()),
+            socket: pick(&common.socket, &file.socket, || "/run/sluicegate/gateway.sock".into()),
+            bpf_dir: pick(&common.bpf_dir, &file.datapath.bpf_dir, || "/sys/fs/bpf/sluicegate".into()),
+            device: pick(&common.device, &file.overlay.device, || "sluice0".into()),
+            control: common.control.clone().or_else(|| file.control.clone()),
+            role: common.role.or(file.role),
+        };
+        Ok((places, file))
+    }
+}
+
+impl Settings {
+    /// From flags, environment and file.
+    pub fn resolve(common: &Common, run: &RunFlags) -> Result<Self, ConfigError> {
+        let (places, file) = Places::resolve(common)?;
+        let mtu = pick(&run.mtu, &file.overlay.mtu, || 1420);
+        // 1280: the least IPv6 allows. 4000: what the embedded WireGuard's buffers hold, with its own header.
+        if !(1280..=4000).contains(&mtu) {
+            return Err(ConfigError::Value(format!("mtu {mtu} is not between 1280 and 4000")));
+        }
+        let millis = |flag: &Option<u64>, file: &Option<u64>, default| {
+            Duration::from_millis(pick(flag, file, || default))
+        };
+        let failover = Failover {
+            probe_interval: millis(&run.probe_interval_ms, &file.failover.probe_interval_ms, 1000),
+            dead_after: millis(&run.dead_after_ms, &file.failover.dead_after_ms, 3000),
+            return_after: millis(&run.return_after_ms, &file.failover.return_after_ms, 2000),
+        };
+        if failover.probe_interval < Duration::from_millis(10) {
+            return Err(ConfigError::Value("probe_interval_ms is less than 10".into()));
+        }
+        if failover.dead_after < failover.probe_interval * 2 {
+            let why = "dead_after_ms is less than two probe intervals: one lost probe would move every route";
+            return Err(ConfigError::Value(why.into()));
+        }
+        let age = pick(&run.max_policy_age, &file.policy.max_age_seconds, || 86_400);
+        let end = pick(&run.policy_end_state, &file.policy.end_state, EndState::default);
+        let site_devices = if run.site_devices.is_empty() {
+            file.datapath.site_devices.clone().unwrap_or_default()
+        } else {
+            run.site_devices.clone()
+        };
+        let datapath = datapath::Settings {
+            choice: pick(&run.datapath, &file.datapath.kind, Default::default),
+            bpf_dir: places.bpf_dir.clone(),
+            site_devices,
+            nat_ports: pick(&run.nat_ports, &file.datapath.nat_ports, NatPorts::default).range(),
+            flow_entries: pick(&run.flow_entries, &file.datapath.flow_entries, || 262_144),
+            image_words: pick(&run.image_words, &file.datapath.image_words, || 1 << 20),
+            mtu,
+        };
+        Ok(Self {
+            metrics: run.metrics.or(file.metrics),
+            listen_port: run.listen_port.or(file.overlay.listen_port),
+            endpoint: run.endpoint.or(file.overlay.endpoint),
+            datapath,
+            max_policy_age: (end == EndState::Closed).then(|| Duration::from_secs(age)),
+            failover,
+            places,
+        })
+    }
+
+    /// WireGuard's UDP port for `role`.
+    pub fn listen_port(&self, role: Role) -> u16 {
+        self.listen_port.unwrap_or(match role {
+            Role::Gateway => 51_820,
+            Role::Peer => 0,
+        })
+    }
+}
+
+fn pick<T: Clone>(flag: &Option<T>, file: &Option<T>, default: impl FnOnce() -> T) -> T {
+    flag.clone().or_else(|| file.clone()).unwrap_or_else(default)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(toml: &str, run: RunFlags) -> Result<Settings, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), toml).unwrap();
+        Settings::resolve(&Common { config: Some(file.path().into()), ..Common::default() }, &run)
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+        let toml =
+            "[overlay]\nmtu = 1300\n[datapath]\nsite_devices = [\"eth1\"]\nnat_ports = \"1024-2047\"\n";
+        let run = RunFlags { site_devices: vec!["eth2".into()], ..RunFlags::default() };
+        let settings = settings(toml, run).unwrap();
+        assert_eq!(settings.datapath.site_devices, ["eth2"]);
+        assert_eq!(settings.datapath.mtu, 1300);
+        assert_eq!(settings.datapath.nat_ports, 1024..=2047);
+        assert_eq!(settings.datapath.image_words, 1 << 20);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_place() {
+        let error = settings("[overlay]\nmtuu = 1300\n", RunFlags::default()).unwrap_err().to_string();
+        assert!(error.contains("mtuu") && error.contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused() {
+        for toml in [
+            "[overlay]\nmtu = 500\n",
+            "[failover]\ndead_after_ms = 1500\n",
+            "[failover]\nprobe_interval_ms = 1\n",
+            "[datapath]\nnat_ports = \"9-3\"\n",
+            "[datapath]\nnat_ports = \"0-3\"\n",
+        ] {
+            assert!(settings(toml, RunFlags::default()).is_err(), "{toml}");
+        }
+    }
+
+    #[test]
+    fn keep_means_no_deadline() {
+        assert_eq!(
+            settings("[policy]\nend_state = \"keep\"\n", RunFlags::default()).unwrap().max_policy_age,
+            None
+        );
+        let day = Some(Duration::from_secs(86_400));
+        assert_eq!(settings("", RunFlags::default()).unwrap().max_policy_age, day);
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        let common = Common { config: Some("/nonexistent/gateway.toml".into()), ..Common::default() };
+        assert!(matches!(Places::resolve(&common), Err(ConfigError::Read { .. })));
+    }
+}

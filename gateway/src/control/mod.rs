@@ -1,0 +1,16 @@
+//! The agent's side of the conversation with control.
+
+mod dial;
+mod outbox;
+mod report;
+mod sync;
+mod url;
+
+pub use dial::{dial, dial_for_enrolment, reason};
+pub use outbox::Outbox;
+pub use report::report;
+pub use sync::{FromControl, Known, Session};
+pub use url::Url;
+
+/// The generated client over a verified channel.
+pub type Client = sluicegate_api::agent::agent_client::AgentClient<tonic::transport::Channel>;

@@ -1,0 +1,142 @@
+//! What waits to be reported. Acknowledgements go at once and are never lost; flow events are bounded and counted.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use sluicegate_api::agent::{Acknowledgement, FlowEvent, Health, ReportRequest};
+use tokio::sync::Notify;
+
+/// Events kept while control is away; beyond, the oldest are lost and counted.
+const FLOWS_KEPT: usize = 65_536;
+/// Events in one report: some 200 KB.
+const FLOWS_IN_A_REPORT: usize = 1_024;
+/// Acknowledgements kept while control is away: only the newest matter.
+const ACKNOWLEDGEMENTS_KEPT: usize = 1_024;
+
+/// What waits to be reported.
+#[derive(Default)]
+pub struct Outbox {
+    waiting: Mutex<Waiting>,
+    urgent: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    acknowledgements: VecDeque<Acknowledgement>,
+    flows: VecDeque<FlowEvent>,
+    health: Option<Health>,
+    lost_here: u64,
+    lost_below: u64,
+}
+
+impl Outbox {
+    /// Reports an image's fate at once.
+    pub fn acknowledge(&self, acknowledgement: Acknowledgement) {
+        let mut waiting = self.waiting();
+        if waiting.acknowledgements.len() >= ACKNOWLEDGEMENTS_KEPT {
+            waiting.acknowledgements.pop_front();
+        }
+        waiting.acknowledgements.push_back(acknowledgement);
+        drop(waiting);
+        self.urgent.notify_one();
+    }
+
+    /// Takes the health of this moment, and how many events the datapath has lost since it started.
+    pub fn health(&self, health: Health, lost_below: u64) {
+        let mut waiting = self.waiting();
+        waiting.health = Some(health);
+        waiting.lost_below = lost_below;
+    }
+
+    /// Adds flow events.
+    pub fn flows(&self, events: impl IntoIterator<Item = FlowEvent>) {
+        let mut waiting = self.waiting();
+        waiting.flows.extend(events);
+        waiting.trim();
+    }
+
+    /// Events lost here since the agent started, because control was away too long.
+    pub fn lost(&self) -> u64 {
+        self.waiting().lost_here
+    }
+
+    /// Whether more flow events wait than go into one report.
+    pub fn crowded(&self) -> bool {
+        self.waiting().flows.len() >= FLOWS_IN_A_REPORT
+    }
+
+    /// Returns when something must not wait for the next report.
+    pub async fn urgent(&self) {
+        self.urgent.notified().await;
+    }
+
+    /// The next report, taken out.
+    pub fn take(&self) -> ReportRequest {
+        let mut waiting = self.waiting();
+        let events = waiting.flows.len().min(FLOWS_IN_A_REPORT);
+        ReportRequest {
+            acknowledgements: waiting.acknowledgements.drain(..).collect(),
+            health: waiting.health.take(),
+            flows: waiting.flows.drain(..events).collect(),
+            flow_events_lost: waiting.lost_here + waiting.lost_below,
+        }
+    }
+
+    /// Puts back a report that did not arrive; its health is old by now.
+    pub fn put_back(&self, report: ReportRequest) {
+        let mut waiting = self.waiting();
+        for acknowledgement in report.acknowledgements.into_iter().rev() {
+            waiting.acknowledgements.push_front(acknowledgement);
+        }
+        for event in report.flows.into_iter().rev() {
+            waiting.flows.push_front(event);
+        }
+        waiting.trim();
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn trim(&mut self) {
+        let excess = self.flows.len().saturating_sub(FLOWS_KEPT);
+        self.flows.drain(..excess);
+        self.lost_here += excess as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(time_ms: u64) -> FlowEvent {
+        FlowEvent { time_ms, ..FlowEvent::default() }
+    }
+
+    #[test]
+    fn a_report_that_did_not_arrive_goes_again_in_order() {
+        let outbox = Outbox::default();
+        outbox.flows((0..3).map(event));
+        outbox.acknowledge(Acknowledgement { revision: 1, ..Default::default() });
+        let report = outbox.take();
+        outbox.flows([event(3)]);
+        outbox.acknowledge(Acknowledgement { revision: 2, ..Default::default() });
+        outbox.put_back(report);
+        let report = outbox.take();
+        assert_eq!(report.flows.iter().map(|f| f.time_ms).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(report.acknowledgements.iter().map(|a| a.revision).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn events_beyond_the_limit_are_lost_oldest_first_and_counted() {
+        let outbox = Outbox::default();
+        outbox.flows((0..FLOWS_KEPT as u64 + 5).map(event));
+        outbox.health(Health::default(), 7);
+        let report = outbox.take();
+        assert_eq!(report.flows[0].time_ms, 5);
+        assert_eq!(report.flow_events_lost, 12);
+        assert_eq!(report.flows.len(), FLOWS_IN_A_REPORT);
+    }
+}

@@ -1,0 +1,116 @@
+//! The sync stream: opened, kept, and opened again.
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sluicegate_api::agent::SyncRequest;
+use sluicegate_api::agent::sync_update::Update;
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::{Client, Url, dial, reason};
+use crate::identity::Identity;
+use crate::system;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// A stream that lived this long was a good one: the next failure starts with a short pause again.
+const GOOD: Duration = Duration::from_secs(20);
+
+/// What comes from control.
+#[derive(Debug)]
+pub enum FromControl {
+    /// The stream is open.
+    Connected,
+    /// Control answered something.
+    Heard,
+    /// Something to enforce.
+    Update(Box<Update>),
+    /// The stream is gone; it will be opened again.
+    Disconnected(String),
+}
+
+/// The image control is told we have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Its revision, 0 for none.
+    pub revision: u64,
+    /// Its hash, when control may send differences to it.
+    pub hash: Option<[u8; 32]>,
+}
+
+/// What the stream needs.
+pub struct Session {
+    /// Where control is.
+    pub url: Url,
+    /// Who we are.
+    pub identity: Arc<Identity>,
+    /// Where our WireGuard can be reached, or empty.
+    pub endpoint: String,
+    /// What we have, read each time the stream is opened.
+    pub known: watch::Receiver<Known>,
+    /// Opens the stream anew: what we have is not what control thinks.
+    pub resync: Arc<Notify>,
+    /// To the agent.
+    pub agent: mpsc::Sender<FromControl>,
+    /// To the reporter: the connection, while there is one.
+    pub client: watch::Sender<Option<Client>>,
+}
+
+impl Session {
+    /// Keeps the stream open for as long as the agent listens.
+    pub async fn run(self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let opened = Instant::now();
+            let why = self.once().await;
+            self.client.send_replace(None);
+            let Err(why) = why else { return };
+            if self.agent.send(FromControl::Disconnected(format!("{why:#}"))).await.is_err() {
+                return;
+            }
+            if opened.elapsed() >= GOOD {
+                pause = FIRST_PAUSE;
+            }
+            tokio::time::sleep(jittered(pause)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// One stream; `Ok` when the agent no longer listens.
+    async fn once(&self) -> anyhow::Result<()> {
+        let mut client = dial(&self.url, &self.identity).await?;
+        let known = *self.known.borrow();
+        let request = SyncRequest {
+            applied_revision: known.revision,
+            applied_hash: known.hash.map(Vec::from).unwrap_or_default(),
+            endpoint: self.endpoint.clone(),
+            system: Some(system::info()),
+        };
+        let refused =
+            |status: tonic::Status| anyhow::anyhow!("control at {} refused: {}", self.url, reason(&status));
+        let mut stream = client.sync(request).await.map_err(refused)?.into_inner();
+        self.client.send_replace(Some(client));
+        if self.agent.send(FromControl::Connected).await.is_err() {
+            return Ok(());
+        }
+        loop {
+            let message = tokio::select! {
+                message = stream.message() => message.map_err(|s| anyhow::anyhow!("the stream from control broke: {}", reason(&s)))?,
+                () = self.resync.notified() => anyhow::bail!("the stream is opened anew to get a whole image"),
+            };
+            let Some(message) = message else { anyhow::bail!("control at {} closed the stream", self.url) };
+            let Some(update) = message.update else { continue };
+            if self.agent.send(FromControl::Update(Box::new(update))).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Between half of `pause` and the whole of it, so that a thousand agents do not come back in step.
+fn jittered(pause: Duration) -> Duration {
+    // The standard library seeds each of these from the system's random numbers.
+    let random = RandomState::new().build_hasher().finish();
+    pause.mul_f64(0.5 + (random % 1000) as f64 / 2000.0)
+}

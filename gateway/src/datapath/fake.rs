@@ -1,0 +1,72 @@
+//! A datapath that remembers what it was told and refuses on demand.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sluicegate_api::image::Image;
+
+use super::*;
+
+/// What the fake was told, shared with the test.
+#[derive(Clone, Default)]
+pub(crate) struct FakeDatapath(pub(crate) Arc<Mutex<Told>>);
+
+#[derive(Default)]
+pub(crate) struct Told {
+    pub(crate) in_force: Option<InForce>,
+    pub(crate) images: Vec<(u64, Image)>,
+    pub(crate) egress: Vec<Egress>,
+    pub(crate) deadlines: Vec<Option<Duration>>,
+    pub(crate) refuse_above: Option<u64>,
+    pub(crate) events: Vec<Event>,
+}
+
+impl Datapath for FakeDatapath {
+    fn kind(&self) -> Kind {
+        Kind::Userspace
+    }
+
+    fn in_force(&self) -> Option<InForce> {
+        self.0.lock().unwrap().in_force
+    }
+
+    fn apply(&mut self, revision: u64, image: &Image) -> Result<(), ApplyError> {
+        let mut told = self.0.lock().unwrap();
+        let needed = image.words.len() as u64;
+        if let Some(capacity) = told.refuse_above.filter(|c| needed > *c) {
+            return Err(ApplyError::TooLarge { needed, capacity });
+        }
+        if let Some(now) = told.in_force.filter(|now| now.revision >= revision) {
+            return Err(ApplyError::Stale { offered: revision, in_force: now.revision });
+        }
+        told.in_force = Some(InForce { revision, hash: image.hash() });
+        told.images.push((revision, image.clone()));
+        Ok(())
+    }
+
+    fn set_egress(&mut self, routes: &[Egress]) -> anyhow::Result<()> {
+        self.0.lock().unwrap().egress = routes.to_vec();
+        Ok(())
+    }
+
+    fn set_deadline(&mut self, after: Option<Duration>) -> anyhow::Result<()> {
+        self.0.lock().unwrap().deadlines.push(after);
+        Ok(())
+    }
+
+    fn counters(&mut self) -> anyhow::Result<Counters> {
+        Ok(Counters::default())
+    }
+
+    fn sweep(&mut self) -> anyhow::Result<Vec<FlowRecord>> {
+        Ok(Vec::new())
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.0.lock().unwrap().events)
+    }
+
+    fn degraded(&self) -> Vec<String> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,54 @@
+//! Chooses the datapath: the kernel's where its programs can be loaded, else the same engine in this process.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use super::{Choice, Datapath, Settings};
+use crate::overlay::PacketChannels;
+use crate::tun::Tun;
+
+/// A datapath that is ready to be given an image.
+pub struct Opened {
+    /// It.
+    pub datapath: Box<dyn Datapath>,
+    /// The overlay's packets, when the datapath judges in this process and has taken the TUN device for itself;
+    /// `None` when the overlay reads and writes the device.
+    pub packets: Option<PacketChannels>,
+    /// Why this is not the datapath one would wish for.
+    pub degraded: Option<String>,
+}
+
+/// Opens the datapath `settings` ask for on the overlay device `tun`, taking over what an earlier process left pinned.
+pub fn open(settings: &Settings, tun: &Tun) -> anyhow::Result<Opened> {
+    match settings.choice {
+        Choice::Ebpf => ebpf(settings, tun),
+        Choice::Userspace => userspace(settings, tun),
+        Choice::Auto => ebpf(settings, tun).or_else(|kernel| {
+            let reason =
+                format!("the user-space datapath is used because the kernel's cannot be: {kernel:#}");
+            tracing::warn!("{reason}");
+            let mut opened = userspace(settings, tun).with_context(|| {
+                format!("neither datapath can be used; the kernel's failed with: {kernel:#}")
+            })?;
+            opened.degraded = Some(reason);
+            Ok(opened)
+        }),
+    }
+}
+
+/// Takes everything off the host that a datapath left enforcing under `bpf_dir`; afterwards nothing is enforced.
+pub fn detach(bpf_dir: &Path) -> anyhow::Result<()> {
+    if bpf_dir.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        anyhow::bail!("{} holds pinned programs, which this build cannot detach", bpf_dir.display());
+    }
+    Ok(())
+}
+
+fn ebpf(_settings: &Settings, _tun: &Tun) -> anyhow::Result<Opened> {
+    anyhow::bail!("this build has no eBPF datapath")
+}
+
+fn userspace(_settings: &Settings, _tun: &Tun) -> anyhow::Result<Opened> {
+    anyhow::bail!("this build has no user-space datapath")
+}

@@ -1,0 +1,103 @@
+//! One agent for each state directory and each bpf directory.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// Held as long as the agent runs; the kernel releases it when the process ends, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _held: Vec<File>,
+}
+
+/// Why the lock was not given.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another agent runs here.
+    #[error(
+        "a second gateway on the same host: {path} belongs to the one that runs{}; stop it, or give this one its own \
+         --state-dir, --bpf-dir, --socket and --device", .pid.as_ref().map(|p| format!(" as process {p}")).unwrap_or_default()
+    )]
+    Held {
+        /// What both want.
+        path: PathBuf,
+        /// The other's process id, when known.
+        pid: Option<String>,
+    },
+    /// The lock could not be tried.
+    #[error("{path} cannot be locked: {source}")]
+    Io {
+        /// What was to be locked.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Lock {
+    /// Locks `state_dir`, which exists, and `bpf_dir`, where it is possible to make it.
+    pub fn acquire(state_dir: &Path, bpf_dir: &Path) -> Result<Self, LockError> {
+        let mut held = vec![lock_file(&state_dir.join("lock"))?];
+        // Without a bpffs there is nothing to share: the kernel datapath says so itself when it is opened.
+        if std::fs::create_dir_all(bpf_dir).is_ok()
+            && let Ok(dir) = File::open(bpf_dir)
+        {
+            flock(&dir, bpf_dir, || None)?;
+            held.push(dir);
+        }
+        Ok(Self { _held: held })
+    }
+}
+
+fn lock_file(path: &Path) -> Result<File, LockError> {
+    let io = |source| LockError::Io { path: path.into(), source };
+    let mut options = OpenOptions::new();
+    let mut file =
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io)?;
+    let mut pid = String::new();
+    let _ = file.read_to_string(&mut pid);
+    let pid = pid.trim().to_owned();
+    flock(&file, path, || (!pid.is_empty()).then(|| pid.clone()))?;
+    // For the sentence another agent writes; the lock holds without it.
+    let _ = file.set_len(0).and_then(|()| io::Seek::rewind(&mut file));
+    let _ = writeln!(file, "{}", std::process::id());
+    Ok(file)
+}
+
+fn flock(file: &File, path: &Path, pid: impl FnOnce() -> Option<String>) -> Result<(), LockError> {
+    // SAFETY: the descriptor is open for as long as `file` lives, and flock takes no pointers.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(());
+    }
+    let source = io::Error::last_os_error();
+    Err(match source.kind() {
+        io::ErrorKind::WouldBlock => LockError::Held { path: path.into(), pid: pid() },
+        _ => LockError::Io { path: path.into(), source },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_agent_is_told_who_was_first() {
+        let (state, bpf) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let first = Lock::acquire(state.path(), bpf.path()).unwrap();
+        let error = Lock::acquire(state.path(), bpf.path()).unwrap_err().to_string();
+        assert!(error.contains("a second gateway on the same host"), "{error}");
+        assert!(error.contains(&std::process::id().to_string()), "{error}");
+        drop(first);
+        Lock::acquire(state.path(), bpf.path()).unwrap();
+    }
+
+    #[test]
+    fn another_state_directory_does_not_help_with_the_same_bpf_directory() {
+        let (one, two, bpf) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let _first = Lock::acquire(one.path(), bpf.path()).unwrap();
+        assert!(matches!(Lock::acquire(two.path(), bpf.path()), Err(LockError::Held { .. })));
+    }
+}

@@ -1,0 +1,303 @@
+//! The gateway's metrics: the whole list, and how they are written.
+
+use prometheus::{
+    Encoder as _, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::agent::REFUSALS;
+use crate::status::Status;
+
+/// What is counted by the agent itself; everything else is read from the status when it is asked for.
+pub struct Metrics {
+    registry: Registry,
+    apply_seconds: Histogram,
+    apply_failures: IntCounterVec,
+}
+
+impl Metrics {
+    /// All zero.
+    pub fn new() -> anyhow::Result<Self> {
+        let registry = Registry::new();
+        // From a delta of one rule to a whole image of 100,000 policies.
+        let buckets = vec![0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
+        let apply_seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "sluicegate_gateway_policy_apply_seconds",
+                "Time from an image's receipt to the first packet judged by it.",
+            )
+            .buckets(buckets),
+        )?;
+        let apply_failures = IntCounterVec::new(
+            Opts::new(
+                "sluicegate_gateway_policy_apply_failures_total",
+                "Images refused, by reason; the one before stayed in force.",
+            ),
+            &["reason"],
+        )?;
+        for reason in REFUSALS {
+            apply_failures.with_label_values(&[reason]);
+        }
+        registry.register(Box::new(apply_seconds.clone()))?;
+        registry.register(Box::new(apply_failures.clone()))?;
+        Ok(Self { registry, apply_seconds, apply_failures })
+    }
+
+    /// An image came into force.
+    pub fn applied(&self, microseconds: u64) {
+        self.apply_seconds.observe(microseconds as f64 / 1e6);
+    }
+
+    /// An image was refused.
+    pub fn refused(&self, reason: &str) {
+        self.apply_failures.with_label_values(&[reason]).inc();
+    }
+
+    /// Everything, in Prometheus' text format.
+    pub fn render(&self, status: &Status) -> anyhow::Result<String> {
+        let now = Registry::new();
+        describe(&now, status)?;
+        let mut families = self.registry.gather();
+        families.extend(now.gather());
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&families, &mut text)?;
+        Ok(String::from_utf8(text)?)
+    }
+}
+
+fn describe(registry: &Registry, status: &Status) -> anyhow::Result<()> {
+    let counters = &status.counters;
+    let packets = counter_vec(
+        registry,
+        "forwarded_packets_total",
+        "Packets forwarded or delivered, by where they came from.",
+        "direction",
+    )?;
+    let bytes = counter_vec(
+        registry,
+        "forwarded_bytes_total",
+        "Bytes forwarded or delivered, from the IP header on.",
+        "direction",
+    )?;
+    for forwarded in &counters.forwarded {
+        packets.with_label_values(&[&forwarded.direction]).inc_by(forwarded.packets);
+        bytes.with_label_values(&[&forwarded.direction]).inc_by(forwarded.bytes);
+    }
+    let drops = counter_vec(registry, "dropped_packets_total", "Packets dropped, by reason.", "reason")?;
+    for drop in &counters.drops {
+        drops.with_label_values(&[&drop.reason]).inc_by(drop.packets);
+    }
+    counter(registry, "flows_started_total", "Flows that a rule admitted.", counters.flows_started)?;
+    counter(
+        registry,
+        "events_lost_total",
+        "Flow and drop events lost, from all causes.",
+        counters.events_lost,
+    )?;
+    counter(
+        registry,
+        "failover_transitions_total",
+        "Prefixes that moved to another router.",
+        counters.failovers,
+    )?;
+    gauge(registry, "flows", "Live flows.", counters.flows)?;
+    gauge(
+        registry,
+        "flow_entries",
+        "Entries of the flow table in use, two for each flow.",
+        counters.flow_entries,
+    )?;
+    gauge(registry, "flow_entries_max", "Entries the flow table can hold.", counters.flow_entries_max)?;
+    gauge(
+        registry,
+        "policy_revision",
+        "Revision of the image in force; 0 before the first.",
+        status.policy.revision.unwrap_or(0),
+    )?;
+    seconds(
+        registry,
+        "policy_applied_timestamp_seconds",
+        "When this run put the image in force; 0 when an earlier run did.",
+        status.policy.applied_ms,
+    )?;
+    gauge(
+        registry,
+        "control_connected",
+        "1 while the stream from control is open.",
+        u64::from(status.control.connected),
+    )?;
+    seconds(
+        registry,
+        "control_last_contact_timestamp_seconds",
+        "When control last said anything; 0 when it never did.",
+        status.control.last_contact_ms,
+    )?;
+    gauge(registry, "overlay_peers", "Other agents this one may talk to.", status.peers.len() as u64)?;
+    gauge(
+        registry,
+        "overlay_peers_live",
+        "Other agents heard of lately.",
+        status.peers.iter().filter(|p| p.live).count() as u64,
+    )?;
+    gauge(
+        registry,
+        "degraded_conditions",
+        "Conditions a person should know of; `status` lists them.",
+        status.degraded.len() as u64,
+    )?;
+    routes(registry, status)?;
+    info(registry, "build_info", "The agent's version.", "version", &status.version)?;
+    info(registry, "datapath_info", "Which datapath judges.", "kind", &status.datapath.kind)
+}
+
+fn routes(registry: &Registry, status: &Status) -> anyhow::Result<()> {
+    let opts = Opts::new(
+        name("route_active"),
+        "1 for the metric of the router that carries a network's traffic, 0 for the others.",
+    );
+    let active = IntGaugeVec::new(opts, &["network", "metric"])?;
+    for route in &status.routes {
+        for router in &route.routers {
+            let gauge = active.with_label_values(&[&route.network_id, &router.metric.to_string()]);
+            // Several prefixes of a network may be with several routers: each that carries one is active.
+            gauge.set(gauge.get().max(i64::from(route.active.as_ref() == Some(&router.peer_id))));
+        }
+    }
+    registry.register(Box::new(active))?;
+    Ok(())
+}
+
+fn name(short: &str) -> String {
+    format!("sluicegate_gateway_{short}")
+}
+
+fn counter_vec(registry: &Registry, short: &str, help: &str, label: &str) -> anyhow::Result<IntCounterVec> {
+    let counters = IntCounterVec::new(Opts::new(name(short), help), &[label])?;
+    registry.register(Box::new(counters.clone()))?;
+    Ok(counters)
+}
+
+fn counter(registry: &Registry, short: &str, help: &str, value: u64) -> anyhow::Result<()> {
+    let counter = IntCounter::new(name(short), help)?;
+    counter.inc_by(value);
+    Ok(registry.register(Box::new(counter))?)
+}
+
+fn gauge(registry: &Registry, short: &str, help: &str, value: u64) -> anyhow::Result<()> {
+    let gauge = IntGauge::new(name(short), help)?;
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    Ok(registry.register(Box::new(gauge))?)
+}
+
+fn seconds(registry: &Registry, short: &str, help: &str, unix_ms: Option<u64>) -> anyhow::Result<()> {
+    let gauge = prometheus::Gauge::new(name(short), help)?;
+    gauge.set(unix_ms.unwrap_or(0) as f64 / 1e3);
+    Ok(registry.register(Box::new(gauge))?)
+}
+
+fn info(registry: &Registry, short: &str, help: &str, label: &str, value: &str) -> anyhow::Result<()> {
+    let gauge = GaugeVec::new(Opts::new(name(short), help), &[label])?;
+    gauge.with_label_values(&[value]).set(1.0);
+    Ok(registry.register(Box::new(gauge))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    use sluicegate_engine::reason::DropReason;
+
+    use super::*;
+    use crate::status::{Drops, Forwarded, Route, Router};
+
+    fn page() -> String {
+        let metrics = Metrics::new().unwrap();
+        metrics.applied(1500);
+        metrics.refused("hash");
+        let mut status = Status { version: "1.2.3".into(), ..Status::default() };
+        status.datapath.kind = "ebpf".into();
+        status.counters.forwarded = vec![Forwarded { direction: "overlay".into(), packets: 3, bytes: 300 }];
+        let drop = |r: &DropReason| Drops { reason: r.name().into(), packets: 0 };
+        status.counters.drops = DropReason::ALL.iter().map(drop).collect();
+        let router = |id: &str, metric| Router { peer_id: id.into(), metric, ..Router::default() };
+        status.routes = vec![Route {
+            network_id: "net".into(),
+            active: Some("b".into()),
+            routers: vec![router("a", 100), router("b", 200)],
+            ..Route::default()
+        }];
+        metrics.render(&status).unwrap()
+    }
+
+    #[test]
+    fn every_reason_is_there_even_when_zero() {
+        let page = page();
+        for reason in DropReason::ALL {
+            let line = format!("sluicegate_gateway_dropped_packets_total{{reason=\"{}\"}} 0", reason.name());
+            assert!(page.contains(&line), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_active_router_is_named_by_its_metric() {
+        let page = page();
+        assert!(page.contains("sluicegate_gateway_route_active{metric=\"200\",network=\"net\"} 1"), "{page}");
+        assert!(page.contains("sluicegate_gateway_route_active{metric=\"100\",network=\"net\"} 0"), "{page}");
+    }
+
+    /// The list of metrics is an interface: a change here is a change for everybody's dashboards.
+    #[test]
+    fn the_list_of_metrics_is_the_documented_one() {
+        let page = page();
+        let mut types: Vec<&str> =
+            page.lines().filter_map(|l| l.strip_prefix("# TYPE sluicegate_gateway_")).collect();
+        types.sort_unstable();
+        assert_eq!(
+            types,
+            [
+                "build_info gauge",
+                "control_connected gauge",
+                "control_last_contact_timestamp_seconds gauge",
+                "datapath_info gauge",
+                "degraded_conditions gauge",
+                "dropped_packets_total counter",
+                "events_lost_total counter",
+                "failover_transitions_total counter",
+                "flow_entries gauge",
+                "flow_entries_max gauge",
+                "flows gauge",
+                "flows_started_total counter",
+                "forwarded_bytes_total counter",
+                "forwarded_packets_total counter",
+                "overlay_peers gauge",
+                "overlay_peers_live gauge",
+                "policy_applied_timestamp_seconds gauge",
+                "policy_apply_failures_total counter",
+                "policy_apply_seconds histogram",
+                "policy_revision gauge",
+                "route_active gauge",
+            ]
+        );
+    }
+
+    #[test]
+    fn promtool_finds_nothing_wrong() {
+        let Ok(mut promtool) = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+        else {
+            eprintln!("promtool is not installed (Debian: prometheus); the names are not checked");
+            return;
+        };
+        promtool.stdin.take().unwrap().write_all(page().as_bytes()).unwrap();
+        let output = promtool.wait_with_output().unwrap();
+        let said =
+            String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.trim().is_empty(), "{said}");
+    }
+}

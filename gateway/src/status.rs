@@ -1,0 +1,200 @@
+//! What an agent says of itself: the document behind `status`, the metrics and the health pages.
+
+use serde::{Deserialize, Serialize};
+
+/// Names the document and its version.
+pub const SCHEMA: &str = "sluicegate.gateway.status/1";
+
+/// The state of a running agent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The agent's version.
+    pub version: String,
+    /// Who it is.
+    pub identity: Identity,
+    /// The conversation with control.
+    pub control: Control,
+    /// What judges.
+    pub datapath: Datapath,
+    /// The image in force.
+    pub policy: Policy,
+    /// The other agents.
+    pub peers: Vec<Peer>,
+    /// Prefixes reached through routers.
+    pub routes: Vec<Route>,
+    /// Prefixes this agent is a router of.
+    pub routed: Vec<Routed>,
+    /// Totals.
+    pub counters: Counters,
+    /// Conditions a person should know of, each a sentence.
+    pub degraded: Vec<String>,
+}
+
+/// Who an agent is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Peer id in control.
+    pub peer_id: String,
+    /// Its name.
+    pub name: String,
+    /// `gateway` or `peer`.
+    pub role: String,
+    /// WireGuard public key, base64.
+    pub public_key: String,
+    /// Overlay IPv4 address with prefix length, once known.
+    pub address_v4: Option<String>,
+    /// Overlay IPv6 address with prefix length, once known.
+    pub address_v6: Option<String>,
+    /// Overlay device.
+    pub device: String,
+    /// WireGuard's UDP port.
+    pub listen_port: u16,
+    /// Where others reach this agent's WireGuard.
+    pub endpoint: Option<String>,
+}
+
+/// The conversation with control.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Control {
+    /// Its URL.
+    pub url: String,
+    /// Whether the stream is open.
+    pub connected: bool,
+    /// When control last said anything, Unix milliseconds.
+    pub last_contact_ms: Option<u64>,
+    /// Why the stream is not open.
+    pub error: Option<String>,
+}
+
+/// What judges packets.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Datapath {
+    /// `ebpf` or `userspace`.
+    pub kind: String,
+    /// Devices that lead to the site.
+    pub site_devices: Vec<String>,
+}
+
+/// The image in force.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Control's revision; `None` before the first image: nothing is forwarded.
+    pub revision: Option<u64>,
+    /// SHA-256 of the image.
+    pub hash: Option<String>,
+    /// When this agent put it in force, Unix milliseconds; `None` when an earlier run did.
+    pub applied_ms: Option<u64>,
+    /// Seconds it may stand without word from control; `None` is for ever.
+    pub max_age_seconds: Option<u64>,
+}
+
+/// Another agent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Peer id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Where it is now.
+    pub endpoint: Option<String>,
+    /// Whether it was heard of lately.
+    pub live: bool,
+    /// Age of the WireGuard session in seconds.
+    pub handshake_seconds: Option<f64>,
+    /// Round trip of the last probe in milliseconds, when it is probed.
+    pub round_trip_ms: Option<f64>,
+    /// Bytes received from it.
+    pub received: u64,
+    /// Bytes sent to it.
+    pub sent: u64,
+}
+
+/// A prefix reached through routers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    /// The prefix.
+    pub prefix: String,
+    /// Network id.
+    pub network_id: String,
+    /// Resource id.
+    pub resource_id: String,
+    /// Peer id of the router in use.
+    pub active: Option<String>,
+    /// Its metric.
+    pub metric: Option<u32>,
+    /// All routers.
+    pub routers: Vec<Router>,
+}
+
+/// A router of a prefix.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Router {
+    /// Peer id.
+    pub peer_id: String,
+    /// Its name.
+    pub name: String,
+    /// Its metric.
+    pub metric: u32,
+    /// Whether it was heard of lately.
+    pub live: bool,
+}
+
+/// A prefix this agent is a router of.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Routed {
+    /// The prefix.
+    pub prefix: String,
+    /// Network id.
+    pub network_id: String,
+    /// Resource id.
+    pub resource_id: String,
+    /// Whether sources are replaced by this agent's.
+    pub masquerade: bool,
+    /// This router's metric.
+    pub metric: u32,
+    /// The device it leaves by; `None` when it cannot be reached.
+    pub device: Option<String>,
+}
+
+/// Totals since the programs were first loaded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Packets and bytes forwarded, by where they came from.
+    pub forwarded: Vec<Forwarded>,
+    /// Packets dropped, by reason; zeros too.
+    pub drops: Vec<Drops>,
+    /// Live flows.
+    pub flows: u64,
+    /// Flows started.
+    pub flows_started: u64,
+    /// Entries of the flow table in use.
+    pub flow_entries: u64,
+    /// Entries it can hold.
+    pub flow_entries_max: u64,
+    /// Events lost, from all causes.
+    pub events_lost: u64,
+    /// How often a prefix moved to another router.
+    pub failovers: u64,
+}
+
+/// Packets forwarded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Forwarded {
+    /// `overlay`, `site` or `local`.
+    pub direction: String,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes from the IP header on.
+    pub bytes: u64,
+}
+
+/// Packets dropped.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Drops {
+    /// Why.
+    pub reason: String,
+    /// Packets.
+    pub packets: u64,
+}
