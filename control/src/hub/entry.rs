@@ -145,7 +145,7 @@ impl Entry {
             _ => None,
         };
         self.floor = self.floor.max(request.applied_revision);
-        self.raise_wanted();
+        self.raise_wanted(request.applied_revision);
     }
 
     pub(super) fn applied_held(&self) -> Option<Held> {
@@ -280,13 +280,12 @@ impl Entry {
     }
 
     /// The wanted image must be newer than what the agent has, unless it is what the agent has.
-    fn raise_wanted(&mut self) {
+    fn raise_wanted(&mut self, applied_revision: u64) {
         let applied = self.applied_held();
         let Some(wanted) = &mut self.wanted else { return };
         match applied {
             Some(held) if held.hash == wanted.image.hash => wanted.revision = held.revision,
-            _ if wanted.revision <= self.floor => {
-                // Never accepted under its old number: a number of its own costs nothing.
+            _ if wanted.revision <= applied_revision => {
                 self.floor += 1;
                 wanted.revision = self.floor;
             }

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use sluicegate_api::agent::{Acknowledgement, NetworkConfig, ReportRequest, SyncRequest};
 use sluicegate_api::image::{Hash, Image};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::flows::Flows;
 use crate::metrics::Metrics;
@@ -29,6 +29,8 @@ pub struct Hub {
     inner: Mutex<Inner>,
     /// Wakes the driver: an agent waits for its first image.
     newcomers: Notify,
+    /// Revision of the store that the published images stand for.
+    compiled: watch::Sender<u64>,
     metrics: Metrics,
     flows: Arc<Flows>,
 }
@@ -116,7 +118,8 @@ impl Compiled {
 impl Hub {
     /// No agents yet.
     pub fn new(metrics: Metrics, flows: Arc<Flows>) -> Arc<Self> {
-        Arc::new(Self { inner: Mutex::default(), newcomers: Notify::new(), metrics, flows })
+        let compiled = watch::Sender::new(0);
+        Arc::new(Self { inner: Mutex::default(), newcomers: Notify::new(), compiled, metrics, flows })
     }
 
     /// Begins the stream of a peer that exists. A stream of the same peer that is still there ends.
@@ -187,6 +190,13 @@ impl Hub {
     /// How the last compilation went.
     pub fn compilation(&self) -> Compilation {
         self.lock().compilation.clone()
+    }
+
+    /// Resolves once the published images stand for the store's `revision` or a later one: streams send what differs from
+    /// then on. Waits for ever when that revision cannot be compiled.
+    pub async fn compiled(&self, revision: u64) {
+        // The sender is this hub's own: it cannot be gone.
+        let _ = self.compiled.subscribe().wait_for(|compiled| *compiled >= revision).await;
     }
 
     /// Ends every stream; agents are told to connect again.
@@ -278,6 +288,7 @@ impl Hub {
         drop(inner);
         self.metrics.images_unchanged.inc_by(unchanged);
         self.metrics.compiled_revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
+        self.compiled.send_replace(revision);
     }
 
     /// The compilation failed: everything stays as it was, and it is shown.
