@@ -6,6 +6,7 @@
 //! | [`service`] | protocols and ports, as people write them and as the packet program reads them |
 //! | [`compile`] | state -> packet image of one agent; which agents a change affects |
 //! | [`network`] | state -> whom an agent talks to, what it reaches and what it routes |
+//! | [`evaluate`] | why a flow is admitted, or what is missing |
 //! | [`naive`] | the same decisions by linear scan: the oracle of the tests |
 //! | [`file`] | the policy file |
 //!
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compile;
+pub mod evaluate;
 pub mod file;
 pub mod model;
 pub mod naive;

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use sluicegate_api::image::Delta;
 use sluicegate_engine::validate::validate;
+use sluicegate_policy::evaluate::{self, Query, Verdict};
 use sluicegate_policy::model::State;
 use sluicegate_policy::naive;
+use sluicegate_policy::service::Probe;
 use support::*;
 
 fn agents() -> impl Iterator<Item = &'static str> {
@@ -37,6 +39,59 @@ proptest! {
                     prop_assert!(image.routes[&u32::from(route)].prefix.contains(&destination));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_evaluator_says_what_the_images_say(state in states(), packets in packets(64)) {
+        let compiler = compiler(&state);
+        for agent in agents() {
+            let image = compiler.compile(agent).unwrap();
+            for &packet in &packets {
+                let (source, destination, l4) = packet;
+                let decision = evaluate::decide(&compiler, agent, source, destination, l4);
+                prop_assert_eq!(decision, look_up(&image, packet).0, "{} {:?}", agent, packet);
+            }
+        }
+    }
+
+    #[test]
+    fn an_explanation_agrees_with_every_image_on_the_way(state in states(), packets in packets(64)) {
+        let compiler = compiler(&state);
+        for (source, destination, l4) in packets {
+            let probe = match l4 >> 16 {
+                1 => Probe::Tcp(l4 as u16),
+                2 => Probe::Udp(l4 as u16),
+                3 | 4 => Probe::Icmp,
+                _ => Probe::Protocol(l4 as u8),
+            };
+            let query = Query { source: source.to_string(), destination: destination.to_string(), probe };
+            let answer = evaluate::explain(&compiler, &query);
+            prop_assert!(!answer.summary.is_empty());
+            let l4 = probe.axis(destination);
+            for judgement in &answer.judgements {
+                let image = compiler.compile(&judgement.agent_id).unwrap();
+                let decision = look_up(&image, (source, destination, l4)).0;
+                prop_assert_eq!(judgement.accepts, decision.accepts());
+                let named = judgement.rule.as_ref().map(|r| &r.rule_id);
+                prop_assert_eq!(named, decision.is_set().then(|| &image.rules[&decision.slot()].rule_id));
+            }
+            let Some(from) = answer.source.as_ref().and_then(|s| s.peer_id.as_deref()) else { continue };
+            let routes = compiler.network(from).routes;
+            let around = routes.iter().filter(|r| r.prefix.contains(&destination));
+            let longest = around.max_by_key(|r| r.prefix.prefix_len()).map(|r| r.prefix);
+            if let Some(carrier) = &answer.carrier {
+                prop_assert_eq!(Some(carrier.prefix), longest);
+                let of_prefix = routes.iter().filter(|r| r.prefix == carrier.prefix).flat_map(|r| &r.routers);
+                let best = of_prefix.min_by_key(|r| (r.metric, r.peer_id.clone())).unwrap();
+                prop_assert_eq!((&carrier.router.peer_id[..], carrier.router.metric), (&*best.peer_id, best.metric));
+                prop_assert_eq!(answer.judgements.len(), 2);
+                prop_assert_eq!(&answer.judgements[1].agent_id, &carrier.router.peer_id);
+            }
+            let accepted = answer.judgements.len() == 2 && answer.judgements.iter().all(|j| j.accepts);
+            prop_assert_eq!(answer.allowed(), accepted);
+            let reasons = answer.missing.len() + answer.near_misses.len() + usize::from(answer.rule.is_some());
+            prop_assert!(reasons > 0 || matches!(answer.verdict, Verdict::NotJudged | Verdict::NoRule));
         }
     }
 

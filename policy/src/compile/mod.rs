@@ -64,6 +64,10 @@ impl Compiler {
         &self.resolved.state
     }
 
+    pub(crate) fn resolved(&self) -> &Resolved {
+        &self.resolved
+    }
+
     /// The image of one agent: the same for the same state, whatever came before. An agent that is unknown or may not
     /// take part gets an image that denies everything.
     pub fn compile(&self, agent: &str) -> Result<Image, CompileError> {

@@ -290,3 +290,82 @@ pub(crate) fn compiler(state: &State) -> sluicegate_policy::Compiler {
 pub(crate) fn prefix(text: &str) -> IpNet {
     text.parse().unwrap()
 }
+
+pub(crate) fn groups(ids: &[&str]) -> End {
+    End::Groups(names(ids))
+}
+
+/// An accept rule, one way. Its slot is set when it enters a state.
+pub(crate) fn accept(sources: End, destinations: End, service: &str) -> Rule {
+    Rule {
+        id: String::new(),
+        name: "a rule".into(),
+        slot: 0,
+        enabled: true,
+        action: Action::Accept,
+        bidirectional: false,
+        service: sluicegate_policy::service::parse(service).unwrap(),
+        sources,
+        destinations,
+    }
+}
+
+pub(crate) fn drop_rule(sources: End, destinations: End, service: &str) -> Rule {
+    Rule { action: Action::Drop, ..accept(sources, destinations, service) }
+}
+
+/// Adds an enabled policy.
+pub(crate) fn add_policy(state: &mut State, id: &str, mut rules: Vec<Rule>) {
+    let slots = state.policies.values().map(|p| p.rules.len()).sum::<usize>();
+    for (i, rule) in rules.iter_mut().enumerate() {
+        rule.slot = (slots + i) as u32;
+        rule.id = format!("{id}-{i}");
+    }
+    let policy = Policy { name: id.into(), enabled: true, posture_failed: BTreeSet::new(), rules };
+    state.policies.insert(id.into(), policy);
+}
+
+pub(crate) fn add_group(state: &mut State, id: &str, peers: &[&str], resources: &[&str]) {
+    let group = Group { name: id.into(), peers: names(peers), resources: names(resources) };
+    state.groups.insert(id.into(), group);
+}
+
+/// Adds a network with one enabled resource for each (id, prefixes) and one enabled router for each (peer, metric).
+pub(crate) fn add_network(
+    state: &mut State,
+    id: &str,
+    resources: &[(&str, &[&str])],
+    routers: &[(&str, u16)],
+) {
+    let resource = |(id, prefixes): &(&str, &[&str])| {
+        let prefixes = prefixes.iter().map(|p| prefix(p)).collect();
+        (id.to_string(), Resource { name: id.to_string(), prefixes, enabled: true })
+    };
+    let router = |(peer, metric): &(&str, u16)| {
+        let router = Router { peers: names(&[peer]), metric: *metric, masquerade: true, enabled: true };
+        (format!("{id}-{peer}"), router)
+    };
+    let network = Network {
+        name: id.into(),
+        resources: resources.iter().map(resource).collect(),
+        routers: routers.iter().map(router).collect(),
+    };
+    state.networks.insert(id.into(), network);
+}
+
+/// Whether the agent's image accepts a packet.
+pub(crate) fn accepts(state: &State, agent: &str, source: &str, destination: &str, l4: u32) -> bool {
+    let packet = (source.parse().unwrap(), destination.parse().unwrap(), l4);
+    look_up(&compiler(state).compile(agent).unwrap(), packet).0.accepts()
+}
+
+pub(crate) const fn tcp(port: u32) -> u32 {
+    axis::TCP | port
+}
+
+pub(crate) const fn udp(port: u32) -> u32 {
+    axis::UDP | port
+}
+
+pub(crate) const ECHO: u32 = axis::ICMP | 8 << 8;
+pub(crate) const ECHO_V6: u32 = axis::ICMPV6 | 128 << 8;
