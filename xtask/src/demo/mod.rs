@@ -1,7 +1,140 @@
-//! `cargo xtask demo`.
-use std::process::ExitCode;
+//! `cargo xtask demo`: everything, in network namespaces, with real clients.
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`topology`] | hosts, cables and addresses |
+//! | [`control`] | the control service and its REST interface |
+//! | [`agent`] | a gateway or peer: joined, started, killed, started again |
+//! | [`world`] | all of these, up and in step |
+//! | [`client`] | one question of a real client, and what came of it |
+//! | [`access`], [`masquerade`], [`revocation`], [`change`], [`restart`], [`failover`] | what is shown |
+//! | [`table`] | who, what, expected, seen, rule |
+//! | [`stay`] | what there is to try afterwards |
+
+mod access;
+mod agent;
+mod change;
+mod client;
+mod control;
+mod failover;
+mod masquerade;
+mod restart;
+mod revocation;
+mod stay;
+mod stream;
+mod table;
+mod topology;
+mod world;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::{project, setup};
+use table::Table;
+use world::World;
+
 #[derive(clap::Args)]
-pub(crate) struct Args {}
-pub(crate) fn run(_args: &Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not yet")
+pub(crate) struct Args {
+    /// Leave after the table instead of staying up
+    #[arg(long)]
+    once: bool,
+    /// How the table is printed
+    #[arg(long, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
+    output: Output,
+    /// What judges packets in gateways and peers
+    #[arg(long, value_enum, default_value_t = Datapath::Ebpf)]
+    datapath: Datapath,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// Columns for people.
+    Table,
+    /// One JSON document.
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Datapath {
+    /// XDP and TC programs in the kernel.
+    Ebpf,
+    /// The same engine in the agents' processes.
+    Userspace,
+}
+
+impl Datapath {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ebpf => "ebpf",
+            Self::Userspace => "userspace",
+        }
+    }
+}
+
+const PACKAGES: [&str; 4] = ["sluicegate-control", "sluicegate-gateway", "sluicegate-cli", "sluicegate-lab"];
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    project::require_root("demo")?;
+    setup::run(setup::Voice::OnlyChanges)?;
+    say("building");
+    let binaries = project::build(&PACKAGES)?;
+    let world = World::start(&binaries, args.datapath)?;
+    let mut table = Table::default();
+    let shown = show(&world, &mut table);
+    if shown.is_err() || !table.as_expected() {
+        keep_logs(&world, args.datapath);
+    }
+    match args.output {
+        Output::Table => println!("{table}"),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&table.json(args.datapath.name()))?),
+    }
+    shown?;
+    let code = u8::from(!table.as_expected());
+    if !args.once {
+        stay::stay(&world, code)?;
+    }
+    world.close()?;
+    Ok(ExitCode::from(code))
+}
+
+/// Every part of the demo, in order; each leaves the world as it found it.
+fn show(world: &World, table: &mut Table) -> Result<()> {
+    say("nothing is allowed yet");
+    access::before_any_policy(world, table)?;
+    say("applying the policy file");
+    world.apply_policies()?;
+    say("who reaches what");
+    access::under_the_policies(world, table)?;
+    say("masquerade off and on");
+    masquerade::show(world, table)?;
+    say("a policy switched off under a download");
+    revocation::show(world, table)?;
+    say("policies changing under a transfer");
+    change::show(world, table)?;
+    say("the gateway killed and restarted under traffic");
+    restart::show(world, table)?;
+    say("the first gateway gone");
+    failover::show(world, table)
+}
+
+/// One line of progress. On standard error: standard output is the table's.
+pub(crate) fn say(line: &str) {
+    eprintln!("demo: {line}");
+}
+
+/// Copies the logs out of the lab, which is about to go.
+fn keep_logs(world: &World, datapath: Datapath) {
+    let to: PathBuf = project::root().join("target/xtask").join(format!("demo-{}-logs", datapath.name()));
+    // Those of an earlier run.
+    let _ = fs::remove_dir_all(&to);
+    let copied = fs::create_dir_all(to.parent().unwrap_or(&to))
+        .and_then(|()| Command::new("cp").arg("-r").arg(world.logs()).arg(&to).status())
+        .context("cp");
+    match copied {
+        Ok(status) if status.success() => say(&format!("the logs are in {}", to.display())),
+        _ => say(&format!("the logs could not be kept in {}", to.display())),
+    }
 }

@@ -1,0 +1,45 @@
+//! The first gateway goes, traffic takes the second, and returns when the first is back.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use sluicegate_lab::wait;
+
+use super::access::explain;
+use super::client::{Ask, Seen};
+use super::table::{Row, Table};
+use super::topology::{Family, GW1, GW2, WEB, site};
+use super::world::World;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) fn show(world: &World, table: &mut Table) -> Result<()> {
+    world.gw1.kill();
+    through(world, table, "gw1 is gone", GW2)?;
+    world.gw1.start()?;
+    world.gw1.wait_until_ready()?;
+    through(world, table, "gw1 is back", GW1)?;
+    world.wait_until_in_step()
+}
+
+fn through(world: &World, table: &mut Table, event: &str, gateway: u8) -> Result<()> {
+    let start = Instant::now();
+    for family in Family::BOTH {
+        let (to, ask, expected) = (site(WEB, family), Ask::Http(443), site(gateway, family));
+        let mut last = Seen::Nothing("not tried".into());
+        wait::until(PATIENCE, || -> Result<_> {
+            last = ask.once(&world.alice.namespace, to, &world.traffic)?;
+            Ok((last == Seen::Answered(Some(expected))).then_some(()))
+        })?;
+        let seconds = start.elapsed().as_secs_f32();
+        table.add(Row {
+            who: "alice".into(),
+            what: format!("curl web:443 when {event}, {}", family.name()),
+            expected: format!("answered through gw{gateway}, as {expected}"),
+            as_expected: last == Seen::Answered(Some(expected)),
+            seen: format!("{}, {seconds:.1} s later", last.describe()),
+            rule: explain(world, "alice", &ask.flow(to))?.reason,
+        });
+    }
+    Ok(())
+}
