@@ -15,6 +15,13 @@ pub struct Destination {
     pub protocol: String,
 }
 
+impl Destination {
+    /// Protocol and port as the API takes them: `443/tcp`, `icmp`, `47`.
+    pub fn service(&self) -> String {
+        self.port.map_or_else(|| self.protocol.clone(), |port| format!("{port}/{}", self.protocol))
+    }
+}
+
 impl FromStr for Destination {
     type Err = String;
 

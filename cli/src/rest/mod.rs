@@ -1,6 +1,7 @@
 //! The parts of control's REST objects that `sluice` reads. Unknown fields are ignored: JSON output passes on what
 //! control said, whole.
 
+pub mod explain;
 pub mod gateway;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::read_all;
 use crate::client::Client;
 use crate::error::Failure;
-use crate::human::date_time;
+use crate::human::{date_time, parse_time};
 use crate::rest::AuditEvent;
 use crate::terminal::{Terminal, text};
 
@@ -13,7 +13,7 @@ use crate::terminal::{Terminal, text};
 pub(crate) async fn list(client: &Client, terminal: &mut Terminal<'_>, limit: usize) -> Result<(), Failure> {
     let mut items: Vec<Value> = client.get("/api/events/audit").await?;
     // Newest first whatever the server's order; sort_by is stable, so events of one instant keep theirs.
-    items.sort_by(|a, b| b["timestamp"].as_str().cmp(&a["timestamp"].as_str()));
+    items.sort_by_key(|item| std::cmp::Reverse(item["timestamp"].as_str().and_then(parse_time)));
     if limit > 0 {
         items.truncate(limit);
     }

@@ -12,6 +12,7 @@ pub mod roles;
 mod accessible;
 pub mod accounts;
 pub mod events;
+pub mod explain;
 pub mod groups;
 pub mod instance;
 pub mod networks;
@@ -88,6 +89,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(resources::routes())
         .merge(routers::routes())
         .merge(events::routes())
+        .merge(explain::routes())
 }
 
 /// The routes anyone may ask.
