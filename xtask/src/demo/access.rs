@@ -32,7 +32,7 @@ struct Question<'a> {
     explainable: bool,
 }
 
-pub(crate) fn before_any_policy(world: &World, table: &mut Table) -> Result<()> {
+pub(crate) fn before_any_policy(world: &World<'_>, table: &mut Table) -> Result<()> {
     let mut questions = Vec::new();
     for family in Family::BOTH {
         for peer in [&world.alice, &world.carol, &world.mona] {
@@ -43,7 +43,7 @@ pub(crate) fn before_any_policy(world: &World, table: &mut Table) -> Result<()> 
     ask_all(world, &questions, table)
 }
 
-pub(crate) fn under_the_policies(world: &World, table: &mut Table) -> Result<()> {
+pub(crate) fn under_the_policies(world: &World<'_>, table: &mut Table) -> Result<()> {
     let (alice, carol, mona) = (&world.alice, &world.carol, &world.mona);
     let matrix: [(&Agent, &str, u8, Ask, bool); 17] = [
         (alice, "web", WEB, Ask::Http(443), true),
@@ -108,7 +108,7 @@ fn to_site<'a>(
 fn to_overlay<'a>(
     peer: &'a Agent,
     to: &Agent,
-    world: &World,
+    world: &World<'_>,
     ask: Ask,
     family: Family,
 ) -> Result<Question<'a>> {
@@ -124,7 +124,7 @@ fn to_overlay<'a>(
 }
 
 /// Asks some at a time; rows come in the order of the questions.
-fn ask_all(world: &World, questions: &[Question<'_>], table: &mut Table) -> Result<()> {
+fn ask_all(world: &World<'_>, questions: &[Question<'_>], table: &mut Table) -> Result<()> {
     let next = AtomicUsize::new(0);
     let answers = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -148,7 +148,7 @@ fn ask_all(world: &World, questions: &[Question<'_>], table: &mut Table) -> Resu
 }
 
 impl Question<'_> {
-    fn answer(&self, world: &World) -> Result<Row> {
+    fn answer(&self, world: &World<'_>) -> Result<Row> {
         let seen = match self.allowed_as {
             Some(_) => self.ask.until_answered(self.namespace, self.to, &world.traffic)?,
             None => self.ask.once(self.namespace, self.to, &world.traffic)?,
@@ -187,7 +187,7 @@ pub(crate) struct Explanation {
     pub(crate) reason: String,
 }
 
-pub(crate) fn explain(world: &World, peer: &str, flow: &str) -> Result<Explanation> {
+pub(crate) fn explain(world: &World<'_>, peer: &str, flow: &str) -> Result<Explanation> {
     let finished = world.control.sluice(&["policy", "explain", peer, flow, "--output", "json"])?;
     // 0 is allowed, 4 is denied; anything else is a failure to explain.
     let code = finished.status.and_then(|status| status.code());

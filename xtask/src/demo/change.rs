@@ -13,7 +13,7 @@ use super::world::World;
 const CHANGES: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(15);
 
-pub(crate) fn show(world: &World, table: &mut Table) -> Result<()> {
+pub(crate) fn show(world: &World<'_>, table: &mut Table) -> Result<()> {
     for family in Family::BOTH {
         let to = site(WEB, family);
         let tcp = Stream::tcp(world, &world.alice.namespace, to, 8443)?;
@@ -50,7 +50,7 @@ pub(crate) fn show(world: &World, table: &mut Table) -> Result<()> {
 }
 
 /// The revision gw1 enforces.
-fn revision(world: &World) -> Result<u64> {
+fn revision(world: &World<'_>) -> Result<u64> {
     let gateway = world.control.named("/api/gateways", world.gw1.name())?;
     gateway["image"]["revision_applied"].as_u64().context("gw1 enforces no image")
 }

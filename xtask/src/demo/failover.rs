@@ -13,7 +13,7 @@ use super::world::World;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(crate) fn show(world: &World, table: &mut Table) -> Result<()> {
+pub(crate) fn show(world: &World<'_>, table: &mut Table) -> Result<()> {
     world.gw1.kill();
     through(world, table, "gw1 is gone", GW2)?;
     world.gw1.start()?;
@@ -22,7 +22,7 @@ pub(crate) fn show(world: &World, table: &mut Table) -> Result<()> {
     world.wait_until_in_step()
 }
 
-fn through(world: &World, table: &mut Table, event: &str, gateway: u8) -> Result<()> {
+fn through(world: &World<'_>, table: &mut Table, event: &str, gateway: u8) -> Result<()> {
     let start = Instant::now();
     for family in Family::BOTH {
         let (to, ask, expected) = (site(WEB, family), Ask::Http(443), site(gateway, family));

@@ -16,7 +16,7 @@ use super::world::World;
 const CHANGED: Duration = Duration::from_secs(10);
 const GW1_METRIC: u64 = 100;
 
-pub(crate) fn show(world: &World, table: &mut Table) -> Result<()> {
+pub(crate) fn show(world: &World<'_>, table: &mut Table) -> Result<()> {
     for masquerade in [false, true] {
         switch(world, masquerade)?;
         for family in Family::BOTH {
@@ -43,7 +43,7 @@ pub(crate) fn show(world: &World, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-fn switch(world: &World, masquerade: bool) -> Result<()> {
+fn switch(world: &World<'_>, masquerade: bool) -> Result<()> {
     let network = world.control.named("/api/networks", "site")?;
     let routers = format!("/api/networks/{}/routers", network["id"].as_str().unwrap_or_default());
     let list = world.control.get(&routers)?;
@@ -57,7 +57,7 @@ fn switch(world: &World, masquerade: bool) -> Result<()> {
 }
 
 /// Asks until the site sees `expected`; what it saw last.
-fn seen_as(world: &World, ask: Ask, to: IpAddr, expected: IpAddr) -> Result<Seen> {
+fn seen_as(world: &World<'_>, ask: Ask, to: IpAddr, expected: IpAddr) -> Result<Seen> {
     let mut last = Seen::Nothing("not tried".into());
     wait::until(CHANGED, || -> Result<_> {
         last = ask.once(&world.alice.namespace, to, &world.traffic)?;

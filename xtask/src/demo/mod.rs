@@ -31,6 +31,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
+use sluicegate_lab::Lab;
 
 use crate::{project, setup};
 use table::Table;
@@ -81,27 +82,30 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     setup::run(setup::Voice::OnlyChanges)?;
     say("building");
     let binaries = project::build(&PACKAGES)?;
-    let world = World::start(&binaries, args.datapath)?;
+    let lab = Lab::new()?;
     let mut table = Table::default();
-    let shown = show(&world, &mut table);
+    let shown = World::start(&lab, &binaries, args.datapath).and_then(|world| {
+        show(&world, &mut table)?;
+        Ok(world)
+    });
     if shown.is_err() || !table.as_expected() {
-        keep_logs(&world, args.datapath);
+        keep_logs(&lab, args.datapath);
     }
     match args.output {
         Output::Table => println!("{table}"),
         Output::Json => println!("{}", serde_json::to_string_pretty(&table.json(args.datapath.name()))?),
     }
-    shown?;
+    let world = shown?;
     let code = u8::from(!table.as_expected());
     if !args.once {
         stay::stay(&world, code)?;
     }
-    world.close()?;
+    lab.close()?;
     Ok(ExitCode::from(code))
 }
 
 /// Every part of the demo, in order; each leaves the world as it found it.
-fn show(world: &World, table: &mut Table) -> Result<()> {
+fn show(world: &World<'_>, table: &mut Table) -> Result<()> {
     say("nothing is allowed yet");
     access::before_any_policy(world, table)?;
     say("applying the policy file");
@@ -126,12 +130,12 @@ pub(crate) fn say(line: &str) {
 }
 
 /// Copies the logs out of the lab, which is about to go.
-fn keep_logs(world: &World, datapath: Datapath) {
+fn keep_logs(lab: &Lab, datapath: Datapath) {
     let to: PathBuf = project::root().join("target/xtask").join(format!("demo-{}-logs", datapath.name()));
     // Those of an earlier run.
     let _ = fs::remove_dir_all(&to);
     let copied = fs::create_dir_all(to.parent().unwrap_or(&to))
-        .and_then(|()| Command::new("cp").arg("-r").arg(world.logs()).arg(&to).status())
+        .and_then(|()| Command::new("cp").arg("-r").arg(lab.logs()).arg(&to).status())
         .context("cp");
     match copied {
         Ok(status) if status.success() => say(&format!("the logs are in {}", to.display())),

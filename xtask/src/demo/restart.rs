@@ -16,7 +16,7 @@ use super::{Datapath, say};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(crate) fn show(world: &World, table: &mut Table) -> Result<()> {
+pub(crate) fn show(world: &World<'_>, table: &mut Table) -> Result<()> {
     for family in Family::BOTH {
         let to = site(WEB, family);
         let flow = Stream::tcp(world, &world.alice.namespace, to, 8443)?;
@@ -81,7 +81,7 @@ struct Gate {
 }
 
 impl Gate {
-    fn watch(world: &World, family: Family) -> Result<Self> {
+    fn watch(world: &World<'_>, family: Family) -> Result<Self> {
         let carol = SocketAddr::new(site(WEB, family), 8443);
         // The agent's metrics page listens on every address of alice's host; any port will do.
         let alice: IpAddr = world.alice.overlay(&world.control, family)?;

@@ -17,7 +17,7 @@ const SILENCE: Duration = Duration::from_millis(1500);
 const PATIENCE: Duration = Duration::from_secs(15);
 const LIMIT_MS: u64 = 1000;
 
-pub(crate) fn show(world: &World, table: &mut Table) -> Result<()> {
+pub(crate) fn show(world: &World<'_>, table: &mut Table) -> Result<()> {
     for family in Family::BOTH {
         let to = site(WEB, family);
         let download = Stream::download(world, &world.carol.namespace, to, 443)?;

@@ -7,7 +7,7 @@ use super::control::http;
 use super::world::World;
 
 /// Prints how to look around and waits for Ctrl-C, which ends this process with `code`.
-pub(crate) fn stay(world: &World, code: u8) -> Result<()> {
+pub(crate) fn stay(world: &World<'_>, code: u8) -> Result<()> {
     let rest = Forward::start(world.control.namespace(), http())?;
     let url = format!("http://{}", rest.address());
     let token = world.control.token_file();

@@ -19,7 +19,7 @@ pub(crate) struct Stream {
 
 impl Stream {
     /// Numbered messages over one TCP connection, 100 a second.
-    pub(crate) fn tcp(world: &World, from: &Namespace, to: IpAddr, port: u16) -> Result<Self> {
+    pub(crate) fn tcp(world: &World<'_>, from: &Namespace, to: IpAddr, port: u16) -> Result<Self> {
         Self::start(
             world,
             from,
@@ -28,7 +28,7 @@ impl Stream {
     }
 
     /// Numbered datagrams, 500 a second.
-    pub(crate) fn udp(world: &World, from: &Namespace, to: IpAddr, port: u16) -> Result<Self> {
+    pub(crate) fn udp(world: &World<'_>, from: &Namespace, to: IpAddr, port: u16) -> Result<Self> {
         Self::start(
             world,
             from,
@@ -37,12 +37,12 @@ impl Stream {
     }
 
     /// A download without end.
-    pub(crate) fn download(world: &World, from: &Namespace, to: IpAddr, port: u16) -> Result<Self> {
+    pub(crate) fn download(world: &World<'_>, from: &Namespace, to: IpAddr, port: u16) -> Result<Self> {
         Self::start(world, from, &["download", &SocketAddr::new(to, port).to_string()])
     }
 
     /// Starts it, again while the connection is refused or not answered, and waits until something came back.
-    fn start(world: &World, from: &Namespace, args: &[&str]) -> Result<Self> {
+    fn start(world: &World<'_>, from: &Namespace, args: &[&str]) -> Result<Self> {
         let program = Program::new(&world.traffic).args(args);
         let stream = wait::until(FLOWING, || -> Result<_> {
             let stream = Self { process: from.spawn(&format!("{}-{}", from.name(), args[0]), &program)? };

@@ -20,8 +20,7 @@ pub(crate) const POLICIES: &str = include_str!("policies.yml");
 const IN_STEP: Duration = Duration::from_secs(20);
 
 /// Everything that is running.
-pub(crate) struct World {
-    // Dropped last: the others' processes are the lab's.
+pub(crate) struct World<'a> {
     pub(crate) control: Control,
     pub(crate) gw1: Agent,
     pub(crate) gw2: Agent,
@@ -31,14 +30,14 @@ pub(crate) struct World {
     pub(crate) site: SiteHosts,
     pub(crate) datapath: Datapath,
     pub(crate) traffic: PathBuf,
-    lab: Lab,
+    lab: &'a Lab,
 }
 
-impl World {
-    pub(crate) fn start(binaries: &Path, datapath: Datapath) -> Result<Self> {
-        let lab = Lab::new()?;
+impl<'a> World<'a> {
+    /// Starts everything in `lab`, which owns it.
+    pub(crate) fn start(lab: &'a Lab, binaries: &Path, datapath: Datapath) -> Result<Self> {
         say(&format!("laying cables (run {})", lab.run_id()));
-        let hosts = Hosts::make(&lab)?;
+        let hosts = Hosts::make(lab)?;
         let traffic = binaries.join("lab-traffic");
         hosts.site.serve(&traffic)?;
         say("starting control");
@@ -105,9 +104,5 @@ impl World {
     /// Where the processes' logs are.
     pub(crate) fn logs(&self) -> PathBuf {
         self.lab.logs()
-    }
-
-    pub(crate) fn close(self) -> Result<()> {
-        self.lab.close()
     }
 }
