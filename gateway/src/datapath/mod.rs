@@ -3,7 +3,9 @@
 #[cfg(test)]
 pub(crate) mod fake;
 mod open;
+pub(crate) mod records;
 mod settings;
+pub mod userspace;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;

@@ -1,0 +1,332 @@
+//! The engine's surroundings in user space: image, flows, egress, counters and events in this process's memory.
+//!
+//! No I/O and no clock, so that tests can drive it packet by packet.
+
+use std::collections::VecDeque;
+use std::hash::Hash;
+use std::time::Duration;
+
+use sluicegate_engine::classify::{Judgement, Line};
+use sluicegate_engine::event::{Event, EventKind};
+use sluicegate_engine::family::{Family, V4, V6};
+use sluicegate_engine::flow::{Flow, Key, Side};
+use sluicegate_engine::reason::DropReason;
+use sluicegate_engine::tables::{Active, Config, Egress, NotConfirmed, Refused, Stage, Tables};
+
+use super::flows::{Ended, Flows};
+use crate::datapath::{self, FlowRecord, records};
+
+/// How much [`UserTables`] may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Confirmed half-entries of each family; a flow has two.
+    pub confirmed: usize,
+    /// Half-open half-entries of each family.
+    pub half_open: usize,
+    /// Events, and ended flows, waiting to be taken.
+    pub events: usize,
+    /// Ticks in a second.
+    pub ticks_per_second: u32,
+}
+
+/// Totals since the tables were made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Packets and bytes that went on, by [`Side`] number.
+    pub forwarded: [[u64; 2]; 4],
+    /// Packets dropped, by [`DropReason`] number.
+    pub dropped: [u64; DropReason::COUNT],
+    /// By rule slot.
+    pub rules: Vec<RuleTotals>,
+    /// Flows that a rule admitted.
+    pub started: u64,
+    /// Events and ended flows that found no room.
+    pub lost: u64,
+}
+
+/// Totals of one rule slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleTotals {
+    /// Flows admitted.
+    pub admitted: u64,
+    /// Packets refused.
+    pub refused: u64,
+    /// Packets of its flows, both directions.
+    pub packets: u64,
+    /// Bytes of its flows, both directions, from the IP header on.
+    pub bytes: u64,
+}
+
+/// The engine's surroundings. Before an image is set there is none, and nothing passes.
+pub struct UserTables {
+    limits: Limits,
+    config: Config,
+    active: Active,
+    image: Vec<Line>,
+    egress: Vec<Egress>,
+    v4: Flows<[u8; 4]>,
+    v6: Flows<[u8; 16]>,
+    totals: Totals,
+    events: VecDeque<Event>,
+    ended: VecDeque<datapath::Event>,
+}
+
+impl UserTables {
+    /// Empty tables.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            config: Config::default(),
+            active: Active::default(),
+            image: Vec::new(),
+            egress: Vec::new(),
+            v4: Flows::new(limits.confirmed, limits.half_open),
+            v6: Flows::new(limits.confirmed, limits.half_open),
+            totals: Totals::default(),
+            events: VecDeque::new(),
+            ended: VecDeque::new(),
+        }
+    }
+
+    /// Puts an image in force, which the caller has validated; `epoch` differs from that of the one before it. Rule slots
+    /// from `rule_slots` on are not counted.
+    pub fn set_image(&mut self, lines: Vec<Line>, epoch: u32, rule_slots: u32) {
+        self.image = lines;
+        self.active = Active::new(0, epoch);
+        let slots = self.totals.rules.len().max(rule_slots as usize);
+        self.totals.rules.resize(slots, RuleTotals::default());
+    }
+
+    /// What the operator set.
+    pub fn config_mut(&mut self) -> &mut Config {
+        &mut self.config
+    }
+
+    /// Where routes leave, by route number; one that is not there has no egress.
+    pub fn set_egress(&mut self, egress: Vec<Egress>) {
+        self.egress = egress;
+    }
+
+    /// Totals since the tables were made.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Confirmed half-entries of both families, and how many there can be.
+    pub fn entries(&self) -> (usize, usize) {
+        (self.v4.confirmed() + self.v6.confirmed(), 2 * self.limits.confirmed)
+    }
+
+    /// Every half-entry of one family.
+    pub fn halves<F: PerFamily>(&self) -> impl Iterator<Item = (Stage, &Key<F::Address>, &Flow<F::Address>)>
+    where
+        F::Address: Hash,
+    {
+        F::flows(self).halves()
+    }
+
+    /// Ends the flows that have timed out at `now`, and returns those that live.
+    pub fn sweep(&mut self, now: u32) -> Vec<FlowRecord> {
+        self.sweep_family::<V4>(now);
+        self.sweep_family::<V6>(now);
+        self.live::<V4>(now).chain(self.live::<V6>(now)).collect()
+    }
+
+    /// What the engine told since the last call, oldest first.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events).into()
+    }
+
+    /// Flows that ended since the last call otherwise than by revocation, of which the engine itself tells.
+    pub fn take_ended(&mut self) -> Vec<datapath::Event> {
+        std::mem::take(&mut self.ended).into()
+    }
+
+    fn sweep_family<F: PerFamily>(&mut self, now: u32)
+    where
+        F::Address: Hash,
+    {
+        for ended in F::flows_mut(self).sweep(now) {
+            self.end::<F>(&ended);
+        }
+    }
+
+    fn live<F: PerFamily>(&self, now: u32) -> impl Iterator<Item = FlowRecord>
+    where
+        F::Address: Hash,
+    {
+        let hz = u64::from(self.limits.ticks_per_second.max(1));
+        F::flows(self).live().map(move |live| {
+            let mut record = records::flow::<F>(live.key, live.flow);
+            record.packets = live.carried.packets;
+            record.bytes = live.carried.bytes;
+            let ticks = u64::from(now.wrapping_sub(live.last_seen));
+            record.idle = Duration::from_millis(ticks * 1000 / hz);
+            record
+        })
+    }
+
+    fn end<F: Family>(&mut self, ended: &Ended<F::Address>) {
+        if self.ended.len() >= self.limits.events {
+            self.totals.lost += 1;
+            return;
+        }
+        let mut event = records::end::<F>(&ended.key, &ended.flow);
+        event.packets = ended.carried.packets;
+        event.bytes = ended.carried.bytes;
+        self.ended.push_back(event);
+    }
+
+    fn rule(&mut self, slot: u32) -> Option<&mut RuleTotals> {
+        self.totals.rules.get_mut(slot as usize)
+    }
+
+    /// Notes what a half-entry carried since `before`, which the rule that admits it now gets.
+    fn carried(&mut self, rule: u32, before: [u64; 2], after: [u64; 2]) {
+        if let Some(rule) = self.rule(rule) {
+            rule.packets += after[0].saturating_sub(before[0]);
+            rule.bytes += after[1].saturating_sub(before[1]);
+        }
+    }
+}
+
+/// Picks a family's flows out of the tables.
+pub trait PerFamily: Family {
+    #[doc(hidden)]
+    #[expect(private_interfaces, reason = "the trait is public to be named in bounds, not to be called")]
+    fn flows(tables: &UserTables) -> &Flows<Self::Address>;
+    #[doc(hidden)]
+    #[expect(private_interfaces, reason = "as above")]
+    fn flows_mut(tables: &mut UserTables) -> &mut Flows<Self::Address>;
+}
+
+#[expect(private_interfaces, reason = "as in the trait")]
+impl PerFamily for V4 {
+    fn flows(tables: &UserTables) -> &Flows<[u8; 4]> {
+        &tables.v4
+    }
+    fn flows_mut(tables: &mut UserTables) -> &mut Flows<[u8; 4]> {
+        &mut tables.v4
+    }
+}
+
+#[expect(private_interfaces, reason = "as in the trait")]
+impl PerFamily for V6 {
+    fn flows(tables: &UserTables) -> &Flows<[u8; 16]> {
+        &tables.v6
+    }
+    fn flows_mut(tables: &mut UserTables) -> &mut Flows<[u8; 16]> {
+        &mut tables.v6
+    }
+}
+
+impl<F: PerFamily> Tables<F> for UserTables
+where
+    F::Address: Hash,
+{
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn active(&self) -> Active {
+        self.active
+    }
+
+    fn judge(&self, _active: Active, source: F::Address, destination: F::Address, axis: u32) -> Judgement {
+        F::classify(self.image.as_slice(), source, destination, axis)
+    }
+
+    fn egress(&self, route: u16) -> Option<&Egress> {
+        self.egress.get(usize::from(route))
+    }
+
+    fn with_flow<R>(
+        &mut self,
+        stage: Stage,
+        key: &Key<F::Address>,
+        f: impl FnOnce(&mut Flow<F::Address>) -> R,
+    ) -> Option<R> {
+        let flow = F::flows_mut(self).get_mut(stage, key)?;
+        let before = [flow.packets, flow.bytes];
+        let result = f(flow);
+        let (rule, after) = (flow.rule, [flow.packets, flow.bytes]);
+        if after != before {
+            self.carried(rule, before, after);
+        }
+        Some(result)
+    }
+
+    fn insert_flow(
+        &mut self,
+        stage: Stage,
+        key: &Key<F::Address>,
+        replace: bool,
+        init: impl FnOnce(&mut Flow<F::Address>),
+    ) -> Result<(), Refused> {
+        let mut flow = Flow::default();
+        init(&mut flow);
+        if let Some(evicted) = F::flows_mut(self).insert(stage, key, replace, flow)? {
+            self.end::<F>(&evicted);
+        }
+        self.carried(flow.rule, [0; 2], [flow.packets, flow.bytes]);
+        Ok(())
+    }
+
+    fn confirm_flow(
+        &mut self,
+        key: &Key<F::Address>,
+        update: impl FnOnce(&mut Flow<F::Address>),
+    ) -> Result<(), NotConfirmed> {
+        let mut change = (0, [0; 2], [0; 2]);
+        F::flows_mut(self).confirm(key, |flow| {
+            let before = [flow.packets, flow.bytes];
+            update(flow);
+            change = (flow.rule, before, [flow.packets, flow.bytes]);
+        })?;
+        self.carried(change.0, change.1, change.2);
+        Ok(())
+    }
+
+    fn remove_flow(&mut self, stage: Stage, key: &Key<F::Address>) {
+        if let Some(ended) = F::flows_mut(self).remove(stage, key) {
+            self.end::<F>(&ended);
+        }
+    }
+
+    fn count_forwarded(&mut self, side: Side, bytes: u32) {
+        let [packets, total] = &mut self.totals.forwarded[side as usize];
+        *packets += 1;
+        *total += u64::from(bytes);
+    }
+
+    fn count_dropped(&mut self, reason: DropReason) {
+        self.totals.dropped[reason as usize] += 1;
+    }
+
+    fn count_admitted(&mut self, rule: u32) {
+        self.totals.started += 1;
+        if let Some(rule) = self.rule(rule) {
+            rule.admitted += 1;
+        }
+    }
+
+    fn count_refused(&mut self, rule: u32) {
+        if let Some(rule) = self.rule(rule) {
+            rule.refused += 1;
+        }
+    }
+
+    fn emit(&mut self, fill: impl FnOnce(&mut Event)) {
+        let mut event = Event::default();
+        fill(&mut event);
+        if event.kind == EventKind::Revoke as u8 {
+            // The engine removes a revoked flow, then tells of it: that is the flow's end, not a second one.
+            self.ended.pop_back();
+        }
+        if self.events.len() >= self.limits.events {
+            self.totals.lost += 1;
+            return;
+        }
+        self.events.push_back(event);
+    }
+}
