@@ -91,6 +91,7 @@ struct Agent<'a, O: Overlay> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Trouble {
     Datapath,
+    Prefixes,
     Endpoint,
     Network,
     Device,

@@ -11,6 +11,9 @@ use crate::config::Failover;
 use crate::failover::{Candidate, Liveness, choose};
 use crate::overlay::{Link, PeerSpec, PublicKey};
 
+/// Silence after which a peer that is not probed counts as gone: two keepalives of 25 s and some.
+const UNPROBED: Duration = Duration::from_secs(60);
+
 /// The links as they were at the last look, and the routers in use.
 #[derive(Default)]
 pub(super) struct Routing {
@@ -38,12 +41,20 @@ pub(super) struct Plan {
 }
 
 impl Routing {
-    /// Takes in the state of the links at `now`.
-    pub(super) fn observe(&mut self, links: &[Link], failover: &Failover, now: Instant) {
+    /// Takes in the state of the links at `now`; those in `probed` owe an answer all the time, the others say something
+    /// now and then.
+    pub(super) fn observe(
+        &mut self,
+        links: &[Link],
+        probed: &BTreeSet<PublicKey>,
+        failover: &Failover,
+        now: Instant,
+    ) {
         self.seen.retain(|key, _| links.iter().any(|l| l.key == *key));
         for link in links {
             let seen = self.seen.entry(link.key).or_insert(Seen { added: now, live_since: None });
-            let live = link.heard.is_some_and(|heard| heard < failover.dead_after);
+            let patience = if probed.contains(&link.key) { failover.dead_after } else { UNPROBED };
+            let live = link.heard.is_some_and(|heard| heard < patience);
             seen.live_since = live.then(|| seen.live_since.unwrap_or(now));
         }
     }
@@ -201,18 +212,19 @@ mod tests {
         let mut routing = Routing::default();
         let start = Instant::now();
         let at = |s: u64| start + Duration::from_secs(s);
+        let probed = [PublicKey([1; 32]), PublicKey([2; 32])].into();
         assert!(routing.decide(&network, &FAILOVER, at(0)));
         assert_eq!(holders(&routing.plan(&network, &BTreeMap::new(), &[]), "10.1.0.0/24"), [1]);
 
-        routing.observe(&[link(1, Some(100)), link(2, Some(100))], &FAILOVER, at(1));
+        routing.observe(&[link(1, Some(100)), link(2, Some(100))], &probed, &FAILOVER, at(1));
         assert!(!routing.decide(&network, &FAILOVER, at(1)));
-        routing.observe(&[link(1, Some(3000)), link(2, Some(100))], &FAILOVER, at(4));
+        routing.observe(&[link(1, Some(3000)), link(2, Some(100))], &probed, &FAILOVER, at(4));
         assert!(routing.decide(&network, &FAILOVER, at(4)));
         assert_eq!(holders(&routing.plan(&network, &BTreeMap::new(), &[]), "10.1.0.0/24"), [2]);
 
-        routing.observe(&[link(1, Some(10)), link(2, Some(100))], &FAILOVER, at(5));
+        routing.observe(&[link(1, Some(10)), link(2, Some(100))], &probed, &FAILOVER, at(5));
         assert!(!routing.decide(&network, &FAILOVER, at(5)));
-        routing.observe(&[link(1, Some(10)), link(2, Some(100))], &FAILOVER, at(7));
+        routing.observe(&[link(1, Some(10)), link(2, Some(100))], &probed, &FAILOVER, at(7));
         assert!(routing.decide(&network, &FAILOVER, at(7)));
         assert_eq!(routing.router(&"10.1.0.0/24".parse().unwrap()), Some("g1"));
         assert_eq!(routing.transitions(), 2);

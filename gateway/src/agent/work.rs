@@ -133,6 +133,9 @@ impl<O: Overlay> Agent<'_, O> {
                 return Ok(());
             }
         };
+        if self.network.as_ref() == Some(&network) {
+            return Ok(());
+        }
         let stored = self.around.store.put_network(&config);
         self.note(
             Trouble::Network,
@@ -145,6 +148,12 @@ impl<O: Overlay> Agent<'_, O> {
     pub(super) async fn adopt(&mut self, network: Network) -> anyhow::Result<()> {
         tracing::info!(v4 = %network.own_v4, v6 = %network.own_v6, peers = network.peers.len(), "the overlay is described");
         self.overlay.set_own_address(network.own_v6.addr());
+        let told =
+            block_in_place(|| self.datapath.set_overlay(network.own_v4.trunc(), network.own_v6.trunc()));
+        self.note(
+            Trouble::Prefixes,
+            told.err().map(|e| format!("the datapath could not be told the overlay's addresses: {e:#}")),
+        );
         let set = self.netlink.set_addresses(self.tun.index(), &network.addresses()).await;
         self.note(Trouble::Device, set.err().map(|e| e.to_string()));
         self.routing.decide(&network, &self.around.settings.failover, Instant::now());
@@ -171,7 +180,8 @@ impl<O: Overlay> Agent<'_, O> {
         self.links = self.overlay.links().await;
         let now = Instant::now();
         let failover = &self.around.settings.failover;
-        self.routing.observe(&self.links, failover, now);
+        let probed = self.plan.peers.iter().filter(|p| p.probe.is_some()).map(|p| p.key).collect();
+        self.routing.observe(&self.links, &probed, failover, now);
         let Some(network) = &self.network else { return Ok(()) };
         if self.routing.decide(network, failover, now) {
             self.replan(false).await?;

@@ -15,6 +15,7 @@ pub(crate) struct FakeDatapath(pub(crate) Arc<Mutex<Told>>);
 pub(crate) struct Told {
     pub(crate) in_force: Option<InForce>,
     pub(crate) images: Vec<(u64, Image)>,
+    pub(crate) overlay: Option<(ipnet::Ipv4Net, ipnet::Ipv6Net)>,
     pub(crate) egress: Vec<Egress>,
     pub(crate) deadlines: Vec<Option<Duration>>,
     pub(crate) refuse_above: Option<u64>,
@@ -41,6 +42,11 @@ impl Datapath for FakeDatapath {
         }
         told.in_force = Some(InForce { revision, hash: image.hash() });
         told.images.push((revision, image.clone()));
+        Ok(())
+    }
+
+    fn set_overlay(&mut self, v4: ipnet::Ipv4Net, v6: ipnet::Ipv6Net) -> anyhow::Result<()> {
+        self.0.lock().unwrap().overlay = Some((v4, v6));
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
+use super::ebpf::EbpfDatapath;
 use super::{Choice, Datapath, Settings};
 use crate::overlay::PacketChannels;
 use crate::tun::Tun;
@@ -27,7 +28,6 @@ pub fn open(settings: &Settings, tun: &Tun) -> anyhow::Result<Opened> {
         Choice::Auto => ebpf(settings, tun).or_else(|kernel| {
             let reason =
                 format!("the user-space datapath is used because the kernel's cannot be: {kernel:#}");
-            tracing::warn!("{reason}");
             let mut opened = userspace(settings, tun).with_context(|| {
                 format!("neither datapath can be used; the kernel's failed with: {kernel:#}")
             })?;
@@ -39,14 +39,12 @@ pub fn open(settings: &Settings, tun: &Tun) -> anyhow::Result<Opened> {
 
 /// Takes everything off the host that a datapath left enforcing under `bpf_dir`; afterwards nothing is enforced.
 pub fn detach(bpf_dir: &Path) -> anyhow::Result<()> {
-    if bpf_dir.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-        anyhow::bail!("{} holds pinned programs, which this build cannot detach", bpf_dir.display());
-    }
-    Ok(())
+    super::ebpf::detach(bpf_dir)
 }
 
-fn ebpf(_settings: &Settings, _tun: &Tun) -> anyhow::Result<Opened> {
-    anyhow::bail!("this build has no eBPF datapath")
+fn ebpf(settings: &Settings, tun: &Tun) -> anyhow::Result<Opened> {
+    let datapath = EbpfDatapath::open(settings, tun.name())?;
+    Ok(Opened { datapath: Box::new(datapath), packets: None, degraded: None })
 }
 
 fn userspace(_settings: &Settings, _tun: &Tun) -> anyhow::Result<Opened> {

@@ -1,0 +1,152 @@
+//! What a case is made of, and what each implementation answers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use sluicegate_engine::DropReason;
+use sluicegate_engine::event::Event;
+use sluicegate_engine::flow::{Side, Timeouts};
+use sluicegate_engine::pipeline::Verdict;
+use sluicegate_policy::model::State;
+
+/// The peer whose gateway is tested.
+pub const AGENT: &str = "pa";
+/// Index of the overlay device.
+pub const OVERLAY_DEVICE: u32 = 7;
+
+/// What holds for a whole case.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The clock's first reading, ticks.
+    pub start: u32,
+    /// MTU of the overlay device; 0 for no limit.
+    pub overlay_mtu: u32,
+    /// First masquerade port.
+    pub nat_first: u16,
+    /// Number of them.
+    pub nat_count: u16,
+    /// How long flows live.
+    pub timeouts: Timeouts,
+    /// Overlay ranges: `(network, prefix length)`.
+    pub overlay: [(IpAddr, u8); 2],
+}
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A packet arrives.
+    Packet(Arrival),
+    /// Ticks go by.
+    Advance(u32),
+    /// A new revision with this state, or with the same once more.
+    Image(Arc<State>),
+    /// The egress table, by route number.
+    Egress(Vec<Exit>),
+    /// The image may be enforced for this many ticks more; `None` for ever.
+    Deadline(Option<u32>),
+}
+
+/// A packet and where it arrives.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// The hook.
+    pub side: Side,
+    /// What the link layer says it is.
+    pub six: bool,
+    /// From the IP header on.
+    pub bytes: Vec<u8>,
+    /// Whether the XDP program looks at it first; site packets only.
+    pub screened: bool,
+}
+
+impl std::fmt::Debug for Arrival {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let screened = if self.screened { ", screened" } else { "" };
+        let family = if self.six { "IPv6" } else { "IPv4" };
+        write!(f, "{} {family}{screened}, {} bytes:", self.side.name(), self.bytes.len())?;
+        self.bytes.iter().take(96).enumerate().try_for_each(|(i, byte)| {
+            write!(f, "{}{byte:02x}", if i % 4 == 0 { " " } else { "" })
+        })
+    }
+}
+
+/// Where a route leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Index of the device; 0 for none.
+    pub device: u32,
+    /// Its MTU; 0 for no limit.
+    pub mtu: u32,
+    /// Masquerade source by family.
+    pub source: [Option<IpAddr>; 2],
+}
+
+/// Everything that can be counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// By reason.
+    pub drops: [u64; DropReason::COUNT],
+    /// Packets and bytes, by `Side` number.
+    pub forwarded: [[u64; 2]; 4],
+    /// Flows admitted and packets refused, by rule slot.
+    pub rules: Vec<[u64; 2]>,
+}
+
+/// Rule slots are below this in every case.
+pub const SLOTS: usize = 32;
+
+impl Counters {
+    /// All zero.
+    pub fn new() -> Self {
+        Self { rules: vec![[0; 2]; SLOTS], ..Self::default() }
+    }
+}
+
+/// One live flow, as each implementation must remember it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FlowDump {
+    /// `Side` number of the opener.
+    pub side: u8,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Who opened it.
+    pub source: (IpAddr, u16),
+    /// Where to.
+    pub destination: (IpAddr, u16),
+    /// The source as the far end sees it.
+    pub translated: (IpAddr, u16),
+    /// `Side` number replies come from.
+    pub replies: u8,
+    /// `State` number.
+    pub state: u8,
+    /// Slot of the rule that admits it.
+    pub rule: u32,
+    /// Route number, of flows to the site.
+    pub route: Option<u16>,
+    /// There, and back.
+    pub ways: [WayDump; 2],
+    /// Whether the table that never evicts holds it.
+    pub confirmed: bool,
+}
+
+/// One direction of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WayDump {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes from the IP header on.
+    pub bytes: u64,
+    /// Tick of the last packet, or of the flow's start.
+    pub last_seen: u32,
+}
+
+/// What became of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Where it goes.
+    pub verdict: Verdict,
+    /// As it leaves; of a dropped packet, empty.
+    pub bytes: Vec<u8>,
+    /// What was told.
+    pub events: Vec<Event>,
+}

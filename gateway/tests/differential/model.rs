@@ -1,0 +1,536 @@
+//! The naive gateway: docs/packet-semantics.md once more, as slowly and as plainly as it can be said.
+//!
+//! It shares no code with the engine but the names of things. Flows are records in a list; policy is a linear scan over the
+//! state, not over its compiled image; packets are written anew with checksums in full. Which masquerade port a flow gets
+//! is left to the implementation: the model takes what it chose if that was allowed.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use sluicegate_engine::DropReason;
+use sluicegate_engine::event::{Event, EventKind};
+use sluicegate_engine::flow::{Side, State as Life};
+use sluicegate_engine::image::{Attributes, Decision};
+use sluicegate_engine::pipeline::Verdict;
+use sluicegate_policy::model::State;
+use sluicegate_policy::naive;
+
+use crate::case::{AGENT, Arrival, Counters, Exit, FlowDump, Outcome, Setup, WayDump};
+use crate::parse::{self, Header, Kind, Transport};
+use crate::rewrite::{Change, rewrite};
+use crate::tcp::{self, Move};
+
+/// A whole gateway.
+pub struct Model {
+    setup: Setup,
+    pub now: u32,
+    policy: Option<Arc<State>>,
+    /// Of the image in force.
+    revision: u32,
+    deadline: Option<u32>,
+    egress: Vec<Exit>,
+    flows: Vec<Flow>,
+    pub counters: Counters,
+}
+
+/// One flow, both directions.
+#[derive(Clone, Debug)]
+struct Flow {
+    opener: Side,
+    protocol: u8,
+    echo: bool,
+    source: (IpAddr, u16),
+    destination: (IpAddr, u16),
+    translated: (IpAddr, u16),
+    replies: Side,
+    /// Where to, when it leaves by a site.
+    route: Option<u16>,
+    life: Life,
+    rule: u32,
+    /// Revision that admits it.
+    revision: u32,
+    ways: [Way; 2],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Way {
+    packets: u64,
+    bytes: u64,
+    last_seen: u32,
+    fin: bool,
+}
+
+/// A packet that does not go on: why, the slot of the rule concerned, and whether its flow ends with it.
+struct Refusal {
+    reason: DropReason,
+    rule: Option<u32>,
+    revoked: Option<(u64, u64)>,
+}
+
+impl From<DropReason> for Refusal {
+    fn from(reason: DropReason) -> Self {
+        Self { reason, rule: None, revoked: None }
+    }
+}
+
+/// What the implementation under test did, as far as the model leaves it a choice.
+pub struct Chosen<'a>(pub &'a Outcome);
+
+/// The packet in hand.
+struct Packet<'a> {
+    arrival: &'a Arrival,
+    header: Header,
+    transport: Transport,
+}
+
+impl Model {
+    /// Before a first image.
+    pub fn new(setup: Setup) -> Self {
+        Self {
+            now: setup.start,
+            setup,
+            policy: None,
+            revision: 0,
+            deadline: None,
+            egress: Vec::new(),
+            flows: Vec::new(),
+            counters: Counters::new(),
+        }
+    }
+
+    pub fn set_image(&mut self, revision: u32, policy: Arc<State>) {
+        self.revision = revision;
+        self.policy = Some(policy);
+    }
+
+    pub fn set_egress(&mut self, egress: Vec<Exit>) {
+        self.egress = egress;
+    }
+
+    pub fn set_deadline(&mut self, deadline: Option<u32>) {
+        self.deadline = deadline;
+    }
+
+    /// What becomes of a packet. `Err` when the implementation chose what it must not.
+    pub fn packet(&mut self, arrival: &Arrival, chosen: &Chosen<'_>) -> Result<Outcome, String> {
+        let now = self.now;
+        let timeouts = self.setup.timeouts;
+        self.flows.retain(|flow| !flow.is_over(now, &timeouts));
+
+        let mut story = Event { side: arrival.side as u8, ..Event::default() };
+        let mut events = Vec::new();
+        let verdict = match self.judge(arrival, chosen, &mut story, &mut events)? {
+            Ok((verdict, bytes)) => {
+                if verdict != Verdict::Pass {
+                    let length = story.bytes;
+                    let forwarded = &mut self.counters.forwarded[arrival.side as usize];
+                    forwarded[0] += 1;
+                    forwarded[1] += length;
+                }
+                return Ok(Outcome { verdict, bytes, events });
+            }
+            Err(refusal) => {
+                self.counters.drops[refusal.reason as usize] += 1;
+                if let Some(slot) = refusal.rule {
+                    self.counters.rules[slot as usize][1] += 1;
+                }
+                let (packets, bytes) = refusal.revoked.unwrap_or_default();
+                let kind = if refusal.revoked.is_some() { EventKind::Revoke } else { EventKind::Drop };
+                events.push(Event {
+                    kind: kind as u8,
+                    reason: refusal.reason as u8,
+                    rule: refusal.rule.map_or(0, |slot| slot + 1),
+                    packets,
+                    bytes,
+                    ..story
+                });
+                Verdict::Drop(refusal.reason)
+            }
+        };
+        Ok(Outcome { verdict, bytes: Vec::new(), events })
+    }
+
+    /// The outer result is the implementation's fault, the inner one the packet's. Notes in `story` what is known so far:
+    /// the tuple, and for a moment the declared length in `bytes`.
+    #[expect(clippy::type_complexity, reason = "said once")]
+    fn judge(
+        &mut self,
+        arrival: &Arrival,
+        chosen: &Chosen<'_>,
+        story: &mut Event,
+        events: &mut Vec<Event>,
+    ) -> Result<Result<(Verdict, Vec<u8>), Refusal>, String> {
+        let side = arrival.side;
+        let (header, problem) = match parse::network(&arrival.bytes, arrival.six) {
+            Ok(read) => read,
+            Err(reason) => return Ok(Err(reason.into())),
+        };
+        story.source = mapped(header.source);
+        story.destination = mapped(header.destination);
+        story.protocol = header.protocol;
+        let pass = Ok(Ok((Verdict::Pass, arrival.bytes.clone())));
+
+        let ours = self.in_overlay(header.destination);
+        if side == Side::Site {
+            // A site device carries the host's own traffic as well: the gateway minds what is for the overlay, what
+            // pretends to be from it, and what a flow expects.
+            if self.in_overlay(header.source) {
+                return Ok(Err(DropReason::SpoofedSource.into()));
+            }
+            if !ours && (!parse::is_unicast(header.source) || !parse::is_unicast(header.destination)) {
+                return pass;
+            }
+        }
+        if !parse::is_unicast(header.source) || !parse::is_unicast(header.destination) {
+            return Ok(Err(DropReason::NotUnicast.into()));
+        }
+        let transport = match problem.map_or_else(|| parse::transport(&arrival.bytes, &header), Err) {
+            Ok(transport) => transport,
+            Err(_) if side == Side::Site && !ours => return pass,
+            Err(reason) => return Ok(Err(reason.into())),
+        };
+        story.source_port = transport.source_port;
+        story.destination_port = match transport.kind {
+            Kind::EchoRequest | Kind::EchoReply => transport.axis as u16,
+            _ => transport.destination_port,
+        };
+        let packet = Packet { arrival, header, transport };
+        let found = self.find(&packet);
+        if side == Side::Site && !ours && found.is_none() {
+            return pass;
+        }
+        if self.policy.is_none() {
+            return Ok(Err(DropReason::NoImage.into()));
+        }
+        if self.deadline.is_some_and(|deadline| (self.now.wrapping_sub(deadline) as i32) > 0) {
+            return Ok(Err(DropReason::PolicyExpired.into()));
+        }
+        story.bytes = header.length as u64;
+        let length = header.length as u64;
+        let (index, way) = match found {
+            Some(found) => match self.advance(found, &packet) {
+                Ok(true) => found,
+                Ok(false) => match self.open(&packet, chosen, story, events)? {
+                    Ok(index) => (index, 0),
+                    Err(refusal) => return Ok(Err(refusal)),
+                },
+                Err(refusal) => return Ok(Err(refusal)),
+            },
+            None => match self.open(&packet, chosen, story, events)? {
+                Ok(index) => (index, 0),
+                Err(refusal) => return Ok(Err(refusal)),
+            },
+        };
+        let now = self.now;
+        let flow = &mut self.flows[index];
+        flow.ways[way].packets += 1;
+        flow.ways[way].bytes += length;
+        flow.ways[way].last_seen = now;
+        let flow = flow.clone();
+        Ok(self.send(&packet, &flow, way))
+    }
+
+    /// The flow a packet belongs to, and the direction.
+    fn find(&self, packet: &Packet<'_>) -> Option<(usize, usize)> {
+        let from = (packet.header.source, packet.transport.source_port);
+        let to = (packet.header.destination, packet.transport.destination_port);
+        let kind = packet.transport.kind;
+        self.flows.iter().enumerate().find_map(|(i, flow)| {
+            if flow.protocol != packet.header.protocol {
+                return None;
+            }
+            let side = packet.arrival.side;
+            let there = flow.opener == side && (flow.source, flow.destination) == (from, to);
+            let back = flow.replies == side && (flow.destination, flow.translated) == (from, to);
+            if there && kind != Kind::EchoReply {
+                Some((i, 0))
+            } else if back && kind != Kind::EchoRequest {
+                Some((i, 1))
+            } else {
+                None
+            }
+        })
+    }
+
+    /// Lets a packet act on its flow. `Ok(false)`: the flow is gone, and the packet may open another.
+    fn advance(&mut self, (index, way): (usize, usize), packet: &Packet<'_>) -> Result<bool, Refusal> {
+        if self.flows[index].revision != self.revision {
+            self.judge_anew(index)?;
+        }
+        let flow = &mut self.flows[index];
+        if packet.transport.kind != Kind::Tcp {
+            if way == 1 {
+                flow.life = Life::Replied;
+            }
+            return Ok(true);
+        }
+        match tcp::act(flow.life, packet.transport.flags, way == 1, [flow.ways[0].fin, flow.ways[1].fin]) {
+            Move::Invalid => Err(DropReason::InvalidTcp.into()),
+            Move::Anew => {
+                self.flows.remove(index);
+                Ok(false)
+            }
+            Move::To(life) => {
+                flow.life = life;
+                flow.ways[way].fin |= packet.transport.flags & crate::packets::flag::FIN != 0;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Asks the image in force about a flow that an older one admitted.
+    fn judge_anew(&mut self, index: usize) -> Result<(), Refusal> {
+        let flow = self.flows[index].clone();
+        let (decision, attributes) = self.decide(
+            flow.source.0,
+            flow.destination.0,
+            crate::tcp::opening_axis(flow.protocol, flow.echo, flow.source.0.is_ipv6(), flow.destination.1),
+        );
+        let way_out = self.way_out(flow.opener, attributes);
+        let same_way = match way_out {
+            Some((replies, route)) => replies == flow.replies && route.is_some() == flow.route.is_some(),
+            None => false,
+        };
+        if decision.accepts() && same_way {
+            let flow = &mut self.flows[index];
+            flow.revision = self.revision;
+            flow.rule = decision.slot();
+            flow.route = way_out.and_then(|(_, route)| route);
+            return Ok(());
+        }
+        self.flows.remove(index);
+        let total = |f: fn(&Way) -> u64| flow.ways.iter().map(f).sum();
+        Err(Refusal {
+            reason: DropReason::Revoked,
+            rule: Some(flow.rule),
+            revoked: Some((total(|w| w.packets), total(|w| w.bytes))),
+        })
+    }
+
+    /// Judges a packet without a flow.
+    fn open(
+        &mut self,
+        packet: &Packet<'_>,
+        chosen: &Chosen<'_>,
+        story: &mut Event,
+        events: &mut Vec<Event>,
+    ) -> Result<Result<usize, Refusal>, String> {
+        let side = packet.arrival.side;
+        let Header { source, destination, protocol, .. } = packet.header;
+        if side == Side::Site {
+            return Ok(Err(DropReason::NoFlow.into()));
+        }
+        if !self.is_genuine(side, source) {
+            return Ok(Err(DropReason::SpoofedSource.into()));
+        }
+        match packet.transport.kind {
+            Kind::Tcp if !tcp::opens(packet.transport.flags) => return Ok(Err(DropReason::InvalidTcp.into())),
+            Kind::EchoReply => return Ok(Err(DropReason::NoFlow.into())),
+            _ => {}
+        }
+        let (decision, attributes) = self.decide(source, destination, packet.transport.axis);
+        if !decision.is_set() {
+            return Ok(Err(DropReason::NoRule.into()));
+        }
+        let rule = decision.slot();
+        if !decision.accepts() {
+            return Ok(Err(Refusal { reason: DropReason::RuleDrop, rule: Some(rule), revoked: None }));
+        }
+        let Some((replies, route)) = self.way_out(side, attributes) else {
+            return Ok(Err(DropReason::NoRule.into()));
+        };
+        let from = (source, packet.transport.source_port);
+        let to = (destination, packet.transport.destination_port);
+        let mut translated = from;
+        if let Some(route) = route {
+            let Some(exit) = self.exit(route) else { return Ok(Err(DropReason::NoEgress.into())) };
+            if attributes.masquerade() {
+                let Some(address) = exit.source[usize::from(packet.arrival.six)] else {
+                    return Ok(Err(DropReason::NoEgress.into()));
+                };
+                match self.masquerade(packet, address, chosen)? {
+                    Some(port) => translated = (address, port),
+                    None => return Ok(Err(DropReason::NatExhausted.into())),
+                }
+            }
+        }
+        self.counters.rules[rule as usize][0] += 1;
+        if translated != from {
+            story.translated = mapped(translated.0);
+            story.translated_port = translated.1;
+        }
+        events.push(Event { kind: EventKind::Start as u8, rule: rule + 1, bytes: 0, ..*story });
+        let fresh = Way { last_seen: self.now, ..Way::default() };
+        self.flows.push(Flow {
+            opener: side,
+            protocol,
+            echo: packet.transport.kind == Kind::EchoRequest,
+            source: from,
+            destination: to,
+            translated,
+            replies,
+            route,
+            life: if packet.transport.kind == Kind::Tcp { Life::SynSent } else { Life::Unreplied },
+            rule,
+            revision: self.revision,
+            ways: [fresh; 2],
+        });
+        Ok(Ok(self.flows.len() - 1))
+    }
+
+    /// The port (or echo id) of a masqueraded flow; `None` when none is free.
+    fn masquerade(
+        &self,
+        packet: &Packet<'_>,
+        address: IpAddr,
+        chosen: &Chosen<'_>,
+    ) -> Result<Option<u16>, String> {
+        let protocol = packet.header.protocol;
+        let to = (packet.header.destination, packet.transport.destination_port);
+        let is_taken = |port: u16| {
+            self.flows.iter().any(|flow| {
+                let tuple = (flow.protocol, flow.destination, flow.translated);
+                flow.replies == Side::Site && tuple == (protocol, to, (address, port))
+            })
+        };
+        let with_ports = [6, 17, packet.header.icmp()].contains(&protocol);
+        if !with_ports {
+            return Ok((!is_taken(0)).then_some(0));
+        }
+        let first = u32::from(self.setup.nat_first);
+        let range = first..first + u32::from(self.setup.nat_count);
+        let free: Vec<u16> = range.clone().map(|p| p as u16).filter(|&p| !is_taken(p)).collect();
+        let Outcome { verdict, bytes, .. } = chosen.0;
+        match verdict {
+            Verdict::Site(_) => {
+                let six = packet.arrival.six;
+                let (header, _) = parse::network(bytes, six).map_err(|e| format!("it emitted {e:?}"))?;
+                let transport = parse::transport(bytes, &header).map_err(|e| format!("it emitted {e:?}"))?;
+                let port = transport.source_port;
+                if !range.contains(&u32::from(port)) {
+                    return Err(format!("it chose port {port}, which is not one of {range:?}"));
+                }
+                if is_taken(port) {
+                    return Err(format!("it chose port {port} towards {to:?}, which a live flow has"));
+                }
+                Ok(Some(port))
+            }
+            // 32 ports are tried: a range larger than that may be given up with some left.
+            Verdict::Drop(DropReason::NatExhausted) if range.len() - free.len() >= 32 => Ok(None),
+            _ => Ok(free.first().copied()),
+        }
+    }
+
+    /// Sends a packet of a flow on its way.
+    fn send(&self, packet: &Packet<'_>, flow: &Flow, way: usize) -> Result<(Verdict, Vec<u8>), Refusal> {
+        let header = &packet.header;
+        let (verdict, mtu) = match (way, flow.route) {
+            (_, None) => return Ok((Verdict::Host, packet.arrival.bytes.clone())),
+            (0, Some(route)) => {
+                let exit = self.exit(route).ok_or(DropReason::NoEgress)?;
+                (Verdict::Site(exit.device), exit.mtu)
+            }
+            _ => (Verdict::Overlay, self.setup.overlay_mtu),
+        };
+        if mtu != 0 && header.length > mtu as usize {
+            return Err(DropReason::TooBig.into());
+        }
+        if header.ttl <= 1 {
+            return Err(DropReason::TtlExpired.into());
+        }
+        let (source, destination) = match way {
+            0 => (flow.translated, flow.destination),
+            _ => (flow.destination, flow.source),
+        };
+        let change = Change { source, destination, ttl: header.ttl - 1 };
+        Ok((verdict, rewrite(&packet.arrival.bytes, header, &change)))
+    }
+
+    fn decide(&self, source: IpAddr, destination: IpAddr, axis: u32) -> (Decision, Attributes) {
+        let Some(policy) = &self.policy else { return (Decision::NONE, Attributes::default()) };
+        naive::decide(policy, AGENT, source, destination, axis)
+    }
+
+    /// The side replies come from, and the route of what leaves by a site.
+    fn way_out(&self, opener: Side, attributes: Attributes) -> Option<(Side, Option<u16>)> {
+        match opener {
+            Side::Overlay if attributes.local() => Some((Side::Local, None)),
+            Side::Overlay => attributes.route().map(|route| (Side::Site, Some(route))),
+            Side::Local if attributes.remote() => Some((Side::Overlay, None)),
+            _ => None,
+        }
+    }
+
+    fn exit(&self, route: u16) -> Option<Exit> {
+        self.egress.get(usize::from(route)).copied().filter(|exit| exit.device != 0)
+    }
+
+    /// Whether an address may open flows from a side: a peer's own from the overlay, the agent's own from the host.
+    fn is_genuine(&self, side: Side, source: IpAddr) -> bool {
+        let Some(policy) = &self.policy else { return false };
+        let owner = policy
+            .peers
+            .iter()
+            .find(|(_, peer)| peer.allowed && (IpAddr::V4(peer.v4) == source || IpAddr::V6(peer.v6) == source));
+        owner.is_some_and(|(id, _)| (id == AGENT) == (side == Side::Local))
+    }
+
+    fn in_overlay(&self, address: IpAddr) -> bool {
+        self.setup.overlay.iter().any(|&(network, length)| match (network, address) {
+            (IpAddr::V4(n), IpAddr::V4(a)) => (n.to_bits() ^ a.to_bits()) >> (32 - length) == 0,
+            (IpAddr::V6(n), IpAddr::V6(a)) => (n.to_bits() ^ a.to_bits()) >> (128 - length) == 0,
+            _ => false,
+        })
+    }
+
+    /// Every live flow, in order.
+    pub fn flows(&self) -> Vec<FlowDump> {
+        let live = self.flows.iter().filter(|flow| !flow.is_over(self.now, &self.setup.timeouts));
+        let mut dumps: Vec<FlowDump> = live.map(Flow::dump).collect();
+        dumps.sort();
+        dumps
+    }
+}
+
+impl Flow {
+    fn is_over(&self, now: u32, timeouts: &sluicegate_engine::flow::Timeouts) -> bool {
+        let icmp = if self.source.0.is_ipv6() { 58 } else { 1 };
+        let timeout = match (self.life, self.protocol) {
+            (Life::SynSent | Life::SynReceived, _) => timeouts.tcp_handshake,
+            (Life::Established, _) => timeouts.tcp_established,
+            (Life::Closing, _) => timeouts.tcp_closing,
+            (Life::TimeWait, _) => timeouts.tcp_time_wait,
+            (Life::Reset, _) => timeouts.tcp_reset,
+            (Life::Unreplied, 17) => timeouts.udp_unreplied,
+            (Life::Replied, 17) => timeouts.udp,
+            (_, p) if p == icmp => timeouts.icmp,
+            _ => timeouts.other,
+        };
+        self.ways.iter().all(|way| now.wrapping_sub(way.last_seen) > timeout)
+    }
+
+    fn dump(&self) -> FlowDump {
+        let way = |w: &Way| WayDump { packets: w.packets, bytes: w.bytes, last_seen: w.last_seen };
+        FlowDump {
+            side: self.opener as u8,
+            protocol: self.protocol,
+            source: self.source,
+            destination: self.destination,
+            translated: self.translated,
+            replies: self.replies as u8,
+            state: self.life as u8,
+            rule: self.rule,
+            route: self.route,
+            ways: [way(&self.ways[0]), way(&self.ways[1])],
+            confirmed: !matches!(self.life, Life::Unreplied | Life::SynSent | Life::SynReceived),
+        }
+    }
+}
+
+/// As events write addresses.
+fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
+        IpAddr::V6(a) => a.octets(),
+    }
+}
