@@ -67,7 +67,6 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         };
         let deadline = async {
             stopped(stop.clone()).await;
-            tracing::info!("stopping: no new requests, waiting for those under way");
             agents.end_streams();
             tokio::time::sleep(DRAIN).await;
         };
@@ -110,6 +109,7 @@ fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        tracing::info!("stopping: no new requests, waiting for those under way");
         stop.send_replace(true);
         // Held open: a dropped sender would read as a stop as well, and only a signal is one.
         stop.closed().await;

@@ -88,12 +88,13 @@ impl Driver {
         let snapshot = self.store.snapshot().await?;
         let revision = snapshot.revision;
         self.hub.set_roster(plan::roster(&snapshot));
-        self.flows.set_directory(Arc::new(Directory::new(&snapshot.state)));
         self.seen = revision;
 
         let (agents, before) = (self.hub.to_compile(false), self.published.clone());
         let started = Instant::now();
+        let flows = self.flows.clone();
         let compile = move || {
+            flows.set_directory(Arc::new(Directory::new(&snapshot.state)));
             let plan = Plan::new(snapshot)?;
             let targets = plan.targets(before.as_deref(), agents);
             Ok((plan, targets))

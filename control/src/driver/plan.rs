@@ -32,18 +32,37 @@ impl Plan {
         before: Option<&Plan>,
         agents: BTreeMap<String, Base>,
     ) -> BTreeMap<String, Target> {
-        let affected = before.map(|before| self.compiler.affected(&before.compiler));
-        let state = self.compiler.state();
+        let change = before.map(|before| Change {
+            affected: self.compiler.affected(&before.compiler),
+            overlay: self.overlay_differs(before),
+        });
         let target = |(agent, base): (String, Base)| {
-            let network = network(&self.compiler.network(&agent), &agent, state, &self.agents)?;
-            let touched = affected.as_ref().is_none_or(|affected| affected.contains(agent.as_str()));
-            let image = match base.image {
-                Some(image) if base.current && !touched => Ok(image),
-                image => self.compile(&agent, image),
+            let known = base.image.as_ref().filter(|_| base.current).zip(change.as_ref());
+            let untouched = known.filter(|(_, change)| !change.affected.contains(agent.as_str()));
+            let network = match untouched {
+                Some((_, change)) if !change.overlay => None,
+                _ => Some(network(
+                    &self.compiler.network(&agent),
+                    &agent,
+                    self.compiler.state(),
+                    &self.agents,
+                )?),
+            };
+            let image = match untouched {
+                Some((image, _)) => Ok(image.clone()),
+                None => self.compile(&agent, base.image),
             };
             Some((agent, Target { image, network }))
         };
         agents.into_iter().filter_map(target).collect()
+    }
+
+    /// Whether a peer that was there before is reached or called differently: that is in overlays, but in no image.
+    fn overlay_differs(&self, before: &Plan) -> bool {
+        let name = |plan: &Plan, id: &str| plan.compiler.state().peers.get(id).map(|peer| peer.name.clone());
+        before.agents.iter().any(|(id, old)| {
+            self.agents.get(id).is_some_and(|new| new != old || name(self, id) != name(before, id))
+        })
     }
 
     fn compile(&self, agent: &str, before: Option<Arc<Compiled>>) -> Result<Arc<Compiled>, String> {
@@ -54,6 +73,14 @@ impl Plan {
             _ => Arc::new(Compiled::new(image)),
         })
     }
+}
+
+/// What differs from the state before.
+struct Change {
+    /// Agents whose image or overlay may differ because of rules, networks or groups.
+    affected: BTreeSet<Arc<str>>,
+    /// Whether any agent's overlay may differ because of how peers are reached or called.
+    overlay: bool,
 }
 
 /// The peers there are, and which of them are gateways: those that joined as one, and those that route a network.
@@ -112,3 +139,6 @@ fn network(
         routed: view.routed.iter().map(routed).collect(),
     })
 }
+
+#[cfg(test)]
+mod tests;

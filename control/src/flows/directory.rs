@@ -86,11 +86,11 @@ impl Directory {
             return peer.clone();
         }
         let lengths = if address.is_ipv4() { &self.lengths_v4 } else { &self.lengths_v6 };
-        let covering = lengths.iter().filter_map(|length| {
+        let mut covering = lengths.iter().filter_map(|length| {
             let prefix = IpNet::new(address, *length).ok()?.trunc();
             self.resources.get(&prefix)
         });
-        covering.cloned().next().unwrap_or_default()
+        covering.next().cloned().unwrap_or_default()
     }
 
     /// The peer's name, empty when it is unknown.

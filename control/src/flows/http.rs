@@ -1,6 +1,5 @@
 //! `GET /api/events/network-traffic` and `GET /api/flows/stream`.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -13,12 +12,11 @@ use futures_util::stream::{self, Stream};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use utoipa::{IntoParams, ToSchema};
 
 use super::netbird::{self, TrafficEvent};
-use super::{FlowRecord, Flows};
+use super::{FlowRecord, Flows, Watch};
 use crate::gateways::error;
 use crate::metrics::Metrics;
 
@@ -101,38 +99,27 @@ pub async fn network_traffic(State(flows): State<Arc<Flows>>, Query(query): Quer
     (status = 503, description = "Control is shutting down")))]
 pub async fn flow_stream(State(flows): State<Arc<Flows>>, Query(query): Query<StreamQuery>) -> Response {
     match flows.watch(query.replay) {
-        Some((replay, receiver)) => Sse::new(events(replay, receiver, flows.metrics.clone()))
-            .keep_alive(KeepAlive::default())
-            .into_response(),
+        Some(watch) => {
+            Sse::new(events(watch, flows.metrics.clone())).keep_alive(KeepAlive::default()).into_response()
+        }
         None => error(StatusCode::SERVICE_UNAVAILABLE, "control is shutting down; connect again"),
     }
 }
 
-struct Watcher {
-    replay: VecDeque<Arc<FlowRecord>>,
-    receiver: broadcast::Receiver<Arc<FlowRecord>>,
-    metrics: Metrics,
-}
-
-fn events(
-    replay: Vec<Arc<FlowRecord>>,
-    receiver: broadcast::Receiver<Arc<FlowRecord>>,
-    metrics: Metrics,
-) -> impl Stream<Item = Result<Event, Infallible>> {
-    let watcher = Watcher { replay: replay.into(), receiver, metrics };
-    stream::unfold(watcher, |mut watcher| async {
-        if let Some(record) = watcher.replay.pop_front() {
-            return Some((Ok(data(&record)), watcher));
+fn events(watch: Watch, metrics: Metrics) -> impl Stream<Item = Result<Event, Infallible>> {
+    stream::unfold((watch, metrics), |(mut watch, metrics)| async {
+        if let Some(record) = watch.replay.pop_front() {
+            return Some((Ok(data(&record)), (watch, metrics)));
         }
-        let event = match watcher.receiver.recv().await {
+        let event = match watch.live.recv().await {
             Ok(record) => data(&record),
             Err(RecvError::Lagged(missed)) => {
-                watcher.metrics.flow_watch_lost.inc_by(missed);
+                metrics.flow_watch_lost.inc_by(missed);
                 Event::default().event("lost").data(format!("{{\"missed\":{missed}}}"))
             }
             Err(RecvError::Closed) => return None,
         };
-        Some((Ok(event), watcher))
+        Some((Ok(event), (watch, metrics)))
     })
 }
 

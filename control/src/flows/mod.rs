@@ -40,6 +40,14 @@ struct Inner {
     watchers: Option<broadcast::Sender<Arc<FlowRecord>>>,
 }
 
+/// What a watcher gets: without gap and without overlap.
+pub struct Watch {
+    /// Events before now, oldest first.
+    pub replay: VecDeque<Arc<FlowRecord>>,
+    /// Events from now on.
+    pub live: broadcast::Receiver<Arc<FlowRecord>>,
+}
+
 /// One event with the names that control can give to its ends, as `GET /api/flows/stream` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct FlowRecord {
@@ -149,14 +157,11 @@ impl Flows {
     }
 
     /// The last `replay` events, and every one after them. `None` when the service is shutting down.
-    pub fn watch(
-        &self,
-        replay: usize,
-    ) -> Option<(Vec<Arc<FlowRecord>>, broadcast::Receiver<Arc<FlowRecord>>)> {
+    pub fn watch(&self, replay: usize) -> Option<Watch> {
         let inner = self.lock();
-        let receiver = inner.watchers.as_ref()?.subscribe();
+        let live = inner.watchers.as_ref()?.subscribe();
         let from = inner.ring.len().saturating_sub(replay);
-        Some((inner.ring.range(from..).cloned().collect(), receiver))
+        Some(Watch { replay: inner.ring.range(from..).cloned().collect(), live })
     }
 
     /// Ends every stream, so that open watchers do not hold up the shutdown.

@@ -111,7 +111,7 @@ fn the_ring_keeps_the_newest_and_numbers_all() {
 async fn a_watcher_gets_the_replay_and_then_every_event_until_the_end() {
     let flows = Flows::new(Metrics::new().unwrap());
     flows.record("gw", vec![event(Kind::Start, "100.90.0.2", "10.1.2.3"); 3], 1);
-    let (replay, mut receiver) = flows.watch(2).unwrap();
+    let Watch { replay, live: mut receiver } = flows.watch(2).unwrap();
     assert_eq!(replay.iter().map(|record| record.sequence).collect::<Vec<_>>(), [2, 3]);
     flows.record("gw", vec![event(Kind::End, "100.90.0.2", "10.1.2.3")], 2);
     assert_eq!(receiver.recv().await.unwrap().sequence, 4);

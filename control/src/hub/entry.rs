@@ -10,9 +10,6 @@ use tokio::sync::Notify;
 use super::stream::{Sending, Step};
 use super::{Compiled, Refused};
 
-/// Images kept as bases of deltas: the wanted one, the one in flight, the one in force.
-const BASES: usize = 3;
-
 #[derive(Default)]
 pub(super) struct Entry {
     pub(super) wanted: Option<Wanted>,
@@ -21,6 +18,7 @@ pub(super) struct Entry {
     pub(super) compile_error: Option<String>,
     network: Option<Arc<NetworkConfig>>,
     network_serial: u64,
+    /// Images that deltas can start from: the one in force and the one in flight.
     bases: Vec<Arc<Compiled>>,
     applied: Option<Applied>,
     refusal: Option<Refusal>,
@@ -152,6 +150,10 @@ impl Entry {
         self.applied.map(|applied| applied.held)
     }
 
+    pub(super) fn has_network(&self) -> bool {
+        self.network.is_some()
+    }
+
     /// Sets the overlay; false when it is the one already wanted.
     pub(super) fn want_network(&mut self, mut network: NetworkConfig) -> bool {
         network.serial = self.network_serial;
@@ -234,6 +236,7 @@ impl Entry {
         let stream = self.stream.as_mut()?;
         let (_, since) = stream.in_flight.take_if(|(sent, _)| *sent == held)?;
         stream.retried = None;
+        self.prune();
         Some(since)
     }
 
@@ -294,14 +297,15 @@ impl Entry {
     }
 
     fn keep(&mut self, image: Arc<Compiled>) {
-        let applied = self.applied_held().map(|held| held.hash);
         self.bases.retain(|base| base.hash != image.hash);
         self.bases.push(image);
-        while self.bases.len() > BASES {
-            let last = self.bases.len() - 1;
-            // The oldest that is not in force goes.
-            let victim = self.bases[..last].iter().position(|base| Some(base.hash) != applied).unwrap_or(0);
-            self.bases.remove(victim);
-        }
+        self.prune();
+    }
+
+    /// Only what the agent may hold is worth keeping: an image takes a quarter of a megabyte or more.
+    fn prune(&mut self) {
+        let holds = self.stream.as_ref().and_then(|stream| stream.holds);
+        let held = [holds, self.applied_held()];
+        self.bases.retain(|base| held.iter().flatten().any(|held| held.hash == base.hash));
     }
 }

@@ -66,8 +66,8 @@ pub struct Compiled {
 pub(crate) struct Target {
     /// The image, the same `Arc` as before when it did not change; or why there is none, and the one before it stays.
     pub(crate) image: Result<Arc<Compiled>, String>,
-    /// The overlay; its serial is given by the hub.
-    pub(crate) network: NetworkConfig,
+    /// The overlay, unless it did not change; its serial is given by the hub.
+    pub(crate) network: Option<NetworkConfig>,
 }
 
 /// An agent to compile for.
@@ -263,9 +263,11 @@ impl Hub {
         let mut inner = self.lock();
         let (mut unchanged, mut errors) = (0, Vec::new());
         for (peer, target) in targets {
-            // Gone in the meantime: its stream has ended.
-            let Some(entry) = inner.agents.get_mut(&peer) else { continue };
-            let network = entry.want_network(target.network);
+            // Gone in the meantime, or gone and back, with nothing kept: then it is a newcomer to the next compilation.
+            let entry =
+                inner.agents.get_mut(&peer).filter(|entry| target.network.is_some() || entry.has_network());
+            let Some(entry) = entry else { continue };
+            let network = target.network.is_some_and(|network| entry.want_network(network));
             let image = match target.image {
                 Ok(image) => {
                     entry.compile_error = None;

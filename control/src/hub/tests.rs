@@ -24,7 +24,7 @@ fn publish(hub: &Hub, revision: u64, image: &Arc<Compiled>) {
 
 fn publish_network(hub: &Hub, revision: u64, image: &Arc<Compiled>, address: &str) {
     let network = NetworkConfig { address_v4: address.into(), ..NetworkConfig::default() };
-    let target = Target { image: Ok(image.clone()), network };
+    let target = Target { image: Ok(image.clone()), network: Some(network) };
     hub.publish(revision, BTreeMap::from([(PEER.to_owned(), target)]), true);
 }
 
@@ -272,8 +272,7 @@ async fn a_shutdown_ends_streams_and_admits_no_new_ones() {
 async fn what_cannot_be_compiled_leaves_the_image_and_is_shown() {
     let hub = hub();
     let mut stream = synced(&hub).await;
-    let network = NetworkConfig { address_v4: "100.90.0.2/16".into(), ..NetworkConfig::default() };
-    let target = Target { image: Err("too many rules".into()), network };
+    let target = Target { image: Err("too many rules".into()), network: None };
     hub.publish(6, BTreeMap::from([(PEER.to_owned(), target)]), true);
     assert!(poll(&mut stream).await.is_none());
     assert_eq!(hub.overview(PEER).compile_error.as_deref(), Some("too many rules"));
@@ -299,6 +298,22 @@ fn only_connected_peers_and_gateways_are_compiled_for() {
     assert!(hub.wanted_image(PEER).is_none(), "an absent peer costs no image");
     roster(&hub, true);
     assert_eq!(hub.to_compile(false).len(), 1);
+}
+
+#[tokio::test]
+async fn a_peer_that_left_and_came_back_during_a_compilation_is_a_newcomer_to_the_next() {
+    let hub = hub();
+    roster(&hub, false);
+    let stream = hub.open(PEER, &SyncRequest::default()).unwrap();
+    publish(&hub, 5, &image(1));
+    drop(stream);
+    let mut stream = hub.open(PEER, &SyncRequest::default()).unwrap();
+    let unchanged = Target { image: Ok(image(1)), network: None };
+    hub.publish(6, BTreeMap::from([(PEER.to_owned(), unchanged)]), true);
+    assert_eq!(hub.to_compile(true).len(), 1);
+    publish(&hub, 6, &image(1));
+    network(&mut stream).await;
+    snapshot(&mut stream).await;
 }
 
 #[test]

@@ -7,7 +7,7 @@ use time::format_description::well_known::Rfc3339;
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// Unix milliseconds as RFC 3339 in UTC; a time beyond the calendar reads as never.
-pub fn rfc3339(milliseconds: i64) -> String {
+pub(super) fn rfc3339(milliseconds: i64) -> String {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000)
         .ok()
         .and_then(|time| time.format(&Rfc3339).ok())
@@ -15,7 +15,7 @@ pub fn rfc3339(milliseconds: i64) -> String {
 }
 
 /// As [`rfc3339`], and `None` is never.
-pub fn rfc3339_or_never(milliseconds: Option<i64>) -> String {
+pub(super) fn rfc3339_or_never(milliseconds: Option<i64>) -> String {
     milliseconds.map_or_else(|| NEVER.into(), rfc3339)
 }
 

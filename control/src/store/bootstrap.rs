@@ -27,10 +27,10 @@ impl Store {
     pub(super) async fn bootstrap(&self, directory: &Path) -> Result<(), OpenError> {
         let file = directory.join(TOKEN_FILE);
         let pending = directory.join(PENDING_FILE);
-        let store_error = |source| OpenError::Store { path: directory.join(super::FILE), source };
+        let store_error = |cause| OpenError::Store { path: directory.join(super::FILE), cause };
         let io_error = |path: &Path| {
             let path = path.to_owned();
-            move |source| OpenError::NotWritable { path, source }
+            move |cause| OpenError::NotWritable { path, cause }
         };
 
         let accounts: Result<i64, _> =
@@ -54,7 +54,7 @@ impl Store {
 
     /// A pending token file after the account is durable: the process died in between.
     async fn finish(&self, file: &Path, pending: &Path) -> Result<(), OpenError> {
-        let io_error = |source| OpenError::NotWritable { path: pending.to_owned(), source };
+        let io_error = |cause| OpenError::NotWritable { path: pending.to_owned(), cause };
         let token = match std::fs::read_to_string(pending) {
             Ok(token) => token,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -64,7 +64,7 @@ impl Store {
             Some(hash) => self.knows_token(&hash).await,
             None => Ok(false),
         };
-        let known = known.map_err(|source| OpenError::Store { path: pending.to_owned(), source })?;
+        let known = known.map_err(|cause| OpenError::Store { path: pending.to_owned(), cause })?;
         if known { publish(pending, file) } else { remove(pending) }.map_err(io_error)
     }
 
@@ -165,5 +165,59 @@ fn remove(path: &Path) -> std::io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_token_is_written_once_for_its_owners_eyes_and_opens_the_account() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(TOKEN_FILE);
+        let store = Store::open(directory.path()).await.unwrap();
+        let token = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let owner = store.authenticate(token.trim()).await.unwrap().unwrap();
+        assert!(owner.is_service_user && owner.role == crate::store::UserRole::Owner);
+        store.close().await;
+        drop(store);
+
+        // Taken away by its reader: it is not made again.
+        std::fs::remove_file(&path).unwrap();
+        let store = Store::open(directory.path()).await.unwrap();
+        assert!(!path.exists());
+        assert_eq!(store.tokens(&owner.id).await.unwrap().len(), 1);
+        assert!(store.authenticate(token.trim()).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_first_start_cut_short_before_the_token_had_its_name_is_finished() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, pending) = (directory.path().join(TOKEN_FILE), directory.path().join(PENDING_FILE));
+        let store = Store::open(directory.path()).await.unwrap();
+        store.close().await;
+        drop(store);
+        std::fs::rename(&file, &pending).unwrap();
+        Store::open(directory.path()).await.unwrap();
+        assert!(file.exists() && !pending.exists());
+    }
+
+    #[tokio::test]
+    async fn a_pending_token_of_no_account_is_replaced_and_a_foreign_final_one_is_never_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(PENDING_FILE), "nbp_stale\n").unwrap();
+        let store = Store::open(directory.path()).await.unwrap();
+        let token = std::fs::read_to_string(directory.path().join(TOKEN_FILE)).unwrap();
+        assert!(store.authenticate(token.trim()).await.unwrap().is_some());
+
+        let other = tempfile::tempdir().unwrap();
+        std::fs::write(other.path().join(TOKEN_FILE), "precious\n").unwrap();
+        let error = Store::open(other.path()).await.err().unwrap();
+        assert!(matches!(error, OpenError::ForeignToken(..)), "{error}");
+        assert_eq!(std::fs::read_to_string(other.path().join(TOKEN_FILE)).unwrap(), "precious\n");
     }
 }

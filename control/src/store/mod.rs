@@ -77,31 +77,31 @@ pub enum OpenError {
     #[error("data directory {} is in use by another control process: stop that one or choose another --data-dir", .0.display())]
     InUse(PathBuf),
     /// It cannot be created or written.
-    #[error("data directory {} cannot be written: {source}: create it, or give this user the right to write there", .path.display())]
+    #[error("data directory {} cannot be written: {cause}: create it, or give this user the right to write there", .path.display())]
     NotWritable {
         /// The directory or the file in it.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A bootstrap token lies there that no account of this store has issued.
     #[error("{} is there but {} holds no account: the store was removed; move the token file away to start afresh", .0.display(), .1.display())]
     ForeignToken(PathBuf, PathBuf),
     /// The file is not a store, or of a newer version.
-    #[error("the store {} cannot be opened: {source}", .path.display())]
+    #[error("the store {} cannot be opened: {cause}", .path.display())]
     Migrate {
         /// The store's file.
         path: PathBuf,
         /// What the migrator said.
-        source: sqlx::migrate::MigrateError,
+        cause: sqlx::migrate::MigrateError,
     },
     /// Reading or writing failed.
-    #[error("the store {} cannot be opened: {source}", .path.display())]
+    #[error("the store {} cannot be opened: {cause}", .path.display())]
     Store {
         /// The store's file.
         path: PathBuf,
         /// What failed.
-        source: StoreError,
+        cause: StoreError,
     },
 }
 
@@ -110,16 +110,18 @@ impl Store {
     pub async fn open(directory: &Path) -> Result<Self, OpenError> {
         let lock = lock(directory)?;
         let path = directory.join(FILE);
+        // SQLite gives its journal the rights of the file itself: hashes of secrets are for the owner's eyes.
+        owners_file(&path).map_err(|cause| OpenError::NotWritable { path: path.clone(), cause })?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
-            .create_if_missing(true)
+            .create_if_missing(false)
             .journal_mode(SqliteJournalMode::Wal)
             // An answered change survives a power cut: a revoked key must not come back.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY);
 
-        let failed = |source: sqlx::Error| OpenError::Store { path: path.clone(), source: source.into() };
+        let failed = |source: sqlx::Error| OpenError::Store { path: path.clone(), cause: source.into() };
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .connect_with(options.clone())
@@ -128,10 +130,10 @@ impl Store {
         sqlx::migrate!("./migrations/sqlite")
             .run(&writer)
             .await
-            .map_err(|source| OpenError::Migrate { path: path.clone(), source })?;
+            .map_err(|cause| OpenError::Migrate { path: path.clone(), cause })?;
         let reader = SqlitePoolOptions::new()
             .max_connections(READERS)
-            .connect_with(options.read_only(true).create_if_missing(false))
+            .connect_with(options.read_only(true))
             .await
             .map_err(failed)?;
 
@@ -142,7 +144,7 @@ impl Store {
             sqlx::query("UPDATE peers SET connected = 0").execute(&store.inner.writer).await?;
             store.revision().await
         };
-        let revision = revision.await.map_err(|source| OpenError::Store { path: path.clone(), source })?;
+        let revision = revision.await.map_err(|cause| OpenError::Store { path: path.clone(), cause })?;
         store.inner.revision.send_replace(revision);
         Ok(store)
     }
@@ -172,22 +174,82 @@ impl Store {
 
 /// Makes the directory (0700) and takes its lock, which the system frees when the process ends, however it ends.
 fn lock(directory: &Path) -> Result<File, OpenError> {
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    use std::os::unix::fs::DirBuilderExt;
 
-    let not_writable = |source| OpenError::NotWritable { path: directory.to_owned(), source };
+    let not_writable = |cause| OpenError::NotWritable { path: directory.to_owned(), cause };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(not_writable)?;
-
     let path = directory.join(LOCK_FILE);
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(not_writable)?;
+    let file = owners_file(&path).map_err(not_writable)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(directory.to_owned())),
-        Err(TryLockError::Error(source)) => Err(OpenError::NotWritable { path, source }),
+        Err(TryLockError::Error(cause)) => Err(OpenError::NotWritable { path, cause }),
+    }
+}
+
+/// Opens a file, made with 0600 where it is not there.
+fn owners_file(path: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(name: &str) -> GroupChange {
+        GroupChange { name: name.into(), ..GroupChange::default() }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_the_change_as_a_whole_and_reads_go_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).await.unwrap();
+        let pages: i64 =
+            sqlx::query_scalar("PRAGMA page_count").fetch_one(&store.inner.writer).await.unwrap();
+        let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+        sqlx::query(limit).execute(&store.inner.writer).await.unwrap();
+        let (revision, events) = (store.revision().await.unwrap(), store.events().await.unwrap());
+
+        let long = "x".repeat(256 * 1024);
+        let error = store.create_group(&Actor::system(), group(&long)).await.unwrap_err();
+        assert!(matches!(error, StoreError::Database(_)), "{error}");
+        assert!(error.to_string().contains("full"), "{error}");
+        assert_eq!(store.groups().await.unwrap().len(), 1);
+        assert_eq!(store.revision().await.unwrap(), revision);
+        assert_eq!(*store.changes().borrow(), revision);
+        assert_eq!(store.events().await.unwrap(), events);
+
+        sqlx::query("PRAGMA max_page_count = 4294967294").execute(&store.inner.writer).await.unwrap();
+        store.create_group(&Actor::system(), group(&long)).await.unwrap();
+        assert_eq!(store.revision().await.unwrap(), revision + 1);
+    }
+
+    #[tokio::test]
+    async fn every_change_raises_the_revision_once_and_wakes_whoever_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).await.unwrap();
+        let mut changes = store.changes();
+        let before = *changes.borrow_and_update();
+        store.create_group(&Actor::system(), group("a")).await.unwrap();
+        changes.changed().await.unwrap();
+        assert_eq!(*changes.borrow_and_update(), before + 1);
+        assert_eq!(store.snapshot().await.unwrap().revision, before + 1);
+        assert_eq!(store.events().await.unwrap()[0].revision, before + 1);
+
+        let id = store.groups().await.unwrap()[1].id.clone();
+        store.update_group(&Actor::system(), &id, group("a")).await.unwrap();
+        assert!(!changes.has_changed().unwrap(), "an identical PUT is no change");
+    }
+
+    #[tokio::test]
+    async fn a_directory_is_used_by_one_store_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).await.unwrap();
+        let second = Store::open(directory.path()).await.err().unwrap();
+        assert!(matches!(second, OpenError::InUse(_)), "{second}");
+        store.close().await;
+        drop(store);
+        Store::open(directory.path()).await.unwrap();
     }
 }

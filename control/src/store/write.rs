@@ -37,9 +37,21 @@ pub(crate) struct Write {
 impl Store {
     /// Waits for the writer and begins a change in the name of `actor`.
     pub(crate) async fn write(&self, actor: &Actor) -> Result<Write> {
-        // IMMEDIATE: a transaction that first reads and then writes would fail where it finds another writer.
-        let transaction = self.inner.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let transaction = match self.begin().await {
+            // SQLite itself rolled a change back (disk full, I/O error) and the connection's count of open transactions
+            // was left behind: a new connection starts from zero.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                self.inner.writer.acquire().await?.close().await?;
+                self.begin().await?
+            }
+            begun => begun?,
+        };
         Ok(Write { transaction, store: self.clone(), actor: actor.clone(), at: now(), changed: false })
+    }
+
+    async fn begin(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
+        // IMMEDIATE: a transaction that first reads and then writes would fail where it finds another writer.
+        self.inner.writer.begin_with("BEGIN IMMEDIATE").await
     }
 }
 

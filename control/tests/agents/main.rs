@@ -1,5 +1,7 @@
 //! Agents against the real service: store, driver, hub, TLS and gRPC in one process, over loopback.
 
+#![expect(clippy::unwrap_used, reason = "every function here is part of a test")]
+
 mod http;
 mod join;
 mod support;

@@ -1,0 +1,146 @@
+use sluicegate_policy::model::{Action, End, Group, Network, Peer, Policy, Resource, Rule, Service};
+
+use super::*;
+
+const GATEWAY: &str = "gw";
+const USER: &str = "user";
+const OTHER: &str = "other";
+
+fn snapshot() -> Snapshot {
+    let peer = |last: u8| Peer {
+        name: format!("name-{last}"),
+        v4: [100, 90, 0, last].into(),
+        v6: format!("fd5c::{last}").parse().unwrap(),
+        allowed: true,
+    };
+    let agent = |last: u8, role| Agent { role, wireguard_public_key: [last; 32], endpoint: None };
+    let ids = [(GATEWAY, 2, Role::Gateway), (USER, 3, Role::Peer), (OTHER, 4, Role::Peer)];
+    let groups = |id: &str| End::Groups([id.to_owned()].into());
+    let rule = Rule {
+        id: "r".into(),
+        name: "web".into(),
+        slot: 0,
+        enabled: true,
+        action: Action::Accept,
+        bidirectional: false,
+        service: Service::Tcp(vec![443..=443]),
+        sources: groups("users"),
+        destinations: groups("web"),
+    };
+    let policy =
+        Policy { name: "web".into(), enabled: true, posture_failed: BTreeSet::new(), rules: vec![rule] };
+    let resource =
+        Resource { name: "web".into(), prefixes: vec!["10.1.0.0/24".parse().unwrap()], enabled: true };
+    let router = sluicegate_policy::model::Router {
+        peers: [GATEWAY.to_owned()].into(),
+        metric: 100,
+        masquerade: true,
+        enabled: true,
+    };
+    let network = Network {
+        name: "site".into(),
+        resources: [("res".to_owned(), resource)].into(),
+        routers: [("rt".to_owned(), router)].into(),
+    };
+    let users = Group { name: "users".into(), peers: [USER.to_owned()].into(), ..Group::default() };
+    let web = Group { name: "web".into(), resources: ["res".to_owned()].into(), ..Group::default() };
+    let state = State {
+        overlay_v4: "100.90.0.0/16".parse().unwrap(),
+        overlay_v6: "fd5c::/64".parse().unwrap(),
+        peers: ids.iter().map(|(id, last, _)| ((*id).to_owned(), peer(*last))).collect(),
+        groups: [("users".to_owned(), users), ("web".to_owned(), web)].into(),
+        networks: [("net".to_owned(), network)].into(),
+        policies: [("p".to_owned(), policy)].into(),
+    };
+    let agents = ids.into_iter().map(|(id, last, role)| (id.to_owned(), agent(last, role))).collect();
+    Snapshot { revision: 7, state, agents }
+}
+
+fn all(image: impl Fn(&str) -> Option<Arc<Compiled>>, current: bool) -> BTreeMap<String, Base> {
+    [GATEWAY, USER, OTHER].into_iter().map(|id| (id.to_owned(), Base { image: image(id), current })).collect()
+}
+
+fn image(targets: &BTreeMap<String, Target>, agent: &str) -> Arc<Compiled> {
+    targets[agent].image.clone().unwrap()
+}
+
+/// A first compilation, and what a second one of `change`d state makes of it.
+fn again(
+    current: bool,
+    change: impl FnOnce(&mut Snapshot),
+) -> (BTreeMap<String, Target>, BTreeMap<String, Target>) {
+    let before = Plan::new(snapshot()).unwrap();
+    let first = before.targets(None, all(|_| None, true));
+    let mut next = snapshot();
+    change(&mut next);
+    let bases = all(|id| Some(image(&first, id)), current);
+    let second = Plan::new(next).unwrap().targets(Some(&before), bases);
+    (first, second)
+}
+
+#[test]
+fn an_overlay_names_peers_routes_and_routed_prefixes() {
+    let targets = Plan::new(snapshot()).unwrap().targets(None, all(|_| None, true));
+    let gateway = targets[GATEWAY].network.as_ref().unwrap();
+    assert_eq!((gateway.address_v4.as_str(), gateway.address_v6.as_str()), ("100.90.0.2/16", "fd5c::2/64"));
+    assert_eq!((gateway.routed[0].prefix.as_str(), gateway.routed[0].masquerade), ("10.1.0.0/24", true));
+    assert_eq!((gateway.peers[0].id.as_str(), gateway.peers[0].wireguard_public_key[0]), (USER, 3));
+    let user = targets[USER].network.as_ref().unwrap();
+    assert_eq!(
+        (user.routes[0].routers[0].peer_id.as_str(), user.routes[0].routers[0].metric),
+        (GATEWAY, 100)
+    );
+    assert!(targets[OTHER].network.as_ref().unwrap().peers.is_empty());
+}
+
+#[test]
+fn agents_that_a_change_does_not_touch_are_not_compiled_again() {
+    let (first, second) = again(true, |next| {
+        next.state.policies.get_mut("p").unwrap().rules[0].service = Service::Tcp(vec![8443..=8443]);
+    });
+    assert!(Arc::ptr_eq(&image(&first, OTHER), &image(&second, OTHER)));
+    assert!(second[OTHER].network.is_none());
+    for touched in [GATEWAY, USER] {
+        assert_ne!(image(&first, touched).hash, image(&second, touched).hash, "{touched}");
+    }
+}
+
+#[test]
+fn an_image_that_comes_out_the_same_is_the_same() {
+    let (first, second) = again(true, |next| next.revision += 1);
+    assert!([GATEWAY, USER, OTHER].iter().all(|id| Arc::ptr_eq(&image(&first, id), &image(&second, id))));
+    // One that failed the last time is compiled again.
+    let (first, second) = again(false, |next| next.revision += 1);
+    assert!(second.values().all(|target| target.network.is_some()));
+    assert!(Arc::ptr_eq(&image(&first, USER), &image(&second, USER)));
+}
+
+#[test]
+fn a_new_endpoint_or_name_changes_overlays_and_no_image() {
+    let endpoint = |next: &mut Snapshot| {
+        next.agents.get_mut(GATEWAY).unwrap().endpoint = Some("[2001:db8::1]:51820".parse().unwrap());
+    };
+    let (first, second) = again(true, endpoint);
+    assert_eq!(second[USER].network.as_ref().unwrap().peers[0].endpoint, "[2001:db8::1]:51820");
+    assert!(Arc::ptr_eq(&image(&first, USER), &image(&second, USER)));
+    let (_, second) = again(true, |next| next.state.peers.get_mut(GATEWAY).unwrap().name = "new".into());
+    assert_eq!(second[USER].network.as_ref().unwrap().peers[0].name, "new");
+}
+
+#[test]
+fn a_state_that_contradicts_itself_is_not_compiled_and_says_why() {
+    let mut broken = snapshot();
+    broken.state.peers.get_mut(USER).unwrap().v4 = [192, 0, 2, 1].into();
+    let reason = Plan::new(broken).err().unwrap();
+    assert!(reason.contains("192.0.2.1"), "{reason}");
+}
+
+#[test]
+fn gateways_are_those_that_joined_as_one_or_route_a_network() {
+    let mut state = snapshot();
+    state.state.networks.get_mut("net").unwrap().routers.get_mut("rt").unwrap().peers =
+        [OTHER.to_owned()].into();
+    let gateways: Vec<String> =
+        roster(&state).into_iter().filter(|(_, member)| member.gateway).map(|(id, _)| id).collect();
+    assert_eq!(gateways, [GATEWAY, OTHER]);
+}

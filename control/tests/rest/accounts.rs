@@ -1,0 +1,93 @@
+use serde_json::json;
+
+use crate::harness::{Server, text};
+
+#[tokio::test]
+async fn a_new_account_has_all_default_and_private_ranges() {
+    let server = Server::start().await;
+    let (status, accounts) = server.owner.get("/api/accounts").await;
+    assert_eq!((status, accounts.as_array().unwrap().len()), (200, 1));
+    let settings = &accounts[0]["settings"];
+    let v4: ipnet::Ipv4Net = settings["network_range"].as_str().unwrap().parse().unwrap();
+    assert!(v4.prefix_len() == 16 && "100.64.0.0/10".parse::<ipnet::Ipv4Net>().unwrap().contains(&v4));
+    let v6: ipnet::Ipv6Net = settings["network_range_v6"].as_str().unwrap().parse().unwrap();
+    assert!(v6.prefix_len() == 64 && "fd00::/8".parse::<ipnet::Ipv6Net>().unwrap().contains(&v6));
+
+    let all = server.all().await;
+    let (_, policies) = server.owner.get("/api/policies").await;
+    let rule = &policies[0]["rules"][0];
+    assert_eq!(policies[0]["name"], "Default");
+    assert_eq!(
+        (&rule["action"], &rule["protocol"], &rule["bidirectional"]),
+        (&json!("accept"), &json!("all"), &json!(true))
+    );
+    assert_eq!((text(&rule["sources"][0], "id"), text(&rule["destinations"][0], "id")), (all.clone(), all));
+}
+
+#[tokio::test]
+async fn settings_are_replaced_as_a_whole_and_an_equal_put_writes_nothing() {
+    let server = Server::start().await;
+    let (_, accounts) = server.owner.get("/api/accounts").await;
+    let path = format!("/api/accounts/{}", text(&accounts[0], "id"));
+    let mut settings = accounts[0]["settings"].clone();
+    let revision = server.store.revision().await.unwrap();
+    assert_eq!(server.owner.put(&path, json!({"settings": settings, "onboarding": null})).await.0, 200);
+    assert_eq!(server.store.revision().await.unwrap(), revision);
+
+    settings["dns_domain"] = json!("corp.example");
+    settings["peer_login_expiration"] = json!(7200);
+    let (status, account) = server.owner.put(&path, json!({"settings": settings})).await;
+    assert_eq!((status, &account["settings"]["dns_domain"]), (200, &json!("corp.example")));
+    // Left out: the default again, but for the ranges.
+    let (_, account) = server.owner.put(&path, json!({"settings": {}})).await;
+    assert_eq!(account["settings"]["dns_domain"], "");
+    assert_eq!(account["settings"]["network_range"], accounts[0]["settings"]["network_range"]);
+
+    assert_eq!(server.owner.put("/api/accounts/other", json!({"settings": {}})).await.0, 404);
+    assert_eq!(server.owner.put(&path, json!({})).await.0, 400);
+    for wrong in [
+        json!({"peer_login_expiration": -1}),
+        json!({"network_range": "10.0.0.0/8"}),
+        json!({"network_range": "10.0.0.0/29"}),
+        json!({"network_range": "fd00::/64"}),
+        json!({"network_range_v6": "fd00::/32"}),
+        json!({"peer_expose_groups": ["nothing"]}),
+        json!({"ipv6_enabled_groups": ["nothing"]}),
+    ] {
+        assert_eq!(server.owner.put(&path, json!({"settings": wrong})).await.0, 422, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_range_gives_every_peer_an_address_inside() {
+    let server = Server::start().await;
+    for number in 0..3 {
+        server.peer(&format!("host{number}")).await;
+    }
+    let (_, accounts) = server.owner.get("/api/accounts").await;
+    let path = format!("/api/accounts/{}", text(&accounts[0], "id"));
+    assert_eq!(server.owner.put(&path, json!({"settings": {"network_range": "10.9.0.0/28"}})).await.0, 200);
+    let range: ipnet::Ipv4Net = "10.9.0.0/28".parse().unwrap();
+    let peers = server.store.peers(None, None).await.unwrap();
+    assert!(peers.iter().all(|peer| range.contains(&peer.ip)), "{peers:?}");
+    assert_eq!(server.store.state().await.unwrap().overlay_v4, range);
+    assert!(server.codes().await.contains(&"account.network.range.update".to_owned()));
+}
+
+#[tokio::test]
+async fn peers_wait_for_approval_when_the_account_asks_for_it() {
+    let server = Server::start().await;
+    let (_, accounts) = server.owner.get("/api/accounts").await;
+    let path = format!("/api/accounts/{}", text(&accounts[0], "id"));
+    let settings = json!({"settings": {"extra": {"peer_approval_enabled": true}}});
+    assert_eq!(server.owner.put(&path, settings).await.0, 200);
+    let peer = server.peer("newcomer").await;
+    assert!(!server.store.state().await.unwrap().peers[&peer.id].allowed);
+    let path = format!("/api/peers/{}", peer.id);
+    let (_, shown) = server.owner.get(&path).await;
+    assert_eq!(shown["approval_required"], true);
+    let (status, _) = server.owner.put(&path, json!({"name": "newcomer", "approval_required": false})).await;
+    assert_eq!(status, 200);
+    assert!(server.store.state().await.unwrap().peers[&peer.id].allowed);
+    assert!(server.codes().await.contains(&"peer.approve".to_owned()));
+}

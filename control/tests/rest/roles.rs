@@ -1,0 +1,135 @@
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{Server, Session};
+
+/// Every documented operation that needs a token, with its parameters filled in.
+async fn operations(session: &Session) -> Vec<(Method, String)> {
+    let (_, document) = session.get("/api/openapi.json").await;
+    let paths = document["paths"].as_object().unwrap().iter();
+    let operations = paths.flat_map(|(path, item)| {
+        let path: Vec<&str> =
+            path.split('/').map(|part| if part.starts_with('{') { "x" } else { part }).collect();
+        let path = path.join("/");
+        let methods =
+            item.as_object().unwrap().iter().filter(|(_, operation)| operation.get("security").is_some());
+        methods
+            .map(move |(method, _)| (method.to_uppercase().parse().unwrap(), path.clone()))
+            .collect::<Vec<_>>()
+    });
+    operations.collect()
+}
+
+async fn refused(session: &Session, filter: impl Fn(&Method) -> bool) -> Vec<String> {
+    let mut refused = Vec::new();
+    for (method, path) in operations(session).await {
+        // The stream of flows never ends where it is allowed.
+        if !filter(&method) || path == "/api/flows/stream" {
+            continue;
+        }
+        let body = (method != Method::GET).then(|| json!({}).to_string());
+        let (status, _) = session.send(method.clone(), &path, body).await;
+        if status == 403 {
+            refused.push(format!("{method} {path}"));
+        }
+    }
+    refused
+}
+
+#[tokio::test]
+async fn nothing_that_is_documented_as_protected_is_answered_without_a_token() {
+    let server = Server::start().await;
+    let nobody = server.owner.with_authorization(None);
+    let operations = operations(&nobody).await;
+    assert!(operations.len() > 40, "{operations:?}");
+    for (method, path) in operations {
+        assert_eq!(nobody.send(method.clone(), &path, Some("{}".into())).await.0, 401, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn owner_and_admin_are_refused_nothing() {
+    let server = Server::start().await;
+    assert_eq!(refused(&server.owner, |_| true).await, Vec::<String>::new());
+    assert_eq!(refused(&server.user("admin").await, |_| true).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_auditor_reads_everything_and_changes_nothing() {
+    let server = Server::start().await;
+    let auditor = server.user("auditor").await;
+    let reads = refused(&auditor, |method| *method == Method::GET).await;
+    // Tokens are nobody's but their user's.
+    assert_eq!(reads, ["GET /api/users/x/tokens", "GET /api/users/x/tokens/x"]);
+    let changes = operations(&auditor).await.into_iter().filter(|(method, _)| *method != Method::GET);
+    let changes: Vec<String> = changes.map(|(method, path)| format!("{method} {path}")).collect();
+    assert_eq!(refused(&auditor, |method| *method != Method::GET).await, changes);
+}
+
+#[tokio::test]
+async fn a_network_admin_changes_networks_groups_and_policies_only() {
+    let server = Server::start().await;
+    let network_admin = server.user("network_admin").await;
+    let refused = refused(&network_admin, |_| true).await;
+    let may = ["/api/networks", "/api/groups", "/api/policies"];
+    assert!(refused.iter().all(|operation| !may.iter().any(|path| operation.contains(path))), "{refused:?}");
+    for operation in ["POST /api/setup-keys", "POST /api/users", "PUT /api/accounts/x", "DELETE /api/peers/x"]
+    {
+        assert!(refused.iter().any(|refused| refused == operation), "{operation}");
+    }
+    assert_eq!(network_admin.post("/api/groups", json!({"name": "g"})).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_user_sees_itself_and_its_tokens() {
+    let server = Server::start().await;
+    server.peer("somebody").await;
+    let user = server.user("user").await;
+    for path in [
+        "/api/accounts",
+        "/api/groups",
+        "/api/policies",
+        "/api/networks",
+        "/api/setup-keys",
+        "/api/events/audit",
+    ] {
+        assert_eq!(user.get(path).await.0, 403, "{path}");
+    }
+    assert_eq!(user.get("/api/peers").await, (200, json!([])));
+    let (_, me) = user.get("/api/users/current").await;
+    let (status, users) = user.get("/api/users").await;
+    assert_eq!((status, users.as_array().unwrap().len(), &users[0]["id"]), (200, 1, &me["id"]));
+    assert_eq!(me["permissions"]["is_restricted"], true);
+    assert_eq!(me["permissions"]["modules"]["groups"]["read"], false);
+
+    let own = format!("/api/users/{}/tokens", me["id"].as_str().unwrap());
+    assert_eq!(user.post(&own, json!({"name": "mine", "expires_in": 1})).await.0, 200);
+    let (_, users) = server.owner.get("/api/users").await;
+    let owner = users.as_array().unwrap().iter().find(|user| user["role"] == "owner").unwrap()["id"].clone();
+    let others = format!("/api/users/{}/tokens", owner.as_str().unwrap());
+    assert_eq!(user.post(&others, json!({"name": "theirs", "expires_in": 1})).await.0, 403);
+}
+
+#[tokio::test]
+async fn nobody_rises_above_the_own_role() {
+    let server = Server::start().await;
+    let admin = server.user("admin").await;
+    let (_, users) = server.owner.get("/api/users").await;
+    let id = |role: &str| -> Value {
+        users.as_array().unwrap().iter().find(|user| user["role"] == role).unwrap()["id"].clone()
+    };
+    let (owner, own) = (id("owner"), id("admin"));
+    let (owner, own) = (owner.as_str().unwrap(), own.as_str().unwrap());
+
+    let token = json!({"name": "t", "expires_in": 1});
+    assert_eq!(admin.post(&format!("/api/users/{owner}/tokens"), token).await.0, 403);
+    let body = json!({"name": "x", "role": "owner", "is_service_user": true});
+    assert_eq!(admin.post("/api/users", body).await.0, 422);
+    let promote = json!({"role": "owner", "auto_groups": [], "is_blocked": false});
+    assert_eq!(admin.put(&format!("/api/users/{own}"), promote).await.0, 403);
+    let demote = json!({"role": "user", "auto_groups": [], "is_blocked": true});
+    assert_eq!(admin.put(&format!("/api/users/{owner}"), demote).await.0, 403);
+    assert_eq!(admin.delete(&format!("/api/users/{owner}")).await.0, 403);
+    assert_eq!(admin.delete(&format!("/api/users/{own}")).await.0, 403);
+    assert_eq!(server.owner.delete(&format!("/api/users/{owner}")).await.0, 403);
+}

@@ -1,0 +1,74 @@
+use serde_json::json;
+
+use crate::harness::{Server, text};
+
+#[tokio::test]
+async fn users_are_created_read_changed_and_deleted() {
+    let server = Server::start().await;
+    let group = server.group("team").await;
+    let body = json!({"email": "a@example.org", "name": "Ann", "role": "user", "auto_groups": [group], "is_service_user": false});
+    let ann = server.owner.created("/api/users", body.clone()).await;
+    assert_eq!(
+        (&ann["status"], &ann["is_current"], &ann["auto_groups"]),
+        (&json!("invited"), &json!(false), &json!([group]))
+    );
+    assert_eq!(server.owner.post("/api/users", body).await.0, 409);
+
+    let (_, people) = server.owner.get("/api/users?service_user=false").await;
+    assert_eq!(people.as_array().unwrap().len(), 1);
+    let (_, services) = server.owner.get("/api/users?service_user=true").await;
+    assert_eq!(services[0]["name"], "bootstrap");
+
+    let path = format!("/api/users/{}", text(&ann, "id"));
+    let change = json!({"role": "auditor", "auto_groups": [], "is_blocked": true});
+    let (status, changed) = server.owner.put(&path, change.clone()).await;
+    assert_eq!((status, &changed["role"], &changed["is_blocked"]), (200, &json!("auditor"), &json!(true)));
+    let revision = server.store.revision().await.unwrap();
+    assert_eq!(server.owner.put(&path, change.clone()).await.0, 200);
+    assert_eq!(server.store.revision().await.unwrap(), revision, "an identical PUT writes nothing");
+
+    assert_eq!(server.owner.delete(&path).await, (200, json!({})));
+    assert_eq!(server.owner.delete(&path).await.0, 404);
+    assert_eq!(server.owner.put(&path, change).await.0, 404);
+    let codes = server.codes().await;
+    for code in ["user.invite", "user.role.update", "user.block", "user.update", "user.delete"] {
+        assert!(codes.iter().any(|seen| seen == code), "{code} in {codes:?}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_users_are_refused() {
+    let server = Server::start().await;
+    let all = server.all().await;
+    for body in [
+        json!({"name": "x", "role": "king", "is_service_user": true}),
+        json!({"name": "x", "role": "", "is_service_user": true}),
+        json!({"name": "", "role": "user", "is_service_user": true}),
+        json!({"name": "x", "role": "user", "is_service_user": false}),
+        json!({"name": "x", "role": "user", "email": "nobody", "is_service_user": false}),
+        json!({"name": "x", "role": "user", "is_service_user": true, "auto_groups": ["nothing"]}),
+        json!({"name": "x", "role": "user", "is_service_user": true, "auto_groups": [all]}),
+    ] {
+        assert_eq!(server.owner.post("/api/users", body.clone()).await.0, 422, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn the_owner_role_is_handed_over_and_there_is_always_one() {
+    let server = Server::start().await;
+    server.user("admin").await;
+    let (_, users) = server.owner.get("/api/users").await;
+    let admin = users.as_array().unwrap().iter().find(|user| user["role"] == "admin").unwrap();
+    let path = format!("/api/users/{}", text(admin, "id"));
+    let promote = json!({"role": "owner", "auto_groups": [], "is_blocked": false});
+    let (status, user) = server.owner.put(&path, promote.clone()).await;
+    assert_eq!((status, &user["role"]), (200, &json!("owner")));
+    let (_, me) = server.owner.get("/api/users/current").await;
+    assert_eq!(me["role"], "admin");
+    let (_, users) = server.owner.get("/api/users").await;
+    assert_eq!(users.as_array().unwrap().iter().filter(|user| user["role"] == "owner").count(), 1);
+    // What was the owner is an admin now, who cannot take it back.
+    let back = json!({"role": "user", "auto_groups": [], "is_blocked": false});
+    assert_eq!(server.owner.put(&path, back).await.0, 403);
+    assert!(server.codes().await.contains(&"transferred.owner.role".to_owned()));
+}
