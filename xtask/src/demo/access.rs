@@ -198,14 +198,14 @@ pub(crate) fn explain(world: &World<'_>, peer: &str, flow: &str) -> Result<Expla
     let document: Value = serde_json::from_str(&finished.stdout).with_context(|| {
         format!("`sluice policy explain {peer} {flow}` wrote something unexpected: {}", finished.stdout)
     })?;
-    Ok(Explanation { allowed: code == 0, reason: reason(&document) })
+    Ok(Explanation { allowed: code == 0, reason: reason(&document["explanation"]) })
 }
 
-fn reason(document: &Value) -> String {
+fn reason(explanation: &Value) -> String {
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let rule = &document["rule"];
+    let rule = &explanation["rule"];
     match (text(&rule["policy_name"]), text(&rule["rule_name"])) {
         (Some(policy), Some(rule)) => format!("{policy} / {rule}"),
-        _ => text(&document["summary"]).unwrap_or_else(|| "no rule".into()),
+        _ => text(&explanation["summary"]).unwrap_or_else(|| "no rule".into()),
     }
 }

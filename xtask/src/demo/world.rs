@@ -13,8 +13,10 @@ use super::control::Control;
 use super::topology::{Hosts, SiteHosts};
 use super::{Datapath, say};
 
-/// The policy file that is applied.
-pub(crate) const POLICIES: &str = include_str!("policies.yml");
+/// The site: groups, network, resources, routers.
+const SITE: &str = include_str!("site.yml");
+/// Who may reach what of it.
+const POLICIES: &str = include_str!("policies.yml");
 
 /// How long agents may take to enforce a change before the demo gives up.
 const IN_STEP: Duration = Duration::from_secs(20);
@@ -56,6 +58,7 @@ impl<'a> World<'a> {
         let carol = join(carol, 22, Role::Peer, "contractors")?;
         let mona = join(mona, 23, Role::Peer, "monitoring")?;
         let world = Self { control, gw1, gw2, alice, carol, mona, site: hosts.site, datapath, traffic, lab };
+        world.apply_site()?;
         for agent in world.agents() {
             agent.start()?;
         }
@@ -69,13 +72,22 @@ impl<'a> World<'a> {
         [&self.gw1, &self.gw2, &self.alice, &self.carol, &self.mona]
     }
 
-    /// Applies the policy file with `sluice` and waits until every gateway enforces it.
+    /// Tells control of the site; nothing of it is open yet.
+    fn apply_site(&self) -> Result<()> {
+        self.apply(&self.lab.dir().join("site.yml"), SITE)
+    }
+
+    /// Applies the policy file and waits until every gateway enforces it.
     pub(crate) fn apply_policies(&self) -> Result<()> {
-        fs::write(self.policy_file(), POLICIES)?;
-        let file = self.policy_file();
-        let file = file.to_str().context("the lab's directory is not UTF-8")?;
-        self.control.sluice(&["policy", "apply", "-f", file])?.output()?;
+        self.apply(&self.policy_file(), POLICIES)?;
         self.wait_until_in_step()
+    }
+
+    /// Writes `text` to `file` and applies it with `sluice`.
+    fn apply(&self, file: &Path, text: &str) -> Result<()> {
+        fs::write(file, text)?;
+        let file = file.to_str().context("the lab's directory is not UTF-8")?;
+        self.control.sluice(&["policy", "apply", "-f", file])?.output().map(drop)
     }
 
     /// The policy file, for a person to change and apply again.
