@@ -7,8 +7,6 @@ use sluicegate_cli::args::{Cli, Format};
 use sluicegate_cli::terminal::Terminal;
 use time::macros::utc_datetime;
 
-use crate::fake::TOKEN;
-
 /// What a command did.
 #[derive(Debug)]
 pub(crate) struct Ran {
@@ -25,9 +23,14 @@ pub(crate) struct Shell {
 }
 
 impl Shell {
+    /// Speaks to the control in memory.
     pub(crate) fn new(url: &str) -> Self {
+        Self::with_token(url, crate::fake::TOKEN)
+    }
+
+    pub(crate) fn with_token(url: &str, token: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("token"), format!("{TOKEN}\n")).unwrap();
+        std::fs::write(dir.path().join("token"), format!("{token}\n")).unwrap();
         Shell { dir, url: url.to_owned() }
     }
 
