@@ -28,6 +28,9 @@ static ACTIVE: Array<u64> = Array::pinned(1, BPF_F_MMAPABLE);
 /// Two images of `IMAGE_LINES` lines each.
 #[map]
 static IMAGE: Array<Line> = Array::pinned(2, BPF_F_MMAPABLE);
+/// Revision and SHA-256 of the image in each half: for the agent, no program reads it.
+#[map]
+static IN_FORCE: Array<[u64; 5]> = Array::pinned(2, 0);
 /// Where each route leaves.
 #[map]
 static EGRESS: Array<Egress> = Array::pinned(1, 0);

@@ -1,10 +1,13 @@
 //! What judges packets: the kernel's eBPF programs or the same engine in user space, behind one trait.
 
+pub mod ebpf;
+mod events;
 #[cfg(test)]
 pub(crate) mod fake;
 mod open;
 pub(crate) mod records;
 mod settings;
+mod totals;
 pub mod userspace;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -35,6 +38,9 @@ pub trait Datapath: Send {
     /// Puts `image` in force as a whole, or leaves the one before it in force and says why. When this returns, every
     /// packet is judged by it. `revision` is above the one in force; the caller has checked the hash.
     fn apply(&mut self, revision: u64, image: &Image) -> Result<(), ApplyError>;
+
+    /// The overlay's prefixes: what comes from the site for them, or pretends to come from them, is the gateway's business.
+    fn set_overlay(&mut self, v4: ipnet::Ipv4Net, v6: ipnet::Ipv6Net) -> anyhow::Result<()>;
 
     /// Where each route of the image leaves the host. A route not named here has no egress: its packets are dropped.
     fn set_egress(&mut self, routes: &[Egress]) -> anyhow::Result<()>;

@@ -1,0 +1,141 @@
+//! One pass over the flow tables: what lives, what has ended.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use aya::maps::{HashMap as BpfMap, MapData};
+use sluicegate_engine::family::Family;
+use sluicegate_engine::flow::{Flow, Key};
+
+use super::pod::Raw;
+use crate::datapath::{Event, FlowRecord, records};
+
+/// A flow table of one family: confirmed and half-open flows.
+pub(super) struct FlowMaps<F: Family> {
+    confirmed: Table<F>,
+    half_open: Table<F>,
+}
+
+struct Table<F: Family> {
+    entries: BpfMap<MapData, Raw<Key<F::Address>>, Raw<Flow<F::Address>>>,
+    raw: MapData,
+}
+
+/// What a pass found.
+#[derive(Default)]
+pub(super) struct Sweep {
+    pub(super) live: Vec<FlowRecord>,
+    pub(super) ended: Vec<Event>,
+    /// Confirmed half-entries.
+    pub(super) entries: u64,
+}
+
+impl<F: Family> FlowMaps<F>
+where
+    F::Address: Hash,
+{
+    /// Over the maps pinned with these names.
+    pub(super) fn new(bpf_dir: &std::path::Path, confirmed: &str, half_open: &str) -> anyhow::Result<Self> {
+        let table = |name: &str| -> anyhow::Result<Table<F>> {
+            let map = aya::maps::Map::from_map_data(super::load::pinned(bpf_dir, name)?)?;
+            Ok(Table { entries: BpfMap::try_from(map)?, raw: super::load::pinned(bpf_dir, name)? })
+        };
+        Ok(Self { confirmed: table(confirmed)?, half_open: table(half_open)? })
+    }
+
+    /// Ends what has timed out and adds what lives to `sweep`.
+    pub(super) fn sweep(&mut self, now: u32, hz: u32, sweep: &mut Sweep) -> anyhow::Result<()> {
+        sweep.entries += self.confirmed.sweep(now, hz, sweep)? as u64;
+        self.half_open.sweep(now, hz, sweep)?;
+        Ok(())
+    }
+}
+
+impl<F: Family> Table<F>
+where
+    F::Address: Hash,
+{
+    fn sweep(&mut self, now: u32, hz: u32, sweep: &mut Sweep) -> anyhow::Result<usize> {
+        let entries: Vec<(Key<F::Address>, Flow<F::Address>)> =
+            super::sys::entries(self.raw.fd().as_fd(), 4096).context("the flow table could not be read")?;
+        let count = entries.len();
+        let halves: HashMap<Key<F::Address>, Flow<F::Address>> = entries.into_iter().collect();
+        for (key, flow) in &halves {
+            let other_key = flow.other_key(key.protocol);
+            let other = halves.get(&other_key);
+            // Every flow is looked at from its first half; a reply half is looked at only when that is gone.
+            if flow.is_reply() && other.is_some() {
+                continue;
+            }
+            if is_over(flow, other, now) {
+                if self.still_over(key, &other_key, now) {
+                    self.remove(key, &other_key);
+                    if !flow.is_reply() {
+                        sweep.ended.push(ended::<F>(key, flow, other));
+                    }
+                }
+            } else if !flow.is_reply() {
+                sweep.live.push(record::<F>(key, flow, other, now, hz));
+            }
+        }
+        Ok(count)
+    }
+
+    /// Looks again right before removing: a packet may have come since the table was read.
+    fn still_over(&self, key: &Key<F::Address>, other_key: &Key<F::Address>, now: u32) -> bool {
+        let get = |key: &Key<F::Address>| self.entries.get(&Raw(*key), 0).ok().map(|flow| flow.0);
+        let over = |flow: Option<Flow<F::Address>>| flow.is_none_or(|flow| flow.is_over(now));
+        over(get(key)) && over(get(other_key))
+    }
+
+    fn remove(&mut self, key: &Key<F::Address>, other_key: &Key<F::Address>) {
+        for key in [key, other_key] {
+            // Gone already is what is wanted.
+            let _ = self.entries.remove(&Raw(*key));
+        }
+    }
+}
+
+fn is_over<A: Copy>(flow: &Flow<A>, other: Option<&Flow<A>>, now: u32) -> bool {
+    flow.is_over(now) && other.is_none_or(|other| other.is_over(now))
+}
+
+fn record<F: Family>(
+    key: &Key<F::Address>,
+    flow: &Flow<F::Address>,
+    other: Option<&Flow<F::Address>>,
+    now: u32,
+    hz: u32,
+) -> FlowRecord {
+    let last_seen = other.map_or(flow.last_seen, |other| {
+        if (other.last_seen.wrapping_sub(flow.last_seen) as i32) > 0 {
+            other.last_seen
+        } else {
+            flow.last_seen
+        }
+    });
+    let idle = (now.wrapping_sub(last_seen) as i32).max(0) as u64;
+    let first = records::flow::<F>(key, flow);
+    FlowRecord {
+        packets: first.packets + other.map_or(0, |other| other.packets),
+        bytes: first.bytes + other.map_or(0, |other| other.bytes),
+        idle: Duration::from_millis(idle * 1000 / u64::from(hz)),
+        ..first
+    }
+}
+
+fn ended<F: Family>(
+    key: &Key<F::Address>,
+    flow: &Flow<F::Address>,
+    other: Option<&Flow<F::Address>>,
+) -> Event {
+    let first = records::end::<F>(key, flow);
+    Event {
+        packets: first.packets + other.map_or(0, |other| other.packets),
+        bytes: first.bytes + other.map_or(0, |other| other.bytes),
+        ..first
+    }
+}

@@ -1,0 +1,168 @@
+//! The double buffer of images: fill the half nobody reads, publish it with one store, wait until nobody reads the other.
+
+use std::io;
+
+use anyhow::Context as _;
+use aya::maps::{Array, MapData};
+use sluicegate_api::image::{Hash, Image};
+use sluicegate_engine::classify::Line;
+use sluicegate_engine::image::LINE;
+use sluicegate_engine::tables::Active;
+use sluicegate_engine::validate;
+
+use super::sys::{GracePeriod, Mapped};
+use crate::datapath::{ApplyError, InForce};
+
+const LINE_BYTES: usize = LINE * 4;
+
+/// The image maps of one datapath.
+pub(super) struct Images {
+    active: Mapped,
+    halves: Mapped,
+    /// Bytes of one half.
+    half: usize,
+    /// Revision and hash of each half's image, for an agent that takes over.
+    records: Array<MapData, [u64; 5]>,
+    grace: GracePeriod,
+    rule_slots: u32,
+}
+
+impl Images {
+    /// Over the pinned maps. `lines` is the capacity of one half.
+    pub(super) fn new(
+        active: &MapData,
+        image: &MapData,
+        records: Array<MapData, [u64; 5]>,
+        lines: u32,
+        rule_slots: u32,
+    ) -> anyhow::Result<Self> {
+        use std::os::fd::AsFd as _;
+        let half = lines as usize * LINE_BYTES;
+        Ok(Self {
+            active: Mapped::new(active.fd().as_fd(), 8)
+                .context("map ACTIVE could not be mapped into memory")?,
+            halves: Mapped::new(image.fd().as_fd(), 2 * half)
+                .context("map IMAGE could not be mapped into memory")?,
+            half,
+            records,
+            grace: GracePeriod::new().context("the maps for waiting could not be made")?,
+            rule_slots,
+        })
+    }
+
+    /// The image the programs judge by.
+    pub(super) fn in_force(&self) -> Option<InForce> {
+        let active = Active(self.active.load(0));
+        if active.epoch() == 0 {
+            return None;
+        }
+        let record = self.records.get(&active.half(), 0).ok()?;
+        Some(unpack(record))
+    }
+
+    /// Exchanges the image. When it returns, no packet is judged by the one before.
+    pub(super) fn exchange(&mut self, revision: u64, hash: Hash, image: &Image) -> Result<(), ApplyError> {
+        let lines = self.check(revision, image)?;
+        let kernel = |e: anyhow::Error| ApplyError::Kernel(e);
+        let current = Active(self.active.load(0));
+        let idle = 1 - current.half();
+        let target = self.halves.bytes(idle as usize * self.half, lines.len() * LINE_BYTES);
+        copy_changed(target, lines.as_flattened());
+        self.records
+            .set(idle, pack(revision, &hash), 0)
+            .map_err(|e| kernel(anyhow::Error::new(e).context("map IN_FORCE could not be written")))?;
+        self.active.store(0, Active::new(idle, epoch(revision)).0);
+        self.grace
+            .wait()
+            .map_err(|e: io::Error| kernel(anyhow::Error::new(e).context("waiting for the programs failed")))
+    }
+
+    /// Rule slots of the image in force: its counters are the ones worth reading.
+    pub(super) fn rule_slots(&mut self) -> u32 {
+        let active = Active(self.active.load(0));
+        if active.epoch() == 0 {
+            return 0;
+        }
+        let at = active.half() as usize * self.half + sluicegate_engine::image::header::RULE_SLOTS * 4;
+        self.halves.bytes(at, 4).first_chunk().copied().map_or(0, u32::from_ne_bytes)
+    }
+
+    fn check<'a>(&self, revision: u64, image: &'a Image) -> Result<&'a [Line], ApplyError> {
+        if let Some(InForce { revision: in_force, .. }) = self.in_force()
+            && revision <= in_force
+        {
+            return Err(ApplyError::Stale { offered: revision, in_force });
+        }
+        let (lines, rest) = image.words.as_chunks::<LINE>();
+        if !rest.is_empty() {
+            return Err(ApplyError::Invalid("its length is not a whole number of lines".into()));
+        }
+        let capacity = (self.half / LINE_BYTES) as u64;
+        if lines.len() as u64 > capacity {
+            let words = LINE as u64;
+            return Err(ApplyError::TooLarge {
+                needed: lines.len() as u64 * words,
+                capacity: capacity * words,
+            });
+        }
+        validate(lines).map_err(|e| ApplyError::Invalid(e.to_string()))?;
+        let slots = image.words[sluicegate_engine::image::header::RULE_SLOTS];
+        if slots > self.rule_slots {
+            return Err(ApplyError::TooLarge { needed: slots.into(), capacity: self.rule_slots.into() });
+        }
+        Ok(lines)
+    }
+}
+
+/// The number by which flows remember their image: never 0, which means "no image".
+fn epoch(revision: u64) -> u32 {
+    (revision as u32).max(1)
+}
+
+/// Writes only the pages that differ: after a small change almost none do, and reading is cheaper than dirtying lines that
+/// the packet path shares.
+fn copy_changed(target: &mut [u8], words: &[u32]) {
+    const PAGE_WORDS: usize = 1024;
+    for (to, from) in target.chunks_mut(PAGE_WORDS * 4).zip(words.chunks(PAGE_WORDS)) {
+        // SAFETY: the bytes of initialised words.
+        let from = unsafe { std::slice::from_raw_parts(from.as_ptr().cast::<u8>(), size_of_val(from)) };
+        if to != from {
+            to.copy_from_slice(from);
+        }
+    }
+}
+
+fn pack(revision: u64, hash: &Hash) -> [u64; 5] {
+    let word = |i: usize| u64::from_le_bytes(std::array::from_fn(|j| hash[i * 8 + j]));
+    [revision, word(0), word(1), word(2), word(3)]
+}
+
+fn unpack(record: [u64; 5]) -> InForce {
+    let mut hash = [0; 32];
+    for (to, word) in hash.chunks_mut(8).zip(&record[1..]) {
+        to.copy_from_slice(&word.to_le_bytes());
+    }
+    InForce { revision: record[0], hash }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_round_trip_and_epochs_are_never_zero() {
+        let hash = std::array::from_fn(|i| i as u8);
+        assert_eq!(unpack(pack(7, &hash)), InForce { revision: 7, hash });
+        assert_eq!(epoch(1 << 32), 1);
+        assert_eq!(epoch(5), 5);
+    }
+
+    #[test]
+    fn copying_makes_equal() {
+        let words: Vec<u32> = (0..3000).collect();
+        let mut bytes = vec![0xff; 12_000];
+        copy_changed(&mut bytes, &words);
+        let expected: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        assert_eq!(bytes, expected);
+    }
+}

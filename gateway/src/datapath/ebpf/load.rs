@@ -1,0 +1,196 @@
+//! Loading the programs over pinned maps, so that a new agent continues where the one before stopped.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use aya::maps::{MapData, MapInfo};
+use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+
+use crate::datapath::Settings;
+
+/// The programs, built from `gateway-ebpf/`.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluicegate"));
+
+/// Version of the layout of maps. Another version gets a directory of its own.
+const LAYOUT: &str = "v1";
+
+/// Rule slots counted: 3 MB on two processors, and more rules than any image of the size DESIGN names.
+const RULE_SLOTS: u32 = 131_072;
+
+const TC_PROGRAMS: [&str; 4] = ["overlay_in_l3", "overlay_out_l3", "site_in", "clock"];
+const XDP_PROGRAM: &str = "site_screen";
+
+/// Sizes in force: the ones asked for, or the ones of the maps found pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sizes {
+    /// Lines of one image half.
+    pub(super) image_lines: u32,
+    /// Half-entries in each confirmed table.
+    pub(super) flow_entries: u32,
+    /// Rule slots.
+    pub(super) rule_slots: u32,
+}
+
+/// Loaded programs with their maps.
+pub(super) struct Loaded {
+    pub(super) ebpf: Ebpf,
+    pub(super) sizes: Sizes,
+    /// What is not as the settings ask, as sentences.
+    pub(super) degraded: Vec<String>,
+}
+
+/// Directories below the agent's bpffs directory.
+pub(super) fn maps_dir(bpf_dir: &Path) -> PathBuf {
+    bpf_dir.join(LAYOUT).join("maps")
+}
+
+/// Where links are pinned, one file a hook.
+pub(super) fn links_dir(bpf_dir: &Path) -> PathBuf {
+    bpf_dir.join(LAYOUT).join("links")
+}
+
+/// Loads every program, over the maps pinned under `settings.bpf_dir` where there are any.
+pub(super) fn load(settings: &Settings) -> anyhow::Result<Loaded> {
+    require_btf()?;
+    let (maps, links) = (maps_dir(&settings.bpf_dir), links_dir(&settings.bpf_dir));
+    for dir in [&maps, &links] {
+        fs::create_dir_all(dir).with_context(|| {
+            format!(
+                "{} could not be made; is a bpffs mounted there (mount -t bpf bpffs /sys/fs/bpf)?",
+                dir.display()
+            )
+        })?;
+    }
+    require_bpffs(&maps)?;
+    let asked = Sizes {
+        image_lines: settings.image_words.div_ceil(16).max(2),
+        flow_entries: settings.flow_entries.max(1024),
+        rule_slots: RULE_SLOTS,
+    };
+    let sizes = Sizes {
+        image_lines: pinned_entries(&maps, "IMAGE")?.map_or(asked.image_lines, |entries| entries / 2),
+        flow_entries: pinned_entries(&maps, "FLOWS4")?.unwrap_or(asked.flow_entries),
+        rule_slots: pinned_entries(&maps, "RULES")?.unwrap_or(asked.rule_slots),
+    };
+    let mut degraded = Vec::new();
+    if sizes != asked {
+        degraded.push(format!(
+            "the maps keep the sizes they were made with ({} image lines, {} flow entries) so that no flow is lost; run \
+             `sluicegate-gateway detach` and start again to get {} and {}",
+            sizes.image_lines, sizes.flow_entries, asked.image_lines, asked.flow_entries
+        ));
+    }
+    let half_open = (sizes.flow_entries / 4).max(1024);
+    let mut ebpf = EbpfLoader::new()
+        .default_map_pin_directory(&maps)
+        .map_max_entries("IMAGE", sizes.image_lines * 2)
+        .map_max_entries("EGRESS", sluicegate_engine::image::ROUTES_MAX)
+        .map_max_entries("FLOWS4", sizes.flow_entries)
+        .map_max_entries("FLOWS6", sizes.flow_entries)
+        .map_max_entries("HALF_OPEN4", half_open)
+        .map_max_entries("HALF_OPEN6", half_open)
+        .map_max_entries("RULES", sizes.rule_slots)
+        .override_global("IMAGE_LINES", &sizes.image_lines, true)
+        .load(OBJECT)
+        .context("the eBPF maps could not be made; status of the kernel's eBPF: `bpftool feature`")?;
+    for name in TC_PROGRAMS {
+        let program: &mut SchedClassifier =
+            ebpf.program_mut(name).with_context(|| format!("the object lacks program {name}"))?.try_into()?;
+        program.load().map_err(|e| refused(name, e))?;
+    }
+    let screen: &mut Xdp =
+        ebpf.program_mut(XDP_PROGRAM).context("the object lacks its XDP program")?.try_into()?;
+    screen.load().map_err(|e| refused(XDP_PROGRAM, e))?;
+    Ok(Loaded { ebpf, sizes, degraded })
+}
+
+fn refused(name: &str, error: ProgramError) -> anyhow::Error {
+    // The verifier's log is thousands of lines: its end is where the reason is.
+    if let ProgramError::LoadError { io_error, verifier_log } = &error {
+        let log = verifier_log.to_string();
+        let tail: Vec<&str> = log.lines().rev().take(12).collect();
+        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        return anyhow::anyhow!("the kernel refused program {name}: {io_error}\n{}", tail.join("\n"));
+    }
+    anyhow::Error::new(error).context(format!("the kernel refused program {name}"))
+}
+
+fn require_btf() -> anyhow::Result<()> {
+    if Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return Ok(());
+    }
+    bail!(
+        "this kernel has no BTF (/sys/kernel/btf/vmlinux is missing); use a kernel with CONFIG_DEBUG_INFO_BTF=y, or --datapath userspace"
+    )
+}
+
+fn require_bpffs(dir: &Path) -> anyhow::Result<()> {
+    const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
+    let path = std::ffi::CString::new(dir.as_os_str().as_encoded_bytes())?;
+    // SAFETY: a zeroed struct for the call to fill, and a C string that outlives it.
+    let kind = unsafe {
+        let mut stat: libc::statfs = std::mem::zeroed();
+        if libc::statfs(path.as_ptr(), &raw mut stat) != 0 {
+            return Err(std::io::Error::last_os_error())
+                .with_context(|| format!("{} cannot be looked at", dir.display()));
+        }
+        stat.f_type
+    };
+    if kind as libc::c_long != BPF_FS_MAGIC {
+        bail!(
+            "{} is not on a bpffs: mount one (mount -t bpf bpffs /sys/fs/bpf) or set --bpf-dir",
+            dir.display()
+        );
+    }
+    Ok(())
+}
+
+fn pinned_entries(maps: &Path, name: &str) -> anyhow::Result<Option<u32>> {
+    let path = maps.join(name);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let info = MapInfo::from_pin(&path).with_context(|| format!("{} is not a map", path.display()))?;
+    Ok(Some(info.max_entries()))
+}
+
+/// Ticks per second of the clock the programs read, by running the program that tells it twice. jiffies are not exported,
+/// and the kernel's configuration file is not always there.
+pub(super) fn tick_rate(ebpf: &mut Ebpf) -> anyhow::Result<u32> {
+    const PROBE: std::time::Duration = std::time::Duration::from_millis(120);
+    let before = std::time::Instant::now();
+    let first = ticks(ebpf)?;
+    std::thread::sleep(PROBE);
+    let elapsed = before.elapsed().as_secs_f64();
+    let rate = f64::from(ticks(ebpf)?.wrapping_sub(first)) / elapsed;
+    [100u32, 250, 300, 1000]
+        .into_iter()
+        .min_by(|a, b| (f64::from(*a) / rate).ln().abs().total_cmp(&(f64::from(*b) / rate).ln().abs()))
+        .context("no tick rate")
+}
+
+/// The programs' clock now.
+pub(super) fn ticks(ebpf: &mut Ebpf) -> anyhow::Result<u32> {
+    let clock: &mut SchedClassifier =
+        ebpf.program_mut("clock").context("the object lacks program clock")?.try_into()?;
+    let frame = [0u8; 64];
+    let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() };
+    Ok(clock.test_run(options).context("program clock could not be run")?.return_value)
+}
+
+/// The map called `name`, taken out of `ebpf`.
+pub(super) fn take<M: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
+    ebpf: &mut Ebpf,
+    name: &str,
+) -> anyhow::Result<M> {
+    let map = ebpf.take_map(name).with_context(|| format!("the object lacks map {name}"))?;
+    M::try_from(map).with_context(|| format!("map {name} is of another kind"))
+}
+
+/// The bare map called `name`, opened once more from its pin.
+pub(super) fn pinned(bpf_dir: &Path, name: &str) -> anyhow::Result<MapData> {
+    let path = maps_dir(bpf_dir).join(name);
+    MapData::from_pin(&path).with_context(|| format!("{} could not be opened", path.display()))
+}

@@ -1,0 +1,337 @@
+//! The kernel's datapath: programs in TC and XDP, everything they know in pinned maps.
+
+mod attach;
+mod flows;
+mod image;
+mod load;
+mod pod;
+mod sys;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use aya::Ebpf;
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use ipnet::{Ipv4Net, Ipv6Net};
+use sluicegate_api::image::Image;
+use sluicegate_engine::event::Event as Record;
+use sluicegate_engine::family::{V4, V6};
+use sluicegate_engine::flow::{Side, Timeouts};
+use sluicegate_engine::reason::DropReason;
+use sluicegate_engine::tables::{self, Config, HAS_DEADLINE};
+
+use self::attach::Hook;
+use self::flows::{FlowMaps, Sweep};
+use self::image::Images;
+use self::load::{Loaded, Sizes};
+use self::pod::Raw;
+use super::events::from_record;
+use super::totals::RuleTotals;
+use super::{
+    ApplyError, Counters, Datapath, Egress, Event, EventKind, FlowRecord, InForce, Kind, RuleCounters,
+    Settings,
+};
+
+/// Programs and maps in the kernel, which go on judging when this is dropped.
+pub struct EbpfDatapath {
+    ebpf: Ebpf,
+    bpf_dir: PathBuf,
+    overlay: String,
+    site_devices: Vec<String>,
+    sizes: Sizes,
+    hz: u32,
+    images: Images,
+    config: Array<MapData, Raw<Config>>,
+    settings: Config,
+    egress: Array<MapData, Raw<tables::Egress>>,
+    /// Route numbers that have an entry in `egress`.
+    routes: Vec<u16>,
+    drops: PerCpuArray<MapData, u64>,
+    forwarded: PerCpuArray<MapData, [u64; 2]>,
+    rules: MapData,
+    processors: usize,
+    lost: PerCpuArray<MapData, u64>,
+    ring: RingBuf<MapData>,
+    flows4: FlowMaps<V4>,
+    flows6: FlowMaps<V6>,
+    entries: u64,
+    events: Vec<Event>,
+    totals: RuleTotals,
+    degraded: Vec<String>,
+    /// Trouble with devices, by hook.
+    trouble: BTreeMap<(String, &'static str), String>,
+}
+
+impl EbpfDatapath {
+    /// Loads the programs and puts them on the overlay device and the site devices, over what an earlier agent left pinned:
+    /// its flows, its image and its counters go on. A site device that is not there is attached to when it comes.
+    pub fn open(settings: &Settings, overlay: &str) -> anyhow::Result<Self> {
+        let Loaded { mut ebpf, sizes, degraded } = load::load(settings)?;
+        let hz = load::tick_rate(&mut ebpf)?;
+        let dir = &settings.bpf_dir;
+        let images = Images::new(
+            &load::pinned(dir, "ACTIVE")?,
+            &load::pinned(dir, "IMAGE")?,
+            load::take(&mut ebpf, "IN_FORCE")?,
+            sizes.image_lines,
+            sizes.rule_slots,
+        )?;
+        let flows4 = FlowMaps::new(dir, "FLOWS4", "HALF_OPEN4")?;
+        let flows6 = FlowMaps::new(dir, "FLOWS6", "HALF_OPEN6")?;
+        let config: Array<MapData, Raw<Config>> = load::take(&mut ebpf, "CONFIG")?;
+        let pinned = config.get(&0, 0).map(|raw| raw.0).unwrap_or_default();
+        let index =
+            sys::device_index(overlay).with_context(|| format!("overlay device {overlay} is not there"))?;
+        let mut datapath = Self {
+            bpf_dir: dir.clone(),
+            overlay: overlay.to_owned(),
+            site_devices: settings.site_devices.clone(),
+            sizes,
+            hz,
+            images,
+            settings: Config {
+                overlay_device: index,
+                overlay_mtu: settings.mtu.into(),
+                nat_first: *settings.nat_ports.start(),
+                nat_count: settings
+                    .nat_ports
+                    .end()
+                    .saturating_sub(*settings.nat_ports.start())
+                    .saturating_add(1),
+                timeouts: Timeouts::defaults(hz),
+                // Until the agent says otherwise the overlay and the deadline are the ones the programs go by already.
+                ..pinned
+            },
+            config,
+            egress: load::take(&mut ebpf, "EGRESS")?,
+            routes: Vec::new(),
+            drops: load::take(&mut ebpf, "DROPS")?,
+            forwarded: load::take(&mut ebpf, "FORWARDED")?,
+            rules: load::pinned(dir, "RULES")?,
+            processors: aya::util::nr_cpus().map_err(|(what, e)| anyhow::Error::new(e).context(what))?,
+            lost: load::take(&mut ebpf, "EVENTS_LOST")?,
+            ring: load::take(&mut ebpf, "EVENTS")?,
+            flows4,
+            flows6,
+            entries: 0,
+            events: Vec::new(),
+            totals: RuleTotals::default(),
+            degraded,
+            trouble: BTreeMap::new(),
+            ebpf,
+        };
+        datapath.write_config()?;
+        for hook in attach::OVERLAY {
+            attach::ensure(&mut datapath.ebpf, dir, overlay, index, hook, true)?;
+        }
+        datapath.attach_sites(true);
+        Ok(datapath)
+    }
+
+    fn write_config(&mut self) -> anyhow::Result<()> {
+        self.config.set(0, Raw(self.settings), 0).context("map CONFIG could not be written")
+    }
+
+    /// The programs' clock now.
+    fn clock(&mut self) -> anyhow::Result<u32> {
+        load::ticks(&mut self.ebpf)
+    }
+
+    /// Puts the programs on the site devices that are there and lack them. What fails is kept as a condition: a device
+    /// without our programs forwards nothing, since the host does not forward either.
+    fn attach_sites(&mut self, renew: bool) {
+        for device in self.site_devices.clone() {
+            let index = sys::device_index(&device);
+            for hook in attach::SITE {
+                let key = (device.clone(), hook.name());
+                let done = match index {
+                    Some(index) => attach::ensure(&mut self.ebpf, &self.bpf_dir, &device, index, hook, renew),
+                    None => Err(anyhow::anyhow!("site device {device} is not there")),
+                };
+                match (done, hook) {
+                    (Ok(()), _) => drop(self.trouble.remove(&key)),
+                    (Err(e), Hook::Tc(..)) => drop(self.trouble.insert(key, format!("{e:#}"))),
+                    (Err(e), Hook::Xdp(_)) => {
+                        drop(
+                            self.trouble
+                                .insert(key, format!("{e:#}; TC alone judges what comes from {device}")),
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// The overlay device may have been made anew under the same name.
+    fn attach_overlay(&mut self) -> anyhow::Result<()> {
+        let Some(index) = sys::device_index(&self.overlay) else { return Ok(()) };
+        if index != self.settings.overlay_device {
+            self.settings.overlay_device = index;
+            self.write_config()?;
+        }
+        for hook in attach::OVERLAY {
+            attach::ensure(&mut self.ebpf, &self.bpf_dir, &self.overlay, index, hook, false)?;
+        }
+        Ok(())
+    }
+
+    fn drain_ring(&mut self) {
+        while let Some(item) = self.ring.next() {
+            let Some(bytes) = item.first_chunk::<{ size_of::<Record>() }>() else { continue };
+            // SAFETY: a record as the programs write it: plain integers and byte arrays, every bit pattern valid.
+            let record = unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast::<Record>()) };
+            let event = from_record(&record);
+            if event.kind == EventKind::Revoke {
+                self.totals.ended(&event);
+            }
+            self.events.push(event);
+        }
+    }
+}
+
+impl Datapath for EbpfDatapath {
+    fn kind(&self) -> Kind {
+        Kind::Ebpf
+    }
+
+    fn in_force(&self) -> Option<InForce> {
+        self.images.in_force()
+    }
+
+    fn apply(&mut self, revision: u64, image: &Image) -> Result<(), ApplyError> {
+        self.images.exchange(revision, image.hash(), image)
+    }
+
+    fn set_overlay(&mut self, v4: Ipv4Net, v6: Ipv6Net) -> anyhow::Result<()> {
+        self.settings.overlay4 = [v4.network().octets(), v4.netmask().octets()];
+        self.settings.overlay6 = [v6.network().octets(), v6.netmask().octets()];
+        self.write_config()
+    }
+
+    fn set_egress(&mut self, routes: &[Egress]) -> anyhow::Result<()> {
+        let gone = self.routes.iter().filter(|number| !routes.iter().any(|route| route.route == **number));
+        for number in gone {
+            self.egress
+                .set(u32::from(*number), Raw(tables::Egress::default()), 0)
+                .with_context(|| format!("the egress of route {number} could not be cleared"))?;
+        }
+        for route in routes {
+            let mtu =
+                sys::device_name(route.device).and_then(|name| sys::device_mtu(&name).ok()).unwrap_or(0);
+            let entry = tables::Egress {
+                device: route.device,
+                mtu,
+                source4: route.source_v4.unwrap_or(Ipv4Addr::UNSPECIFIED).octets(),
+                source6: route.source_v6.unwrap_or(Ipv6Addr::UNSPECIFIED).octets(),
+                padding: 0,
+            };
+            self.egress
+                .set(u32::from(route.route), Raw(entry), 0)
+                .with_context(|| format!("the egress of route {} could not be written", route.route))?;
+        }
+        self.routes = routes.iter().map(|route| route.route).collect();
+        self.attach_sites(false);
+        Ok(())
+    }
+
+    fn set_deadline(&mut self, after: Option<Duration>) -> anyhow::Result<()> {
+        // Ticks are compared as signed differences: a deadline may be at most half the range away.
+        const FARTHEST: u64 = 1 << 30;
+        match after {
+            None => self.settings.flags &= !HAS_DEADLINE,
+            Some(after) => {
+                let ticks = (after.as_millis() as u64).saturating_mul(self.hz.into()) / 1000;
+                self.settings.deadline = self.clock()?.wrapping_add(ticks.min(FARTHEST) as u32);
+                self.settings.flags |= HAS_DEADLINE;
+            }
+        }
+        self.write_config()
+    }
+
+    fn counters(&mut self) -> anyhow::Result<Counters> {
+        let sum = |map: &PerCpuArray<MapData, u64>, index: u32| -> anyhow::Result<u64> {
+            Ok(map.get(&index, 0).context("a counter could not be read")?.iter().sum())
+        };
+        let drops = DropReason::ALL
+            .iter()
+            .map(|reason| Ok((reason.name(), sum(&self.drops, *reason as u32)?)))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let forwarded = Side::ALL
+            .iter()
+            .map(|side| {
+                let values = self.forwarded.get(&(*side as u32), 0).context("a counter could not be read")?;
+                let total = values.iter().fold([0, 0], |sum, pair| [sum[0] + pair[0], sum[1] + pair[1]]);
+                Ok((side.name(), total[0], total[1]))
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let slots = self.images.rule_slots().min(self.sizes.rule_slots);
+        let counted = sys::sums(self.rules.fd().as_fd(), slots, self.processors)
+            .context("the rule counters could not be read")?;
+        let rules: Vec<RuleCounters> = (0u32..)
+            .zip(counted)
+            .filter(|(_, pair)| *pair != [0, 0])
+            .map(|(slot, [flows, drops])| {
+                let (packets, bytes) = self.totals.of(slot);
+                RuleCounters { slot, flows, drops, packets, bytes }
+            })
+            .collect();
+        Ok(Counters {
+            forwarded,
+            drops,
+            flows_started: rules.iter().map(|rule| rule.flows).sum(),
+            rules,
+            events_lost: sum(&self.lost, 0)?,
+            flow_entries: (self.entries, u64::from(self.sizes.flow_entries) * 2),
+        })
+    }
+
+    fn sweep(&mut self) -> anyhow::Result<Vec<FlowRecord>> {
+        let now = self.clock()?;
+        let mut sweep = Sweep::default();
+        self.flows4.sweep(now, self.hz, &mut sweep)?;
+        self.flows6.sweep(now, self.hz, &mut sweep)?;
+        self.entries = sweep.entries;
+        self.drain_ring();
+        for event in &sweep.ended {
+            self.totals.ended(event);
+        }
+        self.totals.live(&sweep.live);
+        self.events.append(&mut sweep.ended);
+        self.attach_sites(false);
+        self.attach_overlay()?;
+        Ok(sweep.live)
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        self.drain_ring();
+        std::mem::take(&mut self.events)
+    }
+
+    fn degraded(&self) -> Vec<String> {
+        self.degraded.iter().chain(self.trouble.values()).cloned().collect()
+    }
+}
+
+/// Takes programs and maps under `bpf_dir` off the host. Afterwards nothing is enforced, and nothing is forwarded.
+pub fn detach(bpf_dir: &Path) -> anyhow::Result<()> {
+    attach::detach_all(bpf_dir)?;
+    let maps = load::maps_dir(bpf_dir);
+    for entry in std::fs::read_dir(&maps).into_iter().flatten().flatten() {
+        let path = entry.path();
+        std::fs::remove_file(&path).with_context(|| format!("{} could not be removed", path.display()))?;
+    }
+    for dir in [
+        maps.clone(),
+        load::links_dir(bpf_dir),
+        maps.parent().map(Path::to_path_buf).unwrap_or_default(),
+        bpf_dir.to_owned(),
+    ] {
+        // Another layout's directory beside ours keeps the parent.
+        let _ = std::fs::remove_dir(dir);
+    }
+    Ok(())
+}

@@ -1,0 +1,19 @@
+//! Engine types as map keys and values.
+
+use sluicegate_engine::flow::{Flow, Key};
+use sluicegate_engine::tables::{Config, Egress};
+
+/// A `repr(C)` engine type without padding, as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Raw<T>(pub(super) T);
+
+/// Types made of integers and byte arrays only, whose sizes the engine asserts: every byte is a field.
+trait Plain: Copy + 'static {}
+impl Plain for Config {}
+impl Plain for Egress {}
+impl<A: Copy + 'static> Plain for Key<A> {}
+impl<A: Copy + 'static> Plain for Flow<A> {}
+
+// SAFETY: transparent over a type without padding for which every bit pattern is valid.
+unsafe impl<T: Plain> aya::Pod for Raw<T> {}
