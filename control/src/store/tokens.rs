@@ -37,8 +37,9 @@ pub struct Token {
 impl Store {
     /// The user a token text belongs to; `None` for an unknown or expired token, and for a blocked user.
     pub async fn authenticate(&self, text: &str) -> Result<Option<User>> {
+        type Row = (String, String, Vec<u8>, i64, Option<i64>);
         let Some(hash) = token_hash(text) else { return Ok(None) };
-        let row: Option<(String, String, Vec<u8>, i64, Option<i64>)> =
+        let row: Option<Row> =
             sqlx::query_as("SELECT id, user_id, hash, expires_at, last_used FROM tokens WHERE hash = ?")
                 .bind(hash.as_slice())
                 .fetch_optional(self.reader())

@@ -1,8 +1,10 @@
 //! The REST API over HTTP, on a server in this process. Cases named `a_1…` to `a_15…` are those of NetBird's server.
+#![expect(clippy::unwrap_used, reason = "every line of this crate is test code; a panic is how it fails")]
 
 mod accounts;
 mod auth;
 mod enroll;
+mod explain;
 mod groups;
 mod harness;
 mod networks;
