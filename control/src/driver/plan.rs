@@ -67,11 +67,7 @@ impl Plan {
 
     fn compile(&self, agent: &str, before: Option<Arc<Compiled>>) -> Result<Arc<Compiled>, String> {
         let image = self.compiler.compile(agent).map_err(|error| error.to_string())?;
-        Ok(match before {
-            // Comparing is cheaper than encoding and hashing.
-            Some(before) if before.image == image => before,
-            _ => Arc::new(Compiled::new(image)),
-        })
+        Ok(Compiled::new(&image, before))
     }
 }
 

@@ -203,13 +203,13 @@ pub(super) fn rules(image: Option<&Compiled>, overview: &Overview) -> Vec<RuleTr
     let counted = overview.reported.iter().flat_map(|reported| &reported.health.rules);
     let counted: BTreeMap<u32, &RuleCounter> = counted.map(|counter| (counter.slot, counter)).collect();
     let Some(image) = image else { return Vec::new() };
-    let named = image.image.rules.iter().map(|(slot, info)| {
-        let counter = counted.get(slot).copied().copied().unwrap_or_default();
+    let named = image.image().rules.into_iter().map(|(slot, info)| {
+        let counter = counted.get(&slot).copied().copied().unwrap_or_default();
         RuleTraffic {
-            policy_id: info.policy_id.clone(),
-            policy_name: info.policy_name.clone(),
-            rule_id: info.rule_id.clone(),
-            rule_name: info.rule_name.clone(),
+            policy_id: info.policy_id,
+            policy_name: info.policy_name,
+            rule_id: info.rule_id,
+            rule_name: info.rule_name,
             action: if info.accept { "accept" } else { "drop" },
             flows: counter.flows,
             drops: counter.drops,

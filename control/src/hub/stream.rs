@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 
 use super::{Compiled, Hub, Refused};
 
-/// Comparing and encoding fewer words than this takes well under a millisecond: no thread change for it.
-const INLINE_WORDS: usize = 16_384;
+/// Encoded images shorter than this are compared in well under a millisecond: no thread change for them.
+const INLINE_BYTES: usize = 16_384;
 
 /// What is to be sent next.
 pub(super) enum Step {
@@ -78,7 +78,7 @@ async fn encode(
     revision: u64,
     image: Arc<Compiled>,
 ) -> (Sending, Update) {
-    if image.image.words.len() <= INLINE_WORDS {
+    if image.encoded.len() <= INLINE_BYTES {
         return encode_now(base, revision, image);
     }
     let (spare_base, spare) = (base.clone(), image.clone());
@@ -93,16 +93,15 @@ async fn encode(
 fn encode_now(base: Option<(u64, Arc<Compiled>)>, revision: u64, image: Arc<Compiled>) -> (Sending, Update) {
     let hash = image.hash.to_vec();
     if let Some((base_revision, base)) = base {
-        let delta = image::Delta::between(&base.image, &image.image).encode();
-        if delta.len() < image.size {
+        let delta = image::Delta::between(&base.image(), &image.image()).encode();
+        if delta.len() < image.encoded.len() {
             let bytes = delta.len();
             let base_hash = base.hash.to_vec();
             let update = Update::Delta(Delta { base_revision, base_hash, revision, hash, delta });
             return (Sending::Image { revision, image, kind: "delta", bytes }, update);
         }
     }
-    let encoded = image.image.encode();
-    let bytes = encoded.len();
-    let update = Update::Snapshot(Snapshot { revision, hash, image: encoded });
+    let bytes = image.encoded.len();
+    let update = Update::Snapshot(Snapshot { revision, hash, image: image.encoded.clone() });
     (Sending::Image { revision, image, kind: "snapshot", bytes }, update)
 }

@@ -15,7 +15,7 @@ fn hub() -> Arc<Hub> {
 fn image(which: u32) -> Arc<Compiled> {
     let mut words = vec![7; 512];
     words[100] = which;
-    Arc::new(Compiled::new(Image { words, ..Image::default() }))
+    Compiled::new(&Image { words, ..Image::default() }, None)
 }
 
 fn publish(hub: &Hub, revision: u64, image: &Arc<Compiled>) {
@@ -88,7 +88,7 @@ async fn synced(hub: &Arc<Hub>) -> UpdateStream {
     assert!(poll(&mut stream).await.is_none(), "nothing is sent before the first compilation");
     publish(hub, 5, &image(1));
     network(&mut stream).await;
-    assert_eq!(snapshot(&mut stream).await, (5, image(1).image.clone()));
+    assert_eq!(snapshot(&mut stream).await, (5, image(1).image()));
     say(hub, 5, &image(1), "");
     stream
 }
@@ -112,7 +112,7 @@ async fn a_change_goes_out_as_a_delta_that_leads_to_the_announced_hash() {
     let sent = delta(&mut stream).await;
     assert_eq!((sent.base_revision, sent.revision), (5, 9));
     assert_eq!((sent.base_hash, &sent.hash), (image(1).hash.to_vec(), &image(2).hash.to_vec()));
-    let result = image(1).image.apply(&Delta::decode(&sent.delta).unwrap()).unwrap();
+    let result = image(1).image().apply(&Delta::decode(&sent.delta).unwrap()).unwrap();
     assert_eq!(result.hash().to_vec(), sent.hash);
     assert_eq!(hub.metrics.images_pushed.with_label_values(&["delta"]).get(), 1);
 }
@@ -186,7 +186,7 @@ async fn going_back_to_what_is_in_force_after_a_refusal_sends_it_again() {
     delta(&mut stream).await;
     say(&hub, 6, &image(2), "no");
     publish(&hub, 7, &image(1));
-    assert_eq!(snapshot(&mut stream).await, (7, image(1).image.clone()));
+    assert_eq!(snapshot(&mut stream).await, (7, image(1).image()));
 }
 
 #[tokio::test]
@@ -224,7 +224,7 @@ async fn revisions_rise_above_what_an_agent_brings_from_a_newer_store() {
     publish(&hub, 5, &image(1));
     let mut stream = hub.open(PEER, &holding(70, &image(2))).unwrap();
     network(&mut stream).await;
-    assert_eq!(snapshot(&mut stream).await, (71, image(1).image.clone()));
+    assert_eq!(snapshot(&mut stream).await, (71, image(1).image()));
     publish(&hub, 6, &image(3));
     assert_eq!(delta(&mut stream).await.revision, 72);
     let refused = hub.open(PEER, &holding(u64::MAX, &image(2))).err();
