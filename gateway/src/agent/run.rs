@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use tokio::sync::{Notify, mpsc, watch};
@@ -152,20 +152,32 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, UserspaceOv
     let tun = Tun::open(&settings.places.device)?;
     netlink.bring_up(tun.index(), settings.datapath.mtu).await?;
     let sites = sites(&netlink, settings).await?;
+    let remembered = around.store.network().and_then(|c| c.map(|c| Network::try_from(&c)).transpose());
+    let places = around.store.places();
+    let mut routing = Routing::default();
+    let mut early = None;
+    if let Ok(Some(network)) = &remembered
+        && datapath::guarded(&settings.datapath, &tun)
+    {
+        // Loading programs takes a second or more. Those of the run before judge meanwhile, so the overlay carries again at once.
+        let mut overlay = start_overlay(around, HostSide::Tun(tun.clone())).await?;
+        routing.decide(network, &settings.failover, Instant::now());
+        overlay.set_own_address(network.own_v6.addr());
+        overlay.configure(routing.plan(network, &places, &around.control_addresses).peers).await?;
+        early = Some(overlay);
+    }
     let opened = block_in_place(|| datapath::open(&settings.datapath, &tun))?;
     let mut datapath = opened.datapath;
-    let host = match opened.packets {
-        Some(channels) => HostSide::Channels(channels),
-        None => HostSide::Tun(tun.clone()),
+    let overlay = match (early, opened.packets) {
+        (Some(overlay), None) => overlay,
+        (None, None) => start_overlay(around, HostSide::Tun(tun.clone())).await?,
+        (early, Some(channels)) => {
+            if let Some(overlay) = early {
+                overlay.stop().await;
+            }
+            start_overlay(around, HostSide::Channels(channels)).await?
+        }
     };
-    let role = around.identity.card.role;
-    let wireguard = UserspaceSettings {
-        key: around.identity.keys.wireguard.clone(),
-        port: settings.listen_port(role),
-        mtu: settings.datapath.mtu,
-        probe_interval: settings.failover.probe_interval,
-    };
-    let overlay = UserspaceOverlay::start(wireguard, host).await?;
     let policy = block_in_place(|| Policy::start(around.store.clone(), datapath.as_mut()));
     if datapath.in_force().is_some() && !around.contact.connected {
         // A clock that was set back counts as no time passed.
@@ -174,8 +186,7 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, UserspaceOv
     }
     around.contact.deadline_set = None;
     around.known.send_replace(policy.known(datapath.as_ref()));
-    let places = around.store.places();
-    let nowhere = role == Role::Gateway && settings.endpoint.is_none();
+    let nowhere = around.identity.card.role == Role::Gateway && settings.endpoint.is_none();
     let endpoint =
         nowhere.then(|| "no --endpoint is set: peers are not told where to reach this gateway".to_owned());
     let mut agent = Agent {
@@ -187,7 +198,7 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, UserspaceOv
         policy,
         applied_ms: None,
         network: None,
-        routing: Routing::default(),
+        routing,
         plan: Plan::default(),
         links: Vec::new(),
         hints: places.clone(),
@@ -200,13 +211,23 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, UserspaceOv
     };
     agent.note(Trouble::Datapath, opened.degraded);
     agent.note(Trouble::Endpoint, endpoint);
-    let remembered = agent.around.store.network();
-    match remembered.and_then(|config| config.map(|c| Network::try_from(&c)).transpose()) {
+    match remembered {
         Ok(Some(network)) => agent.adopt(network).await?,
         Ok(None) => {}
         Err(e) => agent.note(Trouble::Network, Some(format!("{e:#}; control is asked for it"))),
     }
     Ok(agent)
+}
+
+async fn start_overlay(around: &Surroundings, host: HostSide) -> anyhow::Result<UserspaceOverlay> {
+    let settings = &around.settings;
+    let wireguard = UserspaceSettings {
+        key: around.identity.keys.wireguard.clone(),
+        port: settings.listen_port(around.identity.card.role),
+        mtu: settings.datapath.mtu,
+        probe_interval: settings.failover.probe_interval,
+    };
+    UserspaceOverlay::start(wireguard, host).await
 }
 
 async fn addresses(url: &Url) -> Vec<IpAddr> {

@@ -232,11 +232,6 @@ impl<O: Overlay> Agent<'_, O> {
             _ => anyhow::bail!("the overlay device {} was deleted; it is made again", self.tun.name()),
         }
         let sites = super::run::sites(&self.netlink, &self.around.settings).await?;
-        if let Some(name) =
-            sites.iter().find(|(index, _)| !self.sites.contains_key(index)).map(|(_, name)| name)
-        {
-            anyhow::bail!("the site device {name} appeared; the datapath is opened again to guard it");
-        }
         self.sites = sites;
         self.resolve_egress().await
     }

@@ -154,6 +154,7 @@ async fn dispatch(cli: Cli) -> Result<(), End> {
                     anyhow::anyhow!("detach must run as root: it removes programs from the kernel").into()
                 );
             }
+            crate::files::make_dir(&places.state_dir).map_err(anyhow::Error::from)?;
             let _lock = crate::lock::Lock::acquire(&places.state_dir, &places.bpf_dir)
                 .map_err(anyhow::Error::from)?;
             Ok(detach(&places)?)

@@ -37,6 +37,12 @@ pub fn open(settings: &Settings, tun: &Tun) -> anyhow::Result<Opened> {
     }
 }
 
+/// Whether an earlier process left `tun` guarded by what `settings` ask for: then it may carry packets before
+/// [`open`] has taken over.
+pub fn guarded(settings: &Settings, tun: &Tun) -> bool {
+    settings.choice != Choice::Userspace && super::ebpf::guards(&settings.bpf_dir, tun.name())
+}
+
 /// Takes everything off the host that a datapath left enforcing under `bpf_dir`; afterwards nothing is enforced.
 pub fn detach(bpf_dir: &Path) -> anyhow::Result<()> {
     super::ebpf::detach(bpf_dir)
