@@ -10,30 +10,30 @@ use sluicegate_engine::pipeline::Verdict;
 use sluicegate_policy::model::State;
 
 /// The peer whose gateway is tested.
-pub const AGENT: &str = "pa";
+pub(crate) const AGENT: &str = "pa";
 /// Index of the overlay device.
-pub const OVERLAY_DEVICE: u32 = 7;
+pub(crate) const OVERLAY_DEVICE: u32 = 7;
 
 /// What holds for a whole case.
 #[derive(Clone, Debug)]
-pub struct Setup {
+pub(crate) struct Setup {
     /// The clock's first reading, ticks.
-    pub start: u32,
+    pub(crate) start: u32,
     /// MTU of the overlay device; 0 for no limit.
-    pub overlay_mtu: u32,
+    pub(crate) overlay_mtu: u32,
     /// First masquerade port.
-    pub nat_first: u16,
+    pub(crate) nat_first: u16,
     /// Number of them.
-    pub nat_count: u16,
+    pub(crate) nat_count: u16,
     /// How long flows live.
-    pub timeouts: Timeouts,
+    pub(crate) timeouts: Timeouts,
     /// Overlay ranges: `(network, prefix length)`.
-    pub overlay: [(IpAddr, u8); 2],
+    pub(crate) overlay: [(IpAddr, u8); 2],
 }
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
-pub enum Step {
+pub(crate) enum Step {
     /// A packet arrives.
     Packet(Arrival),
     /// Ticks go by.
@@ -48,15 +48,15 @@ pub enum Step {
 
 /// A packet and where it arrives.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Arrival {
+pub(crate) struct Arrival {
     /// The hook.
-    pub side: Side,
+    pub(crate) side: Side,
     /// What the link layer says it is.
-    pub six: bool,
+    pub(crate) six: bool,
     /// From the IP header on.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// Whether the XDP program looks at it first; site packets only.
-    pub screened: bool,
+    pub(crate) screened: bool,
 }
 
 impl std::fmt::Debug for Arrival {
@@ -64,89 +64,91 @@ impl std::fmt::Debug for Arrival {
         let screened = if self.screened { ", screened" } else { "" };
         let family = if self.six { "IPv6" } else { "IPv4" };
         write!(f, "{} {family}{screened}, {} bytes:", self.side.name(), self.bytes.len())?;
-        self.bytes.iter().take(96).enumerate().try_for_each(|(i, byte)| {
-            write!(f, "{}{byte:02x}", if i % 4 == 0 { " " } else { "" })
-        })
+        self.bytes
+            .iter()
+            .take(96)
+            .enumerate()
+            .try_for_each(|(i, byte)| write!(f, "{}{byte:02x}", if i % 4 == 0 { " " } else { "" }))
     }
 }
 
 /// Where a route leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exit {
+pub(crate) struct Exit {
     /// Index of the device; 0 for none.
-    pub device: u32,
+    pub(crate) device: u32,
     /// Its MTU; 0 for no limit.
-    pub mtu: u32,
+    pub(crate) mtu: u32,
     /// Masquerade source by family.
-    pub source: [Option<IpAddr>; 2],
+    pub(crate) source: [Option<IpAddr>; 2],
 }
 
 /// Everything that can be counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub(crate) struct Counters {
     /// By reason.
-    pub drops: [u64; DropReason::COUNT],
+    pub(crate) drops: [u64; DropReason::COUNT],
     /// Packets and bytes, by `Side` number.
-    pub forwarded: [[u64; 2]; 4],
+    pub(crate) forwarded: [[u64; 2]; 4],
     /// Flows admitted and packets refused, by rule slot.
-    pub rules: Vec<[u64; 2]>,
+    pub(crate) rules: Vec<[u64; 2]>,
 }
 
 /// Rule slots are below this in every case.
-pub const SLOTS: usize = 32;
+pub(crate) const SLOTS: usize = 32;
 
 impl Counters {
     /// All zero.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { rules: vec![[0; 2]; SLOTS], ..Self::default() }
     }
 }
 
 /// One live flow, as each implementation must remember it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FlowDump {
+pub(crate) struct FlowDump {
     /// `Side` number of the opener.
-    pub side: u8,
+    pub(crate) side: u8,
     /// IP protocol.
-    pub protocol: u8,
+    pub(crate) protocol: u8,
     /// Who opened it.
-    pub source: (IpAddr, u16),
+    pub(crate) source: (IpAddr, u16),
     /// Where to.
-    pub destination: (IpAddr, u16),
+    pub(crate) destination: (IpAddr, u16),
     /// The source as the far end sees it.
-    pub translated: (IpAddr, u16),
+    pub(crate) translated: (IpAddr, u16),
     /// `Side` number replies come from.
-    pub replies: u8,
+    pub(crate) replies: u8,
     /// `State` number.
-    pub state: u8,
+    pub(crate) state: u8,
     /// Slot of the rule that admits it.
-    pub rule: u32,
+    pub(crate) rule: u32,
     /// Route number, of flows to the site.
-    pub route: Option<u16>,
+    pub(crate) route: Option<u16>,
     /// There, and back.
-    pub ways: [WayDump; 2],
+    pub(crate) ways: [WayDump; 2],
     /// Whether the table that never evicts holds it.
-    pub confirmed: bool,
+    pub(crate) confirmed: bool,
 }
 
 /// One direction of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct WayDump {
+pub(crate) struct WayDump {
     /// Packets.
-    pub packets: u64,
+    pub(crate) packets: u64,
     /// Bytes from the IP header on.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Tick of the last packet, or of the flow's start.
-    pub last_seen: u32,
+    pub(crate) last_seen: u32,
 }
 
 /// What became of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Where it goes.
-    pub verdict: Verdict,
+    pub(crate) verdict: Verdict,
     /// As it leaves; of a dropped packet, empty.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// What was told.
-    pub events: Vec<Event>,
+    pub(crate) events: Vec<Event>,
 }

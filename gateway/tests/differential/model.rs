@@ -21,16 +21,16 @@ use crate::rewrite::{Change, rewrite};
 use crate::tcp::{self, Move};
 
 /// A whole gateway.
-pub struct Model {
+pub(crate) struct Model {
     setup: Setup,
-    pub now: u32,
+    pub(crate) now: u32,
     policy: Option<Arc<State>>,
     /// Of the image in force.
     revision: u32,
     deadline: Option<u32>,
     egress: Vec<Exit>,
     flows: Vec<Flow>,
-    pub counters: Counters,
+    pub(crate) counters: Counters,
 }
 
 /// One flow, both directions.
@@ -74,7 +74,7 @@ impl From<DropReason> for Refusal {
 }
 
 /// What the implementation under test did, as far as the model leaves it a choice.
-pub struct Chosen<'a>(pub &'a Outcome);
+pub(crate) struct Chosen<'a>(pub(crate) &'a Outcome);
 
 /// The packet in hand.
 struct Packet<'a> {
@@ -85,7 +85,7 @@ struct Packet<'a> {
 
 impl Model {
     /// Before a first image.
-    pub fn new(setup: Setup) -> Self {
+    pub(crate) fn new(setup: Setup) -> Self {
         Self {
             now: setup.start,
             setup,
@@ -98,21 +98,21 @@ impl Model {
         }
     }
 
-    pub fn set_image(&mut self, revision: u32, policy: Arc<State>) {
+    pub(crate) fn set_image(&mut self, revision: u32, policy: Arc<State>) {
         self.revision = revision;
         self.policy = Some(policy);
     }
 
-    pub fn set_egress(&mut self, egress: Vec<Exit>) {
+    pub(crate) fn set_egress(&mut self, egress: Vec<Exit>) {
         self.egress = egress;
     }
 
-    pub fn set_deadline(&mut self, deadline: Option<u32>) {
+    pub(crate) fn set_deadline(&mut self, deadline: Option<u32>) {
         self.deadline = deadline;
     }
 
     /// What becomes of a packet. `Err` when the implementation chose what it must not.
-    pub fn packet(&mut self, arrival: &Arrival, chosen: &Chosen<'_>) -> Result<Outcome, String> {
+    pub(crate) fn packet(&mut self, arrival: &Arrival, chosen: &Chosen<'_>) -> Result<Outcome, String> {
         let now = self.now;
         let timeouts = self.setup.timeouts;
         self.flows.retain(|flow| !flow.is_over(now, &timeouts));
@@ -324,7 +324,9 @@ impl Model {
             return Ok(Err(DropReason::SpoofedSource.into()));
         }
         match packet.transport.kind {
-            Kind::Tcp if !tcp::opens(packet.transport.flags) => return Ok(Err(DropReason::InvalidTcp.into())),
+            Kind::Tcp if !tcp::opens(packet.transport.flags) => {
+                return Ok(Err(DropReason::InvalidTcp.into()));
+            }
             Kind::EchoReply => return Ok(Err(DropReason::NoFlow.into())),
             _ => {}
         }
@@ -468,10 +470,9 @@ impl Model {
     /// Whether an address may open flows from a side: a peer's own from the overlay, the agent's own from the host.
     fn is_genuine(&self, side: Side, source: IpAddr) -> bool {
         let Some(policy) = &self.policy else { return false };
-        let owner = policy
-            .peers
-            .iter()
-            .find(|(_, peer)| peer.allowed && (IpAddr::V4(peer.v4) == source || IpAddr::V6(peer.v6) == source));
+        let owner = policy.peers.iter().find(|(_, peer)| {
+            peer.allowed && (IpAddr::V4(peer.v4) == source || IpAddr::V6(peer.v6) == source)
+        });
         owner.is_some_and(|(id, _)| (id == AGENT) == (side == Side::Local))
     }
 
@@ -484,7 +485,7 @@ impl Model {
     }
 
     /// Every live flow, in order.
-    pub fn flows(&self) -> Vec<FlowDump> {
+    pub(crate) fn flows(&self) -> Vec<FlowDump> {
         let live = self.flows.iter().filter(|flow| !flow.is_over(self.now, &self.setup.timeouts));
         let mut dumps: Vec<FlowDump> = live.map(Flow::dump).collect();
         dumps.sort();

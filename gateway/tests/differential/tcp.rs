@@ -7,7 +7,7 @@ use crate::packets::flag::{ACK, FIN, RST, SYN};
 
 /// What a segment does to its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Move {
+pub(crate) enum Move {
     /// It passes, and the flow is in this state.
     To(Life),
     /// It does not pass, and nothing changes.
@@ -39,12 +39,12 @@ fn segment(flags: u8) -> Option<Segment> {
 }
 
 /// Whether a segment opens a connection.
-pub fn opens(flags: u8) -> bool {
+pub(crate) fn opens(flags: u8) -> bool {
     segment(flags) == Some(Segment::Syn)
 }
 
 /// What a segment does. `fins` says who has sent a FIN: the opener, the other.
-pub fn act(life: Life, flags: u8, reply: bool, fins: [bool; 2]) -> Move {
+pub(crate) fn act(life: Life, flags: u8, reply: bool, fins: [bool; 2]) -> Move {
     let Some(segment) = segment(flags) else { return Move::Invalid };
     let other_fin = fins[usize::from(!reply)];
     match (life, segment, reply) {
@@ -70,7 +70,7 @@ pub fn act(life: Life, flags: u8, reply: bool, fins: [bool; 2]) -> Move {
 }
 
 /// Where the packet that opened a flow stood, as policies see it.
-pub fn opening_axis(protocol: u8, echo: bool, six: bool, port: u16) -> u32 {
+pub(crate) fn opening_axis(protocol: u8, echo: bool, six: bool, port: u16) -> u32 {
     match protocol {
         6 => axis::TCP | u32::from(port),
         17 => axis::UDP | u32::from(port),

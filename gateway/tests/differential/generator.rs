@@ -1,0 +1,359 @@
+//! Random traffic with a bias towards what happens: conversations with their answers, and everything that spoils them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use sluicegate_engine::flow::{Side, Timeouts};
+use sluicegate_engine::pipeline::Verdict;
+use sluicegate_policy::model::State;
+
+use crate::case::{AGENT, Arrival, Exit, Outcome, Setup, Step};
+use crate::packets::flag::{ACK, FIN, PSH, RST, SYN};
+use crate::packets::{Draft, Payload};
+use crate::parse;
+use crate::random::Random;
+use crate::spoil::spoil;
+use crate::world::{self, EGRESS, PEERS, PORTS};
+
+/// Makes one case, a step at a time, from what the gateway did with the steps before.
+pub(crate) struct Generator {
+    random: Random,
+    state: Arc<State>,
+    setup: Setup,
+    queue: Vec<Step>,
+    talks: Vec<Talk>,
+    /// The talk of the packet in hand, and its direction.
+    current: Option<(usize, bool)>,
+}
+
+/// A conversation, as both ends see it.
+#[derive(Clone, Debug)]
+struct Talk {
+    opener: Side,
+    kind: Speech,
+    source: (IpAddr, u16),
+    destination: (IpAddr, u16),
+    /// Where the far end believes it comes from, and on which side that end is.
+    seen: Option<((IpAddr, u16), Side)>,
+    phase: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speech {
+    Tcp,
+    Udp,
+    Echo,
+    Other(u8),
+}
+
+impl Generator {
+    /// A case by its seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let state = Arc::new(world::state(&mut random));
+        let timeouts = Timeouts {
+            tcp_handshake: 60,
+            tcp_established: 900,
+            tcp_closing: 70,
+            tcp_time_wait: 240,
+            tcp_reset: 10,
+            udp_unreplied: 30,
+            udp: 120,
+            icmp: 50,
+            other: 130,
+            reserved: 0,
+        };
+        let setup = Setup {
+            // The tick counter wraps in some cases.
+            start: random.pick(&[1, 1_000_000, u32::MAX - 600, 0x7fff_fe00]),
+            overlay_mtu: random.pick(&[0, 1420, 1420, 1280]),
+            nat_first: random.pick(&[32768, 49152, 65530]),
+            nat_count: random.pick(&[1, 3, 6, 6, 200, 5000]),
+            timeouts,
+            overlay: world::overlay(),
+        };
+        let setup = Setup { nat_count: setup.nat_count.min(u16::MAX - setup.nat_first), ..setup };
+        let mut this = Self { random, state, setup, queue: Vec::new(), talks: Vec::new(), current: None };
+        // Sometimes packets come before the first image.
+        if this.random.chance(85) {
+            this.publish();
+        }
+        this
+    }
+
+    /// What holds for the whole case.
+    pub(crate) fn setup(&self) -> Setup {
+        self.setup.clone()
+    }
+
+    /// The next step.
+    pub(crate) fn next(&mut self) -> Step {
+        self.current = None;
+        if let Some(step) = self.queue.pop() {
+            return step;
+        }
+        match self.random.below(1000) {
+            0..70 => self.advance(),
+            70..100 => {
+                world::change(&mut self.random, &mut self.state);
+                self.publish();
+                self.queue.pop().expect("publishing takes two steps")
+            }
+            100..110 => {
+                let exits = self.exits();
+                Step::Egress(exits)
+            }
+            110..116 => Step::Deadline(self.random.pick(&[None, Some(0), Some(20), Some(500)])),
+            116..124 => Step::Deadline(None),
+            124..300 => self.stray(),
+            _ => self.speak(),
+        }
+    }
+
+    /// Learns what the gateway made of the last packet.
+    pub(crate) fn learn(&mut self, outcome: &Outcome) {
+        let Some((index, true)) = self.current else { return };
+        let talk = &mut self.talks[index];
+        let replies = match (outcome.verdict, talk.opener) {
+            (Verdict::Host, Side::Overlay) => Side::Local,
+            (Verdict::Host, _) => Side::Overlay,
+            (Verdict::Site(_), _) => Side::Site,
+            _ => return,
+        };
+        let six = talk.source.0.is_ipv6();
+        let Ok((header, None)) = parse::network(&outcome.bytes, six) else { return };
+        let Ok(transport) = parse::transport(&outcome.bytes, &header) else { return };
+        talk.seen = Some(((header.source, transport.source_port), replies));
+        talk.phase += 1;
+    }
+
+    fn publish(&mut self) {
+        let exits = self.exits();
+        self.queue.push(Step::Egress(exits));
+        self.queue.push(Step::Image(self.state.clone()));
+    }
+
+    /// The agent's answer to the routes of an image: mostly there, sometimes lost.
+    fn exits(&mut self) -> Vec<Exit> {
+        let r = &mut self.random;
+        let all = r.chance(75);
+        (0..24)
+            .map(|_| {
+                let device = r.pick(&[11, 12]);
+                let source = EGRESS[device as usize - 11].map(|a| a.parse::<IpAddr>().expect("an address"));
+                let there = |r: &mut Random| all || r.chance(80);
+                Exit {
+                    device: if there(r) { device } else { 0 },
+                    mtu: r.pick(&[0, 1500, 1500, 1280, 9000]),
+                    source: [there(r).then_some(source[0]), there(r).then_some(source[1])],
+                }
+            })
+            .collect()
+    }
+
+    fn advance(&mut self) -> Step {
+        let t = self.setup.timeouts;
+        let past = self.random.pick(&[
+            t.tcp_handshake,
+            t.tcp_established,
+            t.tcp_closing,
+            t.tcp_time_wait,
+            t.tcp_reset,
+            t.udp_unreplied,
+            t.udp,
+            t.icmp,
+            t.other,
+        ]);
+        let ticks = match self.random.below(10) {
+            0..5 => self.random.below(12) as u32,
+            5 => past,
+            6 => past + 1,
+            7 => past / 2 + 1,
+            _ => self.random.below(past as usize) as u32,
+        };
+        Step::Advance(ticks)
+    }
+
+    /// A packet of a conversation, maybe a new one.
+    fn speak(&mut self) -> Step {
+        if self.talks.is_empty() || self.random.chance(if self.talks.len() < 12 { 25 } else { 6 }) {
+            let talk = self.talk();
+            self.talks.push(talk);
+        }
+        // The later ones more often: long silences are what `advance` is for.
+        let n = self.talks.len();
+        let index = n - 1 - self.random.below(n.min(8)).min(self.random.below(n));
+        let talk = self.talks[index].clone();
+        let forward = talk.seen.is_none() || self.random.chance(55);
+        let (side, from, to) = match (forward, talk.seen) {
+            (true, _) | (_, None) => (talk.opener, talk.source, talk.destination),
+            (false, Some((seen, side))) => (side, talk.destination, seen),
+        };
+        let data = self.random.pick(&[0, 1, 5, 32, 100]);
+        let payload = match talk.kind {
+            Speech::Tcp => Payload::Tcp {
+                source: from.1,
+                destination: to.1,
+                flags: self.flags(talk.phase, forward),
+                data,
+            },
+            Speech::Udp => {
+                Payload::Udp { source: from.1, destination: to.1, data, unchecked: self.random.chance(10) }
+            }
+            Speech::Echo => {
+                let request = if self.random.chance(4) { !forward } else { forward };
+                let six = from.0.is_ipv6();
+                let kind = match (six, request) {
+                    (false, true) => 8,
+                    (false, false) => 0,
+                    (true, true) => 128,
+                    (true, false) => 129,
+                };
+                let id = if forward { talk.source.1 } else { to.1 };
+                Payload::Icmp { kind, code: 0, id, data }
+            }
+            Speech::Other(protocol) => Payload::Other { protocol, data },
+        };
+        self.current = Some((index, forward));
+        let mut draft = Draft::new(from.0, to.0, payload);
+        if self.random.chance(10) {
+            // As an off-path sender would: the wrong port.
+            let other = self.random.pick(&PORTS);
+            match &mut draft.payload {
+                Payload::Tcp { destination, .. } | Payload::Udp { destination, .. } => *destination = other,
+                Payload::Icmp { id, .. } => *id = other,
+                Payload::Other { .. } => {}
+            }
+            self.current = None;
+        }
+        self.arrive(side, draft)
+    }
+
+    /// Flags a TCP would send about now, or any.
+    fn flags(&mut self, phase: usize, forward: bool) -> u8 {
+        let r = &mut self.random;
+        if r.chance(4) {
+            return r.below(64) as u8;
+        }
+        if r.chance(5) {
+            return r.pick(&[RST, RST | ACK, SYN, SYN | ACK, FIN | ACK]);
+        }
+        match (phase, forward) {
+            (0, true) => SYN,
+            (1, false) => SYN | ACK,
+            (1, true) => r.pick(&[SYN, ACK, ACK, ACK]),
+            (2..12, _) => r.pick(&[ACK, PSH | ACK, ACK]),
+            (_, false) if phase < 2 => SYN | ACK,
+            _ => r.pick(&[FIN | ACK, ACK, ACK, FIN | ACK, SYN, RST | ACK]),
+        }
+    }
+
+    fn talk(&mut self) -> Talk {
+        let r = &mut self.random;
+        if !self.talks.is_empty() && r.chance(20) {
+            // The same ports again.
+            let old = r.pick(&self.talks);
+            return Talk { phase: 0, seen: None, ..old };
+        }
+        let opener = if r.chance(80) { Side::Overlay } else { Side::Local };
+        let six = r.chance(50);
+        let kind = r.pick(&[
+            Speech::Tcp,
+            Speech::Tcp,
+            Speech::Tcp,
+            Speech::Udp,
+            Speech::Udp,
+            Speech::Echo,
+            Speech::Echo,
+            Speech::Other(47),
+            Speech::Other(132),
+        ]);
+        let source = match opener {
+            Side::Local => world::peer(AGENT, six),
+            _ => {
+                let peer = r.pick(&PEERS[1..]);
+                world::peer(peer, six)
+            }
+        };
+        let destination = world::destination(r, six);
+        let port = r.pick(&[40000u16, 40001, 5, 0, 7, 80, 65535]);
+        let to = match kind {
+            Speech::Tcp | Speech::Udp => r.pick(&PORTS),
+            _ => 0,
+        };
+        let port = if matches!(kind, Speech::Other(_)) { 0 } else { port };
+        Talk { opener, kind, source: (source, port), destination: (destination, to), seen: None, phase: 0 }
+    }
+
+    /// A packet that belongs to nothing.
+    fn stray(&mut self) -> Step {
+        let r = &mut self.random;
+        let six = r.chance(50);
+        let side = r.pick(&[Side::Overlay, Side::Overlay, Side::Site, Side::Site, Side::Local]);
+        let anyone = |r: &mut Random| match r.below(10) {
+            0..4 => {
+                let peer = r.pick(&PEERS);
+                world::peer(peer, six)
+            }
+            4..8 => world::destination(r, six),
+            8 => world::stranger(r, six),
+            _ => {
+                let device = r.below(2);
+                EGRESS[device][usize::from(six)].parse().expect("an address")
+            }
+        };
+        let (source, destination) = (anyone(r), anyone(r));
+        let (from, to) = (r.pick(&PORTS), r.pick(&PORTS));
+        let payload = match r.below(8) {
+            0..3 => {
+                let flags =
+                    if r.chance(60) { r.pick(&[SYN, SYN | ACK, ACK, RST]) } else { r.below(64) as u8 };
+                Payload::Tcp { source: from, destination: to, flags, data: 3 }
+            }
+            3..5 => Payload::Udp { source: from, destination: to, data: 4, unchecked: r.chance(20) },
+            5..7 => {
+                let kinds: [u8; 8] =
+                    if six { [128, 129, 1, 2, 3, 133, 135, 255] } else { [8, 0, 3, 4, 5, 11, 13, 17] };
+                Payload::Icmp { kind: r.pick(&kinds), code: r.pick(&[0, 0, 1, 4]), id: from, data: 28 }
+            }
+            _ => Payload::Other { protocol: r.pick(&[2, 4, 41, 47, 50, 89, 132, 136, 255]), data: 20 },
+        };
+        self.arrive(side, Draft::new(source, destination, payload))
+    }
+
+    fn arrive(&mut self, side: Side, mut draft: Draft) -> Step {
+        let r = &mut self.random;
+        let six = draft.source.is_ipv6();
+        if r.chance(8) {
+            draft.ttl = r.pick(&[0, 1, 2, 255]);
+        }
+        if r.chance(4) {
+            draft.options = r.pick(&[1, 5, 10]);
+        }
+        if r.chance(3) {
+            let data = r.pick(&[1232, 1240, 1372, 1380, 1392, 1393, 1452, 1460, 1480, 1481, 1600]);
+            match &mut draft.payload {
+                Payload::Tcp { data: d, .. }
+                | Payload::Udp { data: d, .. }
+                | Payload::Icmp { data: d, .. }
+                | Payload::Other { data: d, .. } => *d = data,
+            }
+        }
+        if six && r.chance(8) {
+            let count = r.pick(&[1, 1, 2, 3, 6, 7]);
+            draft.extensions =
+                (0..count).map(|_| (r.pick(&[0, 60, 43, 51, 60]), r.pick(&[0, 0, 1, 2, 9]))).collect();
+        }
+        let mut bytes = draft.build();
+        if r.chance(12) {
+            spoil(r, &mut bytes, six);
+            self.current = None;
+        }
+        let r = &mut self.random;
+        let side = if r.chance(3) { r.pick(&Side::ALL) } else { side };
+        let screened = side == Side::Site && r.chance(50);
+        // A frame of the other EtherType.
+        let six = if r.chance(1) { !six } else { six };
+        Step::Packet(Arrival { side, six, bytes, screened })
+    }
+}

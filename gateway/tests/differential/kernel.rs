@@ -1,0 +1,300 @@
+//! The eBPF programs, run by the kernel one packet at a time (`BPF_PROG_TEST_RUN`).
+
+use std::fs;
+use std::hash::Hash;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, RingBuf};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod};
+use sluicegate_engine::classify::Line;
+use sluicegate_engine::event::Event;
+use sluicegate_engine::family::{Family, V4, V6};
+use sluicegate_engine::flow::{Flow, Key, Side};
+use sluicegate_engine::tables::{Active, Config, Egress, Stage};
+
+use crate::case::{Arrival, Counters, Exit, FlowDump, SLOTS, Setup};
+use crate::tables;
+
+/// Lines of one image, at the most.
+const LINES: u32 = 2048;
+/// Routes, at the most.
+const ROUTES: u32 = 64;
+/// Frames are below this.
+const FRAME_MAX: usize = 4096;
+const ETHERNET: usize = 14;
+
+/// Built from source with this crate.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluicegate"));
+
+/// Plain data of the engine in a map.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Raw<T>(T);
+
+// SAFETY: used with the engine's `repr(C)` records alone, which are integers and byte arrays without implicit padding.
+unsafe impl<T: Copy + 'static> Pod for Raw<T> {}
+
+type Flows<F> = HashMap<MapData, Raw<Key<<F as Family>::Address>>, Raw<Flow<<F as Family>::Address>>>;
+
+/// A gateway in the kernel.
+pub(crate) struct Kernel {
+    ebpf: Ebpf,
+    setup: Option<Setup>,
+    config: Array<MapData, Raw<Config>>,
+    active: Array<MapData, u64>,
+    image: Array<MapData, Raw<Line>>,
+    egress: Array<MapData, Raw<Egress>>,
+    four: [Flows<V4>; 2],
+    six: [Flows<V6>; 2],
+    drops: PerCpuArray<MapData, u64>,
+    forwarded: PerCpuArray<MapData, Raw<[u64; 2]>>,
+    rules: PerCpuArray<MapData, Raw<[u64; 2]>>,
+    lost: PerCpuArray<MapData, u64>,
+    events: RingBuf<MapData>,
+    /// What the maps counted before this case.
+    before: Counters,
+    half: u32,
+    configured: Option<(u32, Option<u32>)>,
+}
+
+/// What a program said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// To the next program, or the stack.
+    Next(Vec<u8>),
+    /// Out of another device.
+    Redirect(Vec<u8>),
+    /// Dropped.
+    Shot,
+}
+
+impl Kernel {
+    /// Loads the programs. Nothing of them is attached, and nothing stays when this process ends.
+    pub(crate) fn load() -> Result<Self> {
+        // SAFETY: a plain system call.
+        ensure!(
+            unsafe { libc::geteuid() } == 0,
+            "the differential test runs eBPF programs in the kernel, which needs root: run it by `sudo -E cargo xtask test`"
+        );
+        ensure!(
+            Path::new("/sys/kernel/btf/vmlinux").exists(),
+            "the differential test needs a kernel with BTF (/sys/kernel/btf/vmlinux is not there)"
+        );
+        let pins = Path::new("/sys/fs/bpf").join(format!("sluicegate-differential-{}", std::process::id()));
+        fs::create_dir(&pins).with_context(|| {
+            format!("{} could not be made: is a bpf file system mounted at /sys/fs/bpf?", pins.display())
+        })?;
+        let loaded = Self::load_pinned(&pins);
+        // Open maps need no pins.
+        fs::remove_dir_all(&pins).with_context(|| format!("{} could not be removed", pins.display()))?;
+        loaded
+    }
+
+    fn load_pinned(pins: &Path) -> Result<Self> {
+        let mut ebpf = EbpfLoader::new()
+            .default_map_pin_directory(pins)
+            .override_global("TEST_CLOCK", &1u32, true)
+            .override_global("EVENTS_PER_TICK", &u32::MAX, true)
+            .override_global("IMAGE_LINES", &LINES, true)
+            .override_global("OVERLAY_ETHERNET", &1u32, true)
+            .map_max_entries("IMAGE", 2 * LINES)
+            .map_max_entries("EGRESS", ROUTES)
+            .map_max_entries("RULES", SLOTS as u32)
+            .map_max_entries("FLOWS4", 1 << 14)
+            .map_max_entries("FLOWS6", 1 << 14)
+            .map_max_entries("HALF_OPEN4", 1 << 14)
+            .map_max_entries("HALF_OPEN6", 1 << 14)
+            .load(OBJECT)
+            .context("the eBPF object could not be loaded")?;
+        for name in ["overlay_in_l2", "overlay_out_l2", "site_in"] {
+            let program: &mut SchedClassifier =
+                ebpf.program_mut(name).context("the object lacks a program")?.try_into()?;
+            program.load().with_context(|| format!("the kernel refused program {name}"))?;
+        }
+        let program: &mut Xdp = ebpf.program_mut("site_screen").context("no site_screen")?.try_into()?;
+        program.load().context("the kernel refused program site_screen")?;
+
+        let mut take =
+            |name: &str| ebpf.take_map(name).with_context(|| format!("the object lacks map {name}"));
+        Ok(Self {
+            setup: None,
+            config: take("CONFIG")?.try_into()?,
+            active: take("ACTIVE")?.try_into()?,
+            image: take("IMAGE")?.try_into()?,
+            egress: take("EGRESS")?.try_into()?,
+            four: [take("FLOWS4")?.try_into()?, take("HALF_OPEN4")?.try_into()?],
+            six: [take("FLOWS6")?.try_into()?, take("HALF_OPEN6")?.try_into()?],
+            drops: take("DROPS")?.try_into()?,
+            forwarded: take("FORWARDED")?.try_into()?,
+            rules: take("RULES")?.try_into()?,
+            lost: take("EVENTS_LOST")?.try_into()?,
+            events: take("EVENTS")?.try_into()?,
+            ebpf,
+            before: Counters::new(),
+            half: 0,
+            configured: None,
+        })
+    }
+
+    /// Back to before a first image.
+    pub(crate) fn reset(&mut self, setup: Setup) -> Result<()> {
+        clear(&mut self.four)?;
+        clear(&mut self.six)?;
+        self.active.set(0, 0, 0)?;
+        for route in 0..ROUTES {
+            self.egress.set(route, Raw(Egress::default()), 0)?;
+        }
+        self.half = 0;
+        self.setup = Some(setup);
+        self.configured = None;
+        self.take_events()?;
+        self.before = Counters::new();
+        self.before = self.counters()?;
+        Ok(())
+    }
+
+    pub(crate) fn set_image(&mut self, revision: u32, lines: &[Line]) -> Result<()> {
+        ensure!(lines.len() <= LINES as usize, "an image of {} lines", lines.len());
+        self.half = 1 - self.half;
+        for (i, line) in (0..).zip(lines) {
+            self.image.set(self.half * LINES + i, Raw(*line), 0)?;
+        }
+        self.active.set(0, Active::new(self.half, revision).0, 0)?;
+        Ok(())
+    }
+
+    pub(crate) fn set_egress(&mut self, exits: &[Exit]) -> Result<()> {
+        for (route, exit) in (0..ROUTES).zip(exits) {
+            self.egress.set(route, Raw(tables::egress(exit)), 0)?;
+        }
+        Ok(())
+    }
+
+    /// Runs a packet through its program; `None` where the kernel does not take it for a test run.
+    pub(crate) fn packet(
+        &mut self,
+        arrival: &Arrival,
+        now: u32,
+        deadline: Option<u32>,
+    ) -> Result<Option<Said>> {
+        if self.configured != Some((now, deadline)) {
+            let setup = self.setup.as_ref().context("reset comes first")?;
+            self.config.set(0, Raw(tables::config(setup, now, deadline)), 0)?;
+            self.configured = Some((now, deadline));
+        }
+        // Test runs take no frame without an IP header, since the stack has none there either.
+        if arrival.bytes.len() < if arrival.six { 40 } else { 20 } {
+            return Ok(None);
+        }
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        frame.extend(if arrival.six { [0x86, 0xdd] } else { [0x08, 0x00] });
+        frame.extend(&arrival.bytes);
+        if arrival.screened {
+            let (code, after) = self.run("site_screen", &frame)?;
+            match code {
+                1 => return Ok(Some(Said::Shot)),
+                2 => ensure!(after == frame, "the screen changed the packet"),
+                _ => bail!("site_screen said {code}"),
+            }
+        }
+        let name = match arrival.side {
+            Side::Overlay => "overlay_in_l2",
+            Side::Local => "overlay_out_l2",
+            Side::Site => "site_in",
+        };
+        let (code, after) = self.run(name, &frame)?;
+        ensure!(after.get(..ETHERNET) == Some(&frame[..ETHERNET]), "{name} changed the Ethernet header");
+        let bytes = after[ETHERNET..].to_vec();
+        Ok(Some(match code {
+            -1 => Said::Next(bytes),
+            2 => Said::Shot,
+            7 => Said::Redirect(bytes),
+            _ => bail!("{name} said {code}"),
+        }))
+    }
+
+    fn run(&mut self, name: &str, frame: &[u8]) -> Result<(i32, Vec<u8>)> {
+        let mut out = vec![0; FRAME_MAX];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let result = match self.ebpf.program_mut(name) {
+            Some(aya::programs::Program::SchedClassifier(program)) => program.test_run(options),
+            Some(aya::programs::Program::Xdp(program)) => program.test_run(options),
+            _ => bail!("the object lacks program {name}"),
+        }
+        .with_context(|| format!("{name} could not be run on {} bytes", frame.len()))?;
+        out.truncate(result.data_size_out as usize);
+        Ok((result.return_value as i32, out))
+    }
+
+    pub(crate) fn take_events(&mut self) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        while let Some(item) = self.events.next() {
+            ensure!(item.len() == size_of::<Event>(), "an event of {} bytes", item.len());
+            // SAFETY: as long as an event, which is plain data; alignment is seen to.
+            events.push(unsafe { std::ptr::read_unaligned(item.as_ptr().cast::<Event>()) });
+        }
+        Ok(events)
+    }
+
+    /// Counted since `reset`.
+    pub(crate) fn counters(&self) -> Result<Counters> {
+        let mut counters = Counters::new();
+        for (i, drops) in (0..).zip(&mut counters.drops) {
+            *drops = self.drops.get(&i, 0)?.iter().sum::<u64>() - self.before.drops[i as usize];
+        }
+        for (i, pair) in (0..).zip(&mut counters.forwarded) {
+            *pair = minus(total(&self.forwarded.get(&i, 0)?), self.before.forwarded[i as usize]);
+        }
+        for (i, pair) in (0..).zip(&mut counters.rules) {
+            *pair = minus(total(&self.rules.get(&i, 0)?), self.before.rules[i as usize]);
+        }
+        ensure!(self.lost.get(&0, 0)?.iter().sum::<u64>() == 0, "events were lost");
+        Ok(counters)
+    }
+
+    pub(crate) fn flows(&self, now: u32) -> Result<Result<Vec<FlowDump>, String>> {
+        let (four, six) = (halves::<V4>(&self.four)?, halves::<V6>(&self.six)?);
+        Ok(tables::flows::<V4>(four.into_iter(), now).and_then(|mut flows| {
+            flows.extend(tables::flows::<V6>(six.into_iter(), now)?);
+            flows.sort();
+            Ok(flows)
+        }))
+    }
+}
+
+fn total(values: &PerCpuValues<Raw<[u64; 2]>>) -> [u64; 2] {
+    values.iter().fold([0; 2], |sum, value| [sum[0] + value.0[0], sum[1] + value.0[1]])
+}
+
+fn minus(a: [u64; 2], b: [u64; 2]) -> [u64; 2] {
+    [a[0] - b[0], a[1] - b[1]]
+}
+
+fn clear<A: Copy + 'static>(tables: &mut [HashMap<MapData, Raw<Key<A>>, Raw<Flow<A>>>; 2]) -> Result<()> {
+    for table in tables {
+        let keys: Vec<_> = table.keys().collect::<Result<_, _>>()?;
+        for key in keys {
+            table.remove(&key)?;
+        }
+    }
+    Ok(())
+}
+
+type Half<A> = (Stage, Key<A>, Flow<A>);
+
+fn halves<F: Family>(tables: &[Flows<F>; 2]) -> Result<Vec<Half<F::Address>>>
+where
+    F::Address: Hash,
+{
+    let mut all = Vec::new();
+    for (stage, table) in [Stage::Confirmed, Stage::HalfOpen].into_iter().zip(tables) {
+        for entry in table.iter() {
+            let (key, flow) = entry?;
+            all.push((stage, key.0, flow.0));
+        }
+    }
+    Ok(all)
+}

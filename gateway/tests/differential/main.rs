@@ -1,0 +1,189 @@
+//! The differential test: naive model = user-space tables = kernel.
+//!
+//! Random packet sequences under random images and image changes go through a naive model of docs/packet-semantics.md,
+//! through the engine with user-space tables, and through the real eBPF programs. Verdicts, bytes, events, counters and
+//! flow states must be equal.
+//!
+//! `SLUICEGATE_CASES=N` sends at least N packets (default 100,000); `SLUICEGATE_SEED=S` runs one case alone.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test; the modules say what they are")]
+
+mod case;
+mod generator;
+mod kernel;
+mod model;
+mod packets;
+mod parse;
+mod random;
+mod rewrite;
+mod spoil;
+mod tables;
+mod tcp;
+mod trio;
+mod user;
+mod world;
+
+use std::collections::BTreeMap;
+use std::env;
+
+use sluicegate_engine::pipeline::Verdict;
+
+use crate::case::{Setup, Step};
+use crate::generator::Generator;
+use crate::kernel::Kernel;
+use crate::trio::Trio;
+
+const PACKETS: u64 = 100_000;
+/// Steps of one case; four in five are packets.
+const STEPS: usize = 400;
+/// Steps between comparisons of all that is remembered.
+const COMPARE: usize = 16;
+/// The first random seed: the same in every run, so that a run can be repeated.
+const FIRST: u64 = 1;
+
+/// A difference, and how it came about.
+struct Failure {
+    setup: Setup,
+    trace: Vec<Step>,
+    message: String,
+}
+
+#[test]
+fn model_user_space_and_kernel_agree() {
+    let mut kernel = Kernel::load().unwrap_or_else(|e| panic!("{e:#}"));
+    if let Some(seed) = number("SLUICEGATE_SEED") {
+        let mut seen = Seen::default();
+        if let Err(failure) = run(seed, &mut kernel, &mut seen) {
+            panic!("{}", report(seed, failure, &mut kernel));
+        }
+        return;
+    }
+    let wanted = number("SLUICEGATE_CASES").unwrap_or(PACKETS);
+    let committed = include_str!("seeds.txt").lines().filter_map(|line| line.split_whitespace().next());
+    let committed: Vec<u64> =
+        committed.filter(|word| !word.starts_with('#')).map(|s| parse(s).unwrap()).collect();
+    let mut seen = Seen::default();
+    for seed in committed.into_iter().chain(FIRST..) {
+        if let Err(failure) = run(seed, &mut kernel, &mut seen) {
+            panic!("{}", report(seed, failure, &mut kernel));
+        }
+        if seen.packets >= wanted {
+            break;
+        }
+    }
+    println!("{seen}");
+    seen.check();
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let value = env::var(variable).ok()?;
+    Some(parse(&value).unwrap_or_else(|| panic!("{variable} is a number, not {value}")))
+}
+
+fn parse(text: &str) -> Option<u64> {
+    text.parse().ok()
+}
+
+/// One case, made up as it goes.
+fn run(seed: u64, kernel: &mut Kernel, seen: &mut Seen) -> Result<(), Failure> {
+    let mut generator = Generator::new(seed);
+    let setup = generator.setup();
+    let mut trace = Vec::new();
+    let result = (|| {
+        let mut trio = Trio::new(setup.clone(), kernel)?;
+        for i in 0..STEPS {
+            let step = generator.next();
+            trace.push(step.clone());
+            if let Some(outcome) = trio.step(&step)? {
+                seen.note(outcome.verdict);
+                generator.learn(&outcome);
+            }
+            if i % COMPARE == 0 {
+                trio.compare()?;
+            }
+        }
+        trio.compare()
+    })();
+    result.map_err(|message| Failure { setup, trace, message })
+}
+
+/// The same steps again, compared after each; the first difference.
+fn replay(setup: &Setup, trace: &[Step], kernel: &mut Kernel) -> Option<(usize, String)> {
+    let mut trio = match Trio::new(setup.clone(), kernel) {
+        Ok(trio) => trio,
+        Err(message) => return Some((0, message)),
+    };
+    trace.iter().enumerate().find_map(|(i, step)| {
+        let result = trio.step(step).and_then(|_| trio.compare());
+        result.err().map(|message| (i, message))
+    })
+}
+
+/// Leaves out steps while what is left still fails, then tells the story.
+fn report(seed: u64, failure: Failure, kernel: &mut Kernel) -> String {
+    let Failure { setup, mut trace, mut message } = failure;
+    if let Some((last, first)) = replay(&setup, &trace, kernel) {
+        trace.truncate(last + 1);
+        message = first;
+    }
+    let mut chunk = trace.len() / 2;
+    while chunk > 0 {
+        let mut at = 0;
+        while at < trace.len() {
+            let mut shorter = trace.clone();
+            shorter.drain(at..(at + chunk).min(trace.len()));
+            match replay(&setup, &shorter, kernel) {
+                Some((last, found)) => {
+                    shorter.truncate(last + 1);
+                    (trace, message) = (shorter, found);
+                }
+                None => at += chunk,
+            }
+        }
+        chunk /= 2;
+    }
+    let steps: Vec<String> = trace.iter().map(|step| format!("  {step:?}")).collect();
+    format!(
+        "seed {seed} differs; again: SLUICEGATE_SEED={seed} cargo test -p sluicegate-gateway --test differential\n\
+         {setup:?}\nthe shortest trace that fails still:\n{}\n{message}",
+        steps.join("\n")
+    )
+}
+
+/// What happened over all cases: a test that never sees a masqueraded reply proves nothing about it.
+#[derive(Default)]
+struct Seen {
+    packets: u64,
+    verdicts: BTreeMap<String, u64>,
+}
+
+impl Seen {
+    fn note(&mut self, verdict: Verdict) {
+        self.packets += 1;
+        let name = match verdict {
+            Verdict::Drop(reason) => reason.name().to_owned(),
+            Verdict::Site(_) => "to site".to_owned(),
+            other => format!("{other:?}").to_lowercase(),
+        };
+        *self.verdicts.entry(name).or_default() += 1;
+    }
+
+    /// Every verdict and reason that packets alone can bring about came up.
+    fn check(&self) {
+        let few: Vec<&str> = sluicegate_engine::DropReason::ALL
+            .iter()
+            .map(|reason| reason.name())
+            .filter(|name| !["flow_table_full", "internal"].contains(name))
+            .chain(["pass", "host", "to site", "overlay"])
+            .filter(|name| self.verdicts.get(*name).is_none_or(|&count| count < 5))
+            .collect();
+        assert!(self.packets < PACKETS || few.is_empty(), "too rare to prove anything: {few:?}");
+    }
+}
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} packets:", self.packets)?;
+        self.verdicts.iter().try_for_each(|(name, count)| write!(f, " {name} {count},"))
+    }
+}

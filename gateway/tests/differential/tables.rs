@@ -1,0 +1,129 @@
+//! What the engine remembers, in the terms of the model: half-entries put together to flows.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+
+use sluicegate_engine::family::Family;
+use sluicegate_engine::flow::{Exit as Leave, FIN, Flow, Key, Side, State, TRANSLATED};
+use sluicegate_engine::tables::{Config, Egress, HAS_DEADLINE, Stage};
+
+use crate::case::{Exit, FlowDump, OVERLAY_DEVICE, Setup, WayDump};
+
+/// The live flows among the half-entries of one family; an error where halves contradict each other.
+pub(crate) fn flows<F: Family>(
+    halves: impl Iterator<Item = (Stage, Key<F::Address>, Flow<F::Address>)>,
+    now: u32,
+) -> Result<Vec<FlowDump>, String>
+where
+    F::Address: Hash,
+{
+    let mut all = HashMap::new();
+    for (stage, key, flow) in halves {
+        if let Some((there, _)) = all.insert(key, (stage, flow)) {
+            return Err(format!("half-entry {key:?} is in table {there:?} and in table {stage:?}"));
+        }
+    }
+    let mut dumps = Vec::new();
+    for (key, (stage, first)) in all.iter().filter(|(_, (_, flow))| !flow.is_reply()) {
+        let other = first.other_key(key.protocol);
+        let Some((other_stage, reply)) = all.get(&other) else {
+            return Err(format!("the flow of {key:?} has no reply half"));
+        };
+        if first.is_over(now) && reply.is_over(now) {
+            continue;
+        }
+        let contradiction =
+            |what: &str| Err(format!("halves of {key:?} differ in {what}: {first:?} {reply:?}"));
+        if stage != other_stage || !reply.is_reply() {
+            return contradiction("their table");
+        }
+        if reply.other_key(key.protocol) != *key {
+            return contradiction("the tuple");
+        }
+        if (first.state, first.timeout) != (reply.state, reply.timeout) {
+            return contradiction("state");
+        }
+        let translated = (first.source, first.source_port) != (key.source, key.source_port);
+        if (first.flags & TRANSLATED != 0, reply.flags & TRANSLATED != 0) != (translated, translated) {
+            return contradiction("translation");
+        }
+        if stage == &Stage::Confirmed && !State::from_number(first.state).is_confirmed() {
+            return contradiction("state and table");
+        }
+        let site = first.exit == Leave::Site as u8;
+        if site != (reply.exit == Leave::Overlay as u8) || (first.flags | reply.flags) & !(FIN | 3) != 0 {
+            return contradiction("exit or flags");
+        }
+        let way = |flow: &Flow<F::Address>| WayDump {
+            packets: flow.packets,
+            bytes: flow.bytes,
+            last_seen: flow.last_seen,
+        };
+        dumps.push(FlowDump {
+            side: key.side,
+            protocol: key.protocol,
+            source: (address::<F>(key.source), key.source_port),
+            destination: (address::<F>(key.destination), key.destination_port),
+            translated: (address::<F>(first.source), first.source_port),
+            replies: first.other_side,
+            state: first.state,
+            rule: first.rule,
+            route: site.then_some(first.route),
+            ways: [way(first), way(reply)],
+            confirmed: *stage == Stage::Confirmed,
+        });
+    }
+    dumps.sort();
+    Ok(dumps)
+}
+
+fn address<F: Family>(address: F::Address) -> IpAddr {
+    let mapped = Ipv6Addr::from(F::mapped(address));
+    if F::VERSION == 4 {
+        mapped.to_ipv4_mapped().map_or(IpAddr::V6(mapped), IpAddr::V4)
+    } else {
+        mapped.into()
+    }
+}
+
+/// The configuration as the engine reads it.
+pub(crate) fn config(setup: &Setup, now: u32, deadline: Option<u32>) -> Config {
+    let [(IpAddr::V4(network4), length4), (IpAddr::V6(network6), length6)] = setup.overlay else {
+        panic!("one overlay range per family");
+    };
+    Config {
+        overlay4: [network4.octets(), (u32::MAX << (32 - length4)).to_be_bytes()],
+        overlay6: [network6.octets(), (u128::MAX << (128 - length6)).to_be_bytes()],
+        deadline: deadline.unwrap_or(0),
+        flags: if deadline.is_some() { HAS_DEADLINE } else { 0 },
+        overlay_device: OVERLAY_DEVICE,
+        overlay_mtu: setup.overlay_mtu,
+        nat_first: setup.nat_first,
+        nat_count: setup.nat_count,
+        test_clock: now,
+        timeouts: setup.timeouts,
+    }
+}
+
+/// An egress entry as the engine reads it.
+pub(crate) fn egress(exit: &Exit) -> Egress {
+    Egress {
+        device: exit.device,
+        mtu: exit.mtu,
+        source4: match exit.source[0] {
+            Some(IpAddr::V4(a)) => a.octets(),
+            _ => [0; 4],
+        },
+        source6: match exit.source[1] {
+            Some(IpAddr::V6(a)) => a.octets(),
+            _ => [0; 16],
+        },
+        padding: 0,
+    }
+}
+
+/// The side a packet arrives on, for messages.
+pub(crate) fn side(number: u8) -> &'static str {
+    Side::from_number(number).name()
+}
