@@ -9,6 +9,9 @@ use time::UtcDateTime;
 use crate::args::Format;
 use crate::error::Failure;
 
+/// Spaces between columns.
+const GAP: u16 = 2;
+
 /// The world outside the process, as far as `sluice` uses it.
 pub struct Terminal<'a> {
     /// Results.
@@ -19,7 +22,7 @@ pub struct Terminal<'a> {
     pub input: &'a mut (dyn Read + Send),
     /// Whether colours are wanted.
     pub colour: bool,
-    /// Columns to wrap tables at; none for files and pipes.
+    /// Columns of the terminal; none for files and pipes.
     pub width: Option<u16>,
     /// The present, for ages.
     pub now: UtcDateTime,
@@ -56,6 +59,8 @@ impl Terminal<'_> {
 
     /// Prints a remark that is no result. Nobody reading it is no reason to stop.
     pub fn note(&mut self, text: impl AsRef<str>) {
+        // After the results it is about; if they cannot be written, the next result says so.
+        let _ = self.out.flush();
         let _ = writeln!(self.notes, "{}", text.as_ref());
     }
 
@@ -71,34 +76,70 @@ impl Terminal<'_> {
         Ok(())
     }
 
-    /// Prints rows under headers, columns two spaces apart; `nothing` when there are no rows. The column of a header
-    /// that begins with `>` is aligned right.
-    pub fn table(&mut self, headers: &[&str], rows: Vec<Vec<Cell>>, nothing: &str) -> Result<(), Failure> {
+    /// Prints rows under headings, columns two spaces apart; `nothing` when there are no rows. The column of a heading
+    /// that begins with `>` is aligned right. One that begins with `~` is left out when the terminal is too narrow, the
+    /// rightmost first: an address cut in two is worse than none.
+    pub fn table(&mut self, headings: &[&str], rows: Vec<Vec<Cell>>, nothing: &str) -> Result<(), Failure> {
         if rows.is_empty() {
             return self.line(nothing);
         }
+        let (headings, rows, left_out) = self.fit(headings, rows);
         let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        match self.width {
-            Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
-            None => table.set_content_arrangement(ContentArrangement::Disabled),
-        };
-        table.force_no_tty();
+        table
+            .load_style(presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Disabled)
+            .force_no_tty();
         if self.colour {
             table.enforce_styling();
         }
-        table.set_header(headers.iter().map(|header| header.trim_start_matches('>')));
+        table.set_header(headings.iter().map(|heading| shown(heading)));
         table.add_rows(rows.into_iter().map(Row::from));
-        for (column, header) in table.column_iter_mut().zip(headers) {
-            column.set_padding((0, 2));
-            if header.starts_with('>') {
+        for (column, heading) in table.column_iter_mut().zip(&headings) {
+            column.set_padding((0, GAP));
+            if heading.trim_start_matches('~').starts_with('>') {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
         for line in table.lines() {
             self.line(line.trim_end())?;
         }
+        if !left_out.is_empty() {
+            let names = left_out.join(", ");
+            self.note(format!(
+                "Left out, because the terminal is narrow: {names}. --output json has everything."
+            ));
+        }
         Ok(())
+    }
+
+    /// Leaves out columns that may be left out until the rest fits the width, and says which.
+    fn fit<'h>(
+        &self,
+        headings: &[&'h str],
+        mut rows: Vec<Vec<Cell>>,
+    ) -> (Vec<&'h str>, Vec<Vec<Cell>>, Vec<&'h str>) {
+        let mut headings = headings.to_vec();
+        let Some(width) = self.width else { return (headings, rows, Vec::new()) };
+        let length = |text: &str| text.chars().count();
+        let widest = |index: usize, heading: &str| {
+            rows.iter()
+                .map(|row| length(&row[index].content()))
+                .max()
+                .unwrap_or_default()
+                .max(length(shown(heading)))
+        };
+        let mut widths: Vec<usize> = headings.iter().enumerate().map(|(index, h)| widest(index, h)).collect();
+        let mut left_out = Vec::new();
+        while widths.iter().sum::<usize>() + usize::from(GAP) * (widths.len() - 1) > usize::from(width) {
+            let Some(index) = headings.iter().rposition(|heading| heading.starts_with('~')) else { break };
+            left_out.push(shown(headings.remove(index)));
+            widths.remove(index);
+            for row in &mut rows {
+                row.remove(index);
+            }
+        }
+        left_out.reverse();
+        (headings, rows, left_out)
     }
 
     /// `text` in the colour of `tone`, when colours are wanted.
@@ -112,6 +153,11 @@ impl Terminal<'_> {
         };
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// A heading without its marks.
+fn shown(heading: &str) -> &str {
+    heading.trim_start_matches(['~', '>'])
 }
 
 /// A cell in the colour of `tone`.

@@ -163,18 +163,21 @@ impl Gateway {
         let image = &self.image;
         let mut problems = Vec::new();
         if !self.connected {
-            problems.push(
-                "is not connected to control: the last image stands there until it is too old".to_owned(),
-            );
+            problems.push(match image.revision_applied {
+                Some(applied) => {
+                    format!("is away from control; when last seen it enforced revision {applied}")
+                }
+                None => "is away from control, and enforced nothing when last seen".to_owned(),
+            });
         }
         if !image.compile_error.is_empty() {
             problems.push(format!("gets no new image: {}", image.compile_error));
         }
         match (image.revision_wanted, image.revision_applied) {
-            (Some(wanted), Some(applied)) if !image.in_sync => {
+            (Some(wanted), Some(applied)) if self.connected && !image.in_sync => {
                 problems.push(format!("enforces revision {applied}, not {wanted}"));
             }
-            (Some(wanted), None) => {
+            (Some(wanted), None) if self.connected => {
                 problems.push(format!("enforces nothing yet; revision {wanted} is wanted"))
             }
             _ => {}

@@ -10,7 +10,6 @@ use crate::apply::{Action, Current, Plan, Spec, Step};
 use crate::args::Apply;
 use crate::client::Client;
 use crate::error::Failure;
-use crate::human::plural;
 use crate::terminal::{Terminal, Tone};
 
 /// Largest policy file that is read, bytes.
@@ -139,7 +138,7 @@ impl Report {
                     "deleted": deleted,
                     "unchanged": kept,
                     "changes": self.taken,
-                    "policies_left_alone": plan.left_alone,
+                    "policies_left_alone": plan.left_alone.iter().map(|policy| &policy.name).collect::<Vec<_>>(),
                 }),
             );
         }
@@ -151,10 +150,16 @@ impl Report {
             if self.dry_run { format!("Would be: {sum}. Nothing was written.") } else { format!("{sum}.") };
         terminal.line(sum)?;
         if !plan.left_alone.is_empty() {
-            let names = plan.left_alone.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+            let names = plan.left_alone.iter().map(|policy| format!("'{}'", policy.name));
+            let names = names.collect::<Vec<_>>().join(", ");
             terminal.note(format!(
-                "{} not in the file and left as they are: {names} (--prune deletes them)",
-                plural(plan.left_alone.len(), "policy")
+                "Left alone, because the file does not name them: {names} (--prune deletes them)."
+            ));
+        }
+        for policy in plan.left_alone.iter().filter(|policy| policy.opens_all) {
+            let name = &policy.name;
+            terminal.note(format!(
+                "warning: policy '{name}', which is not in the file, lets every peer reach every peer"
             ));
         }
         Ok(())

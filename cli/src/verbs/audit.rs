@@ -23,7 +23,12 @@ pub(crate) async fn list(client: &Client, terminal: &mut Terminal<'_>, limit: us
     let events: Vec<AuditEvent> = read_all(&items, "an audit event")?;
     let rows = events.iter().map(|event| {
         let who = if event.initiator_name.is_empty() { &event.initiator_id } else { &event.initiator_name };
-        let target = event.meta.get("name").and_then(Value::as_str).unwrap_or(&event.target_id);
+        let named = |key| event.meta.get(key).and_then(Value::as_str);
+        let target = match (named("name"), named("network_name")) {
+            (Some(name), _) => name.to_owned(),
+            (None, Some(network)) => format!("of network {network}"),
+            (None, None) => event.target_id.clone(),
+        };
         vec![
             text(date_time(&event.timestamp)),
             text(who),
@@ -33,7 +38,7 @@ pub(crate) async fn list(client: &Client, terminal: &mut Terminal<'_>, limit: us
         ]
     });
     terminal.table(
-        &["TIME (UTC)", "WHO", "WHAT", "TARGET", "CODE"],
+        &["TIME (UTC)", "WHO", "WHAT", "TARGET", "~CODE"],
         rows.collect(),
         "Nothing was changed yet.",
     )

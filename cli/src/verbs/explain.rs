@@ -52,7 +52,7 @@ fn print(terminal: &mut Terminal<'_>, told: &Explanation) -> Result<(), Failure>
     match &told.rule {
         Some(rule) => fact("by", says(rule))?,
         None if told.verdict == "no_rule" => fact("by", "no rule: what no rule accepts is denied".into())?,
-        None => fact("because", told.summary.clone())?,
+        None => fact("because", told.summary.trim_start_matches("not judged: ").to_owned())?,
     }
     if let Some(gateway) = &told.gateway {
         let masquerade = if gateway.masquerade { "masqueraded" } else { "with the peer's own address" };
@@ -64,7 +64,7 @@ fn print(terminal: &mut Terminal<'_>, told: &Explanation) -> Result<(), Failure>
             ),
         )?;
         for other in &gateway.others {
-            fact("not", format!("{}: {}", other.name, other.why))?;
+            fact("not via", format!("{}: {}", other.name, other.why))?;
         }
     }
     // The agents' own answers say something new only when they differ from the whole.

@@ -39,13 +39,13 @@ pub(crate) async fn list(client: &Client, terminal: &mut Terminal<'_>) -> Result
         "NAME",
         "STATE",
         "NETWORKS (METRIC)",
-        "DATAPATH",
+        "~DATAPATH",
         "IMAGE",
-        "APPLIED IN",
-        ">FLOWS",
-        ">FORWARDED",
-        ">DROPPED",
-        "ID",
+        "~APPLIED IN",
+        "~>FLOWS",
+        "~>FORWARDED",
+        "~>DROPPED",
+        "~ID",
     ];
     terminal.table(
         &headers,
@@ -179,14 +179,16 @@ fn traffic(terminal: &mut Terminal<'_>, rules: &[RuleTraffic]) -> Result<(), Fai
     terminal.table(&headers, rows.collect(), "No rule concerns this gateway.")
 }
 
-/// `7`, `6 -> 7`, `- -> 7`.
+/// `revision 7`, `revision 6, wants 7`, `none, wants 7`.
 fn image_word(image: &ImageState) -> (Tone, String) {
-    let applied = image.revision_applied.map_or_else(|| NONE.to_owned(), |revision| revision.to_string());
-    match image.revision_wanted {
-        Some(_) if image.in_sync => (Tone::Good, format!("revision {applied}")),
-        Some(wanted) => (Tone::Warn, format!("revision {applied}, wants {wanted}")),
-        None if image.revision_applied.is_some() => (Tone::Plain, format!("revision {applied}")),
-        None => (Tone::Faint, NONE.to_owned()),
+    match (image.revision_applied, image.revision_wanted) {
+        (Some(applied), Some(wanted)) if !image.in_sync => {
+            (Tone::Warn, format!("revision {applied}, wants {wanted}"))
+        }
+        (Some(applied), Some(_)) => (Tone::Good, format!("revision {applied}")),
+        (Some(applied), None) => (Tone::Plain, format!("revision {applied}")),
+        (None, Some(wanted)) => (Tone::Warn, format!("none, wants {wanted}")),
+        (None, None) => (Tone::Faint, NONE.to_owned()),
     }
 }
 

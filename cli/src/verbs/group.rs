@@ -31,7 +31,7 @@ pub(crate) async fn list(client: &Client, terminal: &mut Terminal<'_>) -> Result
         let members = group.resources.iter().map(|r| resources.get(&r.id).unwrap_or(&r.id).as_str());
         vec![text(&group.name), text(peers), text(some(members)), text(&group.id)]
     });
-    terminal.table(&["NAME", "PEERS", "RESOURCES", "ID"], rows.collect(), "No groups.")
+    terminal.table(&["NAME", "PEERS", "RESOURCES", "~ID"], rows.collect(), "No groups.")
 }
 
 /// `a, b, c and 12 more`; nothing for nobody.

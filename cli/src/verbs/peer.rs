@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{connected, names, read_all};
+use super::{connected, read_all};
 use crate::client::Client;
 use crate::error::Failure;
 use crate::human::ago;
@@ -24,16 +24,22 @@ pub(crate) async fn list(client: &Client, terminal: &mut Terminal<'_>) -> Result
             connected(peer.connected),
             text(&peer.ip),
             text(&peer.ipv6),
-            text(names(&peer.groups)),
+            text(groups(peer)),
             text(ago(&peer.last_seen, now)),
             text(&peer.id),
         ]
     });
-    let headers = ["NAME", "STATE", "IPV4", "IPV6", "GROUPS", "SEEN", "ID"];
+    let headers = ["NAME", "STATE", "IPV4", "~IPV6", "GROUPS", "~SEEN", "~ID"];
     terminal.table(
         &headers,
         rows.collect(),
         "No peers yet. Make a key with `sluice setup-key create --name NAME`, then join a machine with it:\n  \
          sluicegate-gateway join --role peer --control URL --setup-key-file FILE",
     )
+}
+
+/// Names of its groups but `All`, which says nothing.
+fn groups(peer: &Peer) -> String {
+    let names = peer.groups.iter().map(|group| group.name.as_str()).filter(|name| *name != "All");
+    names.collect::<Vec<_>>().join(", ")
 }

@@ -37,7 +37,7 @@ pub(crate) async fn list(client: &Client, terminal: &mut Terminal<'_>) -> Result
             ]);
         }
     }
-    let headers = ["POLICY", "ON", "RULE", "ACTION", "FROM", "", "TO", "SERVICE", "ID"];
+    let headers = ["POLICY", "ON", "~RULE", "ACTION", "FROM", "", "TO", "SERVICE", "~ID"];
     terminal.table(
         &headers,
         rows,

@@ -40,11 +40,11 @@ pub(crate) async fn list(client: &Client, terminal: &mut Terminal<'_>) -> Result
             text(expires),
             text(ago(&key.last_used, now)),
             text(names.join(", ")),
-            text(&key.key),
+            text(masked(&key.key)),
             text(&key.id),
         ]
     });
-    let headers = ["NAME", "STATE", "TYPE", "USED", "EXPIRES", "LAST USED", "GROUPS", "KEY", "ID"];
+    let headers = ["NAME", "STATE", "TYPE", "USED", "EXPIRES", "~LAST USED", "GROUPS", "~KEY", "~ID"];
     terminal.table(
         &headers,
         rows.collect(),
@@ -114,11 +114,20 @@ pub(crate) async fn create(
         "" => " --ca-file CA.pem",
         _ => "",
     };
+    let (once, file) = match &options.key_file {
+        Some(file) => ("", file.display().to_string()),
+        None => ("The key is shown only now: keep that line in a file. ", "FILE".to_owned()),
+    };
     terminal.note(format!(
-        "The key is shown only now. Join a machine with it:\n  \
-         sluicegate-gateway join --control https://HOST:PORT --setup-key-file FILE{with}"
+        "{once}Join a machine with it:\n  \
+         sluicegate-gateway join --control https://HOST:PORT --role peer --setup-key-file {file}{with}"
     ));
     Ok(())
+}
+
+/// The letters of a masked key, and that there are more.
+fn masked(key: &str) -> String {
+    format!("{}...", key.trim_end_matches('*'))
 }
 
 /// Group ids from names or ids.

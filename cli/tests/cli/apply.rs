@@ -69,7 +69,10 @@ impl Case {
 async fn a_file_is_applied_once_and_then_writes_nothing() {
     let case = Case::new().await;
     let dry = case.apply(FILE, &["--dry-run"]).await;
-    assert_eq!(dry.err, "1 policy not in the file and left as they are: 'Default' (--prune deletes them)\n");
+    assert_eq!(
+        dry.err,
+        "Left alone, because the file does not name them: 'Default' (--prune deletes them).\n"
+    );
     golden::check("apply-dry-run.txt", &dry.ok());
     assert_eq!(case.writes(), 0, "a dry run writes nothing");
 

@@ -123,3 +123,23 @@ async fn a_key_is_not_made_when_it_could_not_be_kept() {
     assert_eq!(ran.code, 2);
     assert!(fake.data().writes.is_empty());
 }
+
+#[tokio::test]
+async fn a_narrow_terminal_leaves_columns_out_and_cuts_nothing() {
+    let fake = Fake::start(site::data()).await;
+    let mut shell = Shell::new(&fake.url);
+    let mut seen = String::new();
+    for width in [80, 60, 20] {
+        shell.width = Some(width);
+        for words in [&["peer", "list"], &["gateway", "list"], &["policy", "list"]] {
+            let ran = shell.run(words).await;
+            seen.push_str(&format!(
+                "$ sluice {} # {width} columns\n{}{}\n",
+                words.join(" "),
+                ran.out,
+                ran.err
+            ));
+        }
+    }
+    golden::check("narrow.txt", &seen);
+}

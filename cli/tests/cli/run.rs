@@ -20,6 +20,8 @@ pub(crate) struct Ran {
 pub(crate) struct Shell {
     pub(crate) dir: tempfile::TempDir,
     url: String,
+    /// Columns of the terminal.
+    pub(crate) width: Option<u16>,
 }
 
 impl Shell {
@@ -31,7 +33,7 @@ impl Shell {
     pub(crate) fn with_token(url: &str, token: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("token"), format!("{token}\n")).unwrap();
-        Shell { dir, url: url.to_owned() }
+        Shell { dir, url: url.to_owned(), width: None }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -66,7 +68,7 @@ impl Shell {
             notes: &mut notes,
             input: &mut input.as_bytes(),
             colour: false,
-            width: None,
+            width: self.width,
             now: utc_datetime!(2026-11-22 12:00:00),
             format: Format::Table,
         };

@@ -13,18 +13,30 @@ use crate::apply::current::{Current, CurrentNetwork};
 use crate::apply::spec::{
     GroupSpec, NetworkSpec, PolicySpec, ResourceSpec, RouterSpec, Spec, Who, list, plain_address,
 };
-use crate::rest::{Group, Reference, Resource, Router};
+use crate::rest::{Group, Named, Policy, Reference, Resource, Router};
 pub(crate) use diff::action_word;
 use diff::{differs, switched};
 use names::Names;
+
+/// The group that holds every peer.
+const ALL: &str = "All";
 
 /// Steps in the order in which they are taken: whatever is named comes before whoever names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Every object the file names, changed or not, then the policies that go.
     pub steps: Vec<Step>,
-    /// Names of policies that the file does not name and that stay.
-    pub left_alone: Vec<String>,
+    /// Policies that the file does not name and that stay.
+    pub left_alone: Vec<LeftAlone>,
+}
+
+/// A policy that the file does not name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftAlone {
+    /// Its name.
+    pub name: String,
+    /// Whether it lets every peer reach every peer, as the policy of a new account does.
+    pub opens_all: bool,
 }
 
 /// One object.
@@ -230,7 +242,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Policies the file does not name: they go with `--prune` and stay without; returns those that stay.
-    fn others(&mut self, spec: &Spec, prune: bool) -> Vec<String> {
+    fn others(&mut self, spec: &Spec, prune: bool) -> Vec<LeftAlone> {
         let named: BTreeSet<&str> = spec.policies.iter().map(|policy| policy.name.as_str()).collect();
         let mut left_alone = Vec::new();
         for (policy, _) in
@@ -245,7 +257,7 @@ impl<'a> Planner<'a> {
                     write,
                 });
             } else {
-                left_alone.push(policy.name.clone());
+                left_alone.push(LeftAlone { name: policy.name.clone(), opens_all: opens_all(policy) });
             }
         }
         left_alone
@@ -260,4 +272,13 @@ impl<'a> Planner<'a> {
         };
         self.steps.push(Step { kind, name, action, write });
     }
+}
+
+fn opens_all(policy: &Policy) -> bool {
+    let all = |groups: &[Named]| groups.iter().any(|group| group.name == ALL);
+    policy.enabled
+        && policy.rules.iter().any(|rule| {
+            let whole = rule.enabled && rule.action == "accept" && rule.protocol == "all";
+            whole && all(&rule.sources) && all(&rule.destinations)
+        })
 }
