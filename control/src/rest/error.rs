@@ -66,7 +66,7 @@ impl From<StoreError> for ApiError {
             StoreError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             StoreError::InUse { .. } => StatusCode::BAD_REQUEST,
             StoreError::Denied(_) => StatusCode::FORBIDDEN,
-            StoreError::Database(_) | StoreError::Corrupt { .. } => {
+            StoreError::Full | StoreError::Database(_) | StoreError::Corrupt { .. } => {
                 tracing::error!(%error, "a request failed in the store");
                 return Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}; nothing was changed"));
             }

@@ -30,9 +30,12 @@ pub enum StoreError {
     /// The caller may not do this.
     #[error("{0}")]
     Denied(String),
-    /// SQLite refused or failed: disk full, damaged file, a bug.
+    /// No space is left for the store's file.
+    #[error("the disk of the data directory is full: free some space there and try again")]
+    Full,
+    /// SQLite refused or failed: damaged file, a broken disk, a bug.
     #[error("the store failed: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
     /// A stored value is not what was once written.
     #[error("the store holds an unreadable value in {column}: {source}")]
     Corrupt {
@@ -41,6 +44,16 @@ pub enum StoreError {
         /// What the parser said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// SQLITE_FULL: the disk, or the limit of pages, is reached. SQLite has rolled the transaction back by then.
+const SQLITE_FULL: &str = "13";
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(|error| error.code());
+        if code.as_deref() == Some(SQLITE_FULL) { StoreError::Full } else { StoreError::Database(error) }
+    }
 }
 
 /// The store's result.
