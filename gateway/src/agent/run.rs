@@ -47,18 +47,23 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
     let _lock = Lock::acquire(&state_dir, &settings.places.bpf_dir)?;
     let mut around = surround(settings, identity).await?;
     tokio::pin!(stop);
-    let mut first = true;
+    let mut worked = false;
     let mut pause = PAUSE;
     loop {
-        let why = tokio::select! {
+        let ended = tokio::select! {
             () = &mut stop => return Ok(()),
-            why = once(&mut around, &mut pause) => why,
+            ended = once(&mut around) => ended,
         };
-        // At the start a person is watching and can mend it; later the agent tries again by itself.
-        if first && pause == PAUSE {
-            return Err(why);
-        }
-        first = false;
+        let why = match ended {
+            Ended::Worked(why) => {
+                worked = true;
+                pause = PAUSE;
+                why
+            }
+            // At the start a person is watching and can mend it; later the agent tries again by itself.
+            Ended::NotOpened(why) if !worked => return Err(why),
+            Ended::NotOpened(why) => why,
+        };
         tracing::warn!("{why:#}");
         tokio::select! {
             () = &mut stop => return Ok(()),
@@ -66,6 +71,14 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Why devices have to be opened again.
+enum Ended {
+    /// They could not be opened.
+    NotOpened(anyhow::Error),
+    /// They went away while they were used.
+    Worked(anyhow::Error),
 }
 
 /// Devices of the settings that lead to the site and are there now, by index.
@@ -133,17 +146,15 @@ async fn session_when_known(mut session: Session) {
     }
 }
 
-/// Opens everything and works; returns why it has to be opened again. `pause` is set to its least once the work began.
-async fn once(around: &mut Surroundings, pause: &mut Duration) -> anyhow::Error {
+/// Opens everything and works for as long as it can.
+async fn once(around: &mut Surroundings) -> Ended {
     let mut agent = match open(around).await {
         Ok(agent) => agent,
-        Err(why) => return why,
+        Err(why) => return Ended::NotOpened(why),
     };
-    // Not equal to PAUSE: `run` tells by it that the start succeeded.
-    *pause = PAUSE / 2;
     let why = agent.work().await;
     agent.overlay.stop().await;
-    why
+    Ended::Worked(why)
 }
 
 async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, UserspaceOverlay>> {
