@@ -34,6 +34,14 @@ impl Changes {
         let reader = tokio::spawn(connection);
         let teller = tokio::spawn(async move {
             while messages.next().await.is_some() {
+                let settled = tokio::time::sleep(SETTLE);
+                tokio::pin!(settled);
+                loop {
+                    tokio::select! {
+                        () = &mut settled => break,
+                        Some(_) = messages.next() => {}
+                    }
+                }
                 // A full channel: the look that is due will see this change too.
                 let _ = tell.try_send(());
             }
@@ -42,13 +50,11 @@ impl Changes {
     }
 
     /// Returns some time after something changed, once for changes that come together. Never returns when the kernel
-    /// stopped telling; the agent also looks by the clock.
+    /// stopped telling; the agent also looks by the clock. Loses nothing when it is cancelled.
     pub async fn next(&mut self) {
         if self.changed.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
-        tokio::time::sleep(SETTLE).await;
-        let _ = self.changed.try_recv();
     }
 }
 
