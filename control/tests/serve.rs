@@ -1,0 +1,85 @@
+//! The binary as it is started and stopped: readiness, the sentences it ends with, and signals.
+#![expect(clippy::unwrap_used, reason = "every line of this crate is test code; a panic is how it fails")]
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+fn serve(data_dir: &Path, http: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate-control"));
+    command.args(["serve", "--http", http, "--grpc", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
+    command.env_clear().stderr(Stdio::piped());
+    command
+}
+
+/// Starts it and reads its log until it is ready; the address of REST.
+fn ready(data_dir: &Path) -> (Child, String) {
+    let mut child = serve(data_dir, "127.0.0.1:0").spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("control is ready") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "it ended before it was ready");
+    }
+    // Whatever follows is read away, so that it never waits for us.
+    std::thread::spawn(move || log.lines().map_while(Result::ok).for_each(drop));
+    let http = line.split_whitespace().find_map(|word| word.strip_prefix("http=")).unwrap().to_owned();
+    (child, http)
+}
+
+fn signal(child: &mut Child, name: &str) -> Option<i32> {
+    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    child.wait().unwrap().code()
+}
+
+/// The one sentence a start ends with.
+fn refusal(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let sentences: Vec<&str> = text.lines().filter(|line| line.starts_with("sluicegate-control: ")).collect();
+    assert_eq!(sentences.len(), 1, "{text}");
+    sentences[0].to_owned()
+}
+
+#[test]
+fn it_ends_cleanly_on_sigterm_and_sigint_and_starts_again_after_sigkill() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, code) in [("-TERM", Some(0)), ("-INT", Some(0)), ("-KILL", None), ("-TERM", Some(0))] {
+        let (mut child, _) = ready(directory.path());
+        assert_eq!(signal(&mut child, name), code, "{name}");
+    }
+}
+
+#[test]
+fn a_second_process_on_the_same_data_directory_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut child, _) = ready(directory.path());
+    let refusal = refusal(&serve(directory.path(), "127.0.0.1:0").output().unwrap());
+    assert!(
+        refusal.contains("in use by another control process") && refusal.contains("--data-dir"),
+        "{refusal}"
+    );
+    assert_eq!(signal(&mut child, "-TERM"), Some(0));
+}
+
+#[test]
+fn a_taken_port_is_named_and_nothing_is_left_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let data_dir = directory.path().join("new");
+    let refusal = refusal(&serve(&data_dir, &address).output().unwrap());
+    assert!(refusal.contains(&address) && refusal.contains("--http"), "{refusal}");
+    assert!(!data_dir.exists());
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_made_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let refusal = refusal(&serve(&file.join("data"), "127.0.0.1:0").output().unwrap());
+    assert!(refusal.contains("cannot be written") && refusal.contains("file/data"), "{refusal}");
+}
