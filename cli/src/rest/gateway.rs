@@ -158,16 +158,16 @@ pub struct RuleTraffic {
 }
 
 impl Gateway {
-    /// What is wrong with it, each a sentence; nothing when all is well.
+    /// What is wrong with it; nothing when all is well.
     pub fn problems(&self) -> Vec<String> {
         let image = &self.image;
         let mut problems = Vec::new();
         if !self.connected {
             problems.push(match image.revision_applied {
                 Some(applied) => {
-                    format!("is away from control; when last seen it enforced revision {applied}")
+                    format!("away from control; enforced revision {applied} when last seen")
                 }
-                None => "is away from control, and enforced nothing when last seen".to_owned(),
+                None => "away from control; enforced nothing when last seen".to_owned(),
             });
         }
         if !image.compile_error.is_empty() {

@@ -134,10 +134,7 @@ impl Flow {
             132 => ("sctp".to_owned(), false),
             other => (other.to_string(), false),
         };
-        let mut from = self.source.text(has_ports);
-        if !self.translated_source.is_empty() {
-            from.push_str(&format!(" as {}", self.translated_source));
-        }
+        let from = self.source.text(has_ports);
         let mut to = self.destination.text(has_ports);
         if matches!(self.protocol, 1 | 58) {
             to.push_str(&format!(" type {}", self.destination.port >> 8));
@@ -160,6 +157,9 @@ impl Flow {
                 policy if policy == rule => rule.clone(),
                 policy => format!("{policy} / {rule}"),
             });
+        }
+        if !self.translated_source.is_empty() {
+            parts.push(format!("seen as {}", self.translated_source));
         }
         if self.packets > 0 {
             parts.push(format!("{} packets, {}", count(self.packets), bytes(self.bytes)));
@@ -202,8 +202,8 @@ mod tests {
         .unwrap();
         assert_eq!(
             flow.line(),
-            "07:35:09.120  end     tcp    alice-laptop 100.90.0.2:51234 as 10.20.0.2:40001  [fd00:20::10]:443               \
-             gw-a        web / users to web; 1,200 packets, 2.0 KiB"
+            "07:35:09.120  end     tcp    alice-laptop 100.90.0.2:51234       [fd00:20::10]:443               \
+             gw-a        web / users to web; seen as 10.20.0.2:40001; 1,200 packets, 2.0 KiB"
         );
         let flow: Flow = serde_json::from_value(json!({
             "time_ms": 0, "kind": "drop", "reporter": {"id": "g1", "name": ""}, "protocol": 1,

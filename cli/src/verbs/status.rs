@@ -57,7 +57,7 @@ pub(crate) async fn run(client: &Client, terminal: &mut Terminal<'_>) -> Result<
     terminal.line(format!("Policies  {on} on, {} off", policies.len() - on))?;
     terminal.line(format!("Networks  {}", plural(networks.len(), "network")))?;
     for (index, (gateway, problem)) in problems.iter().enumerate() {
-        let problem = terminal.paint(Tone::Warn, &format!("{gateway} {problem}"));
+        let problem = terminal.paint(Tone::Warn, &format!("{gateway}: {problem}"));
         terminal.line(format!("{:<9} {problem}", if index == 0 { "Problems" } else { "" }))?;
     }
     Ok(())

@@ -24,7 +24,7 @@ async fn a_login_is_checked_kept_and_used() {
              Peers     3 of 4 connected\n\
              Policies  1 on, 1 off\n\
              Networks  1 network\n\
-             Problems  gw-b enforces revision 6, not 7\n",
+             Problems  gw-b: enforces revision 6, not 7\n",
             fake.url
         )
     );
