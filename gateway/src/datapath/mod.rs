@@ -1,5 +1,6 @@
 //! What judges packets: the kernel's eBPF programs or the same engine in user space, behind one trait.
 
+pub(crate) mod device;
 pub mod ebpf;
 mod events;
 #[cfg(test)]
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use sluicegate_api::image::{Hash, Image};
 
-pub use open::{Opened, detach, open};
+pub use open::{Opened, detach, guarded, open};
 pub use settings::{Choice, Settings};
 
 /// Which datapath judges.

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::ebpf::EbpfDatapath;
+use super::userspace::UserspaceDatapath;
 use super::{Choice, Datapath, Settings};
 use crate::overlay::PacketChannels;
 use crate::tun::Tun;
@@ -53,6 +54,9 @@ fn ebpf(settings: &Settings, tun: &Tun) -> anyhow::Result<Opened> {
     Ok(Opened { datapath: Box::new(datapath), packets: None, degraded: None })
 }
 
-fn userspace(_settings: &Settings, _tun: &Tun) -> anyhow::Result<Opened> {
-    anyhow::bail!("this build has no user-space datapath")
+fn userspace(settings: &Settings, tun: &Tun) -> anyhow::Result<Opened> {
+    // Programs that an earlier process left would judge the same packets again, by an image that nobody exchanges.
+    detach(&settings.bpf_dir).context("the kernel's datapath could not be taken off the host")?;
+    let (datapath, packets) = UserspaceDatapath::open(settings, tun)?;
+    Ok(Opened { datapath: Box::new(datapath), packets: Some(packets), degraded: None })
 }

@@ -1,8 +1,257 @@
 //! The same engine as the kernel's, in this process: for hosts where the programs cannot be loaded.
+//!
+//! Decrypted packets come by a channel from WireGuard, not through the TUN device, which carries only what is for this host
+//! and from it. Site packets are the host's own copies, seen by packet sockets, and packets to the site leave by raw
+//! sockets, so that no route, rule or setting of the host changes. Flows live as long as the process.
 
+mod carry;
 mod flows;
+mod images;
+mod judge;
+mod offload;
+mod ports;
+mod site;
+mod sites;
 mod tables;
 #[cfg(test)]
 mod tests;
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use ipnet::{Ipv4Net, Ipv6Net};
+use sluicegate_api::image::Image;
+use sluicegate_engine::flow::{Side, Timeouts};
+use sluicegate_engine::reason::DropReason;
+use sluicegate_engine::tables::{self as engine, HAS_DEADLINE};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use self::judge::{HZ, Judge};
+use self::ports::PortPool;
+use self::sites::Sites;
+use super::events::from_record;
+use super::{
+    ApplyError, Counters, Datapath, Egress, Event, FlowRecord, InForce, Kind, RuleCounters, Settings, device,
+};
+use crate::overlay::PacketChannels;
+use crate::tun::Tun;
+
 pub use tables::{Limits, PerFamily, RuleTotals, Totals, UserTables};
+
+/// Packets waiting between WireGuard and the engine, each way.
+const QUEUE: usize = 512;
+/// Events waiting to be taken; they are taken about once a second.
+const EVENTS: usize = 16_384;
+
+/// The engine in this process, with its packets.
+pub struct UserspaceDatapath {
+    judge: Arc<Judge>,
+    settings: Settings,
+    in_force: Option<InForce>,
+    deadline: Option<Instant>,
+    sites: Sites,
+    /// Held for as long as flows may use them; empty on a peer, which masquerades nothing.
+    ports: Option<PortPool>,
+    /// Why there is no or hardly any port.
+    trouble: Option<String>,
+    /// Packets that could not leave, when last looked, and whether there were new ones.
+    unsent: (u64, bool),
+    /// Aborted when this is dropped.
+    _carriers: JoinSet<()>,
+}
+
+impl UserspaceDatapath {
+    /// Takes the packets of `tun` and of the site devices; what is to be encrypted and what was decrypted goes through the
+    /// channels returned. Needs a tokio runtime, in which it goes on until it is dropped.
+    pub fn open(settings: &Settings, tun: &Tun) -> anyhow::Result<(Self, PacketChannels)> {
+        let confirmed = settings.flow_entries as usize;
+        let mut tables = UserTables::new(Limits {
+            confirmed,
+            half_open: (confirmed / 4).max(1024),
+            events: EVENTS,
+            ticks_per_second: HZ,
+        });
+        let mut trouble = None;
+        let mut ports = None;
+        if !settings.site_devices.is_empty() {
+            match PortPool::reserve(&settings.nat_ports) {
+                Ok(pool) => ports = Some(pool),
+                Err(e) => {
+                    let (first, last) = (settings.nat_ports.start(), settings.nat_ports.end());
+                    trouble = Some(format!(
+                        "nothing can be masqueraded: no port of {first}-{last} could be held: {e}; set other `nat_ports`"
+                    ));
+                }
+            }
+        }
+        *tables.config_mut() = engine::Config {
+            overlay_device: tun.index(),
+            overlay_mtu: settings.mtu.into(),
+            nat_first: ports.as_ref().map_or(0, PortPool::first),
+            nat_count: ports.as_ref().map_or(0, PortPool::count),
+            timeouts: Timeouts::defaults(HZ),
+            ..engine::Config::default()
+        };
+        let judge = Arc::new(Judge::new(tables));
+        let (to_host, decrypted) = mpsc::channel(QUEUE);
+        let (to_overlay, from_host) = mpsc::channel(QUEUE);
+        let overlay = to_overlay.downgrade();
+        let mut carriers = JoinSet::new();
+        carriers.spawn(carry::from_overlay(judge.clone(), decrypted, tun.clone(), overlay.clone()));
+        carriers.spawn(carry::from_host(judge.clone(), tun.clone(), to_overlay));
+        let sites = Sites::new(judge.clone(), overlay, settings.site_devices.clone());
+        let mut datapath = Self {
+            judge,
+            settings: settings.clone(),
+            in_force: None,
+            deadline: None,
+            sites,
+            ports,
+            trouble,
+            unsent: (0, false),
+            _carriers: carriers,
+        };
+        datapath.sites.attach();
+        Ok((datapath, PacketChannels { to_host, from_host }))
+    }
+
+    /// Writes the deadline for the engine, whose clock is too short for every deadline an operator may set: one far ahead
+    /// is brought nearer, and one long past stays past.
+    fn write_deadline(&self) {
+        const FARTHEST: u64 = 1 << 30;
+        let now = self.judge.now();
+        let mut state = self.judge.state();
+        let config = state.tables.config_mut();
+        match self.deadline {
+            None => config.flags &= !HAS_DEADLINE,
+            Some(deadline) => {
+                let left = deadline.checked_duration_since(Instant::now());
+                let tick = left.map(|left| now.wrapping_add((left.as_millis() as u64).min(FARTHEST) as u32));
+                config.deadline = tick.unwrap_or(now.wrapping_sub(1));
+                config.flags |= HAS_DEADLINE;
+            }
+        }
+    }
+}
+
+impl Datapath for UserspaceDatapath {
+    fn kind(&self) -> Kind {
+        Kind::Userspace
+    }
+
+    fn in_force(&self) -> Option<InForce> {
+        self.in_force
+    }
+
+    fn apply(&mut self, revision: u64, image: &Image) -> Result<(), ApplyError> {
+        if let Some(InForce { revision: in_force, .. }) = self.in_force
+            && revision <= in_force
+        {
+            return Err(ApplyError::Stale { offered: revision, in_force });
+        }
+        let checked = images::check(image, self.settings.image_words)?;
+        let hash = image.hash();
+        self.judge.state().tables.set_image(checked.lines, images::epoch(revision), checked.rule_slots);
+        self.in_force = Some(InForce { revision, hash });
+        Ok(())
+    }
+
+    fn set_overlay(&mut self, v4: Ipv4Net, v6: Ipv6Net) -> anyhow::Result<()> {
+        let mut state = self.judge.state();
+        let config = state.tables.config_mut();
+        config.overlay4 = [v4.network().octets(), v4.netmask().octets()];
+        config.overlay6 = [v6.network().octets(), v6.netmask().octets()];
+        Ok(())
+    }
+
+    fn set_egress(&mut self, routes: &[Egress]) -> anyhow::Result<()> {
+        self.sites.send_by(routes.iter().map(|route| route.device))?;
+        let last = routes.iter().map(|route| usize::from(route.route) + 1).max().unwrap_or(0);
+        let mut egress = vec![engine::Egress::default(); last];
+        for route in routes {
+            let mtu = device::name(route.device)
+                .and_then(|name| device::mtu(&name))
+                .with_context(|| format!("the MTU of the device with index {}", route.device));
+            // Without ports of our own there is no source either: such packets are dropped for want of an egress.
+            let (source_v4, source_v6) = match self.ports {
+                Some(_) => (route.source_v4, route.source_v6),
+                None => (None, None),
+            };
+            egress[usize::from(route.route)] = engine::Egress {
+                device: route.device,
+                // A device that has just gone: the route is resolved anew when the agent hears of it.
+                mtu: mtu.unwrap_or(0),
+                source4: source_v4.unwrap_or(Ipv4Addr::UNSPECIFIED).octets(),
+                source6: source_v6.unwrap_or(Ipv6Addr::UNSPECIFIED).octets(),
+                padding: 0,
+            };
+        }
+        self.judge.state().tables.set_egress(egress);
+        self.sites.attach();
+        Ok(())
+    }
+
+    fn set_deadline(&mut self, after: Option<Duration>) -> anyhow::Result<()> {
+        self.deadline = after.and_then(|after| Instant::now().checked_add(after));
+        self.write_deadline();
+        Ok(())
+    }
+
+    fn counters(&mut self) -> anyhow::Result<Counters> {
+        let state = self.judge.state();
+        let totals = state.tables.totals();
+        let forwarded = Side::ALL.iter().map(|side| {
+            let [packets, bytes] = totals.forwarded[*side as usize];
+            (side.name(), packets, bytes)
+        });
+        let rules = (0u32..).zip(&totals.rules).filter(|(_, rule)| **rule != RuleTotals::default());
+        let (live, most) = state.tables.entries();
+        Ok(Counters {
+            forwarded: forwarded.collect(),
+            drops: DropReason::ALL.iter().map(|r| (r.name(), totals.dropped[*r as usize])).collect(),
+            rules: rules
+                .map(|(slot, rule)| RuleCounters {
+                    slot,
+                    flows: rule.admitted,
+                    drops: rule.refused,
+                    packets: rule.packets,
+                    bytes: rule.bytes,
+                })
+                .collect(),
+            flows_started: totals.started,
+            events_lost: totals.lost,
+            flow_entries: (live as u64, most as u64),
+        })
+    }
+
+    fn sweep(&mut self) -> anyhow::Result<Vec<FlowRecord>> {
+        self.write_deadline();
+        self.sites.attach();
+        let now = self.judge.now();
+        let mut state = self.judge.state();
+        let unsent = state.unsent.0;
+        let live = state.tables.sweep(now);
+        drop(state);
+        self.unsent = (unsent, unsent > self.unsent.0);
+        Ok(live)
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        let mut state = self.judge.state();
+        let (told, ended) = (state.tables.take_events(), state.tables.take_ended());
+        told.iter().map(from_record).chain(ended).collect()
+    }
+
+    fn degraded(&self) -> Vec<String> {
+        let mut all: Vec<String> = self.trouble.iter().cloned().collect();
+        all.extend(self.sites.degraded());
+        if self.unsent.1 {
+            let (count, why) = &self.judge.state().unsent;
+            all.push(format!("{count} packets could not be sent on so far, the last one {why}"));
+        }
+        all
+    }
+}

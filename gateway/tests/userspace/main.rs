@@ -1,0 +1,214 @@
+//! The user-space datapath between real hosts. Needs root.
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+
+mod image;
+mod world;
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use image::Rule;
+use sluicegate_gateway::datapath::{Datapath as _, EventKind};
+use sluicegate_lab::{Namespace, Program};
+use world::{PORTS, World};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Long enough to be sure that nothing comes, where a packet takes less than a millisecond.
+const SILENCE: Duration = Duration::from_millis(300);
+const LARGE: usize = 4 << 20;
+
+/// A server that sends `LARGE` bytes, then reads to the end and says how much that was; on port 80 of `address`.
+fn server(namespace: &Namespace, address: &str) -> mpsc::Receiver<(SocketAddr, usize)> {
+    let address: SocketAddr = (address.parse::<IpAddr>().unwrap(), 80).into();
+    let listener = namespace.enter(|| TcpListener::bind(address)).unwrap().unwrap();
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        while let Ok((mut stream, from)) = listener.accept() {
+            let tell = tell.clone();
+            thread::spawn(move || {
+                stream.write_all(&vec![7; LARGE]).unwrap();
+                let mut received = Vec::new();
+                let _ = stream.read_to_end(&mut received);
+                let _ = tell.send((from, received.len()));
+            });
+        }
+    });
+    told
+}
+
+fn connect(namespace: &Namespace, to: &str) -> std::io::Result<TcpStream> {
+    let to: SocketAddr = (to.parse::<IpAddr>().unwrap(), 80).into();
+    let stream = namespace.enter(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap()?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// Downloads and uploads `LARGE` bytes.
+fn exchange(namespace: &Namespace, to: &str) {
+    let mut stream = connect(namespace, to).unwrap();
+    let mut received = vec![0; LARGE];
+    stream.read_exact(&mut received).unwrap();
+    assert!(received.iter().all(|byte| *byte == 7));
+    stream.write_all(&received).unwrap();
+}
+
+/// Sends a datagram from `from` to a socket in `to` at `address`; returns who it came from there, after an answer came back.
+fn datagram(from: &Namespace, to: &Namespace, address: &str) -> SocketAddr {
+    let at: SocketAddr = (address.parse::<IpAddr>().unwrap(), 53).into();
+    let server = to.enter(|| UdpSocket::bind(at)).unwrap().unwrap();
+    let any = if at.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let client = from.enter(|| UdpSocket::bind(any)).unwrap().unwrap();
+    for socket in [&server, &client] {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    let mut buffer = [0; 16];
+    client.send_to(b"question", at).unwrap();
+    let (length, source) = server.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"question");
+    server.send_to(b"answer", source).unwrap();
+    let (length, _) = client.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"answer");
+    source
+}
+
+fn ping(namespace: &Namespace, address: &str) {
+    let ping = Program::new("ping").args(["-c", "2", "-i", "0.1", "-W", "5", address]);
+    namespace.run(&ping, PATIENCE).unwrap().output().unwrap();
+}
+
+/// What the web server on port 8080 says; it may not be listening yet.
+fn curl(namespace: &Namespace, address: &str) -> String {
+    let url = SocketAddr::new(address.parse().unwrap(), 8080);
+    let curl = Program::new("curl").args(["-sS", "--retry", "5", "--retry-connrefused", "-m", "8"]);
+    namespace.run(&curl.arg(format!("http://{url}/")), PATIENCE).unwrap().output().unwrap()
+}
+
+/// What the gateway's own stack sent to the site: nothing, although it gets a copy of every reply.
+fn assert_host_was_silent(world: &World) {
+    assert_eq!(world.host_counter("snmp", "OutRsts"), 0);
+    assert_eq!(world.host_counter("snmp", "OutDestUnreachs"), 0);
+    assert_eq!(world.host_counter("snmp6", "Icmp6OutDestUnreachs"), 0);
+}
+
+#[test]
+fn masqueraded_flows_work_and_the_host_says_nothing_to_their_replies() {
+    let world = World::new(Rule::Accept { masquerade: true }).unwrap();
+    let web = world.site.clone();
+    thread::spawn(move || web.enter(|| sluicegate_lab::traffic::web("[::]:8080".parse().unwrap(), "site")));
+    for (site, gateway) in [("10.9.0.2", "10.9.0.1"), ("fd09::2", "fd09::1")] {
+        let gateway: IpAddr = gateway.parse().unwrap();
+        let seen = server(&world.site, site);
+        exchange(&world.peer, site);
+        let (from, received) = seen.recv_timeout(PATIENCE).unwrap();
+        assert_eq!((from.ip(), received), (gateway, LARGE));
+        assert!(PORTS.contains(&from.port()), "{from}");
+        let from = datagram(&world.peer, &world.site, site);
+        assert!(from.ip() == gateway && PORTS.contains(&from.port()), "{from}");
+        ping(&world.peer, site);
+        assert_eq!(curl(&world.peer, site), format!("site seen {gateway}\n"));
+    }
+    assert_host_was_silent(&world);
+
+    let counters = world.ask(|datapath| datapath.counters()).unwrap();
+    // Multicast is what a host sends on a new device by itself.
+    let dropped = counters.drops.iter().filter(|(reason, count)| *count > 0 && *reason != "not_unicast");
+    assert_eq!(dropped.collect::<Vec<_>>(), [&("", 0); 0]);
+    assert_eq!((counters.flows_started, counters.rules.len()), (8, 1));
+    let site = counters.forwarded.iter().find(|(side, ..)| *side == "site").unwrap();
+    assert!(site.2 / site.1 > 1420, "no packet larger than the MTU was cut up: {site:?}");
+    let flows = world.ask(|datapath| datapath.sweep()).unwrap();
+    assert!(flows.iter().all(|flow| flow.translated.is_some()) && flows.len() == 8, "{flows:?}");
+    assert_eq!(world.ask(|datapath| datapath.degraded()), [""; 0]);
+    let starts = world.ask(|datapath| datapath.events());
+    assert_eq!(starts.iter().filter(|event| event.kind == EventKind::Start).count(), 8);
+}
+
+#[test]
+fn without_masquerade_the_site_sees_the_peer() {
+    let world = World::new(Rule::Accept { masquerade: false }).unwrap();
+    for (site, peer) in [("10.9.0.2", "100.64.0.2"), ("fd09::2", "fd64::2")] {
+        let peer: IpAddr = peer.parse().unwrap();
+        let seen = server(&world.site, site);
+        exchange(&world.peer, site);
+        assert_eq!(seen.recv_timeout(PATIENCE).unwrap().0.ip(), peer);
+        assert_eq!(datagram(&world.peer, &world.site, site).ip(), peer);
+        ping(&world.peer, site);
+    }
+    assert_host_was_silent(&world);
+}
+
+#[test]
+fn a_rule_that_goes_takes_its_flows_along() {
+    let world = World::new(Rule::Accept { masquerade: true }).unwrap();
+    for (n, site) in ["10.9.0.2", "fd09::2"].into_iter().enumerate() {
+        let seen = server(&world.site, site);
+        let mut stream = connect(&world.peer, site).unwrap();
+        stream.read_exact(&mut vec![0; LARGE]).unwrap();
+        let revision = 10 * (n as u64 + 1);
+        world.apply(revision, Rule::None);
+        stream.write_all(b"too late").unwrap();
+        assert!(seen.recv_timeout(SILENCE).is_err());
+        assert!(world.drops("revoked") > n as u64);
+        let events = world.ask(|datapath| datapath.events());
+        let revoked: Vec<_> = events.iter().filter(|event| event.kind == EventKind::Revoke).collect();
+        assert_eq!((revoked.len(), revoked[0].rule), (1, Some(0)));
+        assert!(revoked[0].bytes > LARGE as u64, "{revoked:?}");
+        assert!(!events.iter().any(|event| event.kind == EventKind::End));
+        world.apply(revision + 1, Rule::Accept { masquerade: true });
+    }
+    assert_host_was_silent(&world);
+}
+
+#[test]
+fn nothing_passes_without_a_rule_or_for_a_flow_nobody_opened() {
+    let world = World::new(Rule::None).unwrap();
+    let _servers = [server(&world.site, "10.9.0.2"), server(&world.peer, "100.64.0.2")];
+    let to: SocketAddr = "10.9.0.2:80".parse().unwrap();
+    assert!(world.peer.enter(|| TcpStream::connect_timeout(&to, SILENCE)).unwrap().is_err());
+    assert!(world.drops("no_rule") > 0);
+    // From the site, towards the overlay.
+    world.apply(2, Rule::Accept { masquerade: false });
+    let to: SocketAddr = "100.64.0.2:80".parse().unwrap();
+    assert!(world.site.enter(|| TcpStream::connect_timeout(&to, SILENCE)).unwrap().is_err());
+    assert!(world.drops("no_flow") > 0);
+}
+
+#[test]
+fn the_gateways_own_host_talks_to_the_overlay_both_ways() {
+    let world = World::new(Rule::Accept { masquerade: true }).unwrap();
+    for (peer, gateway) in [("100.64.0.2", "100.64.0.1"), ("fd64::2", "fd64::1")] {
+        let seen = server(&world.gateway, gateway);
+        exchange(&world.peer, gateway);
+        assert_eq!(seen.recv_timeout(PATIENCE).unwrap().0.ip(), peer.parse::<IpAddr>().unwrap());
+        let seen = server(&world.peer, peer);
+        exchange(&world.gateway, peer);
+        assert_eq!(seen.recv_timeout(PATIENCE).unwrap().0.ip(), gateway.parse::<IpAddr>().unwrap());
+        ping(&world.gateway, peer);
+    }
+}
+
+#[test]
+fn a_site_device_that_vanishes_and_comes_back_carries_packets_again() {
+    let world = World::new(Rule::Accept { masquerade: true }).unwrap();
+    ping(&world.peer, "10.9.0.2");
+    world.gateway.ip(&["link", "del", "eth0"]).unwrap();
+    world.ask(|datapath| datapath.set_egress(&[])).unwrap();
+    world.ask(|datapath| datapath.sweep()).unwrap();
+    assert_eq!(world.ask(|datapath| datapath.degraded()), ["site device eth0 is not there"]);
+    world.lab.veth((&world.gateway, "eth0"), (&world.site, "eth0")).unwrap();
+    world.gateway.address("eth0", "10.9.0.1/24").unwrap();
+    world.site.address("eth0", "10.9.0.2/24").unwrap();
+    world.resolve().unwrap();
+    ping(&world.peer, "10.9.0.2");
+    assert_eq!(world.ask(|datapath| datapath.degraded()), [""; 0]);
+}
+
+#[test]
+fn the_overlay_learns_that_its_device_is_gone() {
+    let mut world = World::new(Rule::Accept { masquerade: true }).unwrap();
+    world.gateway.ip(&["link", "del", "sluice0"]).unwrap();
+    world.stopped().unwrap();
+}
