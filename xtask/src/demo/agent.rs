@@ -15,6 +15,9 @@ use super::Datapath;
 use super::control::{Control, grpc};
 use super::topology::{Family, SITE_DEVICE, underlay};
 
+/// The overlay's device in every agent's host.
+pub(crate) const OVERLAY_DEVICE: &str = "sluice0";
+
 const METRICS: u16 = 9464;
 const WIREGUARD: u16 = 51820;
 const JOINED: Duration = Duration::from_secs(30);
@@ -143,6 +146,11 @@ impl Agent {
             .args(["--socket".as_ref(), self.socket().as_os_str()])
             .args(["--bpf-dir".as_ref(), self.bpffs.as_os_str()])
             .env("SLUICEGATE_CONFIG", self.config_file())
+    }
+
+    /// Where its programs and maps are pinned.
+    pub(crate) fn bpf_dir(&self) -> &Path {
+        &self.bpffs
     }
 
     /// The unix socket it listens on.

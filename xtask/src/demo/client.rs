@@ -132,6 +132,7 @@ fn seen_address(text: &str) -> Option<IpAddr> {
 fn reason(stderr: &str) -> String {
     for (sign, word) in [
         ("refused", "connection refused"),
+        ("Couldn't connect to server", "could not connect"),
         ("unreachable", "no route"),
         ("No route to host", "no route"),
         ("timed out", "no answer"),

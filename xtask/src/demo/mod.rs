@@ -7,7 +7,7 @@
 //! | [`agent`] | a gateway or peer: joined, started, killed, started again |
 //! | [`world`] | all of these, up and in step |
 //! | [`client`] | one question of a real client, and what came of it |
-//! | [`access`], [`masquerade`], [`revocation`], [`change`], [`restart`], [`failover`] | what is shown |
+//! | [`access`], [`masquerade`], [`revocation`], [`change`], [`rogue`], [`restart`], [`failover`] | what is shown |
 //! | [`table`] | who, what, expected, seen, rule |
 //! | [`stay`] | what there is to try afterwards |
 
@@ -20,9 +20,11 @@ mod failover;
 mod masquerade;
 mod restart;
 mod revocation;
+mod rogue;
 mod stay;
 mod stream;
 mod table;
+mod tamper;
 mod topology;
 mod world;
 
@@ -118,8 +120,12 @@ fn show(world: &World<'_>, table: &mut Table) -> Result<()> {
     revocation::show(world, table)?;
     say("policies changing under a transfer");
     change::show(world, table)?;
+    say("what the gateway refuses by itself");
+    rogue::show(world, table)?;
     say("the gateway killed and restarted under traffic");
+    // With carol still unguarded, so that the gate that must not open is the gateway's.
     restart::show(world, table)?;
+    rogue::end(world)?;
     say("the first gateway gone");
     failover::show(world, table)
 }

@@ -83,7 +83,7 @@ struct Gate {
 impl Gate {
     fn watch(world: &World<'_>, family: Family) -> Result<Self> {
         let carol = SocketAddr::new(site(WEB, family), 8443);
-        // The agent's metrics page listens on every address of alice's host; any port will do.
+        // Something that would answer, were it reached.
         let alice: IpAddr = world.alice.overlay(&world.control, family)?;
         let listener =
             world.alice.namespace.enter(|| std::net::TcpListener::bind(SocketAddr::new(alice, 0)))??;

@@ -46,6 +46,10 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut grid = Grid::new();
         grid.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        // A pipe has no width of its own.
+        if grid.width().is_none() {
+            grid.set_width(180);
+        }
         grid.set_header(["", "who", "what", "expected", "seen", "rule"]);
         for row in &self.rows {
             let mark = if row.as_expected { "ok" } else { "NO" };
