@@ -130,11 +130,10 @@ impl Routing {
             allowed.entry(router).or_default().insert(route.prefix);
             plan.routes.insert(route.prefix);
         }
-        let routers: BTreeSet<&String> = network.routes.iter().flat_map(|r| r.routers.keys()).collect();
         for (id, peer) in &network.peers {
             let mut prefixes = allowed.remove(id.as_str()).unwrap_or_default();
             prefixes.extend(peer.prefixes());
-            plan.peers.push(spec(peer, prefixes, routers.contains(id), hints));
+            plan.peers.push(spec(peer, prefixes, hints));
         }
         plan
     }
@@ -156,17 +155,13 @@ fn grace(failover: &Failover) -> Duration {
     failover.dead_after
 }
 
-fn spec(
-    peer: &Peer,
-    allowed: BTreeSet<IpNet>,
-    router: bool,
-    hints: &BTreeMap<PublicKey, SocketAddr>,
-) -> PeerSpec {
+/// Whoever has a fixed place is probed, router or not: there are few of them, and both ends then know of each other.
+fn spec(peer: &Peer, allowed: BTreeSet<IpNet>, hints: &BTreeMap<PublicKey, SocketAddr>) -> PeerSpec {
     PeerSpec {
         key: peer.key,
         endpoint: peer.endpoint.or_else(|| hints.get(&peer.key).copied()),
         allowed,
-        probe: (router && peer.endpoint.is_some()).then_some(peer.v6),
+        probe: peer.endpoint.is_some().then_some(peer.v6),
     }
 }
 

@@ -229,6 +229,14 @@ mod tests {
     }
 
     #[test]
+    fn the_example_file_holds_the_defaults() {
+        let example = settings(include_str!("../../gateway.example.toml"), RunFlags::default()).unwrap();
+        let mut defaults = settings("", RunFlags::default()).unwrap();
+        defaults.places.role = Some(Role::Gateway);
+        assert_eq!(example, defaults);
+    }
+
+    #[test]
     fn a_named_file_must_exist() {
         let common = Common { config: Some("/nonexistent/gateway.toml".into()), ..Common::default() };
         assert!(matches!(Places::resolve(&common), Err(ConfigError::Read { .. })));
