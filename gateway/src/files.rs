@@ -5,30 +5,31 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+// The reason is part of the sentence, so it is not a `source`, which would be said a second time.
 /// Why a file of the state directory could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It could not be written; what was there before still is.
-    #[error("{path} cannot be written: {source}; what it held before is kept")]
+    #[error("{path} cannot be written: {cause}; what it held before is kept")]
     Write {
         /// The file.
         path: PathBuf,
         /// Why: permission, disk full, ...
-        source: io::Error,
+        cause: io::Error,
     },
     /// It could not be read.
-    #[error("{path} cannot be read: {source}")]
+    #[error("{path} cannot be read: {cause}")]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
 /// Replaces `path` by `bytes` with permissions `mode`; when this returns they are on disk.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
-    replace(path, bytes, mode).map_err(|source| FileError::Write { path: path.into(), source })
+    replace(path, bytes, mode).map_err(|cause| FileError::Write { path: path.into(), cause })
 }
 
 /// The contents of `path`; `None` when there is no such file.
@@ -36,7 +37,7 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(FileError::Read { path: path.into(), source }),
+        Err(cause) => Err(FileError::Read { path: path.into(), cause }),
     }
 }
 
@@ -47,7 +48,7 @@ pub fn make_dir(path: &Path) -> Result<(), FileError> {
         true => Ok(()),
         false => std::fs::set_permissions(path, Permissions::from_mode(0o700)),
     });
-    made.map_err(|source| FileError::Write { path: path.into(), source })
+    made.map_err(|cause| FileError::Write { path: path.into(), cause })
 }
 
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
@@ -95,8 +96,9 @@ mod tests {
         write(&path, b"old", 0o600).unwrap();
         // A directory in the place of the temporary file: the write cannot start.
         std::fs::create_dir(dir.path().join("image.new")).unwrap();
-        let error = write(&path, b"new", 0o600).unwrap_err().to_string();
+        let error = format!("{:#}", anyhow::Error::from(write(&path, b"new", 0o600).unwrap_err()));
         assert!(error.contains("is kept"), "{error}");
+        assert_eq!(error.matches("os error").count(), 1, "the reason is said once: {error}");
         assert_eq!(read(&path).unwrap().unwrap(), b"old");
     }
 }

@@ -27,12 +27,12 @@ pub enum LockError {
         pid: Option<String>,
     },
     /// The lock could not be tried.
-    #[error("{path} cannot be locked: {source}")]
+    #[error("{path} cannot be locked: {cause}")]
     Io {
         /// What was to be locked.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -52,7 +52,7 @@ impl Lock {
 }
 
 fn lock_file(path: &Path) -> Result<File, LockError> {
-    let io = |source| LockError::Io { path: path.into(), source };
+    let io = |cause| LockError::Io { path: path.into(), cause };
     let mut options = OpenOptions::new();
     let mut file =
         options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io)?;
@@ -71,10 +71,10 @@ fn flock(file: &File, path: &Path, pid: impl FnOnce() -> Option<String>) -> Resu
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
         return Ok(());
     }
-    let source = io::Error::last_os_error();
-    Err(match source.kind() {
+    let cause = io::Error::last_os_error();
+    Err(match cause.kind() {
         io::ErrorKind::WouldBlock => LockError::Held { path: path.into(), pid: pid() },
-        _ => LockError::Io { path: path.into(), source },
+        _ => LockError::Io { path: path.into(), cause },
     })
 }
 

@@ -43,12 +43,12 @@ pub enum TunError {
     )]
     Type(String),
     /// The kernel refused.
-    #[error("TUN device {name} could not be set up: {source}")]
+    #[error("TUN device {name} could not be set up: {cause}")]
     Kernel {
         /// Its name.
         name: String,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -56,12 +56,12 @@ impl Tun {
     /// Creates the device, or takes over the one that an earlier process left.
     pub fn open(name: &str) -> Result<Self, TunError> {
         let fd = attach(name)?;
-        set_persist(&fd, true).map_err(|source| TunError::Kernel { name: name.into(), source })?;
-        let index = index_of(name).map_err(|source| TunError::Kernel { name: name.into(), source })?;
+        set_persist(&fd, true).map_err(|cause| TunError::Kernel { name: name.into(), cause })?;
+        let index = index_of(name).map_err(|cause| TunError::Kernel { name: name.into(), cause })?;
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::ERROR;
         // SAFETY: an `OwnedFd` keeps its one descriptor open and the same for as long as it lives.
         let queue = unsafe { AsyncFd::register_with_interest(fd, interest) }
-            .map_err(|e| TunError::Kernel { name: name.into(), source: e.into_parts().1 })?;
+            .map_err(|e| TunError::Kernel { name: name.into(), cause: e.into_parts().1 })?;
         Ok(Self { queue: Arc::new(queue), name: name.into(), index })
     }
 
@@ -71,7 +71,7 @@ impl Tun {
             return Ok(());
         }
         let fd = attach(name)?;
-        set_persist(&fd, false).map_err(|source| TunError::Kernel { name: name.into(), source })
+        set_persist(&fd, false).map_err(|cause| TunError::Kernel { name: name.into(), cause })
     }
 
     /// The device's name.
@@ -133,11 +133,11 @@ fn attach(name: &str) -> Result<OwnedFd, TunError> {
     request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
     // SAFETY: the descriptor is open, and TUNSETIFF reads and writes one `ifreq`, which `request` is.
     if unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETIFF as _, &mut request) } < 0 {
-        let source = io::Error::last_os_error();
-        return Err(match source.raw_os_error() {
+        let cause = io::Error::last_os_error();
+        return Err(match cause.raw_os_error() {
             Some(libc::EBUSY) => TunError::Busy(name.into()),
             Some(libc::EINVAL) => TunError::Type(name.into()),
-            _ => TunError::Kernel { name: name.into(), source },
+            _ => TunError::Kernel { name: name.into(), cause },
         });
     }
     // SAFETY: the kernel wrote a NUL-terminated name into `ifr_name`.

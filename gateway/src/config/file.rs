@@ -67,20 +67,20 @@ pub struct FailoverKeys {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{path} cannot be read: {source}")]
+    #[error("{path} cannot be read: {cause}")]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The file is not a configuration.
-    #[error("{path} is not a valid configuration: {source}")]
+    #[error("{path} is not a valid configuration: {cause}")]
     Parse {
         /// The file.
         path: PathBuf,
         /// Where and what.
-        source: Box<toml::de::Error>,
+        cause: Box<toml::de::Error>,
     },
     /// A value cannot work.
     #[error("{0}")]
@@ -95,8 +95,8 @@ impl File {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(e) if !named && e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(source) => return Err(ConfigError::Read { path: path.into(), source }),
+            Err(cause) => return Err(ConfigError::Read { path: path.into(), cause }),
         };
-        toml::from_str(&text).map_err(|e| ConfigError::Parse { path: path.into(), source: Box::new(e) })
+        toml::from_str(&text).map_err(|e| ConfigError::Parse { path: path.into(), cause: Box::new(e) })
     }
 }

@@ -20,10 +20,10 @@ pub struct Netlink {
 
 /// The kernel refused a request.
 #[derive(Debug, thiserror::Error)]
-#[error("{doing}: {source}")]
+#[error("{doing}: {cause}")]
 pub struct NetlinkError {
     doing: String,
-    source: Box<dyn std::error::Error + Send + Sync>,
+    cause: Box<dyn std::error::Error + Send + Sync>,
 }
 
 impl Netlink {
@@ -43,9 +43,9 @@ impl Drop for Netlink {
 
 fn failed(
     doing: impl Into<String>,
-    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> NetlinkError {
-    NetlinkError { doing: doing.into(), source: source.into() }
+    NetlinkError { doing: doing.into(), cause: cause.into() }
 }
 
 /// The errno of a refusal, 0 when the kernel gave none.
