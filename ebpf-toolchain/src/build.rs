@@ -76,6 +76,11 @@ impl Arch {
 /// For a build script: builds the object, copies it to `$OUT_DIR/sluicegate` and tells cargo when to run again. Does
 /// nothing for a target that is not Linux. Leaves with a sentence on stderr when the object cannot be built.
 pub fn build_for_cargo() {
+    build_objects_for_cargo(&[OBJECT]);
+}
+
+/// As [`build_for_cargo`], for the named binaries of `gateway-ebpf/`.
+pub fn build_objects_for_cargo(names: &[&str]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".."));
     for path in [
         "gateway-ebpf/src",
@@ -83,13 +88,14 @@ pub fn build_for_cargo() {
         "gateway-ebpf/Cargo.lock",
         "engine/src",
         "engine/Cargo.toml",
+        "bench/ebpf",
     ] {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
         return;
     }
-    if let Err(error) = build_into_out_dir(root) {
+    if let Err(error) = build_into_out_dir(root, names) {
         eprintln!("{error}");
         // Cargo shows `error` directives without the noise of a panic.
         for line in error.to_string().lines().filter(|line| !line.trim().is_empty()) {
@@ -99,13 +105,16 @@ pub fn build_for_cargo() {
     }
 }
 
-fn build_into_out_dir(root: &Path) -> Result<(), BuildError> {
+fn build_into_out_dir(root: &Path, names: &[&str]) -> Result<(), BuildError> {
     let arch = Arch::from_name(&env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default())?;
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let toolchain = Toolchain::find()?;
     let object = build(&toolchain, root, &shared_target_dir(&out), arch, Stdio::piped())?;
-    let copy = out.join(OBJECT);
-    fs::copy(&object, &copy).map_err(|source| BuildError::Io { what: "cannot write", path: copy, source })?;
+    for name in names {
+        let copy = out.join(name);
+        fs::copy(object.with_file_name(name), &copy)
+            .map_err(|source| BuildError::Io { what: "cannot write", path: copy, source })?;
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ mod build;
 mod linker;
 mod toolchain;
 
-pub use build::{Arch, BuildError, build, build_for_cargo, cargo_command};
+pub use build::{Arch, BuildError, build, build_for_cargo, build_objects_for_cargo, cargo_command};
 pub use linker::Linker;
 pub use toolchain::{Candidate, Compiler, Missing, Toolchain};
 

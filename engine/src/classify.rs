@@ -1,5 +1,6 @@
 //! Judging a packet by an image: the four look-ups of [`crate::image`], the same code in the kernel and in user space.
 
+use crate::flow::Side;
 use crate::image::{Attributes, Decision, INTERVALS_LOG_MAX, LINE, SERVICE_LOG_MAX, header};
 
 /// One 64-byte line of an image.
@@ -56,8 +57,38 @@ pub struct Judgement {
     pub decision: Decision,
     /// How the destination is reached.
     pub attributes: Attributes,
-    /// Whether the source address is known to the image at all; an unknown one from the overlay is spoofed.
-    pub source_known: bool,
+    /// Whose the source address is.
+    pub source: Source,
+}
+
+/// Whose a source address is: of a peer, of the agent itself, of either as far as the image says, or of nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Source(u8);
+
+impl Source {
+    const PEER: u8 = 1;
+    const OWN: u8 = 2;
+
+    #[inline(always)]
+    const fn of(class: u32, own: u32) -> Self {
+        Self(match class {
+            0 => 0,
+            _ if own == 0 => Self::PEER | Self::OWN,
+            class if class == own => Self::OWN,
+            _ => Self::PEER,
+        })
+    }
+
+    /// Whether a flow with this source may be opened from a side: from the host with its own address, from the overlay
+    /// with a peer's. Anything else is spoofed.
+    #[inline(always)]
+    pub const fn may_open(self, side: Side) -> bool {
+        match side {
+            Side::Overlay => self.0 & Self::PEER != 0,
+            Side::Local => self.0 & Self::OWN != 0,
+            Side::Site => false,
+        }
+    }
 }
 
 /// Judges an IPv4 packet. Addresses in host order; `axis` is the folded protocol and port ([`crate::image::axis`]).
@@ -107,7 +138,8 @@ fn judge(image: &(impl Lines + ?Sized), source: u32, destination: u32, axis: u32
         );
         Decision(entry)
     };
-    Judgement { decision, attributes, source_known: source != 0 }
+    let source = Source::of(source, head[header::OWN - LINE]);
+    Judgement { decision, attributes, source }
 }
 
 /// All ones when `a <= b`, else 0: a mask instead of a branch. A branching search is three times slower, and doubles

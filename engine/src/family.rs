@@ -1,11 +1,13 @@
 //! IPv4 and IPv6 as one type parameter, so that every behaviour is written once and exists twice.
 
+use core::net::{Ipv4Addr, Ipv6Addr};
+
 use crate::classify::{Judgement, Lines, classify4, classify6};
 
 /// An IP version.
 pub trait Family: Copy + 'static {
     /// An address in network order.
-    type Address: Copy + Eq + Default + core::fmt::Debug + AsRef<[u8]>;
+    type Address: Copy + Eq + Default + core::fmt::Debug;
     /// The version number in the header.
     const VERSION: u8;
     /// The IP protocol number of this family's ICMP.
@@ -40,6 +42,29 @@ pub trait Family: Copy + 'static {
     fn is_icmp_error(icmp_type: u8) -> bool;
 }
 
+/// An IPv4 address in network order, aligned as one word: the compiler copies a plain byte array byte by byte, which cost
+/// IPv6 packets a third of a microsecond.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C, align(4))]
+pub struct Address4(pub [u8; 4]);
+
+/// An IPv6 address in network order, aligned as two words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C, align(8))]
+pub struct Address6(pub [u8; 16]);
+
+impl From<Ipv4Addr> for Address4 {
+    fn from(address: Ipv4Addr) -> Self {
+        Self(address.octets())
+    }
+}
+
+impl From<Ipv6Addr> for Address6 {
+    fn from(address: Ipv6Addr) -> Self {
+        Self(address.octets())
+    }
+}
+
 /// IPv4.
 #[derive(Clone, Copy, Debug)]
 pub struct V4;
@@ -49,7 +74,7 @@ pub struct V4;
 pub struct V6;
 
 impl Family for V4 {
-    type Address = [u8; 4];
+    type Address = Address4;
     const VERSION: u8 = 4;
     const ICMP: u8 = 1;
     const ECHO_REQUEST: u8 = 8;
@@ -58,35 +83,35 @@ impl Family for V4 {
     #[inline(always)]
     fn classify(
         image: &(impl Lines + ?Sized),
-        source: [u8; 4],
-        destination: [u8; 4],
+        source: Address4,
+        destination: Address4,
         axis: u32,
     ) -> Judgement {
-        classify4(image, u32::from_be_bytes(source), u32::from_be_bytes(destination), axis)
+        classify4(image, u32::from_be_bytes(source.0), u32::from_be_bytes(destination.0), axis)
     }
 
     #[inline(always)]
-    fn is_routable(address: [u8; 4]) -> bool {
-        let [a, b, ..] = address;
+    fn is_routable(address: Address4) -> bool {
+        let [a, b, ..] = address.0;
         // RFC 6890: this network, loopback, link local, multicast and everything above it.
         !(a == 0 || a == 127 || (a == 169 && b == 254) || a >= 224)
     }
 
     #[inline(always)]
-    fn within(address: [u8; 4], network: [u8; 4], mask: [u8; 4]) -> bool {
-        let word = u32::from_ne_bytes;
+    fn within(address: Address4, network: Address4, mask: Address4) -> bool {
+        let word = |address: Address4| u32::from_ne_bytes(address.0);
         word(mask) != 0 && word(address) & word(mask) == word(network)
     }
 
     #[inline(always)]
-    fn sum(address: [u8; 4]) -> u32 {
-        let word = u32::from_be_bytes(address);
+    fn sum(address: Address4) -> u32 {
+        let word = u32::from_be_bytes(address.0);
         (word >> 16) + (word & 0xffff)
     }
 
     #[inline(always)]
-    fn mapped(address: [u8; 4]) -> [u8; 16] {
-        let [a, b, c, d] = address;
+    fn mapped(address: Address4) -> [u8; 16] {
+        let [a, b, c, d] = address.0;
         [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
     }
 
@@ -98,7 +123,7 @@ impl Family for V4 {
 }
 
 impl Family for V6 {
-    type Address = [u8; 16];
+    type Address = Address6;
     const VERSION: u8 = 6;
     const ICMP: u8 = 58;
     const ECHO_REQUEST: u8 = 128;
@@ -107,15 +132,15 @@ impl Family for V6 {
     #[inline(always)]
     fn classify(
         image: &(impl Lines + ?Sized),
-        source: [u8; 16],
-        destination: [u8; 16],
+        source: Address6,
+        destination: Address6,
         axis: u32,
     ) -> Judgement {
         classify6(image, halves(source), halves(destination), axis)
     }
 
     #[inline(always)]
-    fn is_routable(address: [u8; 16]) -> bool {
+    fn is_routable(address: Address6) -> bool {
         let (high, low) = halves(address);
         let multicast = high >> 56 == 0xff;
         let link_local = high >> 54 == 0xfe80 >> 6;
@@ -125,21 +150,21 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn within(address: [u8; 16], network: [u8; 16], mask: [u8; 16]) -> bool {
+    fn within(address: Address6, network: Address6, mask: Address6) -> bool {
         let (a, n, m) = (halves(address), halves(network), halves(mask));
         (m.0 | m.1) != 0 && a.0 & m.0 == n.0 && a.1 & m.1 == n.1
     }
 
     #[inline(always)]
-    fn sum(address: [u8; 16]) -> u32 {
+    fn sum(address: Address6) -> u32 {
         let (high, low) = halves(address);
         let fold = |x: u64| (x >> 48) + (x >> 32 & 0xffff) + (x >> 16 & 0xffff) + (x & 0xffff);
         (fold(high) + fold(low)) as u32
     }
 
     #[inline(always)]
-    fn mapped(address: [u8; 16]) -> [u8; 16] {
-        address
+    fn mapped(address: Address6) -> [u8; 16] {
+        address.0
     }
 
     #[inline(always)]
@@ -150,8 +175,8 @@ impl Family for V6 {
 }
 
 #[inline(always)]
-fn halves(address: [u8; 16]) -> (u64, u64) {
-    let whole = u128::from_be_bytes(address);
+fn halves(address: Address6) -> (u64, u64) {
+    let whole = u128::from_be_bytes(address.0);
     ((whole >> 64) as u64, whole as u64)
 }
 
@@ -161,8 +186,8 @@ mod tests {
 
     #[test]
     fn what_does_not_cross() {
-        let v6 = |s: &str| V6::is_routable(s.parse::<core::net::Ipv6Addr>().unwrap().octets());
-        let v4 = |s: &str| V4::is_routable(s.parse::<core::net::Ipv4Addr>().unwrap().octets());
+        let v6 = |s: &str| V6::is_routable(s.parse::<Ipv6Addr>().unwrap().into());
+        let v4 = |s: &str| V4::is_routable(s.parse::<Ipv4Addr>().unwrap().into());
         for bad in ["0.0.0.0", "127.0.0.1", "169.254.1.1", "224.0.0.1", "255.255.255.255"] {
             assert!(!v4(bad), "{bad}");
         }
@@ -174,8 +199,8 @@ mod tests {
 
     #[test]
     fn an_unset_prefix_contains_nothing() {
-        assert!(!V4::within([1, 2, 3, 4], [0; 4], [0; 4]));
-        assert!(V4::within([100, 64, 3, 4], [100, 64, 0, 0], [255, 255, 0, 0]));
-        assert!(!V6::within([1; 16], [0; 16], [0; 16]));
+        assert!(!V4::within(Address4([1, 2, 3, 4]), Address4([0; 4]), Address4([0; 4])));
+        assert!(V4::within(Address4([100, 64, 3, 4]), Address4([100, 64, 0, 0]), Address4([255, 255, 0, 0])));
+        assert!(!V6::within(Address6([1; 16]), Address6([0; 16]), Address6([0; 16])));
     }
 }

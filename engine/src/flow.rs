@@ -4,6 +4,8 @@
 //! line that two processors write when each serves one direction. The key of the other half follows from the addresses
 //! after translation, so halves need no pointers to each other.
 
+use crate::family::{Address4, Address6};
+
 /// Where a packet came from: the hook that sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -107,8 +109,8 @@ pub const TRANSLATED: u8 = 2;
 /// A FIN was seen in this direction.
 pub const FIN: u8 = 4;
 
-const _: () = assert!(size_of::<Key<[u8; 4]>>() == 16 && size_of::<Flow<[u8; 4]>>() == 64);
-const _: () = assert!(size_of::<Key<[u8; 16]>>() == 40 && size_of::<Flow<[u8; 16]>>() == 88);
+const _: () = assert!(size_of::<Key<Address4>>() == 16 && size_of::<Flow<Address4>>() == 64);
+const _: () = assert!(size_of::<Key<Address6>>() == 40 && size_of::<Flow<Address6>>() == 88);
 
 /// How a direction leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

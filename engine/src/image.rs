@@ -27,7 +27,8 @@
 //! | 26 | offset of attributes, one word per destination class |
 //! | 27 | rule slots: highest slot in use + 1 |
 //! | 28 | routes: highest route number in use + 1 |
-//! | 29, 30, 31 | zero |
+//! | 29 | source class of the agent itself; 0 when the image does not say |
+//! | 30, 31 | zero |
 //!
 //! Every offset is in words and starts a line. Interval arrays have a power of two of entries, start with 0, rise, and are
 //! padded with starts of all ones that repeat the last value. Source class 0 and destination class 0 mean "nobody": the
@@ -82,6 +83,7 @@ pub mod header {
     pub const ATTRIBUTES: usize = 26;
     pub const RULE_SLOTS: usize = 27;
     pub const ROUTES: usize = 28;
+    pub const OWN: usize = 29;
 }
 
 /// How a packet for a destination class leaves: one word, in `ATTRIBUTES`.

@@ -6,7 +6,7 @@ use crate::image::axis;
 use crate::nat;
 use crate::network::Header;
 use crate::open::{event, set_reply};
-use crate::packet::{protocol, tcp as flag};
+use crate::packet::{echo, protocol, tcp as flag};
 use crate::pipeline::Refusal;
 use crate::reason::DropReason;
 use crate::tables::{Active, Egresses, NotConfirmed, Stage, Tables};
@@ -33,11 +33,11 @@ pub(crate) fn touch<A: Copy>(
     now: u32,
     epoch: u32,
     length: u32,
-    tcp_flags: u8,
+    flags: u8,
 ) -> Found {
     let quiet = flow.state == State::Replied as u8
-        || flow.state == State::Established as u8 && tcp_flags & (flag::SYN | flag::FIN | flag::RST) == 0;
-    if !quiet || flow.epoch != epoch || flow.is_over(now) {
+        || flow.state == State::Established as u8 && flags & (flag::SYN | flag::FIN | flag::RST) == 0;
+    if !quiet || flow.epoch != epoch || flow.is_over(now) || is_backwards(flow.is_reply(), flags) {
         half.set(flow, now);
         return Found::Slow(Stage::Confirmed);
     }
@@ -69,16 +69,20 @@ pub(crate) fn advance<F: Header + Egresses, T: Tables<F>>(
     let state = match next_state(&work.half, work.key.protocol, work.transport.flags) {
         Step::Stay => State::from_number(work.half.state),
         Step::To(state) => state,
-        Step::Invalid => return Err(Refusal::by_rule(DropReason::InvalidTcp, work.half.rule)),
+        Step::Invalid if work.key.protocol == protocol::TCP => {
+            return Err(Refusal::by_rule(DropReason::InvalidTcp, work.half.rule));
+        }
+        Step::Invalid => return Err(Refusal::by_rule(DropReason::NotOpening, work.half.rule)),
         Step::Reopen => {
             forget::<F, T>(tables, stage, &work.key, &work.other);
             return Ok(false);
         }
     };
     let timeout = tables.config().timeouts.of(state, work.key.protocol, F::ICMP);
-    let fin = if work.transport.flags & flag::FIN != 0 { FIN } else { 0 };
+    // A FIN counts where it closes: one before the handshake is complete is sent again after it.
+    let closes = matches!(state, State::Closing | State::TimeWait);
+    let fin = if closes && work.transport.flags & flag::FIN != 0 { FIN } else { 0 };
     let length = u64::from(work.network.length);
-    let Half { rule, epoch, route, .. } = work.half;
     let own = move |flow: &mut Flow<F::Address>| {
         flow.packets += 1;
         flow.bytes += length;
@@ -86,9 +90,6 @@ pub(crate) fn advance<F: Header + Egresses, T: Tables<F>>(
         flow.timeout = timeout;
         flow.state = state as u8;
         flow.flags |= fin;
-        flow.rule = rule;
-        flow.epoch = epoch;
-        flow.route = route;
     };
     let other = move |flow: &mut Flow<F::Address>| {
         flow.timeout = timeout;
@@ -124,11 +125,20 @@ pub(crate) fn advance<F: Header + Egresses, T: Tables<F>>(
 fn next_state<A: Copy>(half: &Half<A>, ip_protocol: u8, flags: u8) -> Step {
     let state = State::from_number(half.state);
     if ip_protocol != protocol::TCP {
+        if is_backwards(half.is_reply(), flags) {
+            return Step::Invalid;
+        }
         let replied = half.is_reply() && matches!(state, State::Unreplied);
         return if replied { Step::To(State::Replied) } else { Step::Stay };
     }
     // In `Closing` exactly one direction has sent a FIN: when it was not this one, it was the other.
     tcp::step(state, flags, half.is_reply(), half.flags & FIN == 0)
+}
+
+/// Whether an echo message goes the wrong way through its flow: with id 0 the keys of requests and replies are equal.
+#[inline(always)]
+const fn is_backwards(reply: bool, flags: u8) -> bool {
+    flags & if reply { echo::REQUEST } else { echo::REPLY } != 0
 }
 
 /// Asks the image in force whether it admits the flow; when not, ends it.
@@ -146,12 +156,12 @@ fn revalidate<F: Header + Egresses, T: Tables<F>>(
     let attributes = judgement.attributes;
     // Where the flow goes is known by where its replies come from.
     let reply_side = if reply { side as u8 } else { work.half.other_side };
-    let still_there = match Side::from_number(reply_side) {
-        Side::Overlay => attributes.remote(),
-        Side::Local => attributes.local(),
-        Side::Site => attributes.route().is_some(),
+    let (opener, still_there) = match Side::from_number(reply_side) {
+        Side::Overlay => (Side::Local, attributes.remote()),
+        Side::Local => (Side::Overlay, attributes.local()),
+        Side::Site => (Side::Overlay, attributes.route().is_some()),
     };
-    if !(judgement.source_known && judgement.decision.accepts() && still_there) {
+    if !(judgement.source.may_open(opener) && judgement.decision.accepts() && still_there) {
         return Err(revoke::<F, T>(tables, side, stage, work));
     }
     let (epoch, rule) = (work.epoch, judgement.decision.slot());
@@ -161,13 +171,16 @@ fn revalidate<F: Header + Egresses, T: Tables<F>>(
     if !reply {
         work.half.route = route;
     }
-    let _ = tables.with_flow(stage, &work.other, |other| {
-        other.epoch = epoch;
-        other.rule = rule;
-        if !other.is_reply() {
-            other.route = route;
+    let admit = |half: &mut Flow<F::Address>| {
+        half.epoch = epoch;
+        half.rule = rule;
+        if !half.is_reply() {
+            half.route = route;
         }
-    });
+    };
+    // Both halves, whatever becomes of the packet in hand.
+    let _ = tables.with_flow(stage, &work.key, admit);
+    let _ = tables.with_flow(stage, &work.other, admit);
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use crate::tables::{Config, Refused, Stage, Tables};
 /// Ports tried for one flow. At 90 % occupancy all of them are taken with a chance of 3 %; more would let a full table
 /// cost the packet path microseconds.
 pub const PROBES: u32 = 32;
+const STRIDE_MAX: u16 = 128;
 
 /// Inserts the reply half of a masqueraded flow under the first free port, which reserves that port: returns the port
 /// (or ICMP id), and leaves the half's key in `reply_key`. `init` fills in that half; `key` is the flow's own key; `source` is the gateway's address.
@@ -27,8 +28,10 @@ pub fn reserve<F: Family, T: Tables<F>>(
     let offset = key.source_port.wrapping_sub(first);
     let mut candidate =
         if offset < count { offset } else { (spread::<F>(key) % u32::from(count.max(1))) as u16 };
-    // An odd stride visits every port of a range of even size, and neighbours rarely collide again.
-    let stride = (spread::<F>(key) >> 16) as u16 % 64 * 2 + 1;
+    // Neighbours that collide once should not again: a stride of one's own. It must not come round before all probes are
+    // used up, so a small range is walked port by port.
+    let stride =
+        if count < STRIDE_MAX * PROBES as u16 { 1 } else { (spread::<F>(key) >> 16) as u16 % STRIDE_MAX + 1 };
     reply_key.source = key.destination;
     reply_key.destination = source;
     reply_key.source_port = key.destination_port;

@@ -1,6 +1,6 @@
 //! Reading the IPv4 and IPv6 headers, extension headers included.
 
-use crate::family::{Family, V4, V6};
+use crate::family::{Address4, Address6, Family, V4, V6};
 use crate::packet::{Network, Packet};
 use crate::reason::DropReason;
 
@@ -32,12 +32,12 @@ impl Header for V4 {
     const TTL: u32 = 8;
 
     #[inline(always)]
-    fn write_addresses(packet: &mut impl Packet, source: [u8; 4], destination: [u8; 4]) -> bool {
-        packet.write(12, source) && packet.write(16, destination)
+    fn write_addresses(packet: &mut impl Packet, source: Address4, destination: Address4) -> bool {
+        packet.write(12, source.0) && packet.write(16, destination.0)
     }
 
     #[inline(always)]
-    fn network(packet: &impl Packet) -> Result<Network<[u8; 4]>, DropReason> {
+    fn network(packet: &impl Packet) -> Result<Network<Address4>, DropReason> {
         let Some(h) = packet.read::<20>(0) else { return Err(DropReason::Malformed) };
         if h[0] >> 4 != 4 {
             return Err(DropReason::BadVersion);
@@ -50,8 +50,8 @@ impl Header for V4 {
         // More fragments, or an offset (RFC 791 3.1).
         let fragment = u16::from_be_bytes([h[6], h[7]]) & 0x3fff != 0;
         Ok(Network {
-            source: [h[12], h[13], h[14], h[15]],
-            destination: [h[16], h[17], h[18], h[19]],
+            source: Address4([h[12], h[13], h[14], h[15]]),
+            destination: Address4([h[16], h[17], h[18], h[19]]),
             ttl: h[8],
             protocol: h[9],
             transport,
@@ -65,12 +65,12 @@ impl Header for V6 {
     const TTL: u32 = 7;
 
     #[inline(always)]
-    fn write_addresses(packet: &mut impl Packet, source: [u8; 16], destination: [u8; 16]) -> bool {
-        packet.write(8, source) && packet.write(24, destination)
+    fn write_addresses(packet: &mut impl Packet, source: Address6, destination: Address6) -> bool {
+        packet.write(8, source.0) && packet.write(24, destination.0)
     }
 
     #[inline(always)]
-    fn network(packet: &impl Packet) -> Result<Network<[u8; 16]>, DropReason> {
+    fn network(packet: &impl Packet) -> Result<Network<Address6>, DropReason> {
         let Some(h) = packet.read::<8>(0) else { return Err(DropReason::Malformed) };
         let (Some(source), Some(destination)) = (packet.read::<16>(8), packet.read::<16>(24)) else {
             return Err(DropReason::Malformed);
@@ -82,8 +82,15 @@ impl Header for V6 {
         if length > packet.length() {
             return Err(DropReason::Malformed);
         }
-        let network =
-            Network { source, destination, ttl: h[7], protocol: h[6], transport: 40, length, problem: None };
+        let network = Network {
+            source: Address6(source),
+            destination: Address6(destination),
+            ttl: h[7],
+            protocol: h[6],
+            transport: 40,
+            length,
+            problem: None,
+        };
         Ok(if is_extension(h[6]) { walk(packet, network) } else { network })
     }
 }
@@ -95,7 +102,7 @@ fn is_extension(next: u8) -> bool {
 
 /// Follows the chain of extension headers (RFC 8200 4). What cannot be walked is a problem, never a match.
 #[inline(always)]
-fn walk(packet: &impl Packet, mut network: Network<[u8; 16]>) -> Network<[u8; 16]> {
+fn walk(packet: &impl Packet, mut network: Network<Address6>) -> Network<Address6> {
     for _ in 0..EXTENSIONS_MAX {
         if !is_extension(network.protocol) {
             return network;

@@ -24,7 +24,7 @@ pub(crate) fn open<F: Header + Egresses, T: Tables<F>>(
     let Work { key, other, network, transport, leaving, .. } = work;
     let key = &*key;
     let judgement = tables.judge(active, key.source, key.destination, transport.axis);
-    if !judgement.source_known {
+    if !judgement.source.may_open(side) {
         return Err(DropReason::SpoofedSource.into());
     }
     let decision = judgement.decision;

@@ -20,6 +20,13 @@ pub mod tcp {
     pub const ACK: u8 = 16;
 }
 
+/// Bits in [`Transport::flags`] that tell echo messages apart; TCP has none of them.
+pub mod echo {
+    #![expect(missing_docs, reason = "the names say it")]
+    pub const REQUEST: u8 = 0x40;
+    pub const REPLY: u8 = 0x80;
+}
+
 /// The bytes of one packet from its IP header on. Offsets count from the IP header.
 pub trait Packet {
     /// `N` bytes at `offset`, or `None` where the packet ends before.
@@ -101,7 +108,7 @@ pub struct Transport {
     pub source_port: u16,
     /// Destination port in host order; the id of an ICMP echo reply; else 0.
     pub destination_port: u16,
-    /// TCP flags; else 0.
+    /// TCP flags; for ICMP one of [`echo`]; else 0.
     pub flags: u8,
     /// Whether a packet of this kind can open a flow, TCP aside: an ICMP echo request, UDP, other protocols.
     pub opens: bool,
@@ -159,9 +166,9 @@ pub fn transport<F: Family>(
             let axis = class | u32::from(header[0]) << 8 | u32::from(header[1]);
             let base = Transport { axis, ..Transport::default() };
             if header[0] == F::ECHO_REQUEST {
-                Ok(Transport { source_port: id, opens: true, ..base })
+                Ok(Transport { source_port: id, opens: true, flags: echo::REQUEST, ..base })
             } else if header[0] == F::ECHO_REPLY {
-                Ok(Transport { destination_port: id, ..base })
+                Ok(Transport { destination_port: id, flags: echo::REPLY, ..base })
             } else {
                 Err(DropReason::NotOpening)
             }

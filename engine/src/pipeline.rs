@@ -1,6 +1,7 @@
 //! One packet from arrival to verdict: the only way in, and the only way out.
 
 use crate::event::EventKind;
+use crate::family::Family;
 use crate::flow::{Exit, Key, Side};
 use crate::live::{Found, advance, touch};
 use crate::network::Header;
@@ -98,9 +99,11 @@ where
     let looked = match identify::<F, P, T>(packet, Side::Site, tables, work) {
         Ok(None) => return Verdict::Pass,
         Ok(Some(_)) => {
-            let expected = tables.with_flow(Stage::Confirmed, &work.key, |_| ()).is_some()
-                || tables.with_flow(Stage::HalfOpen, &work.key, |_| ()).is_some();
-            if expected { Ok(Verdict::Pass) } else { unsolicited::<F>(tables.config(), &work.network) }
+            if is_expected::<F, T>(tables, &work.key) {
+                Ok(Verdict::Pass)
+            } else {
+                unsolicited::<F>(tables.config(), &work.network)
+            }
         }
         Err(refusal) => Err(refusal),
     };
@@ -169,7 +172,7 @@ where
 fn identify<F, P, T>(
     packet: &P,
     side: Side,
-    tables: &T,
+    tables: &mut T,
     work: &mut Work<F::Address>,
 ) -> Result<Option<Active>, Refusal>
 where
@@ -194,9 +197,6 @@ where
     if active.epoch() == 0 {
         return refuse(DropReason::NoImage);
     }
-    if tables.config().is_expired(work.now) {
-        return refuse(DropReason::PolicyExpired);
-    }
     if let Some(problem) = network.problem {
         return refuse(problem);
     }
@@ -204,9 +204,6 @@ where
         Ok(parsed) => parsed,
         Err(reason) => return refuse(reason),
     };
-    if network.protocol == protocol::TCP && !tcp::is_sane(work.transport.flags) {
-        return refuse(DropReason::InvalidTcp);
-    }
     work.key = Key {
         source: network.source,
         destination: network.destination,
@@ -216,7 +213,22 @@ where
         side: side as u8,
         padding: 0,
     };
-    Ok(Some(active))
+    let reason = if tables.config().is_expired(work.now) {
+        DropReason::PolicyExpired
+    } else if network.protocol == protocol::TCP && !tcp::is_sane(work.transport.flags) {
+        DropReason::InvalidTcp
+    } else {
+        return Ok(Some(active));
+    };
+    // What a flow expects does not go to the host's stack, which would answer it with a reset and end the flow.
+    if for_host && !is_expected::<F, T>(tables, &work.key) { Ok(None) } else { Err(reason.into()) }
+}
+
+/// Whether there is a half-entry for this key.
+#[inline(always)]
+fn is_expected<F: Family, T: Tables<F>>(tables: &mut T, key: &Key<F::Address>) -> bool {
+    tables.with_flow(Stage::Confirmed, key, |_| ()).is_some()
+        || tables.with_flow(Stage::HalfOpen, key, |_| ()).is_some()
 }
 
 /// A site packet that no flow expects: refused when it is for the overlay, the host's own business otherwise.

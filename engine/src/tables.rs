@@ -2,7 +2,7 @@
 
 use crate::classify::Judgement;
 use crate::event::Event;
-use crate::family::Family;
+use crate::family::{Address4, Address6, Family};
 use crate::flow::{Flow, Key, Side, Timeouts};
 use crate::reason::DropReason;
 
@@ -36,9 +36,9 @@ impl Active {
 #[repr(C)]
 pub struct Config {
     /// Overlay IPv4 network and mask; an unset mask contains nothing.
-    pub overlay4: [[u8; 4]; 2],
+    pub overlay4: [Address4; 2],
     /// Overlay IPv6 network and mask.
-    pub overlay6: [[u8; 16]; 2],
+    pub overlay6: [Address6; 2],
     /// Tick after which the image may no longer be enforced; meaningful with `HAS_DEADLINE`.
     pub deadline: u32,
     /// `HAS_DEADLINE`.
@@ -56,6 +56,8 @@ pub struct Config {
     /// How long flows live.
     pub timeouts: Timeouts,
 }
+
+const _: () = assert!(size_of::<Config>() == 104 && size_of::<Egress>() == 32);
 
 /// `deadline` counts.
 pub const HAS_DEADLINE: u32 = 1;
@@ -77,11 +79,11 @@ pub struct Egress {
     /// Its MTU, bytes from the IP header on; 0 for no limit.
     pub mtu: u32,
     /// Source of masqueraded IPv4 packets; zero when there is none.
-    pub source4: [u8; 4],
-    /// Source of masqueraded IPv6 packets; zero when there is none.
-    pub source6: [u8; 16],
+    pub source4: Address4,
     /// Zero.
     pub padding: u32,
+    /// Source of masqueraded IPv6 packets; zero when there is none.
+    pub source6: Address6,
 }
 
 impl Egress {
@@ -102,22 +104,22 @@ pub trait Egresses: Family {
 
 impl Egresses for crate::family::V4 {
     #[inline(always)]
-    fn egress(egress: &Egress) -> [u8; 4] {
+    fn egress(egress: &Egress) -> Address4 {
         egress.source4
     }
     #[inline(always)]
-    fn overlay(config: &Config) -> [[u8; 4]; 2] {
+    fn overlay(config: &Config) -> [Address4; 2] {
         config.overlay4
     }
 }
 
 impl Egresses for crate::family::V6 {
     #[inline(always)]
-    fn egress(egress: &Egress) -> [u8; 16] {
+    fn egress(egress: &Egress) -> Address6 {
         egress.source6
     }
     #[inline(always)]
-    fn overlay(config: &Config) -> [[u8; 16]; 2] {
+    fn overlay(config: &Config) -> [Address6; 2] {
         config.overlay6
     }
 }

@@ -78,7 +78,7 @@ impl Checked<'_> {
         if words[header::WORDS] as usize != words.len() {
             return Err(InvalidImage::Length);
         }
-        match (header::ROUTES + 1..HEADER).find(|&i| words[i] != 0) {
+        match (header::OWN + 1..HEADER).find(|&i| words[i] != 0) {
             Some(word) => Err(InvalidImage::Reserved(word)),
             None => Ok(()),
         }
@@ -99,6 +99,9 @@ impl Checked<'_> {
         let destinations = self.words[header::DST_CLASSES];
         if sources == 0 || destinations == 0 {
             return Err(InvalidImage::Nobody);
+        }
+        if self.words[header::OWN] >= sources {
+            return Err(InvalidImage::Reference(header::OWN));
         }
         self.references(header::HOSTS4, self.words[header::HOSTS4_LEN] as usize, sources)?;
         self.intervals(header::SRC4_LEN, 1, sources)?;

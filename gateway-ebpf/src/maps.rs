@@ -8,7 +8,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use sluicegate_engine::classify::{Judgement, Line, Lines, Wide, search_services, search4, search6};
 use sluicegate_engine::event::Event;
-use sluicegate_engine::family::{Family, V4, V6};
+use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
 use sluicegate_engine::flow::{Flow, Key, Side};
 use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::tables::{Active, Config, Egress, NotConfirmed, Refused, Stage, Tables};
@@ -16,8 +16,8 @@ use sluicegate_engine::work::Work;
 
 use crate::clock;
 
-type A4 = [u8; 4];
-type A6 = [u8; 16];
+type A4 = Address4;
+type A6 = Address6;
 
 /// What the operator set: one entry.
 #[map]

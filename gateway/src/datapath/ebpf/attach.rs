@@ -28,13 +28,24 @@ pub(super) enum Hook {
     Xdp(&'static str),
 }
 
-/// The hooks of the overlay device.
-pub(super) const OVERLAY: [Hook; 2] =
-    [Hook::Tc("overlay_in_l3", TcAttachType::Ingress), Hook::Tc("overlay_out_l3", TcAttachType::Egress)];
+/// The hooks of an overlay device, with or without Ethernet header.
+pub(super) const fn overlay(ethernet: bool) -> [Hook; 2] {
+    let [into, out] =
+        if ethernet { ["overlay_in_l2", "overlay_out_l2"] } else { ["overlay_in_l3", "overlay_out_l3"] };
+    [Hook::Tc(into, TcAttachType::Ingress), Hook::Tc(out, TcAttachType::Egress)]
+}
+
 /// The hooks of a site device: TC first, since XDP alone forwards nothing.
 pub(super) const SITE: [Hook; 2] = [Hook::Tc("site_in", TcAttachType::Ingress), Hook::Xdp("site_screen")];
 
 impl Hook {
+    /// The program that belongs there.
+    pub(super) fn program(self) -> &'static str {
+        match self {
+            Hook::Tc(program, _) | Hook::Xdp(program) => program,
+        }
+    }
+
     /// The name in pins and messages.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -64,6 +75,11 @@ pub(super) fn ensure(
     attach(ebpf, &path, device, index, hook).with_context(|| at(device, hook))
 }
 
+/// Whether a program of an earlier agent is at `hook` of `device`, now with index `index`.
+pub(super) fn holds(bpf_dir: &Path, device: &str, index: u32, hook: Hook) -> bool {
+    live(&pin_path(bpf_dir, device, hook), index).is_some()
+}
+
 /// Removes every program attached under `bpf_dir`.
 pub(super) fn detach_all(bpf_dir: &Path) -> anyhow::Result<()> {
     let links = links_dir(bpf_dir);
@@ -76,7 +92,7 @@ pub(super) fn detach_all(bpf_dir: &Path) -> anyhow::Result<()> {
     }
     // Netlink filters have no pins; ours are known by the names of their programs.
     for device in sys::devices() {
-        for hook in OVERLAY.into_iter().chain(SITE) {
+        for hook in [overlay(false), overlay(true), SITE].into_iter().flatten() {
             if let Hook::Tc(program, side) = hook {
                 // Not there is as good as removed.
                 let _ = tc::qdisc_detach_program(&device, side, program);

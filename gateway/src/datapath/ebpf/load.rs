@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use aya::maps::{MapData, MapInfo};
-use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
+use super::attach;
 use crate::datapath::Settings;
 
 /// The programs, built from `gateway-ebpf/`.
@@ -19,7 +20,8 @@ const LAYOUT: &str = "v1";
 /// Rule slots counted: 3 MB on two processors, and more rules than any image of the size DESIGN names.
 const RULE_SLOTS: u32 = 131_072;
 
-const TC_PROGRAMS: [&str; 4] = ["overlay_in_l3", "overlay_out_l3", "site_in", "clock"];
+/// The TC programs of every agent; those of the overlay device depend on its kind.
+const TC_PROGRAMS: [&str; 2] = ["site_in", "clock"];
 const XDP_PROGRAM: &str = "site_screen";
 
 /// Sizes in force: the ones asked for, or the ones of the maps found pinned.
@@ -52,7 +54,7 @@ pub(super) fn links_dir(bpf_dir: &Path) -> PathBuf {
 }
 
 /// Loads every program, over the maps pinned under `settings.bpf_dir` where there are any.
-pub(super) fn load(settings: &Settings) -> anyhow::Result<Loaded> {
+pub(super) fn load(settings: &Settings, overlay_is_ethernet: bool) -> anyhow::Result<Loaded> {
     require_btf()?;
     let (maps, links) = (maps_dir(&settings.bpf_dir), links_dir(&settings.bpf_dir));
     for dir in [&maps, &links] {
@@ -93,9 +95,11 @@ pub(super) fn load(settings: &Settings) -> anyhow::Result<Loaded> {
         .map_max_entries("HALF_OPEN6", half_open)
         .map_max_entries("RULES", sizes.rule_slots)
         .override_global("IMAGE_LINES", &sizes.image_lines, true)
+        .override_global("OVERLAY_ETHERNET", &u32::from(overlay_is_ethernet), true)
         .load(OBJECT)
         .context("the eBPF maps could not be made; status of the kernel's eBPF: `bpftool feature`")?;
-    for name in TC_PROGRAMS {
+    let overlay = attach::overlay(overlay_is_ethernet).map(attach::Hook::program);
+    for name in TC_PROGRAMS.into_iter().chain(overlay) {
         let program: &mut SchedClassifier =
             ebpf.program_mut(name).with_context(|| format!("the object lacks program {name}"))?.try_into()?;
         program.load().map_err(|e| refused(name, e))?;
@@ -178,6 +182,23 @@ pub(super) fn ticks(ebpf: &mut Ebpf) -> anyhow::Result<u32> {
     let frame = [0u8; 64];
     let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() };
     Ok(clock.test_run(options).context("program clock could not be run")?.return_value)
+}
+
+/// Runs a program once on a frame that goes nowhere: what it answers, and how long the kernel says it took.
+pub(super) fn run_once(
+    ebpf: &mut Ebpf,
+    name: &str,
+    frame: &[u8],
+) -> anyhow::Result<(u32, std::time::Duration)> {
+    let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
+    let program = ebpf.program_mut(name).with_context(|| format!("the object lacks program {name}"))?;
+    let result = match program {
+        Program::SchedClassifier(program) => program.test_run(options),
+        Program::Xdp(program) => program.test_run(options),
+        other => bail!("program {name} is a {:?}, which cannot be run on a frame", other.prog_type()),
+    };
+    let result = result.with_context(|| format!("program {name} could not be run"))?;
+    Ok((result.return_value, result.duration))
 }
 
 /// The map called `name`, taken out of `ebpf`.

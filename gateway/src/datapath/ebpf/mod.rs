@@ -41,6 +41,7 @@ pub struct EbpfDatapath {
     ebpf: Ebpf,
     bpf_dir: PathBuf,
     overlay: String,
+    ethernet: bool,
     site_devices: Vec<String>,
     sizes: Sizes,
     hz: u32,
@@ -70,7 +71,11 @@ impl EbpfDatapath {
     /// Loads the programs and puts them on the overlay device and the site devices, over what an earlier agent left pinned:
     /// its flows, its image and its counters go on. A site device that is not there is attached to when it comes.
     pub fn open(settings: &Settings, overlay: &str) -> anyhow::Result<Self> {
-        let Loaded { mut ebpf, sizes, degraded } = load::load(settings)?;
+        let index =
+            sys::device_index(overlay).with_context(|| format!("overlay device {overlay} is not there"))?;
+        let ethernet = sys::device_is_ethernet(overlay)
+            .with_context(|| format!("overlay device {overlay} has no type"))?;
+        let Loaded { mut ebpf, sizes, degraded } = load::load(settings, ethernet)?;
         let hz = load::tick_rate(&mut ebpf)?;
         let dir = &settings.bpf_dir;
         let images = Images::new(
@@ -84,11 +89,10 @@ impl EbpfDatapath {
         let flows6 = FlowMaps::new(dir, "FLOWS6", "HALF_OPEN6")?;
         let config: Array<MapData, Raw<Config>> = load::take(&mut ebpf, "CONFIG")?;
         let pinned = config.get(&0, 0).map(|raw| raw.0).unwrap_or_default();
-        let index =
-            sys::device_index(overlay).with_context(|| format!("overlay device {overlay} is not there"))?;
         let mut datapath = Self {
             bpf_dir: dir.clone(),
             overlay: overlay.to_owned(),
+            ethernet,
             site_devices: settings.site_devices.clone(),
             sizes,
             hz,
@@ -125,11 +129,27 @@ impl EbpfDatapath {
             ebpf,
         };
         datapath.write_config()?;
-        for hook in attach::OVERLAY {
+        for hook in attach::overlay(ethernet) {
             attach::ensure(&mut datapath.ebpf, dir, overlay, index, hook, true)?;
         }
         datapath.attach_sites(true);
         Ok(datapath)
+    }
+
+    /// Runs one of the programs once on `frame`, from its Ethernet header on if the program's device has one: with the
+    /// flows and the image in force, but the frame goes nowhere. Returns the program's answer and how long it took.
+    pub fn run_once(&mut self, program: &str, frame: &[u8]) -> anyhow::Result<(u32, Duration)> {
+        load::run_once(&mut self.ebpf, program, frame)
+    }
+
+    /// Instructions the verifier walked for each program: the cost of loading, and the distance to the kernel's limit.
+    pub fn verified_instructions(&self) -> anyhow::Result<BTreeMap<String, u32>> {
+        let programs = self.ebpf.programs().filter(|(_, program)| program.fd().is_ok());
+        programs
+            .map(|(name, program)| {
+                Ok((name.to_owned(), program.info()?.verified_instruction_count().unwrap_or(0)))
+            })
+            .collect()
     }
 
     fn write_config(&mut self) -> anyhow::Result<()> {
@@ -173,7 +193,7 @@ impl EbpfDatapath {
             self.settings.overlay_device = index;
             self.write_config()?;
         }
-        for hook in attach::OVERLAY {
+        for hook in attach::overlay(self.ethernet) {
             attach::ensure(&mut self.ebpf, &self.bpf_dir, &self.overlay, index, hook, false)?;
         }
         Ok(())
@@ -207,8 +227,8 @@ impl Datapath for EbpfDatapath {
     }
 
     fn set_overlay(&mut self, v4: Ipv4Net, v6: Ipv6Net) -> anyhow::Result<()> {
-        self.settings.overlay4 = [v4.network().octets(), v4.netmask().octets()];
-        self.settings.overlay6 = [v6.network().octets(), v6.netmask().octets()];
+        self.settings.overlay4 = [v4.network().into(), v4.netmask().into()];
+        self.settings.overlay6 = [v6.network().into(), v6.netmask().into()];
         self.write_config()
     }
 
@@ -225,8 +245,8 @@ impl Datapath for EbpfDatapath {
             let entry = tables::Egress {
                 device: route.device,
                 mtu,
-                source4: route.source_v4.unwrap_or(Ipv4Addr::UNSPECIFIED).octets(),
-                source6: route.source_v6.unwrap_or(Ipv6Addr::UNSPECIFIED).octets(),
+                source4: route.source_v4.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
+                source6: route.source_v6.unwrap_or(Ipv6Addr::UNSPECIFIED).into(),
                 padding: 0,
             };
             self.egress
@@ -314,6 +334,12 @@ impl Datapath for EbpfDatapath {
     fn degraded(&self) -> Vec<String> {
         self.degraded.iter().chain(self.trouble.values()).cloned().collect()
     }
+}
+
+/// Whether the programs of an earlier agent judge what the overlay device `overlay` carries now.
+pub fn guards(bpf_dir: &Path, overlay: &str) -> bool {
+    let Some(index) = sys::device_index(overlay) else { return false };
+    attach::overlay(false).into_iter().all(|hook| attach::holds(bpf_dir, overlay, index, hook))
 }
 
 /// Takes programs and maps under `bpf_dir` off the host. Afterwards nothing is enforced, and nothing is forwarded.

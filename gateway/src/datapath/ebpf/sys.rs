@@ -251,8 +251,21 @@ pub(super) fn device_name(index: u32) -> Option<String> {
     }
 }
 
-/// MTU of a device. By ioctl and not by /sys, which shows the network namespace it was mounted in.
+/// MTU of a device.
 pub(super) fn device_mtu(name: &str) -> io::Result<u32> {
+    // SAFETY: the call has filled in this member.
+    device_request(name, libc::SIOCGIFMTU).map(|request| unsafe { request.ifr_ifru.ifru_mtu } as u32)
+}
+
+/// Whether a device's packets have an Ethernet header.
+pub(super) fn device_is_ethernet(name: &str) -> io::Result<bool> {
+    // SAFETY: the call has filled in this member.
+    device_request(name, libc::SIOCGIFHWADDR)
+        .map(|request| unsafe { request.ifr_ifru.ifru_hwaddr.sa_family } == libc::ARPHRD_ETHER)
+}
+
+/// Asks about a device. By ioctl and not by /sys, which shows the network namespace it was mounted in.
+fn device_request(name: &str, what: libc::Ioctl) -> io::Result<libc::ifreq> {
     // SAFETY: plain system calls on a zeroed request with a terminated name.
     unsafe {
         let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
@@ -264,10 +277,10 @@ pub(super) fn device_mtu(name: &str) -> io::Result<u32> {
         for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IF_NAMESIZE - 1)) {
             *to = from as libc::c_char;
         }
-        if libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) < 0 {
+        if libc::ioctl(socket.as_raw_fd(), what, &raw mut request) < 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(request.ifr_ifru.ifru_mtu as u32)
+        Ok(request)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use sluicegate_engine::family::{V4, V6};
+use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::flow::Side;
 use sluicegate_engine::packet::Packet;
 use sluicegate_engine::pipeline::{Verdict, process, version};
@@ -31,8 +31,8 @@ pub(super) struct State {
     pub(super) senders: HashMap<u32, Arc<SiteSender>>,
     /// Packets that were to leave and could not, and why the last one could not.
     pub(super) unsent: (u64, String),
-    work4: Work<[u8; 4]>,
-    work6: Work<[u8; 16]>,
+    work4: Work<Address4>,
+    work6: Work<Address6>,
 }
 
 /// What becomes of a packet.

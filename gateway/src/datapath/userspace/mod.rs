@@ -162,8 +162,8 @@ impl Datapath for UserspaceDatapath {
     fn set_overlay(&mut self, v4: Ipv4Net, v6: Ipv6Net) -> anyhow::Result<()> {
         let mut state = self.judge.state();
         let config = state.tables.config_mut();
-        config.overlay4 = [v4.network().octets(), v4.netmask().octets()];
-        config.overlay6 = [v6.network().octets(), v6.netmask().octets()];
+        config.overlay4 = [v4.network().into(), v4.netmask().into()];
+        config.overlay6 = [v6.network().into(), v6.netmask().into()];
         Ok(())
     }
 
@@ -184,8 +184,8 @@ impl Datapath for UserspaceDatapath {
                 device: route.device,
                 // A device that has just gone: the route is resolved anew when the agent hears of it.
                 mtu: mtu.unwrap_or(0),
-                source4: source_v4.unwrap_or(Ipv4Addr::UNSPECIFIED).octets(),
-                source6: source_v6.unwrap_or(Ipv6Addr::UNSPECIFIED).octets(),
+                source4: source_v4.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
+                source6: source_v6.unwrap_or(Ipv6Addr::UNSPECIFIED).into(),
                 padding: 0,
             };
         }

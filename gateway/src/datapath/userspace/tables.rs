@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sluicegate_engine::classify::{Judgement, Line};
 use sluicegate_engine::event::{Event, EventKind};
-use sluicegate_engine::family::{Family, V4, V6};
+use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
 use sluicegate_engine::flow::{Flow, Key, Side};
 use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::tables::{Active, Config, Egress, NotConfirmed, Refused, Stage, Tables};
@@ -64,8 +64,8 @@ pub struct UserTables {
     active: Active,
     image: Vec<Line>,
     egress: Vec<Egress>,
-    v4: Flows<[u8; 4]>,
-    v6: Flows<[u8; 16]>,
+    v4: Flows<Address4>,
+    v6: Flows<Address6>,
     totals: Totals,
     events: VecDeque<Event>,
     ended: VecDeque<datapath::Event>,
@@ -202,20 +202,20 @@ pub trait PerFamily: Family {
 
 #[expect(private_interfaces, reason = "as in the trait")]
 impl PerFamily for V4 {
-    fn flows(tables: &UserTables) -> &Flows<[u8; 4]> {
+    fn flows(tables: &UserTables) -> &Flows<Address4> {
         &tables.v4
     }
-    fn flows_mut(tables: &mut UserTables) -> &mut Flows<[u8; 4]> {
+    fn flows_mut(tables: &mut UserTables) -> &mut Flows<Address4> {
         &mut tables.v4
     }
 }
 
 #[expect(private_interfaces, reason = "as in the trait")]
 impl PerFamily for V6 {
-    fn flows(tables: &UserTables) -> &Flows<[u8; 16]> {
+    fn flows(tables: &UserTables) -> &Flows<Address6> {
         &tables.v6
     }
-    fn flows_mut(tables: &mut UserTables) -> &mut Flows<[u8; 16]> {
+    fn flows_mut(tables: &mut UserTables) -> &mut Flows<Address6> {
         &mut tables.v6
     }
 }

@@ -1,7 +1,7 @@
 //! The tables alone, through the trait the engine sees them by.
 
 use sluicegate_engine::event::EventKind;
-use sluicegate_engine::family::{V4, V6};
+use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::flow::{Exit, Flow, Key, REPLY, Side, State};
 use sluicegate_engine::tables::{NotConfirmed, Refused, Stage, Tables};
 
@@ -17,10 +17,10 @@ fn tables(confirmed: usize, half_open: usize) -> UserTables {
 }
 
 /// Key of the first half of flow `n`.
-fn key(n: u8) -> Key<[u8; 4]> {
+fn key(n: u8) -> Key<Address4> {
     Key {
-        source: [100, 64, 0, n],
-        destination: [10, 0, 0, 1],
+        source: Address4([100, 64, 0, n]),
+        destination: Address4([10, 0, 0, 1]),
         source_port: 1000,
         destination_port: 443,
         protocol: 6,
@@ -29,7 +29,7 @@ fn key(n: u8) -> Key<[u8; 4]> {
     }
 }
 
-fn first(flow: &mut Flow<[u8; 4]>, n: u8, now: u32) {
+fn first(flow: &mut Flow<Address4>, n: u8, now: u32) {
     *flow = Flow {
         packets: 1,
         bytes: 60,
@@ -47,7 +47,7 @@ fn first(flow: &mut Flow<[u8; 4]>, n: u8, now: u32) {
     };
 }
 
-fn reply_key(n: u8) -> Key<[u8; 4]> {
+fn reply_key(n: u8) -> Key<Address4> {
     let mut flow = Flow::default();
     first(&mut flow, n, 0);
     flow.other_key(6)
@@ -55,7 +55,7 @@ fn reply_key(n: u8) -> Key<[u8; 4]> {
 
 /// Inserts both halves of flow `n` as the engine does.
 fn open(tables: &mut UserTables, n: u8, now: u32) {
-    let reply = |flow: &mut Flow<[u8; 4]>| {
+    let reply = |flow: &mut Flow<Address4>| {
         first(flow, n, now);
         flow.packets = 0;
         flow.bytes = 0;
@@ -80,7 +80,7 @@ fn confirm(tables: &mut UserTables, n: u8) -> Result<(), NotConfirmed> {
     Ok(())
 }
 
-fn has(tables: &mut UserTables, stage: Stage, key: &Key<[u8; 4]>) -> bool {
+fn has(tables: &mut UserTables, stage: Stage, key: &Key<Address4>) -> bool {
     Tables::<V4>::with_flow(tables, stage, key, |_| ()).is_some()
 }
 
@@ -133,7 +133,7 @@ fn a_key_that_is_there_is_not_given_twice() {
 fn families_do_not_share_flows() {
     let mut t = tables(8, 8);
     open(&mut t, 1, 0);
-    let key6 = Key::<[u8; 16]> { protocol: 6, ..Key::default() };
+    let key6 = Key::<Address6> { protocol: 6, ..Key::default() };
     Tables::<V6>::insert_flow(&mut t, Stage::HalfOpen, &key6, false, |f| f.packets = 1).unwrap();
     assert_eq!((t.halves::<V4>().count(), t.halves::<V6>().count()), (2, 1));
 }

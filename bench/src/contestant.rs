@@ -1,0 +1,212 @@
+//! Contestants: three namespaces in a row, sender, gateway, receiver, with one way of enforcing the policy in the middle.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
+use sluicegate_gateway::datapath::{Choice, Datapath as _, Egress, Settings};
+use sluicegate_lab::{Lab, Namespace, Program};
+
+use crate::account;
+use crate::traffic::{Burst, Family, Plan, Traffic, require_arrival};
+
+/// How the gateway in the middle enforces the policy.
+pub(crate) enum Way {
+    /// Ours, in TC, with the given number of resources and policies.
+    Ours(u32),
+    /// The kernel's forwarding and a ruleset.
+    Nftables(String),
+    /// The kernel's forwarding and no firewall.
+    Plain,
+}
+
+/// One contestant, ready to carry traffic.
+pub(crate) struct Contestant {
+    name: String,
+    source: Namespace,
+    gateway: Namespace,
+    traffic: Traffic,
+    plan: Plan,
+    datapath: Option<EbpfDatapath>,
+}
+
+impl Contestant {
+    /// Builds the namespaces `NAME-src`, `NAME-gw` and `NAME-dst` and puts `way` to work. Traffic goes to `resources` hosts.
+    pub(crate) fn new(lab: &Lab, name: &str, way: &Way, resources: u32) -> Result<Self> {
+        let [source, gateway, sink] =
+            ["src", "gw", "dst"].map(|role| lab.namespace(&format!("{name}-{role}")));
+        let (source, gateway, sink) = (source?, gateway?, sink?);
+        lab.veth((&source, "out"), (&gateway, "overlay"))?;
+        lab.veth((&gateway, "site"), (&sink, "in"))?;
+        lay_routes(&source, &gateway, &sink)?;
+        let mut traffic = Traffic::load()?;
+        traffic.attach(&gateway, "pass", "overlay")?;
+        traffic.attach(&sink, "sink", "in")?;
+        let datapath = match way {
+            Way::Ours(policies) => Some(ours(lab, name, &gateway, *policies)?),
+            Way::Nftables(rules) => {
+                traffic.attach(&gateway, "pass", "site")?;
+                forward(&gateway)?;
+                load_ruleset(lab, name, &gateway, rules)?;
+                None
+            }
+            Way::Plain => {
+                traffic.attach(&gateway, "pass", "site")?;
+                forward(&gateway)?;
+                None
+            }
+        };
+        let mut ethernet = [0; 12];
+        ethernet[..6].copy_from_slice(&mac(&gateway, "overlay")?);
+        ethernet[6..].copy_from_slice(&mac(&source, "out")?);
+        let plan = Plan {
+            ethernet,
+            source4: account::FIRST_PEER,
+            destination4: account::FIRST_RESOURCE,
+            source6: account::OVERLAY6,
+            destination6: account::RESOURCE6,
+            destinations: resources,
+            port: account::PORT.into(),
+            device: index(&source, "out")?,
+            ..Plan::default()
+        };
+        Ok(Self { name: name.to_owned(), source, gateway, traffic, plan, datapath })
+    }
+
+    /// Opens `flows` flows and lets each be answered once, so that every contestant has them established.
+    pub(crate) fn establish(&mut self, family: Family, flows: u32) -> Result<()> {
+        let plan = Plan { sequential: 1, ..self.flows(flows) };
+        self.traffic.set_echo(true)?;
+        self.traffic.rewind()?;
+        for _ in 0..3 {
+            self.traffic.send(&self.source, family, &plan, flows)?;
+        }
+        self.traffic.set_echo(false)?;
+        let burst = self.traffic.send(&self.source, family, &plan, flows)?;
+        require_arrival(&burst, &format!("{} ({} established flows, {})", self.name, flows, family.name()))
+    }
+
+    /// One round of packets of established flows, in random order.
+    pub(crate) fn established(&mut self, family: Family, flows: u32, count: u32) -> Result<f64> {
+        let plan = self.flows(flows);
+        let burst = self.traffic.send(&self.source, family, &plan, count)?;
+        require_arrival(&burst, &self.name)?;
+        Ok(burst.nanoseconds())
+    }
+
+    /// One round of packets each of which opens a flow of its own.
+    pub(crate) fn first(&mut self, family: Family, count: u32) -> Result<f64> {
+        // Never the same tuple twice: the counter goes on from round to round, over all sources and ports there are.
+        const PORTS: u32 = 60_000;
+        let plan = Plan { sequential: 1, flows: account::PEERS * PORTS, ports: PORTS, ..self.plan };
+        let burst = self.traffic.send(&self.source, family, &plan, count)?;
+        require_arrival(&burst, &self.name)?;
+        Ok(burst.nanoseconds())
+    }
+
+    /// One round of packets to a port that no rule admits.
+    pub(crate) fn denied(&mut self, family: Family, count: u32) -> Result<f64> {
+        let plan = Plan { port: account::DENIED_PORT.into(), ..self.flows(account::PEERS) };
+        let Burst { seen, took, sent } = self.traffic.send(&self.source, family, &plan, count)?;
+        if seen != 0 {
+            bail!("{} let {seen} of {sent} denied packets pass", self.name);
+        }
+        Ok(took.as_nanos() as f64 / f64::from(sent))
+    }
+
+    /// Our datapath, for running its programs on single frames, and the namespace it lives in.
+    pub(crate) fn datapath(&mut self) -> Option<(&mut EbpfDatapath, &Namespace)> {
+        self.datapath.as_mut().map(|datapath| (datapath, &self.gateway))
+    }
+
+    fn flows(&self, flows: u32) -> Plan {
+        Plan { flows, ports: flows.div_ceil(account::PEERS), ..self.plan }
+    }
+}
+
+/// Addresses, routes, and neighbours set by hand: resolving them is not what is measured.
+fn lay_routes(source: &Namespace, gateway: &Namespace, sink: &Namespace) -> Result<()> {
+    for (namespace, device, v4, v6) in [
+        (source, "out", "100.64.0.2/16", "fd64::6440:2/64"),
+        (gateway, "overlay", "100.64.0.1/16", "fd64::6440:1/64"),
+        (gateway, "site", "10.0.0.1/24", "fd11::1/64"),
+        (sink, "in", "10.0.0.2/24", "fd11::2/64"),
+    ] {
+        namespace.address(device, v4)?;
+        namespace.address(device, v6)?;
+    }
+    let neighbour = |namespace: &Namespace, address: &str, device: &str, mac: [u8; 6]| -> Result<()> {
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        namespace
+            .ip(&["neigh", "replace", address, "lladdr", &mac, "dev", device, "nud", "permanent"])
+            .map(drop)
+    };
+    neighbour(gateway, "100.64.0.2", "overlay", mac(source, "out")?)?;
+    neighbour(gateway, "fd64::6440:2", "overlay", mac(source, "out")?)?;
+    neighbour(gateway, "10.0.0.2", "site", mac(sink, "in")?)?;
+    neighbour(gateway, "fd11::2", "site", mac(sink, "in")?)?;
+    gateway.route("100.64.1.0/24", "100.64.0.2")?;
+    gateway.route("10.128.0.0/9", "10.0.0.2")?;
+    gateway.ip(&["-6", "route", "add", "fd64::6440:100/120", "via", "fd64::6440:2"])?;
+    gateway.ip(&["-6", "route", "add", "fd10::/64", "via", "fd11::2"])?;
+    Ok(())
+}
+
+fn forward(gateway: &Namespace) -> Result<()> {
+    gateway.sysctl("net/ipv4/ip_forward", "1")?;
+    gateway.sysctl("net/ipv6/conf/all/forwarding", "1")
+}
+
+fn ours(lab: &Lab, name: &str, gateway: &Namespace, policies: u32) -> Result<EbpfDatapath> {
+    let image = account::image(policies)?;
+    let settings = Settings {
+        choice: Choice::Ebpf,
+        bpf_dir: lab.bpffs()?.join(name),
+        site_devices: vec!["site".into()],
+        nat_ports: 20_000..=32_767,
+        flow_entries: 262_144,
+        image_words: image.words.len() as u32,
+        mtu: 1420,
+    };
+    let mut datapath = gateway.enter(|| EbpfDatapath::open(&settings, "overlay"))??;
+    gateway.enter(|| -> Result<()> {
+        datapath.set_overlay("100.64.0.0/16".parse()?, "fd64::/64".parse()?)?;
+        let device = index(gateway, "site")?;
+        let routes: Vec<Egress> = image
+            .routes
+            .keys()
+            .map(|route| Egress {
+                route: *route as u16,
+                device,
+                source_v4: Some([10, 0, 0, 1].into()),
+                source_v6: "fd11::1".parse().ok(),
+            })
+            .collect();
+        datapath.set_egress(&routes)?;
+        datapath.apply(1, &image).context("the image was refused")
+    })??;
+    let degraded = datapath.degraded();
+    if !degraded.is_empty() {
+        bail!("{name} is not what is to be measured: {}", degraded.join("; "));
+    }
+    Ok(datapath)
+}
+
+fn load_ruleset(lab: &Lab, name: &str, gateway: &Namespace, rules: &str) -> Result<()> {
+    let file = lab.dir().join(format!("{name}.nft"));
+    std::fs::write(&file, rules)?;
+    gateway.run(&Program::new("nft").arg("-f").arg(&file), Duration::from_secs(120))?.output().map(drop)
+}
+
+fn mac(namespace: &Namespace, device: &str) -> Result<[u8; 6]> {
+    let text = namespace.ip(&["-o", "link", "show", "dev", device])?;
+    let mac =
+        text.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).context("no MAC address")?;
+    let bytes: Vec<u8> = mac.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
+    bytes.try_into().map_err(|_| anyhow::anyhow!("{mac} is no MAC address"))
+}
+
+fn index(namespace: &Namespace, device: &str) -> Result<u32> {
+    let text = namespace.ip(&["-o", "link", "show", "dev", device])?;
+    Ok(text.split(':').next().context("no index")?.trim().parse()?)
+}

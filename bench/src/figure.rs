@@ -1,0 +1,124 @@
+//! A figure: two contestants measured in one run, many short rounds, best against best and median against median.
+
+use serde::Serialize;
+
+/// One comparison, in nanoseconds per packet unless the name says otherwise.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Figure {
+    /// What was measured.
+    pub(crate) name: String,
+    /// Our best round.
+    pub(crate) ours: f64,
+    /// The rival's best round; absent where there is no rival.
+    pub(crate) rival: Option<f64>,
+    /// Rival / ours of the best rounds.
+    pub(crate) ratio: Option<f64>,
+    /// What DESIGN asks for, as text.
+    pub(crate) target: Option<String>,
+    /// Whether it is met, by the smaller of the ratios of bests and of medians.
+    pub(crate) met: Option<bool>,
+    /// Our median round.
+    pub(crate) ours_median: f64,
+    /// The rival's median round.
+    pub(crate) rival_median: Option<f64>,
+    /// Who the rival is.
+    pub(crate) against: Option<String>,
+    /// Every round of ours, in order.
+    pub(crate) ours_rounds: Vec<f64>,
+    /// Every round of the rival's.
+    pub(crate) rival_rounds: Vec<f64>,
+}
+
+/// A target: at least so many times faster, or at most so large.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    /// rival / ours is at least this.
+    Faster(f64),
+    /// ours is at most this.
+    AtMost(f64),
+}
+
+impl Figure {
+    /// A figure of ours alone.
+    pub(crate) fn alone(name: impl Into<String>, rounds: Vec<f64>, target: Option<Target>) -> Self {
+        Self::new(name.into(), rounds, None, target)
+    }
+
+    /// A figure against a rival measured in the same rounds.
+    pub(crate) fn against(
+        name: impl Into<String>,
+        rounds: Vec<f64>,
+        rival: &str,
+        rival_rounds: Vec<f64>,
+        target: Option<Target>,
+    ) -> Self {
+        Self::new(name.into(), rounds, Some((rival, rival_rounds)), target)
+    }
+
+    fn new(
+        name: String,
+        ours_rounds: Vec<f64>,
+        rival: Option<(&str, Vec<f64>)>,
+        target: Option<Target>,
+    ) -> Self {
+        let (ours, ours_median) = (best(&ours_rounds), median(&ours_rounds));
+        let (against, rival_rounds) =
+            rival.map_or((None, Vec::new()), |(name, rounds)| (Some(name.to_owned()), rounds));
+        let has_rival = against.is_some();
+        let rival_best = has_rival.then(|| best(&rival_rounds));
+        let rival_median = has_rival.then(|| median(&rival_rounds));
+        let ratio = rival_best.map(|rival| rival / ours);
+        let lower = ratio.zip(rival_median).map(|(ratio, rival)| ratio.min(rival / ours_median));
+        let met = target.map(|target| match target {
+            Target::Faster(times) => lower.is_some_and(|lower| lower >= times),
+            Target::AtMost(limit) => ours.max(ours_median) <= limit,
+        });
+        let target = target.map(|target| match target {
+            Target::Faster(times) => format!(">= {times}x"),
+            Target::AtMost(limit) => format!("<= {limit}"),
+        });
+        Self {
+            name,
+            ours,
+            rival: rival_best,
+            ratio,
+            target,
+            met,
+            ours_median,
+            rival_median,
+            against,
+            ours_rounds,
+            rival_rounds,
+        }
+    }
+}
+
+fn best(rounds: &[f64]) -> f64 {
+    rounds.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+fn median(rounds: &[f64]) -> f64 {
+    let mut sorted = rounds.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_met_only_when_both_best_and_median_meet_it() {
+        let figure = |ours: Vec<f64>| {
+            Figure::against("x", ours, "nft", vec![40.0, 44.0, 48.0], Some(Target::Faster(4.0)))
+        };
+        assert_eq!(figure(vec![10.0, 11.0, 12.0]).met, Some(true));
+        assert_eq!(figure(vec![10.0, 20.0, 20.0]).met, Some(false));
+        assert_eq!(Figure::alone("x", vec![1.0, 3.0], Some(Target::AtMost(2.5))).met, Some(true));
+        assert_eq!(Figure::alone("x", vec![1.0, 3.0], None).ours_median, 2.0);
+    }
+}
