@@ -140,6 +140,7 @@ impl Compiler {
         words.set(header::ROW_BLOCKS, matrix.row_blocks);
         words.section(header::ROWS, &matrix.rows);
         words.set(header::RULE_SLOTS, slots.unwrap_or(0));
+        words.set(header::OWN, scope.me.map_or(0, |me| sources.of_peer[me as usize]));
         words.set(header::ROUTES, scope.routed.len() as u32);
         let words = words.finish();
         if words.len() > WORDS_MAX {
