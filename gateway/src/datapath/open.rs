@@ -56,7 +56,9 @@ fn ebpf(settings: &Settings, tun: &Tun) -> anyhow::Result<Opened> {
 
 fn userspace(settings: &Settings, tun: &Tun) -> anyhow::Result<Opened> {
     // Programs that an earlier process left would judge the same packets again, by an image that nobody exchanges.
-    detach(&settings.bpf_dir).context("the kernel's datapath could not be taken off the host")?;
+    if settings.bpf_dir.is_dir() {
+        detach(&settings.bpf_dir).context("the kernel's datapath could not be taken off the host")?;
+    }
     let (datapath, packets) = UserspaceDatapath::open(settings, tun)?;
     Ok(Opened { datapath: Box::new(datapath), packets: Some(packets), degraded: None })
 }

@@ -11,9 +11,10 @@ use std::thread;
 use std::time::Duration;
 
 use image::Rule;
-use sluicegate_gateway::datapath::{Datapath as _, EventKind};
-use sluicegate_lab::{Namespace, Program};
-use world::{PORTS, World};
+use sluicegate_gateway::datapath::{self, Choice, Datapath as _, EventKind, Kind, Settings};
+use sluicegate_gateway::tun::Tun;
+use sluicegate_lab::{Lab, Namespace, Program};
+use world::{PORTS, World, settings};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Long enough to be sure that nothing comes, where a packet takes less than a millisecond.
@@ -211,4 +212,30 @@ fn the_overlay_learns_that_its_device_is_gone() {
     let mut world = World::new(Rule::Accept { masquerade: true }).unwrap();
     world.gateway.ip(&["link", "del", "sluice0"]).unwrap();
     world.stopped().unwrap();
+}
+
+#[test]
+fn auto_falls_back_to_user_space_and_says_why() {
+    let lab = Lab::new().unwrap();
+    let host = lab.namespace("host").unwrap();
+    // A directory where nothing can be pinned.
+    let bpf_dir = lab.dir().join("not-a-bpffs");
+    std::fs::create_dir(&bpf_dir).unwrap();
+    let open = |choice| {
+        let settings = Settings { choice, bpf_dir: bpf_dir.clone(), ..settings() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        host.enter(|| {
+            runtime.block_on(async {
+                let opened = datapath::open(&settings, &Tun::open("sluice0").unwrap())?;
+                anyhow::Ok((opened.datapath.kind(), opened.packets.is_some(), opened.degraded))
+            })
+        })
+        .unwrap()
+    };
+    let (kind, takes_packets, degraded) = open(Choice::Auto).unwrap();
+    assert_eq!((kind, takes_packets), (Kind::Userspace, true));
+    let why = degraded.unwrap();
+    assert!(why.contains("user-space") && why.contains("bpffs"), "{why}");
+    assert!(open(Choice::Ebpf).is_err());
+    assert_eq!(open(Choice::Userspace).unwrap(), (Kind::Userspace, true, None));
 }

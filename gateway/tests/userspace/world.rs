@@ -141,6 +141,19 @@ impl Drop for World {
     }
 }
 
+/// As a gateway between `eth0` and the overlay.
+pub(crate) fn settings() -> Settings {
+    Settings {
+        choice: Choice::Userspace,
+        bpf_dir: "/nonexistent".into(),
+        site_devices: vec!["eth0".into()],
+        nat_ports: PORTS,
+        flow_entries: 4096,
+        image_words: 4096,
+        mtu: 1420,
+    }
+}
+
 /// Opens the datapath and carries packets until nobody asks any more or the overlay's queue closes.
 fn serve(peer: &Namespace, mut asked: UnboundedReceiver<Ask>, ready: &mpsc::Sender<()>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -151,17 +164,8 @@ fn serve(peer: &Namespace, mut asked: UnboundedReceiver<Ask>, ready: &mpsc::Send
             Tun::open("sluice0")
         })??;
         let tun = Tun::open("sluice0")?;
-        let settings = Settings {
-            choice: Choice::Userspace,
-            bpf_dir: "/nonexistent".into(),
-            site_devices: vec!["eth0".into()],
-            nat_ports: PORTS,
-            flow_entries: 4096,
-            image_words: 4096,
-            mtu: 1420,
-        };
         let (mut datapath, PacketChannels { to_host, mut from_host }) =
-            UserspaceDatapath::open(&settings, &tun)?;
+            UserspaceDatapath::open(&settings(), &tun)?;
         datapath.set_overlay("100.64.0.0/24".parse()?, "fd64::/64".parse()?)?;
         drop(tun);
         ready.send(())?;
