@@ -11,6 +11,9 @@ use super::report::{Counter, Report};
 
 const TCP_MESSAGE: usize = 1024;
 
+/// How long the rest may take to come back after the last message was sent.
+const LAST_ECHOES: Duration = Duration::from_secs(5);
+
 /// Sends one message of 1,024 bytes every `interval` over one TCP connection until `stop`, then waits for the rest to come
 /// back. TCP hides lost packets; what counts is that the connection lives and every byte comes back in order.
 ///
@@ -33,7 +36,11 @@ pub fn tcp_stream(to: SocketAddr, interval: Duration, stop: &Stop) -> io::Result
     let mut message = vec![0; TCP_MESSAGE];
     let mut filled = 0;
     stream.set_read_timeout(Some(Duration::from_millis(50)))?;
+    let mut stopped = None;
     let ended = loop {
+        if stop.is_set() && stopped.get_or_insert_with(Instant::now).elapsed() > LAST_ECHOES {
+            break "stopped, but the rest did not come back".to_owned();
+        }
         counter.report.sent = counter.report.sent.max(counter.report.received);
         counter.progress()?;
         match reader.read(&mut message[filled..]) {
@@ -229,6 +236,21 @@ mod tests {
         });
         let report = tcp_stream(address, Duration::from_millis(1), &short()).unwrap();
         assert!(report.wrong > 0, "{report:?}");
+    }
+
+    #[test]
+    fn a_connection_that_went_dead_is_reported_as_such() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"x\n").unwrap();
+            stream
+        });
+        let report = tcp_stream(address, Duration::from_millis(10), &short()).unwrap();
+        assert_eq!((report.received, report.wrong), (0, report.sent), "{report:?}");
+        assert!(report.ended.contains("did not come back"), "{report:?}");
+        drop(server.join());
     }
 
     #[test]
