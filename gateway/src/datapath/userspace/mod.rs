@@ -20,7 +20,6 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use ipnet::{Ipv4Net, Ipv6Net};
 use sluicegate_api::image::Image;
 use sluicegate_engine::flow::{Side, Timeouts};
@@ -168,13 +167,12 @@ impl Datapath for UserspaceDatapath {
     }
 
     fn set_egress(&mut self, routes: &[Egress]) -> anyhow::Result<()> {
-        self.sites.send_by(routes.iter().map(|route| route.device))?;
+        // One device that cannot be sent by must not keep the other routes as they were.
+        let opened = self.sites.send_by(routes.iter().map(|route| route.device));
         let last = routes.iter().map(|route| usize::from(route.route) + 1).max().unwrap_or(0);
         let mut egress = vec![engine::Egress::default(); last];
         for route in routes {
-            let mtu = device::name(route.device)
-                .and_then(|name| device::mtu(&name))
-                .with_context(|| format!("the MTU of the device with index {}", route.device));
+            let mtu = device::name(route.device).and_then(|name| device::mtu(&name));
             // Without ports of our own there is no source either: such packets are dropped for want of an egress.
             let (source_v4, source_v6) = match self.ports {
                 Some(_) => (route.source_v4, route.source_v6),
@@ -191,7 +189,7 @@ impl Datapath for UserspaceDatapath {
         }
         self.judge.state().tables.set_egress(egress);
         self.sites.attach();
-        Ok(())
+        opened
     }
 
     fn set_deadline(&mut self, after: Option<Duration>) -> anyhow::Result<()> {
