@@ -112,8 +112,11 @@ fn build_into_out_dir(root: &Path, names: &[&str]) -> Result<(), BuildError> {
     let object = build(&toolchain, root, &shared_target_dir(&out), arch, Stdio::piped())?;
     for name in names {
         let copy = out.join(name);
-        fs::copy(object.with_file_name(name), &copy)
-            .map_err(|source| BuildError::Io { what: "cannot write", path: copy, source })?;
+        fs::copy(object.with_file_name(name), &copy).map_err(|source| BuildError::Io {
+            what: "cannot write",
+            path: copy,
+            source,
+        })?;
     }
     Ok(())
 }
