@@ -20,7 +20,7 @@ pub(crate) struct Args {
 }
 
 /// Read by the differential test: how many packets it sends through the engines.
-const CASES: &str = "SLUICEGATE_TEST_CASES";
+const CASES: &str = "SLUICEGATE_CASES";
 
 struct Step {
     name: &'static str,

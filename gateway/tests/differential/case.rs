@@ -42,6 +42,8 @@ pub(crate) enum Step {
     Image(Arc<State>),
     /// The egress table, by route number.
     Egress(Vec<Exit>),
+    /// The agent's pass over the flow table.
+    Sweep,
     /// The image may be enforced for this many ticks more; `None` for ever.
     Deadline(Option<u32>),
 }

@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sluicegate_engine::flow::{Side, Timeouts};
+use sluicegate_engine::image::axis;
 use sluicegate_engine::pipeline::Verdict;
 use sluicegate_policy::model::State;
+use sluicegate_policy::naive;
 
 use crate::case::{AGENT, Arrival, Exit, Outcome, Setup, Step};
 use crate::packets::flag::{ACK, FIN, PSH, RST, SYN};
@@ -103,9 +105,10 @@ impl Generator {
                 let exits = self.exits();
                 Step::Egress(exits)
             }
-            110..116 => Step::Deadline(self.random.pick(&[None, Some(0), Some(20), Some(500)])),
-            116..124 => Step::Deadline(None),
-            124..300 => self.stray(),
+            110..113 => Step::Deadline(self.random.pick(&[Some(0), Some(20), Some(500)])),
+            113..130 => Step::Deadline(None),
+            130..138 => Step::Sweep,
+            138..240 => self.stray(),
             _ => self.speak(),
         }
     }
@@ -164,11 +167,11 @@ impl Generator {
             t.icmp,
             t.other,
         ]);
-        let ticks = match self.random.below(10) {
-            0..5 => self.random.below(12) as u32,
-            5 => past,
-            6 => past + 1,
-            7 => past / 2 + 1,
+        let ticks = match self.random.below(20) {
+            0..15 => self.random.below(12) as u32,
+            15 => past,
+            16 => past + 1,
+            17 => past / 2 + 1,
             _ => self.random.below(past as usize) as u32,
         };
         Step::Advance(ticks)
@@ -248,7 +251,32 @@ impl Generator {
         }
     }
 
+    /// A new conversation: mostly one that the policy has in mind.
     fn talk(&mut self) -> Talk {
+        let mut talk = self.any_talk();
+        for _ in 0..12 {
+            if self.is_accepted(&talk) || self.random.chance(3) {
+                break;
+            }
+            talk = self.any_talk();
+        }
+        talk
+    }
+
+    fn is_accepted(&self, talk: &Talk) -> bool {
+        let six = talk.source.0.is_ipv6();
+        let port = u32::from(talk.destination.1);
+        let l4 = match talk.kind {
+            Speech::Tcp => axis::TCP | port,
+            Speech::Udp => axis::UDP | port,
+            Speech::Echo if six => axis::ICMPV6 | 128 << 8,
+            Speech::Echo => axis::ICMP | 8 << 8,
+            Speech::Other(protocol) => axis::OTHER | u32::from(protocol),
+        };
+        naive::decide(&self.state, AGENT, talk.source.0, talk.destination.0, l4).0.accepts()
+    }
+
+    fn any_talk(&mut self) -> Talk {
         let r = &mut self.random;
         if !self.talks.is_empty() && r.chance(20) {
             // The same ports again.

@@ -255,6 +255,12 @@ impl Kernel {
         Ok(counters)
     }
 
+    /// Removes what is over, as the agent does.
+    pub(crate) fn sweep(&mut self, now: u32) -> Result<()> {
+        sweep::<V4>(&mut self.four, now)?;
+        sweep::<V6>(&mut self.six, now)
+    }
+
     pub(crate) fn flows(&self, now: u32) -> Result<Result<Vec<FlowDump>, String>> {
         let (four, six) = (halves::<V4>(&self.four)?, halves::<V6>(&self.six)?);
         Ok(tables::flows::<V4>(four.into_iter(), now).and_then(|mut flows| {
@@ -278,6 +284,21 @@ fn clear<A: Copy + 'static>(tables: &mut [HashMap<MapData, Raw<Key<A>>, Raw<Flow
         let keys: Vec<_> = table.keys().collect::<Result<_, _>>()?;
         for key in keys {
             table.remove(&key)?;
+        }
+    }
+    Ok(())
+}
+
+fn sweep<F: Family>(tables: &mut [Flows<F>; 2], now: u32) -> Result<()>
+where
+    F::Address: Hash,
+{
+    let all = halves::<F>(tables)?;
+    let lives =
+        |sought: &Key<F::Address>| all.iter().any(|(_, key, flow)| key == sought && !flow.is_over(now));
+    for (stage, key, flow) in &all {
+        if flow.is_over(now) && !lives(&flow.other_key(key.protocol)) {
+            tables[*stage as usize].remove(&Raw(*key))?;
         }
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! state, not over its compiled image; packets are written anew with checksums in full. Which masquerade port a flow gets
 //! is left to the implementation: the model takes what it chose if that was allowed.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use sluicegate_policy::model::State;
 use sluicegate_policy::naive;
 
 use crate::case::{AGENT, Arrival, Counters, Exit, FlowDump, Outcome, Setup, WayDump};
+use crate::packets::flag;
 use crate::parse::{self, Header, Kind, Transport};
 use crate::rewrite::{Change, rewrite};
 use crate::tcp::{self, Move};
@@ -30,6 +32,10 @@ pub(crate) struct Model {
     deadline: Option<u32>,
     egress: Vec<Exit>,
     flows: Vec<Flow>,
+    /// Flows that are over, until the next sweep: an implementation may still remember them.
+    ghosts: Vec<Flow>,
+    /// Addresses of the peers this agent talks to at all.
+    neighbours: BTreeSet<IpAddr>,
     pub(crate) counters: Counters,
 }
 
@@ -65,11 +71,22 @@ struct Refusal {
     reason: DropReason,
     rule: Option<u32>,
     revoked: Option<(u64, u64)>,
+    /// Whether the rule itself refused it.
+    counted: bool,
+    /// There is nothing to tell but the reason.
+    untold: bool,
 }
 
 impl From<DropReason> for Refusal {
     fn from(reason: DropReason) -> Self {
-        Self { reason, rule: None, revoked: None }
+        Self { reason, rule: None, revoked: None, counted: false, untold: false }
+    }
+}
+
+impl Refusal {
+    /// Refused although a rule accepts it.
+    fn in_spite_of(rule: u32, reason: DropReason) -> Self {
+        Self { rule: Some(rule), ..reason.into() }
     }
 }
 
@@ -94,17 +111,28 @@ impl Model {
             deadline: None,
             egress: Vec::new(),
             flows: Vec::new(),
+            ghosts: Vec::new(),
+            neighbours: BTreeSet::new(),
             counters: Counters::new(),
         }
     }
 
-    pub(crate) fn set_image(&mut self, revision: u32, policy: Arc<State>) {
+    /// Puts a revision in force. Whom the agent talks to is the overlay's business, not the packet path's: it is given.
+    pub(crate) fn set_image(&mut self, revision: u32, policy: Arc<State>, neighbours: BTreeSet<IpAddr>) {
         self.revision = revision;
+        self.neighbours = neighbours;
         self.policy = Some(policy);
     }
 
     pub(crate) fn set_egress(&mut self, egress: Vec<Exit>) {
         self.egress = egress;
+    }
+
+    /// The agent's own pass over the flows, about once a second.
+    pub(crate) fn sweep(&mut self) {
+        self.ghosts.clear();
+        let (now, timeouts) = (self.now, self.setup.timeouts);
+        self.flows.retain(|flow| !flow.is_over(now, &timeouts));
     }
 
     pub(crate) fn set_deadline(&mut self, deadline: Option<u32>) {
@@ -115,7 +143,8 @@ impl Model {
     pub(crate) fn packet(&mut self, arrival: &Arrival, chosen: &Chosen<'_>) -> Result<Outcome, String> {
         let now = self.now;
         let timeouts = self.setup.timeouts;
-        self.flows.retain(|flow| !flow.is_over(now, &timeouts));
+        let over = |flow: &mut Flow| flow.is_over(now, &timeouts);
+        self.ghosts.extend(self.flows.extract_if(.., over));
 
         let mut story = Event { side: arrival.side as u8, ..Event::default() };
         let mut events = Vec::new();
@@ -131,19 +160,16 @@ impl Model {
             }
             Err(refusal) => {
                 self.counters.drops[refusal.reason as usize] += 1;
-                if let Some(slot) = refusal.rule {
+                if let Some(slot) = refusal.rule.filter(|_| refusal.counted) {
                     self.counters.rules[slot as usize][1] += 1;
                 }
                 let (packets, bytes) = refusal.revoked.unwrap_or_default();
                 let kind = if refusal.revoked.is_some() { EventKind::Revoke } else { EventKind::Drop };
-                events.push(Event {
-                    kind: kind as u8,
-                    reason: refusal.reason as u8,
-                    rule: refusal.rule.map_or(0, |slot| slot + 1),
-                    packets,
-                    bytes,
-                    ..story
-                });
+                let rule = refusal.rule.map_or(0, |slot| slot + 1);
+                let reason = refusal.reason as u8;
+                if !refusal.untold {
+                    events.push(Event { kind: kind as u8, reason, rule, packets, bytes, ..story });
+                }
                 Verdict::Drop(refusal.reason)
             }
         };
@@ -163,7 +189,9 @@ impl Model {
         let side = arrival.side;
         let (header, problem) = match parse::network(&arrival.bytes, arrival.six) {
             Ok(read) => read,
-            Err(reason) => return Ok(Err(reason.into())),
+            // The host's own stack refuses it.
+            Err(_) if side == Side::Site => return Ok(Ok((Verdict::Pass, arrival.bytes.clone()))),
+            Err(reason) => return Ok(Err(Refusal { untold: true, ..reason.into() })),
         };
         story.source = mapped(header.source);
         story.destination = mapped(header.destination);
@@ -184,6 +212,9 @@ impl Model {
         if !parse::is_unicast(header.source) || !parse::is_unicast(header.destination) {
             return Ok(Err(DropReason::NotUnicast.into()));
         }
+        if self.policy.is_none() {
+            return if side == Side::Site && !ours { pass } else { Ok(Err(DropReason::NoImage.into())) };
+        }
         let transport = match problem.map_or_else(|| parse::transport(&arrival.bytes, &header), Err) {
             Ok(transport) => transport,
             Err(_) if side == Side::Site && !ours => return pass,
@@ -195,15 +226,20 @@ impl Model {
             _ => transport.destination_port,
         };
         let packet = Packet { arrival, header, transport };
-        let found = self.find(&packet);
+        let found = find(&self.flows, &packet);
+        let ghost = find(&self.ghosts, &packet);
+        let expired = self.deadline.is_some_and(|deadline| (self.now.wrapping_sub(deadline) as i32) > 0);
+        let insane = transport.kind == Kind::Tcp && !tcp::is_sane(transport.flags);
+        if expired || insane {
+            let expected = found.is_some() || ghost.is_some();
+            let reason = if expired { DropReason::PolicyExpired } else { DropReason::InvalidTcp };
+            return if side == Side::Site && !ours && !expected { pass } else { Ok(Err(reason.into())) };
+        }
+        if let Some((index, _)) = ghost {
+            self.ghosts.remove(index);
+        }
         if side == Side::Site && !ours && found.is_none() {
             return pass;
-        }
-        if self.policy.is_none() {
-            return Ok(Err(DropReason::NoImage.into()));
-        }
-        if self.deadline.is_some_and(|deadline| (self.now.wrapping_sub(deadline) as i32) > 0) {
-            return Ok(Err(DropReason::PolicyExpired.into()));
         }
         story.bytes = header.length as u64;
         let length = header.length as u64;
@@ -230,49 +266,35 @@ impl Model {
         Ok(self.send(&packet, &flow, way))
     }
 
-    /// The flow a packet belongs to, and the direction.
-    fn find(&self, packet: &Packet<'_>) -> Option<(usize, usize)> {
-        let from = (packet.header.source, packet.transport.source_port);
-        let to = (packet.header.destination, packet.transport.destination_port);
-        let kind = packet.transport.kind;
-        self.flows.iter().enumerate().find_map(|(i, flow)| {
-            if flow.protocol != packet.header.protocol {
-                return None;
-            }
-            let side = packet.arrival.side;
-            let there = flow.opener == side && (flow.source, flow.destination) == (from, to);
-            let back = flow.replies == side && (flow.destination, flow.translated) == (from, to);
-            if there && kind != Kind::EchoReply {
-                Some((i, 0))
-            } else if back && kind != Kind::EchoRequest {
-                Some((i, 1))
-            } else {
-                None
-            }
-        })
-    }
-
     /// Lets a packet act on its flow. `Ok(false)`: the flow is gone, and the packet may open another.
     fn advance(&mut self, (index, way): (usize, usize), packet: &Packet<'_>) -> Result<bool, Refusal> {
         if self.flows[index].revision != self.revision {
             self.judge_anew(index)?;
         }
         let flow = &mut self.flows[index];
-        if packet.transport.kind != Kind::Tcp {
-            if way == 1 {
-                flow.life = Life::Replied;
+        match (packet.transport.kind, way) {
+            (Kind::Tcp, _) => {}
+            // With id 0 the tuples of requests and replies are the same.
+            (Kind::EchoReply, 0) | (Kind::EchoRequest, 1) => {
+                return Err(Refusal::in_spite_of(flow.rule, DropReason::NotOpening));
             }
-            return Ok(true);
+            _ => {
+                if way == 1 {
+                    flow.life = Life::Replied;
+                }
+                return Ok(true);
+            }
         }
         match tcp::act(flow.life, packet.transport.flags, way == 1, [flow.ways[0].fin, flow.ways[1].fin]) {
-            Move::Invalid => Err(DropReason::InvalidTcp.into()),
+            Move::Invalid => Err(Refusal::in_spite_of(flow.rule, DropReason::InvalidTcp)),
             Move::Anew => {
                 self.flows.remove(index);
                 Ok(false)
             }
             Move::To(life) => {
                 flow.life = life;
-                flow.ways[way].fin |= packet.transport.flags & crate::packets::flag::FIN != 0;
+                let closing = matches!(life, Life::Closing | Life::TimeWait);
+                flow.ways[way].fin |= closing && packet.transport.flags & flag::FIN != 0;
                 Ok(true)
             }
         }
@@ -291,7 +313,7 @@ impl Model {
             Some((replies, route)) => replies == flow.replies && route.is_some() == flow.route.is_some(),
             None => false,
         };
-        if decision.accepts() && same_way {
+        if self.is_genuine(flow.opener, flow.source.0) && decision.accepts() && same_way {
             let flow = &mut self.flows[index];
             flow.revision = self.revision;
             flow.rule = decision.slot();
@@ -304,6 +326,8 @@ impl Model {
             reason: DropReason::Revoked,
             rule: Some(flow.rule),
             revoked: Some((total(|w| w.packets), total(|w| w.bytes))),
+            counted: true,
+            untold: false,
         })
     }
 
@@ -312,7 +336,7 @@ impl Model {
         &mut self,
         packet: &Packet<'_>,
         chosen: &Chosen<'_>,
-        story: &mut Event,
+        story: &Event,
         events: &mut Vec<Event>,
     ) -> Result<Result<usize, Refusal>, String> {
         let side = packet.arrival.side;
@@ -323,45 +347,47 @@ impl Model {
         if !self.is_genuine(side, source) {
             return Ok(Err(DropReason::SpoofedSource.into()));
         }
-        match packet.transport.kind {
-            Kind::Tcp if !tcp::opens(packet.transport.flags) => {
-                return Ok(Err(DropReason::InvalidTcp.into()));
-            }
-            Kind::EchoReply => return Ok(Err(DropReason::NoFlow.into())),
-            _ => {}
-        }
         let (decision, attributes) = self.decide(source, destination, packet.transport.axis);
         if !decision.is_set() {
-            return Ok(Err(DropReason::NoRule.into()));
+            // An image need not know peers that no rule joins with the agent.
+            let spoofed = chosen.0.verdict == Verdict::Drop(DropReason::SpoofedSource);
+            let known = self.neighbours.contains(&source) || side != Side::Overlay;
+            let reason = if spoofed && !known { DropReason::SpoofedSource } else { DropReason::NoRule };
+            return Ok(Err(reason.into()));
         }
         let rule = decision.slot();
         if !decision.accepts() {
-            return Ok(Err(Refusal { reason: DropReason::RuleDrop, rule: Some(rule), revoked: None }));
+            return Ok(Err(Refusal { counted: true, ..Refusal::in_spite_of(rule, DropReason::RuleDrop) }));
         }
+        let refuse = |reason| Ok(Err(Refusal::in_spite_of(rule, reason)));
         let Some((replies, route)) = self.way_out(side, attributes) else {
-            return Ok(Err(DropReason::NoRule.into()));
+            return refuse(DropReason::NoEgress);
         };
+        match packet.transport.kind {
+            Kind::Tcp if !tcp::opens(packet.transport.flags) => return refuse(DropReason::InvalidTcp),
+            Kind::EchoReply => return refuse(DropReason::NotOpening),
+            _ => {}
+        }
         let from = (source, packet.transport.source_port);
         let to = (destination, packet.transport.destination_port);
         let mut translated = from;
-        if let Some(route) = route {
-            let Some(exit) = self.exit(route) else { return Ok(Err(DropReason::NoEgress.into())) };
-            if attributes.masquerade() {
-                let Some(address) = exit.source[usize::from(packet.arrival.six)] else {
-                    return Ok(Err(DropReason::NoEgress.into()));
-                };
-                match self.masquerade(packet, address, chosen)? {
-                    Some(port) => translated = (address, port),
-                    None => return Ok(Err(DropReason::NatExhausted.into())),
-                }
+        if let Some(route) = route.filter(|_| attributes.masquerade()) {
+            let exit = self.egress.get(usize::from(route));
+            let Some(address) = exit.and_then(|exit| exit.source[usize::from(packet.arrival.six)]) else {
+                return refuse(DropReason::NoEgress);
+            };
+            match self.masquerade(packet, address, chosen)? {
+                Some(port) => translated = (address, port),
+                None => return refuse(DropReason::NatExhausted),
             }
         }
         self.counters.rules[rule as usize][0] += 1;
-        if translated != from {
-            story.translated = mapped(translated.0);
-            story.translated_port = translated.1;
+        let mut start = Event { kind: EventKind::Start as u8, rule: rule + 1, bytes: 0, ..*story };
+        if translated.0 != from.0 {
+            start.translated = mapped(translated.0);
+            start.translated_port = translated.1;
         }
-        events.push(Event { kind: EventKind::Start as u8, rule: rule + 1, bytes: 0, ..*story });
+        events.push(start);
         let fresh = Way { last_seen: self.now, ..Way::default() };
         self.flows.push(Flow {
             opener: side,
@@ -389,37 +415,34 @@ impl Model {
     ) -> Result<Option<u16>, String> {
         let protocol = packet.header.protocol;
         let to = (packet.header.destination, packet.transport.destination_port);
-        let is_taken = |port: u16| {
-            self.flows.iter().any(|flow| {
-                let tuple = (flow.protocol, flow.destination, flow.translated);
-                flow.replies == Side::Site && tuple == (protocol, to, (address, port))
-            })
+        let has = |flow: &Flow, port: u16| {
+            let tuple = (flow.protocol, flow.destination, flow.translated);
+            flow.replies == Side::Site && tuple == (protocol, to, (address, port))
         };
+        let is_taken = |port: u16| self.flows.iter().any(|flow| has(flow, port));
+        // Those of flows that are over come free with the next sweep.
+        let is_held = |port: u16| is_taken(port) || self.ghosts.iter().any(|flow| has(flow, port));
+        let exhausted = chosen.0.verdict == Verdict::Drop(DropReason::NatExhausted);
         let with_ports = [6, 17, packet.header.icmp()].contains(&protocol);
         if !with_ports {
-            return Ok((!is_taken(0)).then_some(0));
+            return Ok((!is_taken(0) && !(exhausted && is_held(0))).then_some(0));
         }
         let first = u32::from(self.setup.nat_first);
         let range = first..first + u32::from(self.setup.nat_count);
         let free: Vec<u16> = range.clone().map(|p| p as u16).filter(|&p| !is_taken(p)).collect();
-        let Outcome { verdict, bytes, .. } = chosen.0;
-        match verdict {
-            Verdict::Site(_) => {
-                let six = packet.arrival.six;
-                let (header, _) = parse::network(bytes, six).map_err(|e| format!("it emitted {e:?}"))?;
-                let transport = parse::transport(bytes, &header).map_err(|e| format!("it emitted {e:?}"))?;
-                let port = transport.source_port;
-                if !range.contains(&u32::from(port)) {
-                    return Err(format!("it chose port {port}, which is not one of {range:?}"));
-                }
-                if is_taken(port) {
-                    return Err(format!("it chose port {port} towards {to:?}, which a live flow has"));
-                }
-                Ok(Some(port))
+        let held = range.clone().filter(|&p| is_held(p as u16)).count();
+        let start = chosen.0.events.iter().find(|event| event.kind == EventKind::Start as u8);
+        match start.map(|event| event.translated_port) {
+            Some(port) if !range.contains(&u32::from(port)) => {
+                Err(format!("it chose port {port}, which is not one of {range:?}"))
             }
+            Some(port) if is_taken(port) => {
+                Err(format!("it chose port {port} towards {to:?}, which a live flow has"))
+            }
+            Some(port) => Ok(Some(port)),
             // 32 ports are tried: a range larger than that may be given up with some left.
-            Verdict::Drop(DropReason::NatExhausted) if range.len() - free.len() >= 32 => Ok(None),
-            _ => Ok(free.first().copied()),
+            None if exhausted && held >= range.len().min(32) => Ok(None),
+            None => Ok(free.first().copied()),
         }
     }
 
@@ -434,11 +457,11 @@ impl Model {
             }
             _ => (Verdict::Overlay, self.setup.overlay_mtu),
         };
-        if mtu != 0 && header.length > mtu as usize {
-            return Err(DropReason::TooBig.into());
-        }
         if header.ttl <= 1 {
             return Err(DropReason::TtlExpired.into());
+        }
+        if mtu != 0 && packet.arrival.bytes.len() > mtu as usize {
+            return Err(DropReason::TooBig.into());
         }
         let (source, destination) = match way {
             0 => (flow.translated, flow.destination),
@@ -470,10 +493,14 @@ impl Model {
     /// Whether an address may open flows from a side: a peer's own from the overlay, the agent's own from the host.
     fn is_genuine(&self, side: Side, source: IpAddr) -> bool {
         let Some(policy) = &self.policy else { return false };
-        let owner = policy.peers.iter().find(|(_, peer)| {
+        let mut owners = policy.peers.iter().filter(|(_, peer)| {
             peer.allowed && (IpAddr::V4(peer.v4) == source || IpAddr::V6(peer.v6) == source)
         });
-        owner.is_some_and(|(id, _)| (id == AGENT) == (side == Side::Local))
+        owners.any(|(id, _)| match side {
+            Side::Overlay => id != AGENT,
+            Side::Local => id == AGENT,
+            Side::Site => false,
+        })
     }
 
     fn in_overlay(&self, address: IpAddr) -> bool {
@@ -526,6 +553,24 @@ impl Flow {
             confirmed: !matches!(self.life, Life::Unreplied | Life::SynSent | Life::SynReceived),
         }
     }
+}
+
+/// The flow a packet belongs to by its tuple, and the direction.
+fn find(flows: &[Flow], packet: &Packet<'_>) -> Option<(usize, usize)> {
+    let from = (packet.header.source, packet.transport.source_port);
+    let to = (packet.header.destination, packet.transport.destination_port);
+    let side = packet.arrival.side;
+    flows.iter().enumerate().filter(|(_, flow)| flow.protocol == packet.header.protocol).find_map(
+        |(i, flow)| {
+            if flow.opener == side && (flow.source, flow.destination) == (from, to) {
+                Some((i, 0))
+            } else if flow.replies == side && (flow.destination, flow.translated) == (from, to) {
+                Some((i, 1))
+            } else {
+                None
+            }
+        },
+    )
 }
 
 /// As events write addresses.

@@ -5,6 +5,7 @@ use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 
 use sluicegate_engine::family::Family;
+use sluicegate_engine::family::{Address4, Address6};
 use sluicegate_engine::flow::{Exit as Leave, FIN, Flow, Key, Side, State, TRANSLATED};
 use sluicegate_engine::tables::{Config, Egress, HAS_DEADLINE, Stage};
 
@@ -52,7 +53,12 @@ where
             return contradiction("state and table");
         }
         let site = first.exit == Leave::Site as u8;
-        if site != (reply.exit == Leave::Overlay as u8) || (first.flags | reply.flags) & !(FIN | 3) != 0 {
+        let local = first.exit == Leave::Overlay as u8;
+        let back = if local { Leave::Host } else { Leave::Overlay };
+        if local != (key.side == Side::Local as u8)
+            || reply.exit != back as u8
+            || (first.flags | reply.flags) & !(FIN | 3) != 0
+        {
             return contradiction("exit or flags");
         }
         let way = |flow: &Flow<F::Address>| WayDump {
@@ -93,8 +99,8 @@ pub(crate) fn config(setup: &Setup, now: u32, deadline: Option<u32>) -> Config {
         panic!("one overlay range per family");
     };
     Config {
-        overlay4: [network4.octets(), (u32::MAX << (32 - length4)).to_be_bytes()],
-        overlay6: [network6.octets(), (u128::MAX << (128 - length6)).to_be_bytes()],
+        overlay4: [network4.into(), Address4((u32::MAX << (32 - length4)).to_be_bytes())],
+        overlay6: [network6.into(), Address6((u128::MAX << (128 - length6)).to_be_bytes())],
         deadline: deadline.unwrap_or(0),
         flags: if deadline.is_some() { HAS_DEADLINE } else { 0 },
         overlay_device: OVERLAY_DEVICE,
@@ -112,18 +118,13 @@ pub(crate) fn egress(exit: &Exit) -> Egress {
         device: exit.device,
         mtu: exit.mtu,
         source4: match exit.source[0] {
-            Some(IpAddr::V4(a)) => a.octets(),
-            _ => [0; 4],
+            Some(IpAddr::V4(a)) => a.into(),
+            _ => Address4::default(),
         },
         source6: match exit.source[1] {
-            Some(IpAddr::V6(a)) => a.octets(),
-            _ => [0; 16],
+            Some(IpAddr::V6(a)) => a.into(),
+            _ => Address6::default(),
         },
         padding: 0,
     }
-}
-
-/// The side a packet arrives on, for messages.
-pub(crate) fn side(number: u8) -> &'static str {
-    Side::from_number(number).name()
 }

@@ -38,6 +38,11 @@ fn segment(flags: u8) -> Option<Segment> {
     }
 }
 
+/// Whether any TCP sends such flags.
+pub(crate) fn is_sane(flags: u8) -> bool {
+    segment(flags).is_some()
+}
+
 /// Whether a segment opens a connection.
 pub(crate) fn opens(flags: u8) -> bool {
     segment(flags) == Some(Segment::Syn)

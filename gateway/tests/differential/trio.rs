@@ -1,5 +1,6 @@
 //! The three implementations side by side: every step goes through all of them, and they must agree.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use sluicegate_api::image::{Delta, Image};
@@ -52,6 +53,11 @@ impl<'k> Trio<'k> {
                 self.user.set_egress(exits);
                 self.kernel.set_egress(exits).map_err(|e| format!("{e:#}"))?;
             }
+            Step::Sweep => {
+                self.model.sweep();
+                self.user.sweep(self.model.now);
+                self.kernel.sweep(self.model.now).map_err(|e| format!("{e:#}"))?;
+            }
             Step::Deadline(after) => {
                 self.deadline = after.map(|ticks| self.model.now.wrapping_add(ticks));
                 self.model.set_deadline(self.deadline);
@@ -74,7 +80,10 @@ impl<'k> Trio<'k> {
         }
         validate(lines).map_err(|e| format!("the image is not valid: {e}"))?;
         self.revision += 1;
-        self.model.set_image(self.revision, state.clone());
+        let neighbours = compiler.network(AGENT).peers;
+        let neighbours = neighbours.iter().map(|id| &state.peers[&**id]);
+        let neighbours = neighbours.flat_map(|peer| [IpAddr::V4(peer.v4), IpAddr::V6(peer.v6)]).collect();
+        self.model.set_image(self.revision, state.clone(), neighbours);
         self.user.set_image(self.revision, lines);
         self.kernel.set_image(self.revision, lines).map_err(|e| format!("{e:#}"))?;
         self.image = image;

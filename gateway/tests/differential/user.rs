@@ -1,7 +1,7 @@
 //! The engine with the user-space tables.
 
 use sluicegate_engine::classify::Line;
-use sluicegate_engine::family::{V4, V6};
+use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::image::header;
 use sluicegate_engine::packet::Slice;
 use sluicegate_engine::pipeline::{Verdict, process, screen};
@@ -15,8 +15,8 @@ use crate::tables;
 pub(crate) struct User {
     setup: Setup,
     tables: UserTables,
-    work4: Work<[u8; 4]>,
-    work6: Work<[u8; 16]>,
+    work4: Work<Address4>,
+    work6: Work<Address6>,
 }
 
 impl User {
@@ -68,6 +68,11 @@ impl User {
             bytes.clear();
         }
         Ok(Outcome { verdict, bytes, events: self.tables.take_events() })
+    }
+
+    pub(crate) fn sweep(&mut self, now: u32) {
+        self.tables.sweep(now);
+        self.tables.take_ended();
     }
 
     pub(crate) fn counters(&self) -> Counters {

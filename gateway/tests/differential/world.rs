@@ -108,7 +108,14 @@ pub(crate) fn state(r: &mut Random) -> State {
             slot += 1;
             rule(r, slot - 1, &state)
         });
-        let rules = rules.collect();
+        let mut rules: Vec<Rule> = rules.collect();
+        if i == 0 && r.chance(70) {
+            // One broad right, so that there is traffic for the others to carve up.
+            rules[0].action = Action::Accept;
+            rules[0].sources = End::Groups(["ga", "gb", "gc", "gd"].map(String::from).into());
+            rules[0].destinations = rules[0].sources.clone();
+            rules[0].service = if r.chance(60) { Service::All } else { Service::Tcp(Vec::new()) };
+        }
         let failed = if r.chance(20) { r.some(&PEERS, 20) } else { Vec::new() };
         let policy = Policy {
             name: format!("policy {i}"),
@@ -238,7 +245,7 @@ fn end(r: &mut Random, state: &State, destination: bool) -> End {
 }
 
 fn service(r: &mut Random) -> Service {
-    let mut ports = |r: &mut Random| -> Vec<RangeInclusive<u16>> {
+    let ports = |r: &mut Random| -> Vec<RangeInclusive<u16>> {
         (0..r.below(4))
             .map(|_| {
                 let (a, b) = (r.pick(&PORTS), r.pick(&PORTS));
