@@ -19,6 +19,7 @@ pub mod pipeline;
 pub mod reason;
 pub mod tables;
 pub mod tcp;
+mod track;
 pub mod translate;
 pub mod validate;
 pub mod work;

@@ -18,8 +18,8 @@ const DESTINATION: u8 = 60;
 
 /// A family whose network header can be read.
 pub trait Header: Family {
-    /// Reads the network header. `Err` when not even the addresses can be trusted.
-    fn network(packet: &impl Packet) -> Result<Network<Self::Address>, DropReason>;
+    /// Reads the network header into `network`. `Err` when not even the addresses can be trusted.
+    fn network(packet: &impl Packet, network: &mut Network<Self::Address>) -> Result<(), DropReason>;
 
     /// Offset of the TTL or hop limit.
     const TTL: u32;
@@ -37,7 +37,7 @@ impl Header for V4 {
     }
 
     #[inline(always)]
-    fn network(packet: &impl Packet) -> Result<Network<Address4>, DropReason> {
+    fn network(packet: &impl Packet, network: &mut Network<Address4>) -> Result<(), DropReason> {
         let Some(h) = packet.read::<20>(0) else { return Err(DropReason::Malformed) };
         if h[0] >> 4 != 4 {
             return Err(DropReason::BadVersion);
@@ -49,15 +49,14 @@ impl Header for V4 {
         }
         // More fragments, or an offset (RFC 791 3.1).
         let fragment = u16::from_be_bytes([h[6], h[7]]) & 0x3fff != 0;
-        Ok(Network {
-            source: Address4([h[12], h[13], h[14], h[15]]),
-            destination: Address4([h[16], h[17], h[18], h[19]]),
-            ttl: h[8],
-            protocol: h[9],
-            transport,
-            length,
-            problem: if fragment { Some(DropReason::Fragment) } else { None },
-        })
+        network.source = Address4([h[12], h[13], h[14], h[15]]);
+        network.destination = Address4([h[16], h[17], h[18], h[19]]);
+        network.ttl = h[8];
+        network.protocol = h[9];
+        network.transport = transport;
+        network.length = length;
+        network.problem = if fragment { Some(DropReason::Fragment) } else { None };
+        Ok(())
     }
 }
 
@@ -70,11 +69,12 @@ impl Header for V6 {
     }
 
     #[inline(always)]
-    fn network(packet: &impl Packet) -> Result<Network<Address6>, DropReason> {
+    fn network(packet: &impl Packet, network: &mut Network<Address6>) -> Result<(), DropReason> {
         let Some(h) = packet.read::<8>(0) else { return Err(DropReason::Malformed) };
-        let (Some(source), Some(destination)) = (packet.read::<16>(8), packet.read::<16>(24)) else {
-            return Err(DropReason::Malformed);
-        };
+        let Some(source) = packet.read::<16>(8) else { return Err(DropReason::Malformed) };
+        network.source = Address6(source);
+        let Some(destination) = packet.read::<16>(24) else { return Err(DropReason::Malformed) };
+        network.destination = Address6(destination);
         if h[0] >> 4 != 6 {
             return Err(DropReason::BadVersion);
         }
@@ -82,16 +82,12 @@ impl Header for V6 {
         if length > packet.length() {
             return Err(DropReason::Malformed);
         }
-        let network = Network {
-            source: Address6(source),
-            destination: Address6(destination),
-            ttl: h[7],
-            protocol: h[6],
-            transport: 40,
-            length,
-            problem: None,
-        };
-        Ok(if is_extension(h[6]) { walk(packet, network) } else { network })
+        network.ttl = h[7];
+        network.protocol = h[6];
+        network.transport = 40;
+        network.length = length;
+        network.problem = if is_extension(h[6]) { walk(packet, network) } else { None };
+        Ok(())
     }
 }
 
@@ -100,38 +96,30 @@ fn is_extension(next: u8) -> bool {
     matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | NO_NEXT | DESTINATION)
 }
 
-/// Follows the chain of extension headers (RFC 8200 4). What cannot be walked is a problem, never a match.
+/// Follows the chain of extension headers (RFC 8200 4) to the transport header. What cannot be walked is a problem, never a
+/// match.
 #[inline(always)]
-fn walk(packet: &impl Packet, mut network: Network<Address6>) -> Network<Address6> {
+fn walk(packet: &impl Packet, network: &mut Network<Address6>) -> Option<DropReason> {
     for _ in 0..EXTENSIONS_MAX {
         if !is_extension(network.protocol) {
-            return network;
+            return None;
         }
         let header = packet.read::<2>(network.transport).filter(|_| network.transport + 8 <= network.length);
         let (Some([next, units]), false) = (header, network.protocol == NO_NEXT) else {
-            network.problem = Some(DropReason::BadExtension);
-            return network;
+            return Some(DropReason::BadExtension);
         };
         if network.protocol == FRAGMENT {
-            network.problem = Some(DropReason::Fragment);
-            return network;
+            return Some(DropReason::Fragment);
         }
         // RFC 4302 2.2 counts in words less two, every other header in eight bytes less one.
-        let length = if network.protocol == AUTHENTICATION {
-            (u32::from(units) + 2) * 4
-        } else {
-            (u32::from(units) + 1) * 8
-        };
+        let units = u32::from(units);
+        let length = if network.protocol == AUTHENTICATION { (units + 2) * 4 } else { (units + 1) * 8 };
         let transport = network.transport + length;
         if transport > CHAIN_MAX || transport > network.length {
-            network.problem = Some(DropReason::BadExtension);
-            return network;
+            return Some(DropReason::BadExtension);
         }
         network.protocol = next;
         network.transport = transport;
     }
-    if is_extension(network.protocol) {
-        network.problem = Some(DropReason::BadExtension);
-    }
-    network
+    if is_extension(network.protocol) { Some(DropReason::BadExtension) } else { None }
 }

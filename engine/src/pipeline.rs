@@ -3,13 +3,13 @@
 use crate::event::EventKind;
 use crate::family::Family;
 use crate::flow::{Exit, Key, Side};
-use crate::live::{Found, advance, touch};
 use crate::network::Header;
-use crate::open::{event, open};
+use crate::open::event;
 use crate::packet::{Network, Packet, Transport, protocol, transport};
 use crate::reason::DropReason;
 use crate::tables::{Active, Config, Egresses, Stage, Tables};
 use crate::tcp;
+use crate::track::track;
 use crate::translate::{decrement_ttl, translate};
 use crate::work::Work;
 
@@ -120,7 +120,7 @@ fn arrive<F: Header>(
     now: u32,
     work: &mut Work<F::Address>,
 ) -> Result<(), DropReason> {
-    work.network = F::network(packet)?;
+    F::network(packet, &mut work.network)?;
     work.transport = Transport::default();
     work.side = side as u8;
     work.now = now;
@@ -141,27 +141,8 @@ where
 {
     let Some(active) = identify::<F, P, T>(packet, side, tables, work)? else { return Ok(Verdict::Pass) };
     work.epoch = active.epoch();
-    let (now, epoch, length, flags) = (work.now, work.epoch, work.network.length, work.transport.flags);
-    let Work { key, half, leaving, .. } = work;
-    let found = match tables
-        .with_flow(Stage::Confirmed, key, |flow| touch(flow, half, leaving, now, epoch, length, flags))
-    {
-        Some(found) => found,
-        None => match tables.with_flow(Stage::HalfOpen, key, |flow| half.set(flow, now)) {
-            Some(()) => Found::Slow(Stage::HalfOpen),
-            None => Found::Nothing,
-        },
-    };
-    let leaves = match found {
-        Found::Quick => true,
-        Found::Slow(stage) => advance::<F, T>(tables, active, side, stage, work)?,
-        Found::Nothing => false,
-    };
-    if !leaves {
-        if matches!(side, Side::Site) {
-            return unsolicited::<F>(tables.config(), &work.network);
-        }
-        open::<F, T>(tables, active, side, work)?;
+    if !track::<F, T>(tables, active, side, work)? {
+        return unsolicited::<F>(tables.config(), &work.network);
     }
     leave::<F, P, T>(packet, side, tables, work)
 }
