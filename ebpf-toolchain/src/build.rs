@@ -82,14 +82,11 @@ pub fn build_for_cargo() {
 /// As [`build_for_cargo`], for the named binaries of `gateway-ebpf/`.
 pub fn build_objects_for_cargo(names: &[&str]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".."));
-    for path in [
-        "gateway-ebpf/src",
-        "gateway-ebpf/Cargo.toml",
-        "gateway-ebpf/Cargo.lock",
-        "engine/src",
-        "engine/Cargo.toml",
-        "bench/ebpf",
-    ] {
+    let own = ["gateway-ebpf/src", "gateway-ebpf/Cargo.toml", "gateway-ebpf/Cargo.lock"];
+    let others = ["engine/src", "engine/Cargo.toml"];
+    // Binaries other than the gateway's own are kept with the benchmarks.
+    let benchmarks = names.iter().any(|name| *name != OBJECT).then_some("bench/ebpf");
+    for path in own.into_iter().chain(others).chain(benchmarks) {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
@@ -109,10 +106,10 @@ fn build_into_out_dir(root: &Path, names: &[&str]) -> Result<(), BuildError> {
     let arch = Arch::from_name(&env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default())?;
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let toolchain = Toolchain::find()?;
-    let object = build(&toolchain, root, &shared_target_dir(&out), arch, Stdio::piped())?;
     for name in names {
+        let object = build(&toolchain, root, name, &shared_target_dir(&out), arch, Stdio::piped())?;
         let copy = out.join(name);
-        fs::copy(object.with_file_name(name), &copy).map_err(|source| BuildError::Io {
+        fs::copy(&object, &copy).map_err(|source| BuildError::Io {
             what: "cannot write",
             path: copy,
             source,
@@ -121,22 +118,29 @@ fn build_into_out_dir(root: &Path, names: &[&str]) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// Builds the programs of the project at `root` and returns the object's path below `target_dir`. With
+/// Builds the binary `name` of the project at `root` and returns the object's path below `target_dir`. With
 /// [`Stdio::piped`] the compiler's messages come back in the error, otherwise they go where `messages` says.
 ///
-/// The object depends on the sources, the lock file and the compiler only: paths of the machine are remapped.
+/// The sources, the lock file, the compiler and where the sources are decide on the object (cargo makes crate hashes of
+/// the latter); the paths themselves are remapped and are not in it.
 ///
 /// # Errors
 /// When cargo cannot be run or refuses.
 pub fn build(
     toolchain: &Toolchain,
     root: &Path,
+    name: &str,
     target_dir: &Path,
     arch: Arch,
     messages: Stdio,
 ) -> Result<PathBuf, BuildError> {
     let mut command = cargo_command(toolchain, root, arch, "build");
-    command.arg("--release").arg("--target-dir").arg(target_dir).stdin(Stdio::null()).stderr(messages);
+    command
+        .args(["--release", "--locked", "--bin", name])
+        .arg("--target-dir")
+        .arg(target_dir)
+        .stdin(Stdio::null())
+        .stderr(messages);
     let spawned = command.stdout(Stdio::null()).spawn();
     let output = spawned.and_then(std::process::Child::wait_with_output).map_err(|source| {
         BuildError::Io { what: "cannot run", path: command.get_program().into(), source }
@@ -145,7 +149,7 @@ pub fn build(
         let output = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(BuildError::Compile { toolchain: toolchain.to_string(), output });
     }
-    Ok(target_dir.join(TARGET).join("release").join(OBJECT))
+    Ok(target_dir.join(TARGET).join("release").join(name))
 }
 
 /// Cargo `verb` on `gateway-ebpf/` with the compiler, target and flags of the programs, free of what an outer cargo put
