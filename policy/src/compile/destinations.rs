@@ -125,7 +125,11 @@ fn peers(r: &Resolved, scope: &Scope, kinds: &mut Kinds) -> Vec<u32> {
     for (peer, kind) in of_peer.iter_mut().enumerate() {
         let class = partition.class(peer as u32);
         *kind = *kind_of[class as usize].get_or_insert_with(|| {
-            kinds.intern(Traits { sets: partition.sets(class), attributes: Attributes::REMOTE, route: 0 })
+            let mut sets = Vec::new();
+            partition.sets(class, &mut sets);
+            // Refined in rising order, told in falling order.
+            sets.reverse();
+            kinds.intern(Traits { sets, attributes: Attributes::REMOTE, route: 0 })
         });
     }
     let leads_here = |set: &&SetId| !r.halves_to(**set).is_empty();

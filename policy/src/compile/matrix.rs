@@ -46,32 +46,24 @@ impl Matrix {
             return Err(too_large(row_words));
         }
         let columns = Columns::new(destinations);
-        let mut cells = Cells {
-            r,
-            agent,
-            meetings: FxHashMap::default(),
-            outcomes: Vec::new(),
-            sets: Vec::new(),
-            set_numbers: FxHashMap::default(),
-        };
-        let halves = Halves::new(r, scope);
-        let mut distinct: FxHashMap<Vec<(u32, u32)>, u32> = FxHashMap::default();
-        let mut row_of = Vec::with_capacity(sources.classes.len());
+        let mut cells = Cells::new(r, agent);
+        let halves = Halves::new(r, scope, sources);
+        let mut contents = Flat::default();
         for class in &sources.classes {
-            let next = distinct.len() as u32;
-            row_of.push(*distinct.entry(halves.row(class, &columns, &mut cells)?).or_insert(next));
+            halves.row(class, &columns, &mut cells, &mut contents.items)?;
+            contents.end();
         }
-        let mut contents = vec![Vec::new(); distinct.len()];
-        distinct.into_iter().for_each(|(content, row)| contents[row as usize] = content);
         let (words, services) = cells.words();
         let mut blocks = Blocks::new(row_blocks);
-        let mut rows_blocks = Vec::with_capacity(contents.len());
-        for content in &contents {
+        let mut rows_blocks = Flat::default();
+        for content in contents.iter() {
             let cells = content.iter().filter(|c| words[c.1 as usize] != 0);
-            rows_blocks.push(blocks.row(cells.flat_map(|&(profile, cell)| {
+            let cells = cells.flat_map(|&(profile, cell)| {
                 let word = words[cell as usize];
                 columns.classes[profile as usize].iter().map(move |&class| (class, word))
-            })));
+            });
+            blocks.row(cells, &mut rows_blocks.items);
+            rows_blocks.end();
             let words = row_words + (blocks.contents.len() * LINE) as u64;
             if words > WORDS_MAX as u64 {
                 return Err(too_large(words));
@@ -79,13 +71,32 @@ impl Matrix {
         }
         let (places, block_words) = blocks.words();
         let mut rows = vec![0; row_words as usize];
-        for (class, &row) in sources.classes.iter().zip(&row_of) {
+        for (class, row) in sources.classes.iter().zip(rows_blocks.iter()) {
             let start = (class.number * row_blocks) as usize;
-            for &(at, block) in &rows_blocks[row as usize] {
+            for &(at, block) in row {
                 rows[start + at as usize] = places[block as usize];
             }
         }
         Ok(Self { row_blocks, rows, blocks: block_words, services, rules: cells.deciding() })
+    }
+}
+
+/// Lists of pairs, one after the other.
+#[derive(Default)]
+struct Flat {
+    items: Vec<(u32, u32)>,
+    ends: Vec<usize>,
+}
+
+impl Flat {
+    /// Ends the list that was being appended to `items`.
+    fn end(&mut self) {
+        self.ends.push(self.items.len());
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[(u32, u32)]> {
+        let starts = std::iter::once(&0).chain(&self.ends);
+        starts.zip(&self.ends).map(|(&start, &end)| &self.items[start..end])
     }
 }
 
@@ -126,23 +137,25 @@ struct Halves<'a> {
     /// (source set, half), rising.
     inbound: Vec<(u32, u32)>,
     outbound: &'a [u32],
+    sources: &'a Sources,
 }
 
 impl<'a> Halves<'a> {
-    fn new(r: &'a Resolved, scope: &'a Scope) -> Self {
+    fn new(r: &'a Resolved, scope: &'a Scope, sources: &'a Sources) -> Self {
         let mut inbound: Vec<(u32, u32)> =
             scope.inbound.iter().map(|&h| (r.halves[h as usize].source, h)).collect();
         inbound.sort_unstable();
-        Self { r, inbound, outbound: &scope.outbound }
+        Self { r, inbound, outbound: &scope.outbound, sources }
     }
 
-    /// The cells of one source class that any rule reaches: (profile, cell), rising by profile.
+    /// Appends the cells of one source class that any rule reaches: (profile, cell), rising by profile.
     fn row(
         &self,
         class: &SourceClass,
         columns: &Columns,
         cells: &mut Cells<'_>,
-    ) -> Result<Vec<(u32, u32)>, CompileError> {
+        row: &mut Vec<(u32, u32)>,
+    ) -> Result<(), CompileError> {
         let mut meets: Vec<(u32, u32)> = Vec::new();
         let mut meet = |half: u32, key: fn(u32) -> u32| {
             let half = &self.r.halves[half as usize];
@@ -151,18 +164,21 @@ impl<'a> Halves<'a> {
         if class.own {
             self.outbound.iter().for_each(|&h| meet(h, outbound));
         } else {
-            class.sets.iter().flat_map(|&set| range(&self.inbound, set)).for_each(|h| meet(h, inbound));
+            self.sources
+                .sets(class)
+                .iter()
+                .flat_map(|&set| range(&self.inbound, set))
+                .for_each(|h| meet(h, inbound));
         }
         meets.sort_unstable();
         meets.dedup();
-        let mut row = Vec::new();
         let mut rules = Vec::new();
         for group in meets.chunk_by(|a, b| a.0 == b.0) {
             rules.clear();
             rules.extend(group.iter().map(|m| m.1));
             row.push((group[0].0, cells.meeting(&rules)?));
         }
-        Ok(row)
+        Ok(())
     }
 }
 
@@ -175,6 +191,8 @@ fn range(pairs: &[(u32, u32)], key: u32) -> impl Iterator<Item = u32> + '_ {
 struct Cells<'a> {
     r: &'a Resolved,
     agent: &'a str,
+    /// Cell number by the only rule; `UNKNOWN` where it was not asked for.
+    alone: Vec<u32>,
     /// Cell number by the rules that meet.
     meetings: FxHashMap<Box<[u32]>, u32>,
     outcomes: Vec<Outcome>,
@@ -190,12 +208,39 @@ enum Outcome {
     Services(u32),
 }
 
-impl Cells<'_> {
+const UNKNOWN: u32 = u32::MAX;
+
+impl<'a> Cells<'a> {
+    fn new(r: &'a Resolved, agent: &'a str) -> Self {
+        Self {
+            r,
+            agent,
+            alone: vec![UNKNOWN; r.rules.len()],
+            meetings: FxHashMap::default(),
+            outcomes: Vec::new(),
+            sets: Vec::new(),
+            set_numbers: FxHashMap::default(),
+        }
+    }
+
     /// The cell in which these rules meet; rising.
     fn meeting(&mut self, rules: &[u32]) -> Result<u32, CompileError> {
+        // Most rules meet no other: no hashing for them.
+        if let &[rule] = rules {
+            if self.alone[rule as usize] == UNKNOWN {
+                self.alone[rule as usize] = self.settle(rules)?;
+            }
+            return Ok(self.alone[rule as usize]);
+        }
         if let Some(&cell) = self.meetings.get(rules) {
             return Ok(cell);
         }
+        let cell = self.settle(rules)?;
+        self.meetings.insert(rules.into(), cell);
+        Ok(cell)
+    }
+
+    fn settle(&mut self, rules: &[u32]) -> Result<u32, CompileError> {
         let candidates: Vec<Candidate<'_>> = rules
             .iter()
             .map(|&rule| Candidate {
@@ -229,7 +274,6 @@ impl Cells<'_> {
         };
         let cell = self.outcomes.len() as u32;
         self.outcomes.push(outcome);
-        self.meetings.insert(rules.into(), cell);
         Ok(cell)
     }
 
@@ -307,8 +351,8 @@ impl Blocks {
         Self { numbers: FxHashMap::default(), contents: Vec::new(), scratch, touched: Vec::new() }
     }
 
-    /// The blocks of a row that are not empty: (where, block), from (destination class, cell word) pairs.
-    fn row(&mut self, cells: impl Iterator<Item = (u32, u32)>) -> Vec<(u32, u32)> {
+    /// Appends the blocks of a row that are not empty, (where, block), from (destination class, cell word) pairs.
+    fn row(&mut self, cells: impl Iterator<Item = (u32, u32)>, row: &mut Vec<(u32, u32)>) {
         for (class, word) in cells {
             let at = class / LINE as u32;
             let block = &mut self.scratch[at as usize];
@@ -317,7 +361,6 @@ impl Blocks {
             }
             block[class as usize % LINE] = word;
         }
-        let mut row = Vec::with_capacity(self.touched.len());
         for at in self.touched.drain(..) {
             let block = std::mem::take(&mut self.scratch[at as usize]);
             let number = *self.numbers.entry(block).or_insert_with(|| {
@@ -326,7 +369,6 @@ impl Blocks {
             });
             row.push((at, number));
         }
-        row
     }
 
     /// Where each block goes, and all blocks' words.

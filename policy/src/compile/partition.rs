@@ -49,17 +49,14 @@ impl Partition {
         self.nodes.len()
     }
 
-    /// The sets of a class, in the order of refinement.
-    pub(super) fn sets(&self, class: u32) -> Vec<u32> {
-        let mut sets = Vec::new();
+    /// Appends the sets of a class, the last refined first.
+    pub(super) fn sets(&self, class: u32, into: &mut Vec<u32>) {
         let mut at = class;
         while at != 0 {
             let node = self.nodes[at as usize];
-            sets.push(node.set);
+            into.push(node.set);
             at = node.parent;
         }
-        sets.reverse();
-        sets
     }
 }
 
@@ -76,7 +73,12 @@ mod tests {
         let classes: Vec<u32> = (0..5).map(|i| p.class(i)).collect();
         assert_eq!(classes[1], classes[2]);
         assert_eq!(classes[4], 0);
-        let sets: Vec<_> = classes.iter().map(|&c| p.sets(c)).collect();
-        assert_eq!(sets, [vec![10, 12], vec![10, 11], vec![10, 11], vec![11], vec![]]);
+        let sets = |class: u32| {
+            let mut sets = Vec::new();
+            p.sets(class, &mut sets);
+            sets
+        };
+        let sets: Vec<_> = classes.iter().map(|&c| sets(c)).collect();
+        assert_eq!(sets, [vec![12, 10], vec![11, 10], vec![11, 10], vec![11], vec![]]);
     }
 }

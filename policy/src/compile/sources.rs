@@ -1,5 +1,7 @@
 //! Who opens flows: a class for every kind of source.
 
+use std::ops::Range;
+
 use super::partition::Partition;
 use super::slots;
 use crate::resolve::{Resolved, Scope, SetId};
@@ -13,6 +15,7 @@ pub(super) struct Sources {
     pub(super) count: u32,
     /// The classes in use.
     pub(super) classes: Vec<SourceClass>,
+    sets: Vec<SetId>,
 }
 
 /// One kind of source.
@@ -21,8 +24,8 @@ pub(super) struct SourceClass {
     pub(super) number: u32,
     /// Whether it is the agent itself: the source of outbound halves, and of no others.
     pub(super) own: bool,
-    /// Otherwise the sets, among those that are sources of inbound halves, that its members are in.
-    pub(super) sets: Vec<SetId>,
+    /// Where in `Sources::sets` its sets are.
+    sets: Range<u32>,
 }
 
 impl Sources {
@@ -31,10 +34,10 @@ impl Sources {
         // Neighbours without a right are told from strangers: a packet of theirs is not spoofed, it is not permitted.
         const NEIGHBOUR: SetId = SetId::MAX - 1;
         partition.refine(NEIGHBOUR, scope.neighbours(r).iter());
-        let mut sets: Vec<SetId> = scope.inbound.iter().map(|&h| r.halves[h as usize].source).collect();
-        sets.sort_unstable();
-        sets.dedup();
-        for set in sets {
+        let mut starts: Vec<SetId> = scope.inbound.iter().map(|&h| r.halves[h as usize].source).collect();
+        starts.sort_unstable();
+        starts.dedup();
+        for set in starts {
             partition.refine(set, r.sets.peers(set).iter().copied().filter(|&p| Some(p) != scope.me));
         }
         let mut first: Vec<Option<u32>> = vec![None; partition.len()];
@@ -54,6 +57,7 @@ impl Sources {
         let (numbers, count) = slots::assign(&keys);
         let mut number_of = vec![0; partition.len()];
         let mut classes = Vec::with_capacity(used.len());
+        let mut sets = Vec::new();
         let mut own_number = 0;
         for (&(_, class), &number) in used.iter().zip(&numbers) {
             let own = class == u32::MAX;
@@ -62,18 +66,24 @@ impl Sources {
             } else {
                 number_of[class as usize] = number;
             }
-            let sets = if own { Vec::new() } else { partition.sets(class) };
-            classes.push(SourceClass {
-                number,
-                own,
-                sets: sets.into_iter().filter(|&s| s != NEIGHBOUR).collect(),
-            });
+            let start = sets.len() as u32;
+            if !own {
+                partition.sets(class, &mut sets);
+                // The first refinement is told last.
+                sets.pop_if(|set| *set == NEIGHBOUR);
+            }
+            classes.push(SourceClass { number, own, sets: start..sets.len() as u32 });
         }
         let mut of_peer: Vec<u32> =
             (0..r.peers.len() as u32).map(|p| number_of[partition.class(p) as usize]).collect();
         if let Some(me) = scope.me {
             of_peer[me as usize] = own_number;
         }
-        Self { of_peer, count, classes }
+        Self { of_peer, count, classes, sets }
+    }
+
+    /// The sets, among those that are sources of inbound halves, that a class's members are in.
+    pub(super) fn sets(&self, class: &SourceClass) -> &[SetId] {
+        &self.sets[class.sets.start as usize..class.sets.end as usize]
     }
 }

@@ -9,20 +9,35 @@ pub(crate) struct Lists {
 
 impl Lists {
     /// From (list, item) pairs in any order; `count` is the number of lists.
-    pub(crate) fn new(count: usize, mut pairs: Vec<(u32, u32)>) -> Self {
-        if !pairs.is_sorted() {
-            pairs.sort_unstable();
+    pub(crate) fn new(count: usize, pairs: &[(u32, u32)]) -> Self {
+        let mut ends = vec![0u32; count + 1];
+        pairs.iter().for_each(|&(list, _)| ends[list as usize] += 1);
+        let mut total = 0;
+        for end in &mut ends {
+            total += *end;
+            *end = total - *end;
         }
-        pairs.dedup();
-        let mut starts = Vec::with_capacity(count + 1);
-        let mut next = 0;
-        for list in 0..=count as u32 {
-            while pairs.get(next).is_some_and(|p| p.0 < list) {
-                next += 1;
+        // Each entry is now where its list begins, and moves to its end as the list is filled.
+        let mut unsorted = vec![0; pairs.len()];
+        for &(list, item) in pairs {
+            unsorted[ends[list as usize] as usize] = item;
+            ends[list as usize] += 1;
+        }
+        let mut lists =
+            Self { starts: Vec::with_capacity(count + 1), items: Vec::with_capacity(pairs.len()) };
+        let mut begin = 0;
+        for &end in &ends[..count] {
+            lists.starts.push(lists.items.len() as u32);
+            let list = &mut unsorted[begin as usize..end as usize];
+            if !list.is_sorted() {
+                list.sort_unstable();
             }
-            starts.push(next as u32);
+            let mut last = None;
+            lists.items.extend(list.iter().copied().filter(|&item| last.replace(item) != Some(item)));
+            begin = end;
         }
-        Self { starts, items: pairs.into_iter().map(|p| p.1).collect() }
+        lists.starts.push(lists.items.len() as u32);
+        lists
     }
 
     /// One list; empty beyond the last.
@@ -67,7 +82,7 @@ mod tests {
 
     #[test]
     fn lists_are_sorted_and_deduplicated() {
-        let lists = Lists::new(3, vec![(2, 5), (0, 9), (2, 1), (0, 9)]);
+        let lists = Lists::new(3, &[(2, 5), (0, 9), (2, 1), (0, 9)]);
         assert_eq!(
             (lists.get(0), lists.get(1), lists.get(2), lists.get(3)),
             (&[9][..], &[][..], &[1, 5][..], &[][..])

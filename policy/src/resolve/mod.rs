@@ -111,9 +111,9 @@ impl Resolved {
         let peer_numbers: FxHashMap<Arc<str>, u32> =
             peers.iter().enumerate().map(|(i, p)| (p.id.clone(), i as u32)).collect();
         let (networks, resources) = networks(&state, &peer_numbers);
-        let routes =
+        let routes: Vec<(u32, u32)> =
             networks.iter().zip(0..).flat_map(|(n, i)| n.routers.iter().map(move |r| (r.peer, i))).collect();
-        let routes = Lists::new(peers.len(), routes);
+        let routes = Lists::new(peers.len(), &routes);
         let resource_numbers = resources.iter().zip(0..).map(|(r, i)| (r.id.clone(), i)).collect();
         let sets = Sets::new(&state, &peer_numbers, &resource_numbers);
         let mut resolved = Self {
@@ -157,9 +157,11 @@ impl Resolved {
             }
         }
         self.sets.index();
-        let pairs = |end: fn(&Half) -> SetId| self.halves.iter().zip(0..).map(|(h, i)| (end(h), i)).collect();
-        self.by_source = Lists::new(self.sets.len(), pairs(|h| h.source));
-        self.by_destination = Lists::new(self.sets.len(), pairs(|h| h.destination));
+        let pairs = |end: fn(&Half) -> SetId| {
+            self.halves.iter().zip(0..).map(|(h, i)| (end(h), i)).collect::<Vec<_>>()
+        };
+        self.by_source = Lists::new(self.sets.len(), &pairs(|h| h.source));
+        self.by_destination = Lists::new(self.sets.len(), &pairs(|h| h.destination));
         Ok(())
     }
 

@@ -69,7 +69,7 @@ impl Sets {
             group_resources
                 .extend(group.resources.iter().filter_map(|r| Some((number, *resources.get(r.as_str())?))));
         }
-        let turned = |pairs: &[(u32, u32)]| pairs.iter().map(|&(a, b)| (b, a)).collect();
+        let turned = |pairs: &[(u32, u32)]| pairs.iter().map(|&(a, b)| (b, a)).collect::<Vec<_>>();
         Self {
             sets: Vec::new(),
             numbers: FxHashMap::default(),
@@ -78,10 +78,10 @@ impl Sets {
             group_numbers,
             peer_numbers: peers.clone(),
             resource_numbers: resources.clone(),
-            peer_groups: Lists::new(peers.len(), turned(&group_peers)),
-            resource_groups: Lists::new(resources.len(), turned(&group_resources)),
-            group_peers: Lists::new(state.groups.len(), group_peers),
-            group_resources: Lists::new(state.groups.len(), group_resources),
+            peer_groups: Lists::new(peers.len(), &turned(&group_peers)),
+            resource_groups: Lists::new(resources.len(), &turned(&group_resources)),
+            group_peers: Lists::new(state.groups.len(), &group_peers),
+            group_resources: Lists::new(state.groups.len(), &group_resources),
             group_sets: Lists::default(),
             peer_sets: Lists::default(),
             resource_sets: Lists::default(),
@@ -137,9 +137,9 @@ impl Sets {
                 Ends::Resource(resource) => resources.push((*resource, number)),
             }
         }
-        self.group_sets = Lists::new(self.group_numbers.len(), groups);
-        self.peer_sets = Lists::new(self.peer_numbers.len(), peers);
-        self.resource_sets = Lists::new(self.resource_numbers.len(), resources);
+        self.group_sets = Lists::new(self.group_numbers.len(), &groups);
+        self.peer_sets = Lists::new(self.peer_numbers.len(), &peers);
+        self.resource_sets = Lists::new(self.resource_numbers.len(), &resources);
     }
 
     /// How many sets there are.
