@@ -57,13 +57,13 @@ impl From<DropReason> for Refusal {
     }
 }
 
-/// Judges one packet, rewrites it in place, and says where it goes. `now` is in ticks; `work` may hold anything.
+/// Judges one packet, rewrites it in place, and says where it goes. `now` is in ticks that never wrap; `work` may hold anything.
 #[inline(always)]
 pub fn process<F, P, T>(
     packet: &mut P,
     side: Side,
     tables: &mut T,
-    now: u32,
+    now: u64,
     work: &mut Work<F::Address>,
 ) -> Verdict
 where
@@ -87,7 +87,7 @@ where
 /// Looks at a site packet before an skb exists, and changes nothing: `Drop` for what the whole path would drop for want of
 /// a flow or worse, `Pass` for everything else.
 #[inline(always)]
-pub fn screen<F, P, T>(packet: &P, tables: &mut T, now: u32, work: &mut Work<F::Address>) -> Verdict
+pub fn screen<F, P, T>(packet: &P, tables: &mut T, now: u64, work: &mut Work<F::Address>) -> Verdict
 where
     F: Header + Egresses,
     P: Packet,
@@ -117,13 +117,14 @@ where
 fn arrive<F: Header>(
     packet: &impl Packet,
     side: Side,
-    now: u32,
+    now: u64,
     work: &mut Work<F::Address>,
 ) -> Result<(), DropReason> {
     F::network(packet, &mut work.network)?;
     work.transport = Transport::default();
     work.side = side as u8;
-    work.now = now;
+    work.now = now as u32;
+    work.ticks = now;
     Ok(())
 }
 
@@ -194,7 +195,7 @@ where
         side: side as u8,
         padding: 0,
     };
-    let reason = if tables.config().is_expired(work.now) {
+    let reason = if tables.config().is_expired(work.ticks) {
         DropReason::PolicyExpired
     } else if network.protocol == protocol::TCP && !tcp::is_sane(work.transport.flags) {
         DropReason::InvalidTcp

@@ -39,8 +39,9 @@ pub struct Config {
     pub overlay4: [Address4; 2],
     /// Overlay IPv6 network and mask.
     pub overlay6: [Address6; 2],
-    /// Tick after which the image may no longer be enforced; meaningful with `HAS_DEADLINE`.
-    pub deadline: u32,
+    /// Tick after which the image may no longer be enforced; meaningful with `HAS_DEADLINE`. 64 bits: it holds for as long
+    /// as nobody renews it, and a counter that wraps would open the gate again.
+    pub deadline: u64,
     /// `HAS_DEADLINE`.
     pub flags: u32,
     /// Index of the overlay device.
@@ -53,11 +54,13 @@ pub struct Config {
     pub nat_count: u16,
     /// The clock, when the program runs in a test.
     pub test_clock: u32,
+    /// Zero.
+    pub padding: u32,
     /// How long flows live.
     pub timeouts: Timeouts,
 }
 
-const _: () = assert!(size_of::<Config>() == 104 && size_of::<Egress>() == 32);
+const _: () = assert!(size_of::<Config>() == 112 && size_of::<Egress>() == 32);
 
 /// `deadline` counts.
 pub const HAS_DEADLINE: u32 = 1;
@@ -65,8 +68,8 @@ pub const HAS_DEADLINE: u32 = 1;
 impl Config {
     /// Whether the image in force may still be enforced.
     #[inline(always)]
-    pub fn is_expired(&self, now: u32) -> bool {
-        self.flags & HAS_DEADLINE != 0 && (now.wrapping_sub(self.deadline) as i32) > 0
+    pub fn is_expired(&self, now: u64) -> bool {
+        self.flags & HAS_DEADLINE != 0 && now > self.deadline
     }
 }
 

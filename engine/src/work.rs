@@ -21,6 +21,8 @@ pub struct Work<A> {
     /// Epoch of the image in force.
     pub(crate) epoch: u32,
     /// Ticks.
+    pub(crate) ticks: u64,
+    /// Their low half, by which flows age.
     pub(crate) now: u32,
 }
 

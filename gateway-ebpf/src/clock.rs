@@ -9,14 +9,14 @@ static TEST_CLOCK: u32 = 0;
 
 /// The time for the engine.
 #[inline(always)]
-pub fn now(config: &Config) -> u32 {
+pub fn now(config: &Config) -> u64 {
     // SAFETY: a load from the program's read-only data, which the loader sets before the kernel freezes it.
-    if unsafe { core::ptr::read_volatile(&TEST_CLOCK) } != 0 { config.test_clock } else { ticks() }
+    if unsafe { core::ptr::read_volatile(&TEST_CLOCK) } != 0 { u64::from(config.test_clock) } else { ticks() }
 }
 
-/// Low 32 bits of jiffies.
+/// jiffies.
 #[inline(always)]
-pub fn ticks() -> u32 {
+pub fn ticks() -> u64 {
     // SAFETY: the helper takes nothing and has no side effect.
-    unsafe { bpf_jiffies64() as u32 }
+    unsafe { bpf_jiffies64() }
 }

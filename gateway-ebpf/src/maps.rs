@@ -55,6 +55,9 @@ static WORK4: PerCpuArray<Work<A4>> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static WORK6: PerCpuArray<Work<A6>> = PerCpuArray::with_max_entries(1, 0);
 
+/// The ticks that program `clock` has read.
+#[map]
+static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
 /// Packets dropped, by reason.
 #[map]
 static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(DropReason::COUNT as u32, 0);
@@ -102,6 +105,12 @@ fn constant(value: &'static u32) -> u32 {
 #[inline(always)]
 pub fn drop_uncounted_family(reason: DropReason) {
     add(DROPS.get_ptr_mut(reason as u32), 1);
+}
+
+/// Leaves the ticks where the agent reads them; 0 when done.
+#[inline(always)]
+pub fn tell_ticks(ticks: u64) -> i32 {
+    CLOCK.set(0, ticks, 0).map_or(-1, |()| 0)
 }
 
 #[inline(always)]
@@ -360,7 +369,7 @@ impl<F: PerFamily> Tables<F> for Maps {
 #[inline(always)]
 fn within_budget() -> bool {
     let Some(budget) = EVENT_BUDGET.get_ptr_mut(0) else { return false };
-    let tick = clock::ticks();
+    let tick = clock::ticks() as u32;
     // SAFETY: the entry of this processor.
     unsafe {
         if (*budget)[0] != tick {

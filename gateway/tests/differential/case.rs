@@ -57,6 +57,8 @@ pub(crate) struct Arrival {
     pub(crate) six: bool,
     /// From the IP header on.
     pub(crate) bytes: Vec<u8>,
+    /// Payload bytes of each packet that segmentation offload will cut this one into; 0 for none.
+    pub(crate) segment: u16,
     /// Whether the XDP program looks at it first; site packets only.
     pub(crate) screened: bool,
 }
@@ -64,8 +66,10 @@ pub(crate) struct Arrival {
 impl std::fmt::Debug for Arrival {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let screened = if self.screened { ", screened" } else { "" };
+        let segment =
+            if self.segment != 0 { format!(", in segments of {}", self.segment) } else { String::new() };
         let family = if self.six { "IPv6" } else { "IPv4" };
-        write!(f, "{} {family}{screened}, {} bytes:", self.side.name(), self.bytes.len())?;
+        write!(f, "{} {family}{screened}{segment}, {} bytes:", self.side.name(), self.bytes.len())?;
         self.bytes
             .iter()
             .take(96)

@@ -303,7 +303,7 @@ impl Generator {
                 world::peer(peer, six)
             }
         };
-        let destination = world::destination(r, six);
+        let destination = if r.chance(12) { world::edge(source) } else { world::destination(r, six) };
         let port = r.pick(&[40000u16, 40001, 5, 0, 7, 80, 65535]);
         let to = match kind {
             Speech::Tcp | Speech::Udp => r.pick(&PORTS),
@@ -372,6 +372,16 @@ impl Generator {
             draft.extensions =
                 (0..count).map(|_| (r.pick(&[0, 60, 43, 51, 60]), r.pick(&[0, 0, 1, 2, 9]))).collect();
         }
+        let mut segment = 0;
+        if !matches!(draft.payload, Payload::Icmp { .. }) && r.chance(2) {
+            segment = r.pick(&[500, 1200, 1220, 1240, 1360, 1368, 1380, 1400, 1440, 1460]);
+            match &mut draft.payload {
+                Payload::Tcp { data, .. } | Payload::Udp { data, .. } | Payload::Other { data, .. } => {
+                    *data = 2800
+                }
+                Payload::Icmp { .. } => {}
+            }
+        }
         let mut bytes = draft.build();
         if r.chance(12) {
             spoil(r, &mut bytes, six);
@@ -382,6 +392,6 @@ impl Generator {
         let screened = side == Side::Site && r.chance(50);
         // A frame of the other EtherType.
         let six = if r.chance(1) { !six } else { six };
-        Step::Packet(Arrival { side, six, bytes, screened })
+        Step::Packet(Arrival { side, six, bytes, segment, screened: screened && segment == 0 })
     }
 }

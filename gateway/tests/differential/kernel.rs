@@ -3,6 +3,7 @@
 use std::fs;
 use std::hash::Hash;
 use std::path::Path;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, RingBuf};
@@ -24,6 +25,9 @@ const ROUTES: u32 = 64;
 /// Frames are below this.
 const FRAME_MAX: usize = 4096;
 const ETHERNET: usize = 14;
+/// Bytes of `struct __sk_buff`, and where its `gso_size` is (include/uapi/linux/bpf.h).
+const CONTEXT: usize = 192;
+const GSO_SIZE: usize = 176;
 
 /// Built from source with this crate.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluicegate"));
@@ -71,8 +75,16 @@ pub(crate) enum Said {
 }
 
 impl Kernel {
+    /// The one that all tests of this process take turns at.
+    pub(crate) fn shared() -> MutexGuard<'static, Self> {
+        static KERNEL: LazyLock<Mutex<Kernel>> =
+            LazyLock::new(|| Mutex::new(Kernel::load().unwrap_or_else(|e| panic!("{e:#}"))));
+        // A test that failed left nothing that `reset` does not clear.
+        KERNEL.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Loads the programs. Nothing of them is attached, and nothing stays when this process ends.
-    pub(crate) fn load() -> Result<Self> {
+    fn load() -> Result<Self> {
         // SAFETY: a plain system call.
         ensure!(
             unsafe { libc::geteuid() } == 0,
@@ -192,7 +204,7 @@ impl Kernel {
         frame.extend(if arrival.six { [0x86, 0xdd] } else { [0x08, 0x00] });
         frame.extend(&arrival.bytes);
         if arrival.screened {
-            let (code, after) = self.run("site_screen", &frame)?;
+            let (code, after) = self.run("site_screen", &frame, None)?;
             match code {
                 1 => return Ok(Some(Said::Shot)),
                 2 => ensure!(after == frame, "the screen changed the packet"),
@@ -204,7 +216,9 @@ impl Kernel {
             Side::Local => "overlay_out_l2",
             Side::Site => "site_in",
         };
-        let (code, after) = self.run(name, &frame)?;
+        let mut context = [0; CONTEXT];
+        context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&u32::from(arrival.segment).to_ne_bytes());
+        let (code, after) = self.run(name, &frame, Some(&context))?;
         ensure!(after.get(..ETHERNET) == Some(&frame[..ETHERNET]), "{name} changed the Ethernet header");
         let bytes = after[ETHERNET..].to_vec();
         Ok(Some(match code {
@@ -215,10 +229,14 @@ impl Kernel {
         }))
     }
 
-    fn run(&mut self, name: &str, frame: &[u8]) -> Result<(i32, Vec<u8>)> {
+    fn run(&mut self, name: &str, frame: &[u8], context: Option<&[u8]>) -> Result<(i32, Vec<u8>)> {
         let mut out = vec![0; FRAME_MAX];
-        let options =
-            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: context,
+            ..TestRunOptions::default()
+        };
         let result = match self.ebpf.program_mut(name) {
             Some(aya::programs::Program::SchedClassifier(program)) => program.test_run(options),
             Some(aya::programs::Program::Xdp(program)) => program.test_run(options),

@@ -8,6 +8,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test; the modules say what they are")]
 
+mod bugs;
 mod case;
 mod generator;
 mod kernel;
@@ -26,9 +27,10 @@ mod world;
 use std::collections::BTreeMap;
 use std::env;
 
+use sluicegate_engine::flow::State;
 use sluicegate_engine::pipeline::Verdict;
 
-use crate::case::{Setup, Step};
+use crate::case::{FlowDump, Setup, Step};
 use crate::generator::Generator;
 use crate::kernel::Kernel;
 use crate::trio::Trio;
@@ -50,7 +52,7 @@ struct Failure {
 
 #[test]
 fn model_user_space_and_kernel_agree() {
-    let mut kernel = Kernel::load().unwrap_or_else(|e| panic!("{e:#}"));
+    let mut kernel = Kernel::shared();
     if let Some(seed) = number("SLUICEGATE_SEED") {
         let mut seen = Seen::default();
         if let Err(failure) = run(seed, &mut kernel, &mut seen) {
@@ -100,6 +102,7 @@ fn run(seed: u64, kernel: &mut Kernel, seen: &mut Seen) -> Result<(), Failure> {
             }
             if i % COMPARE == 0 {
                 trio.compare()?;
+                seen.note_flows(&trio.flows());
             }
         }
         trio.compare()
@@ -155,6 +158,8 @@ fn report(seed: u64, failure: Failure, kernel: &mut Kernel) -> String {
 struct Seen {
     packets: u64,
     verdicts: BTreeMap<String, u64>,
+    /// Flows met when comparing: by state, family, and whether masqueraded.
+    flows: BTreeMap<(&'static str, bool, bool), u64>,
 }
 
 impl Seen {
@@ -168,6 +173,14 @@ impl Seen {
         *self.verdicts.entry(name).or_default() += 1;
     }
 
+    fn note_flows(&mut self, flows: &[FlowDump]) {
+        for flow in flows {
+            let masqueraded = flow.translated.0 != flow.source.0;
+            let kind = (State::from_number(flow.state).name(), flow.source.0.is_ipv6(), masqueraded);
+            *self.flows.entry(kind).or_default() += 1;
+        }
+    }
+
     /// Every verdict and reason that packets alone can bring about came up.
     fn check(&self) {
         let few: Vec<&str> = sluicegate_engine::DropReason::ALL
@@ -178,12 +191,21 @@ impl Seen {
             .filter(|name| self.verdicts.get(*name).is_none_or(|&count| count < 5))
             .collect();
         assert!(self.packets < PACKETS || few.is_empty(), "too rare to prove anything: {few:?}");
+        for state in 1..=8 {
+            let name = State::from_number(state).name();
+            for kind in [(name, false, false), (name, false, true), (name, true, false), (name, true, true)] {
+                let count = self.flows.get(&kind).copied().unwrap_or_default();
+                assert!(self.packets < PACKETS || count >= 5, "flows too rare: {kind:?}, {count}");
+            }
+        }
     }
 }
 
 impl std::fmt::Display for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} packets:", self.packets)?;
-        self.verdicts.iter().try_for_each(|(name, count)| write!(f, " {name} {count},"))
+        self.verdicts.iter().try_for_each(|(name, count)| write!(f, " {name} {count},"))?;
+        let masqueraded: u64 = self.flows.iter().filter(|(kind, _)| kind.2).map(|(_, count)| count).sum();
+        write!(f, " flows {}, {masqueraded} of them masqueraded", self.flows.values().sum::<u64>())
     }
 }

@@ -460,7 +460,15 @@ impl Model {
         if header.ttl <= 1 {
             return Err(DropReason::TtlExpired.into());
         }
-        if mtu != 0 && packet.arrival.bytes.len() > mtu as usize {
+        let mut largest = packet.arrival.bytes.len();
+        if packet.arrival.segment != 0 {
+            let own = match header.protocol {
+                6 => usize::from(packet.arrival.bytes[header.transport + 12] >> 4) * 4,
+                _ => 8,
+            };
+            largest = largest.min(header.transport + own + usize::from(packet.arrival.segment));
+        }
+        if mtu != 0 && largest > mtu as usize {
             return Err(DropReason::TooBig.into());
         }
         let (source, destination) = match way {

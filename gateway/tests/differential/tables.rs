@@ -101,13 +101,14 @@ pub(crate) fn config(setup: &Setup, now: u32, deadline: Option<u32>) -> Config {
     Config {
         overlay4: [network4.into(), Address4((u32::MAX << (32 - length4)).to_be_bytes())],
         overlay6: [network6.into(), Address6((u128::MAX << (128 - length6)).to_be_bytes())],
-        deadline: deadline.unwrap_or(0),
+        deadline: deadline.unwrap_or(0).into(),
         flags: if deadline.is_some() { HAS_DEADLINE } else { 0 },
         overlay_device: OVERLAY_DEVICE,
         overlay_mtu: setup.overlay_mtu,
         nat_first: setup.nat_first,
         nat_count: setup.nat_count,
         test_clock: now,
+        padding: 0,
         timeouts: setup.timeouts,
     }
 }

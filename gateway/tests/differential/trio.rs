@@ -10,7 +10,7 @@ use sluicegate_engine::validate;
 use sluicegate_policy::Compiler;
 use sluicegate_policy::model::State;
 
-use crate::case::{AGENT, Arrival, Counters, Outcome, Setup, Step};
+use crate::case::{AGENT, Arrival, Counters, FlowDump, Outcome, Setup, Step};
 use crate::kernel::{Kernel, Said};
 use crate::model::{Chosen, Model};
 use crate::user::User;
@@ -119,6 +119,11 @@ impl<'k> Trio<'k> {
         same("verdict of the kernel", &expected, &verdict)?;
         same("bytes of the kernel", &Hex(&model.bytes), &Hex(bytes))?;
         Ok(user)
+    }
+
+    /// The live flows, as the model has them.
+    pub(crate) fn flows(&self) -> Vec<FlowDump> {
+        self.model.flows()
     }
 
     /// Compares all that the implementations remember.

@@ -3,7 +3,7 @@
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::image::header;
-use sluicegate_engine::packet::Slice;
+use sluicegate_engine::packet::{Packet, Slice};
 use sluicegate_engine::pipeline::{Verdict, process, screen};
 use sluicegate_engine::work::Work;
 use sluicegate_gateway::datapath::userspace::{Limits, UserTables};
@@ -48,20 +48,21 @@ impl User {
         if arrival.screened {
             let packet = Slice(&mut bytes);
             verdict = if arrival.six {
-                screen::<V6, _, _>(&packet, &mut self.tables, now, &mut self.work6)
+                screen::<V6, _, _>(&packet, &mut self.tables, now.into(), &mut self.work6)
             } else {
-                screen::<V4, _, _>(&packet, &mut self.tables, now, &mut self.work4)
+                screen::<V4, _, _>(&packet, &mut self.tables, now.into(), &mut self.work4)
             };
             if !matches!(verdict, Verdict::Pass | Verdict::Drop(_)) {
                 return Err(format!("the screen said {verdict:?}"));
             }
         }
         if verdict == Verdict::Pass {
-            let (mut packet, side) = (Slice(&mut bytes), arrival.side);
+            let mut packet = Offloaded { bytes: Slice(&mut bytes), segment: arrival.segment };
+            let side = arrival.side;
             verdict = if arrival.six {
-                process::<V6, _, _>(&mut packet, side, &mut self.tables, now, &mut self.work6)
+                process::<V6, _, _>(&mut packet, side, &mut self.tables, now.into(), &mut self.work6)
             } else {
-                process::<V4, _, _>(&mut packet, side, &mut self.tables, now, &mut self.work4)
+                process::<V4, _, _>(&mut packet, side, &mut self.tables, now.into(), &mut self.work4)
             };
         }
         if matches!(verdict, Verdict::Drop(_)) {
@@ -91,5 +92,29 @@ impl User {
         flows.extend(tables::flows::<V6>(six, now)?);
         flows.sort();
         Ok(flows)
+    }
+}
+
+/// A packet that the device may yet cut up.
+struct Offloaded<'a> {
+    bytes: Slice<'a>,
+    segment: u16,
+}
+
+impl Packet for Offloaded<'_> {
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.bytes.read(offset)
+    }
+
+    fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> bool {
+        self.bytes.write(offset, bytes)
+    }
+
+    fn length(&self) -> u32 {
+        self.bytes.length()
+    }
+
+    fn segment_length(&self, headers: u32) -> u32 {
+        if self.segment == 0 { self.length() } else { headers + u32::from(self.segment) }
     }
 }

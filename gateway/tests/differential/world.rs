@@ -75,6 +75,22 @@ pub(crate) fn destination(r: &mut Random, six: bool) -> IpAddr {
     target.parse().expect("an address")
 }
 
+/// A destination whose words, added to those of the source, carry twice when they are folded to sixteen bits: the edge of
+/// checksum arithmetic, which random addresses meet once in ten thousand.
+pub(crate) fn edge(source: IpAddr) -> IpAddr {
+    let words = |address: IpAddr| -> u32 {
+        crate::packets::octets(address).chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum()
+    };
+    let with = |last: u16| -> IpAddr {
+        let [a, b] = last.to_be_bytes();
+        match source {
+            IpAddr::V4(_) => Ipv4Addr::new(10, 1, a, b).into(),
+            IpAddr::V6(_) => Ipv6Addr::new(0xfd01, 1, 0, 0, 0xffff, 0xffff, 0xffff, last).into(),
+        }
+    };
+    with(0xffff - (words(source) + words(with(0))) as u16)
+}
+
 /// An address that must not cross the gateway.
 pub(crate) fn stranger(r: &mut Random, six: bool) -> IpAddr {
     r.pick(if six { &STRANGERS6 } else { &STRANGERS4 }).parse().expect("an address")

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use aya::maps::{MapData, MapInfo};
+use aya::maps::{Array, MapData, MapInfo};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
@@ -168,20 +168,20 @@ pub(super) fn tick_rate(ebpf: &mut Ebpf) -> anyhow::Result<u32> {
     let first = ticks(ebpf)?;
     std::thread::sleep(PROBE);
     let elapsed = before.elapsed().as_secs_f64();
-    let rate = f64::from(ticks(ebpf)?.wrapping_sub(first)) / elapsed;
+    let rate = (ticks(ebpf)? - first) as f64 / elapsed;
+    let distance = |hz: u32| (f64::from(hz) / rate).ln().abs();
     [100u32, 250, 300, 1000]
         .into_iter()
-        .min_by(|a, b| (f64::from(*a) / rate).ln().abs().total_cmp(&(f64::from(*b) / rate).ln().abs()))
+        .min_by(|a, b| distance(*a).total_cmp(&distance(*b)))
         .context("no tick rate")
 }
 
 /// The programs' clock now.
-pub(super) fn ticks(ebpf: &mut Ebpf) -> anyhow::Result<u32> {
-    let clock: &mut SchedClassifier =
-        ebpf.program_mut("clock").context("the object lacks program clock")?.try_into()?;
-    let frame = [0u8; 64];
-    let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() };
-    Ok(clock.test_run(options).context("program clock could not be run")?.return_value)
+pub(super) fn ticks(ebpf: &mut Ebpf) -> anyhow::Result<u64> {
+    let (answer, _) = run_once(ebpf, "clock", &[0; 64])?;
+    anyhow::ensure!(answer == 0, "program clock could not tell the time");
+    let clock: Array<&MapData, u64> = ebpf.map("CLOCK").context("the object lacks map CLOCK")?.try_into()?;
+    clock.get(&0, 0).context("map CLOCK could not be read")
 }
 
 /// Runs a program once on a frame that goes nowhere: what it answers, and how long the kernel says it took.

@@ -157,7 +157,7 @@ impl EbpfDatapath {
     }
 
     /// The programs' clock now.
-    fn clock(&mut self) -> anyhow::Result<u32> {
+    fn clock(&mut self) -> anyhow::Result<u64> {
         load::ticks(&mut self.ebpf)
     }
 
@@ -259,13 +259,11 @@ impl Datapath for EbpfDatapath {
     }
 
     fn set_deadline(&mut self, after: Option<Duration>) -> anyhow::Result<()> {
-        // Ticks are compared as signed differences: a deadline may be at most half the range away.
-        const FARTHEST: u64 = 1 << 30;
         match after {
             None => self.settings.flags &= !HAS_DEADLINE,
             Some(after) => {
                 let ticks = (after.as_millis() as u64).saturating_mul(self.hz.into()) / 1000;
-                self.settings.deadline = self.clock()?.wrapping_add(ticks.min(FARTHEST) as u32);
+                self.settings.deadline = self.clock()?.saturating_add(ticks);
                 self.settings.flags |= HAS_DEADLINE;
             }
         }
@@ -310,7 +308,7 @@ impl Datapath for EbpfDatapath {
     }
 
     fn sweep(&mut self) -> anyhow::Result<Vec<FlowRecord>> {
-        let now = self.clock()?;
+        let now = self.clock()? as u32;
         let mut sweep = Sweep::default();
         self.flows4.sweep(now, self.hz, &mut sweep)?;
         self.flows6.sweep(now, self.hz, &mut sweep)?;

@@ -60,8 +60,8 @@ impl Judge {
     }
 
     /// The time, ticks.
-    pub(super) fn now(&self) -> u32 {
-        self.start.elapsed().as_millis() as u32
+    pub(super) fn now(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
     }
 
     /// Judges a packet and rewrites it in place.

@@ -18,7 +18,7 @@ mod tests;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use sluicegate_api::image::Image;
@@ -50,7 +50,6 @@ pub struct UserspaceDatapath {
     judge: Arc<Judge>,
     settings: Settings,
     in_force: Option<InForce>,
-    deadline: Option<Instant>,
     sites: Sites,
     /// Held for as long as flows may use them; empty on a peer, which masquerades nothing.
     ports: Option<PortPool>,
@@ -106,7 +105,6 @@ impl UserspaceDatapath {
             judge,
             settings: settings.clone(),
             in_force: None,
-            deadline: None,
             sites,
             ports,
             trouble,
@@ -115,24 +113,6 @@ impl UserspaceDatapath {
         };
         datapath.sites.attach();
         Ok((datapath, PacketChannels { to_host, from_host }))
-    }
-
-    /// Writes the deadline for the engine, whose clock is too short for every deadline an operator may set: one far ahead
-    /// is brought nearer, and one long past stays past.
-    fn write_deadline(&self) {
-        const FARTHEST: u64 = 1 << 30;
-        let now = self.judge.now();
-        let mut state = self.judge.state();
-        let config = state.tables.config_mut();
-        match self.deadline {
-            None => config.flags &= !HAS_DEADLINE,
-            Some(deadline) => {
-                let left = deadline.checked_duration_since(Instant::now());
-                let tick = left.map(|left| now.wrapping_add((left.as_millis() as u64).min(FARTHEST) as u32));
-                config.deadline = tick.unwrap_or(now.wrapping_sub(1));
-                config.flags |= HAS_DEADLINE;
-            }
-        }
     }
 }
 
@@ -193,8 +173,16 @@ impl Datapath for UserspaceDatapath {
     }
 
     fn set_deadline(&mut self, after: Option<Duration>) -> anyhow::Result<()> {
-        self.deadline = after.and_then(|after| Instant::now().checked_add(after));
-        self.write_deadline();
+        let now = self.judge.now();
+        let mut state = self.judge.state();
+        let config = state.tables.config_mut();
+        match after {
+            None => config.flags &= !HAS_DEADLINE,
+            Some(after) => {
+                config.deadline = now.saturating_add(after.as_millis() as u64);
+                config.flags |= HAS_DEADLINE;
+            }
+        }
         Ok(())
     }
 
@@ -226,12 +214,11 @@ impl Datapath for UserspaceDatapath {
     }
 
     fn sweep(&mut self) -> anyhow::Result<Vec<FlowRecord>> {
-        self.write_deadline();
         self.sites.attach();
         let now = self.judge.now();
         let mut state = self.judge.state();
         let unsent = state.unsent.0;
-        let live = state.tables.sweep(now);
+        let live = state.tables.sweep(now as u32);
         drop(state);
         self.unsent = (unsent, unsent > self.unsent.0);
         Ok(live)

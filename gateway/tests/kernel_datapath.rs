@@ -1,0 +1,354 @@
+//! The kernel's datapath on real devices: what it loads, what outlives the agent, what it refuses, what it leaves behind.
+//! Needs root.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluicegate_api::image::Image;
+use sluicegate_engine::reason::DropReason;
+use sluicegate_gateway::datapath::ebpf::{EbpfDatapath, detach};
+use sluicegate_gateway::datapath::{ApplyError, Choice, Datapath as _, Egress, EventKind, Settings};
+use sluicegate_lab::{Lab, Namespace};
+use sluicegate_policy::Compiler;
+use sluicegate_policy::model::{
+    Action, End, Group, Network, Peer, Policy, Resource, Router, Rule, Service, State,
+};
+
+/// What the verifier may walk. DESIGN asks for 60,000 in XDP, which holds, and 80,000 in TC, which does not yet
+/// (bench/RESULTS.md): the ceiling keeps it from getting worse.
+const CEILING: [(&str, u32); 4] =
+    [("overlay_in_l2", 170_000), ("overlay_out_l2", 100_000), ("site_in", 105_000), ("site_screen", 60_000)];
+
+/// TC's answers: redirected, dropped, and on to the next program.
+const REDIRECT: u32 = 7;
+const SHOT: u32 = 2;
+const NEXT: u32 = u32::MAX;
+
+#[test]
+fn programs_load_and_stay_below_the_verifier_ceiling() {
+    let stage = Stage::new();
+    let datapath = stage.open();
+    let verified = datapath.verified_instructions().unwrap();
+    for (program, ceiling) in CEILING {
+        let count = verified[program];
+        assert!(
+            count > 0 && count <= ceiling,
+            "{program}: the verifier walked {count} instructions, more than {ceiling}"
+        );
+    }
+    assert!(datapath.degraded().is_empty(), "{:?}", datapath.degraded());
+}
+
+#[test]
+fn before_an_image_nothing_passes_and_with_one_only_what_a_rule_admits() {
+    let stage = Stage::new();
+    let mut datapath = stage.open();
+    for frame in Frame::admitted() {
+        assert_eq!(datapath.run_once("overlay_in_l2", &frame).unwrap().0, SHOT);
+    }
+    stage.apply(&mut datapath, 1);
+    for frame in Frame::admitted() {
+        assert_eq!(datapath.run_once("overlay_in_l2", &frame).unwrap().0, REDIRECT);
+    }
+    for frame in Frame::denied() {
+        assert_eq!(datapath.run_once("overlay_in_l2", &frame).unwrap().0, SHOT);
+    }
+    let counters = datapath.counters().unwrap();
+    let drops: BTreeMap<_, _> = counters.drops.into_iter().collect();
+    assert_eq!((drops[DropReason::NoImage.name()], drops[DropReason::NoRule.name()]), (2, 2));
+    assert_eq!(counters.flows_started, 2);
+    let kinds: Vec<EventKind> = datapath.events().into_iter().map(|event| event.kind).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == EventKind::Start).count(), 2);
+    assert_eq!(kinds.iter().filter(|kind| **kind == EventKind::Drop("no_rule")).count(), 2);
+}
+
+#[test]
+fn a_bad_image_is_refused_as_a_whole_and_the_old_one_stays() {
+    let stage = Stage::new();
+    let mut datapath = stage.open();
+    stage.apply(&mut datapath, 7);
+    let before = datapath.in_force().unwrap();
+    let good = stage.image();
+
+    let mut truncated = good.clone();
+    truncated.words.truncate(truncated.words.len() - 16);
+    assert!(matches!(datapath.apply(8, &truncated), Err(ApplyError::Invalid(_))));
+    let mut newer = good.clone();
+    newer.words[1] += 1;
+    assert!(matches!(datapath.apply(8, &newer), Err(ApplyError::Invalid(_))));
+    let mut unknown = good.clone();
+    unknown.words[31] = 1;
+    assert!(matches!(datapath.apply(8, &unknown), Err(ApplyError::Invalid(_))));
+    let mut large = good.clone();
+    large.words.resize(2 * stage.settings.image_words as usize, 0);
+    assert!(matches!(datapath.apply(8, &large), Err(ApplyError::TooLarge { .. })));
+    for old in [6, 7] {
+        assert!(matches!(datapath.apply(old, &good), Err(ApplyError::Stale { in_force: 7, .. })));
+    }
+    assert_eq!(datapath.in_force(), Some(before));
+    assert_eq!(datapath.run_once("overlay_in_l2", &Frame::admitted()[0]).unwrap().0, REDIRECT);
+}
+
+#[test]
+fn a_new_agent_takes_over_image_flows_and_counters() {
+    let stage = Stage::new();
+    let mut first = stage.open();
+    stage.apply(&mut first, 3);
+    for frame in Frame::admitted() {
+        first.run_once("overlay_in_l2", &frame).unwrap();
+    }
+    let in_force = first.in_force();
+    // The agent dies here: its programs stay on the devices, and a new one finds everything.
+    drop(first);
+    assert_eq!(stage.programs(), 4, "{}", stage.links());
+
+    let mut second = stage.open();
+    assert_eq!(stage.programs(), 4, "{}", stage.links());
+    assert_eq!(second.in_force(), in_force);
+    let flows = stage.gateway.enter(|| second.sweep()).unwrap().unwrap();
+    assert_eq!(flows.len(), 2);
+    assert_eq!(second.counters().unwrap().flows_started, 2);
+    for frame in Frame::admitted() {
+        assert_eq!(second.run_once("overlay_in_l2", &frame).unwrap().0, REDIRECT);
+    }
+    assert_eq!(second.counters().unwrap().flows_started, 2, "the flows were opened anew");
+}
+
+#[test]
+fn a_passed_deadline_closes_and_a_new_one_opens_again() {
+    let stage = Stage::new();
+    let mut datapath = stage.open();
+    stage.apply(&mut datapath, 1);
+    datapath.set_deadline(Some(Duration::ZERO)).unwrap();
+    // The next tick is past the deadline; a tick is at most 10 ms.
+    std::thread::sleep(Duration::from_millis(20));
+    for frame in Frame::admitted() {
+        assert_eq!(datapath.run_once("overlay_in_l2", &frame).unwrap().0, SHOT);
+    }
+    datapath.set_deadline(Some(Duration::from_secs(3600))).unwrap();
+    for frame in Frame::admitted() {
+        assert_eq!(datapath.run_once("overlay_in_l2", &frame).unwrap().0, REDIRECT);
+    }
+}
+
+#[test]
+fn a_site_device_that_comes_back_is_guarded_again() {
+    let stage = Stage::new();
+    let mut datapath = stage.open();
+    stage.apply(&mut datapath, 1);
+    stage.gateway.ip(&["link", "delete", "site"]).unwrap();
+    stage.gateway.enter(|| datapath.sweep()).unwrap().unwrap();
+    assert!(datapath.degraded().iter().any(|sentence| sentence.contains("site device site is not there")));
+    assert_eq!(stage.programs(), 2, "{}", stage.links());
+
+    stage.lab.veth((&stage.gateway, "site"), (&stage.site, "in2")).unwrap();
+    stage.gateway.enter(|| datapath.sweep()).unwrap().unwrap();
+    assert!(datapath.degraded().is_empty(), "{:?}", datapath.degraded());
+    assert_eq!(stage.programs(), 4, "{}", stage.links());
+}
+
+#[test]
+fn site_packets_pass_untouched_unless_they_are_for_the_overlay() {
+    let stage = Stage::new();
+    let mut datapath = stage.open();
+    stage.apply(&mut datapath, 1);
+    for (source, destination, expected) in [
+        ("10.0.0.9", "10.0.0.1", [2, NEXT]),
+        ("fd11::9", "fd11::1", [2, NEXT]),
+        ("10.0.0.9", "100.64.0.5", [1, SHOT]),
+        ("fd11::9", "fd64::6440:5", [1, SHOT]),
+        ("100.64.0.5", "10.0.0.1", [1, SHOT]),
+        ("fd64::6440:5", "fd11::1", [1, SHOT]),
+    ] {
+        let frame = Frame::udp(source, destination, 4000, 53);
+        let [xdp, tc] = expected;
+        assert_eq!(
+            datapath.run_once("site_screen", &frame).unwrap().0,
+            xdp,
+            "XDP, {source} to {destination}"
+        );
+        assert_eq!(datapath.run_once("site_in", &frame).unwrap().0, tc, "TC, {source} to {destination}");
+    }
+    let arp = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1, 0x08, 0x06], &[0; 46]].concat();
+    assert_eq!(datapath.run_once("site_screen", &arp).unwrap().0, 2);
+    assert_eq!(datapath.run_once("site_in", &arp).unwrap().0, NEXT);
+}
+
+#[test]
+fn detaching_leaves_the_devices_and_the_bpffs_as_they_were() {
+    let stage = Stage::new();
+    drop(stage.open());
+    assert_eq!(stage.programs(), 4, "{}", stage.links());
+    stage.gateway.enter(|| detach(&stage.settings.bpf_dir)).unwrap().unwrap();
+    assert_eq!(stage.programs(), 0, "{}", stage.links());
+    assert!(!stage.settings.bpf_dir.exists());
+}
+
+/// A gateway namespace between an Ethernet overlay and a site.
+struct Stage {
+    settings: Settings,
+    gateway: Namespace,
+    site: Namespace,
+    _peers: Namespace,
+    lab: Lab,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let lab = Lab::new().expect("these tests need root");
+        let [peers, gateway, site] = ["peers", "gateway", "site"].map(|name| lab.namespace(name).unwrap());
+        lab.veth((&peers, "out"), (&gateway, "overlay")).unwrap();
+        lab.veth((&gateway, "site"), (&site, "in")).unwrap();
+        let settings = Settings {
+            choice: Choice::Ebpf,
+            bpf_dir: lab.bpffs().unwrap().join("gateway"),
+            site_devices: vec!["site".into()],
+            nat_ports: 20_000..=32_767,
+            flow_entries: 4096,
+            image_words: 1 << 17,
+            mtu: 1420,
+        };
+        Self { settings, gateway, site, _peers: peers, lab }
+    }
+
+    fn open(&self) -> EbpfDatapath {
+        self.gateway.enter(|| EbpfDatapath::open(&self.settings, "overlay")).unwrap().unwrap()
+    }
+
+    fn apply(&self, datapath: &mut EbpfDatapath, revision: u64) {
+        let image = self.image();
+        let line = self.gateway.ip(&["-o", "link", "show", "dev", "site"]).unwrap();
+        let device = line.split(':').next().unwrap().trim().parse().unwrap();
+        let egress: Vec<Egress> = image
+            .routes
+            .keys()
+            .map(|route| Egress {
+                route: *route as u16,
+                device,
+                source_v4: Some([10, 0, 0, 1].into()),
+                source_v6: Some("fd11::1".parse().unwrap()),
+            })
+            .collect();
+        self.gateway
+            .enter(|| {
+                datapath.set_overlay("100.64.0.0/16".parse().unwrap(), "fd64::/64".parse().unwrap()).unwrap();
+                datapath.set_egress(&egress).unwrap();
+                datapath.apply(revision, &image).unwrap();
+            })
+            .unwrap();
+    }
+
+    /// One peer may reach one dual-stack resource by UDP 53.
+    fn image(&self) -> Image {
+        let peer = |name: &str, v4: &str, v6: &str| Peer {
+            name: name.into(),
+            v4: v4.parse().unwrap(),
+            v6: v6.parse().unwrap(),
+            allowed: true,
+        };
+        let resource = Resource {
+            name: "dns".into(),
+            prefixes: vec!["10.128.0.53/32".parse().unwrap(), "fd10::53/128".parse().unwrap()],
+            enabled: true,
+        };
+        let router =
+            Router { peers: BTreeSet::from(["gw".into()]), metric: 100, masquerade: true, enabled: true };
+        let network = Network {
+            name: "site".into(),
+            resources: BTreeMap::from([("dns".into(), resource)]),
+            routers: BTreeMap::from([("router".into(), router)]),
+        };
+        let group = Group {
+            name: "users".into(),
+            peers: BTreeSet::from(["user".into()]),
+            resources: BTreeSet::new(),
+        };
+        let rule = Rule {
+            id: "rule".into(),
+            name: "dns".into(),
+            slot: 0,
+            enabled: true,
+            action: Action::Accept,
+            bidirectional: false,
+            service: Service::Udp(vec![53..=53]),
+            sources: End::Groups(BTreeSet::from(["users".into()])),
+            destinations: End::Resource("dns".into()),
+        };
+        let policy =
+            Policy { name: "dns".into(), enabled: true, posture_failed: BTreeSet::new(), rules: vec![rule] };
+        let state = State {
+            overlay_v4: "100.64.0.0/16".parse().unwrap(),
+            overlay_v6: "fd64::/64".parse().unwrap(),
+            peers: BTreeMap::from([
+                ("gw".into(), peer("gw", "100.64.0.1", "fd64::6440:1")),
+                ("user".into(), peer("user", "100.64.0.5", "fd64::6440:5")),
+            ]),
+            groups: BTreeMap::from([("users".into(), group)]),
+            networks: BTreeMap::from([("net".into(), network)]),
+            policies: BTreeMap::from([("policy".into(), policy)]),
+        };
+        Compiler::new(Arc::new(state)).unwrap().compile("gw").unwrap()
+    }
+
+    fn links_dir(&self) -> PathBuf {
+        self.settings.bpf_dir.join("v1/links")
+    }
+
+    fn links(&self) -> String {
+        let names = std::fs::read_dir(self.links_dir()).into_iter().flatten().flatten();
+        names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Hooks of the gateway's devices that have a program of ours.
+    fn programs(&self) -> usize {
+        ["overlay", "site"].iter().map(|device| programs_on(&self.links_dir(), device, &self.gateway)).sum()
+    }
+}
+
+/// Pinned links that are attached to the device of that name as it is now.
+fn programs_on(links: &Path, device: &str, namespace: &Namespace) -> usize {
+    let Ok(line) = namespace.ip(&["-o", "link", "show", "dev", device]) else { return 0 };
+    let there = std::fs::read_dir(links).into_iter().flatten().flatten();
+    let pins =
+        there.filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("{device}-"))).count();
+    // `ip` names an attached XDP program; without one a site device that was just made has no link of ours either.
+    if device == "site" && !line.contains("xdp") { 0 } else { pins }
+}
+
+/// Ethernet frames with a UDP packet.
+struct Frame;
+
+impl Frame {
+    fn admitted() -> [Vec<u8>; 2] {
+        [Self::udp("100.64.0.5", "10.128.0.53", 4000, 53), Self::udp("fd64::6440:5", "fd10::53", 4000, 53)]
+    }
+
+    fn denied() -> [Vec<u8>; 2] {
+        [Self::udp("100.64.0.5", "10.128.0.53", 4000, 54), Self::udp("fd64::6440:5", "fd10::53", 4000, 54)]
+    }
+
+    fn udp(source: &str, destination: &str, source_port: u16, port: u16) -> Vec<u8> {
+        use std::net::IpAddr;
+        // A checksum that is not zero will do: nobody on the way verifies it (RFC 1624 keeps an error an error).
+        let udp = [source_port.to_be_bytes(), port.to_be_bytes(), 26u16.to_be_bytes(), [0x12, 0x34]].concat();
+        let mut frame = vec![0; 12];
+        match (source.parse().unwrap(), destination.parse().unwrap()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                frame.extend([0x08, 0, 0x45, 0, 0, 46, 0, 0, 0x40, 0, 64, 17, 0, 0]);
+                frame.extend(source.octets());
+                frame.extend(destination.octets());
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 26, 17, 64]);
+                frame.extend(source.octets());
+                frame.extend(destination.octets());
+            }
+            _ => panic!("two families in one packet"),
+        }
+        frame.extend(udp);
+        frame.extend([0; 18]);
+        frame
+    }
+}
