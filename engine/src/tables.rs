@@ -53,9 +53,7 @@ pub struct Config {
     /// Number of them; a power of two is not needed.
     pub nat_count: u16,
     /// The clock, when the program runs in a test.
-    pub test_clock: u32,
-    /// Zero.
-    pub padding: u32,
+    pub test_clock: u64,
     /// How long flows live.
     pub timeouts: Timeouts,
 }

@@ -11,7 +11,7 @@ static TEST_CLOCK: u32 = 0;
 #[inline(always)]
 pub fn now(config: &Config) -> u64 {
     // SAFETY: a load from the program's read-only data, which the loader sets before the kernel freezes it.
-    if unsafe { core::ptr::read_volatile(&TEST_CLOCK) } != 0 { u64::from(config.test_clock) } else { ticks() }
+    if unsafe { core::ptr::read_volatile(&TEST_CLOCK) } != 0 { config.test_clock } else { ticks() }
 }
 
 /// jiffies.

@@ -49,7 +49,7 @@ impl Scene {
     fn play(&self, story: impl FnOnce(&mut Player<'_>)) {
         let mut kernel = Kernel::shared();
         let setup = Setup {
-            start: u32::MAX - 5,
+            start: u64::from(u32::MAX) - 5,
             overlay_mtu: 1420,
             nat_first: 20_000,
             nat_count: self.nat_count,

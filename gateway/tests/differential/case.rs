@@ -18,7 +18,7 @@ pub(crate) const OVERLAY_DEVICE: u32 = 7;
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     /// The clock's first reading, ticks.
-    pub(crate) start: u32,
+    pub(crate) start: u64,
     /// MTU of the overlay device; 0 for no limit.
     pub(crate) overlay_mtu: u32,
     /// First masquerade port.

@@ -24,8 +24,8 @@ pub(crate) struct Generator {
     setup: Setup,
     queue: Vec<Step>,
     talks: Vec<Talk>,
-    /// The talk of the packet in hand, and its direction.
-    current: Option<(usize, bool)>,
+    /// The talk of the packet in hand, its direction, and whether it is the next line of its script.
+    current: Option<(usize, bool, bool)>,
 }
 
 /// A conversation, as both ends see it.
@@ -38,6 +38,8 @@ struct Talk {
     /// Where the far end believes it comes from, and on which side that end is.
     seen: Option<((IpAddr, u16), Side)>,
     phase: usize,
+    /// How far it is through its script, of a TCP conversation.
+    line: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +68,8 @@ impl Generator {
             reserved: 0,
         };
         let setup = Setup {
-            // The tick counter wraps in some cases.
-            start: random.pick(&[1, 1_000_000, u32::MAX - 600, 0x7fff_fe00]),
+            // The low half of the tick counter, which is all that flows remember, wraps in some cases.
+            start: random.pick(&[1, 1_000_000, 0xffff_fd00, 0x7fff_fe00, 0x7_ffff_fd00]),
             overlay_mtu: random.pick(&[0, 1420, 1420, 1280]),
             nat_first: random.pick(&[32768, 49152, 65530]),
             nat_count: random.pick(&[1, 3, 6, 6, 200, 5000]),
@@ -115,8 +117,15 @@ impl Generator {
 
     /// Learns what the gateway made of the last packet.
     pub(crate) fn learn(&mut self, outcome: &Outcome) {
-        let Some((index, true)) = self.current else { return };
+        let Some((index, forward, scripted)) = self.current else { return };
+        if matches!(outcome.verdict, Verdict::Drop(_)) {
+            return;
+        }
         let talk = &mut self.talks[index];
+        talk.line += usize::from(scripted);
+        if !forward {
+            return;
+        }
         let replies = match (outcome.verdict, talk.opener) {
             (Verdict::Host, Side::Overlay) => Side::Local,
             (Verdict::Host, _) => Side::Overlay,
@@ -187,7 +196,11 @@ impl Generator {
         let n = self.talks.len();
         let index = n - 1 - self.random.below(n.min(8)).min(self.random.below(n));
         let talk = self.talks[index].clone();
-        let forward = talk.seen.is_none() || self.random.chance(55);
+        let script =
+            Some(script(talk.line, index)).filter(|_| talk.kind == Speech::Tcp && self.random.chance(75));
+        let forward =
+            talk.seen.is_none() || script.map_or_else(|| self.random.chance(55), |(there, _)| there);
+        let script = script.filter(|&(there, _)| there == forward);
         let (side, from, to) = match (forward, talk.seen) {
             (true, _) | (_, None) => (talk.opener, talk.source, talk.destination),
             (false, Some((seen, side))) => (side, talk.destination, seen),
@@ -197,7 +210,7 @@ impl Generator {
             Speech::Tcp => Payload::Tcp {
                 source: from.1,
                 destination: to.1,
-                flags: self.flags(talk.phase, forward),
+                flags: script.map_or_else(|| self.flags(talk.phase, forward), |(_, flags)| flags),
                 data,
             },
             Speech::Udp => {
@@ -217,7 +230,7 @@ impl Generator {
             }
             Speech::Other(protocol) => Payload::Other { protocol, data },
         };
-        self.current = Some((index, forward));
+        self.current = Some((index, forward, script.is_some()));
         let mut draft = Draft::new(from.0, to.0, payload);
         if self.random.chance(10) {
             // As an off-path sender would: the wrong port.
@@ -281,7 +294,7 @@ impl Generator {
         if !self.talks.is_empty() && r.chance(20) {
             // The same ports again.
             let old = r.pick(&self.talks);
-            return Talk { phase: 0, seen: None, ..old };
+            return Talk { phase: 0, line: 0, seen: None, ..old };
         }
         let opener = if r.chance(80) { Side::Overlay } else { Side::Local };
         let six = r.chance(50);
@@ -310,7 +323,15 @@ impl Generator {
             _ => 0,
         };
         let port = if matches!(kind, Speech::Other(_)) { 0 } else { port };
-        Talk { opener, kind, source: (source, port), destination: (destination, to), seen: None, phase: 0 }
+        Talk {
+            opener,
+            kind,
+            source: (source, port),
+            destination: (destination, to),
+            seen: None,
+            phase: 0,
+            line: 0,
+        }
     }
 
     /// A packet that belongs to nothing.
@@ -393,5 +414,20 @@ impl Generator {
         // A frame of the other EtherType.
         let six = if r.chance(1) { !six } else { six };
         Step::Packet(Arrival { side, six, bytes, segment, screened: screened && segment == 0 })
+    }
+}
+
+/// What two well-behaved ends would send: the direction, and the flags. Either end may close first.
+fn script(line: usize, index: usize) -> (bool, u8) {
+    let opener_closes = index.is_multiple_of(2);
+    match line {
+        0 => (true, SYN),
+        1 => (false, SYN | ACK),
+        2 => (true, ACK),
+        3 | 5 => (true, PSH | ACK),
+        4 => (false, PSH | ACK),
+        6 => (opener_closes, FIN | ACK),
+        7 => (!opener_closes, FIN | ACK),
+        _ => (line.is_multiple_of(2), ACK),
     }
 }

@@ -60,7 +60,7 @@ pub(crate) struct Kernel {
     /// What the maps counted before this case.
     before: Counters,
     half: u32,
-    configured: Option<(u32, Option<u32>)>,
+    configured: Option<(u64, Option<u64>)>,
 }
 
 /// What a program said.
@@ -188,8 +188,8 @@ impl Kernel {
     pub(crate) fn packet(
         &mut self,
         arrival: &Arrival,
-        now: u32,
-        deadline: Option<u32>,
+        now: u64,
+        deadline: Option<u64>,
     ) -> Result<Option<Said>> {
         if self.configured != Some((now, deadline)) {
             let setup = self.setup.as_ref().context("reset comes first")?;
@@ -274,12 +274,12 @@ impl Kernel {
     }
 
     /// Removes what is over, as the agent does.
-    pub(crate) fn sweep(&mut self, now: u32) -> Result<()> {
+    pub(crate) fn sweep(&mut self, now: u64) -> Result<()> {
         sweep::<V4>(&mut self.four, now)?;
         sweep::<V6>(&mut self.six, now)
     }
 
-    pub(crate) fn flows(&self, now: u32) -> Result<Result<Vec<FlowDump>, String>> {
+    pub(crate) fn flows(&self, now: u64) -> Result<Result<Vec<FlowDump>, String>> {
         let (four, six) = (halves::<V4>(&self.four)?, halves::<V6>(&self.six)?);
         Ok(tables::flows::<V4>(four.into_iter(), now).and_then(|mut flows| {
             flows.extend(tables::flows::<V6>(six.into_iter(), now)?);
@@ -307,15 +307,16 @@ fn clear<A: Copy + 'static>(tables: &mut [HashMap<MapData, Raw<Key<A>>, Raw<Flow
     Ok(())
 }
 
-fn sweep<F: Family>(tables: &mut [Flows<F>; 2], now: u32) -> Result<()>
+fn sweep<F: Family>(tables: &mut [Flows<F>; 2], now: u64) -> Result<()>
 where
     F::Address: Hash,
 {
     let all = halves::<F>(tables)?;
-    let lives =
-        |sought: &Key<F::Address>| all.iter().any(|(_, key, flow)| key == sought && !flow.is_over(now));
+    let lives = |sought: &Key<F::Address>| {
+        all.iter().any(|(_, key, flow)| key == sought && !flow.is_over(now as u32))
+    };
     for (stage, key, flow) in &all {
-        if flow.is_over(now) && !lives(&flow.other_key(key.protocol)) {
+        if flow.is_over(now as u32) && !lives(&flow.other_key(key.protocol)) {
             tables[*stage as usize].remove(&Raw(*key))?;
         }
     }

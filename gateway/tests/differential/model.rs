@@ -25,11 +25,11 @@ use crate::tcp::{self, Move};
 /// A whole gateway.
 pub(crate) struct Model {
     setup: Setup,
-    pub(crate) now: u32,
+    pub(crate) now: u64,
     policy: Option<Arc<State>>,
     /// Of the image in force.
     revision: u32,
-    deadline: Option<u32>,
+    deadline: Option<u64>,
     egress: Vec<Exit>,
     flows: Vec<Flow>,
     /// Flows that are over, until the next sweep: an implementation may still remember them.
@@ -62,7 +62,7 @@ struct Flow {
 struct Way {
     packets: u64,
     bytes: u64,
-    last_seen: u32,
+    last_seen: u64,
     fin: bool,
 }
 
@@ -135,7 +135,7 @@ impl Model {
         self.flows.retain(|flow| !flow.is_over(now, &timeouts));
     }
 
-    pub(crate) fn set_deadline(&mut self, deadline: Option<u32>) {
+    pub(crate) fn set_deadline(&mut self, deadline: Option<u64>) {
         self.deadline = deadline;
     }
 
@@ -228,7 +228,7 @@ impl Model {
         let packet = Packet { arrival, header, transport };
         let found = find(&self.flows, &packet);
         let ghost = find(&self.ghosts, &packet);
-        let expired = self.deadline.is_some_and(|deadline| (self.now.wrapping_sub(deadline) as i32) > 0);
+        let expired = self.deadline.is_some_and(|deadline| self.now > deadline);
         let insane = transport.kind == Kind::Tcp && !tcp::is_sane(transport.flags);
         if expired || insane {
             let expected = found.is_some() || ghost.is_some();
@@ -529,7 +529,7 @@ impl Model {
 }
 
 impl Flow {
-    fn is_over(&self, now: u32, timeouts: &sluicegate_engine::flow::Timeouts) -> bool {
+    fn is_over(&self, now: u64, timeouts: &sluicegate_engine::flow::Timeouts) -> bool {
         let icmp = if self.source.0.is_ipv6() { 58 } else { 1 };
         let timeout = match (self.life, self.protocol) {
             (Life::SynSent | Life::SynReceived, _) => timeouts.tcp_handshake,
@@ -542,11 +542,11 @@ impl Flow {
             (_, p) if p == icmp => timeouts.icmp,
             _ => timeouts.other,
         };
-        self.ways.iter().all(|way| now.wrapping_sub(way.last_seen) > timeout)
+        self.ways.iter().all(|way| now - way.last_seen > u64::from(timeout))
     }
 
     fn dump(&self) -> FlowDump {
-        let way = |w: &Way| WayDump { packets: w.packets, bytes: w.bytes, last_seen: w.last_seen };
+        let way = |w: &Way| WayDump { packets: w.packets, bytes: w.bytes, last_seen: w.last_seen as u32 };
         FlowDump {
             side: self.opener as u8,
             protocol: self.protocol,

@@ -14,7 +14,7 @@ use crate::case::{Exit, FlowDump, OVERLAY_DEVICE, Setup, WayDump};
 /// The live flows among the half-entries of one family; an error where halves contradict each other.
 pub(crate) fn flows<F: Family>(
     halves: impl Iterator<Item = (Stage, Key<F::Address>, Flow<F::Address>)>,
-    now: u32,
+    now: u64,
 ) -> Result<Vec<FlowDump>, String>
 where
     F::Address: Hash,
@@ -31,7 +31,7 @@ where
         let Some((other_stage, reply)) = all.get(&other) else {
             return Err(format!("the flow of {key:?} has no reply half"));
         };
-        if first.is_over(now) && reply.is_over(now) {
+        if first.is_over(now as u32) && reply.is_over(now as u32) {
             continue;
         }
         let contradiction =
@@ -94,21 +94,20 @@ fn address<F: Family>(address: F::Address) -> IpAddr {
 }
 
 /// The configuration as the engine reads it.
-pub(crate) fn config(setup: &Setup, now: u32, deadline: Option<u32>) -> Config {
+pub(crate) fn config(setup: &Setup, now: u64, deadline: Option<u64>) -> Config {
     let [(IpAddr::V4(network4), length4), (IpAddr::V6(network6), length6)] = setup.overlay else {
         panic!("one overlay range per family");
     };
     Config {
         overlay4: [network4.into(), Address4((u32::MAX << (32 - length4)).to_be_bytes())],
         overlay6: [network6.into(), Address6((u128::MAX << (128 - length6)).to_be_bytes())],
-        deadline: deadline.unwrap_or(0).into(),
+        deadline: deadline.unwrap_or(0),
         flags: if deadline.is_some() { HAS_DEADLINE } else { 0 },
         overlay_device: OVERLAY_DEVICE,
         overlay_mtu: setup.overlay_mtu,
         nat_first: setup.nat_first,
         nat_count: setup.nat_count,
         test_clock: now,
-        padding: 0,
         timeouts: setup.timeouts,
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Trio<'k> {
     kernel: &'k mut Kernel,
     revision: u32,
     image: Image,
-    deadline: Option<u32>,
+    deadline: Option<u64>,
     /// Counted by packets that the kernel takes for no test run.
     skipped: Counters,
 }
@@ -46,7 +46,7 @@ impl<'k> Trio<'k> {
     pub(crate) fn step(&mut self, step: &Step) -> Result<Option<Outcome>, String> {
         match step {
             Step::Packet(arrival) => return self.packet(arrival).map(Some),
-            Step::Advance(ticks) => self.model.now = self.model.now.wrapping_add(*ticks),
+            Step::Advance(ticks) => self.model.now = self.model.now + u64::from(*ticks),
             Step::Image(state) => self.image(state)?,
             Step::Egress(exits) => {
                 self.model.set_egress(exits.clone());
@@ -59,7 +59,7 @@ impl<'k> Trio<'k> {
                 self.kernel.sweep(self.model.now).map_err(|e| format!("{e:#}"))?;
             }
             Step::Deadline(after) => {
-                self.deadline = after.map(|ticks| self.model.now.wrapping_add(ticks));
+                self.deadline = after.map(|ticks| self.model.now + u64::from(ticks));
                 self.model.set_deadline(self.deadline);
             }
         }

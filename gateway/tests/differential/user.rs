@@ -39,8 +39,8 @@ impl User {
     pub(crate) fn packet(
         &mut self,
         arrival: &Arrival,
-        now: u32,
-        deadline: Option<u32>,
+        now: u64,
+        deadline: Option<u64>,
     ) -> Result<Outcome, String> {
         *self.tables.config_mut() = tables::config(&self.setup, now, deadline);
         let mut bytes = arrival.bytes.clone();
@@ -48,9 +48,9 @@ impl User {
         if arrival.screened {
             let packet = Slice(&mut bytes);
             verdict = if arrival.six {
-                screen::<V6, _, _>(&packet, &mut self.tables, now.into(), &mut self.work6)
+                screen::<V6, _, _>(&packet, &mut self.tables, now, &mut self.work6)
             } else {
-                screen::<V4, _, _>(&packet, &mut self.tables, now.into(), &mut self.work4)
+                screen::<V4, _, _>(&packet, &mut self.tables, now, &mut self.work4)
             };
             if !matches!(verdict, Verdict::Pass | Verdict::Drop(_)) {
                 return Err(format!("the screen said {verdict:?}"));
@@ -60,9 +60,9 @@ impl User {
             let mut packet = Offloaded { bytes: Slice(&mut bytes), segment: arrival.segment };
             let side = arrival.side;
             verdict = if arrival.six {
-                process::<V6, _, _>(&mut packet, side, &mut self.tables, now.into(), &mut self.work6)
+                process::<V6, _, _>(&mut packet, side, &mut self.tables, now, &mut self.work6)
             } else {
-                process::<V4, _, _>(&mut packet, side, &mut self.tables, now.into(), &mut self.work4)
+                process::<V4, _, _>(&mut packet, side, &mut self.tables, now, &mut self.work4)
             };
         }
         if matches!(verdict, Verdict::Drop(_)) {
@@ -71,8 +71,8 @@ impl User {
         Ok(Outcome { verdict, bytes, events: self.tables.take_events() })
     }
 
-    pub(crate) fn sweep(&mut self, now: u32) {
-        self.tables.sweep(now);
+    pub(crate) fn sweep(&mut self, now: u64) {
+        self.tables.sweep(now as u32);
         self.tables.take_ended();
     }
 
@@ -85,7 +85,7 @@ impl User {
         counters
     }
 
-    pub(crate) fn flows(&self, now: u32) -> Result<Vec<FlowDump>, String> {
+    pub(crate) fn flows(&self, now: u64) -> Result<Vec<FlowDump>, String> {
         let four = self.tables.halves::<V4>().map(|(stage, key, flow)| (stage, *key, *flow));
         let six = self.tables.halves::<V6>().map(|(stage, key, flow)| (stage, *key, *flow));
         let mut flows = tables::flows::<V4>(four, now)?;
