@@ -119,7 +119,7 @@ pub(crate) async fn create(
         None => ("The key is shown only now: keep that line in a file. ", "FILE".to_owned()),
     };
     terminal.note(format!(
-        "{once}Join a machine with it:\n  \
+        "{once}Join a machine with it (a gateway with --role gateway):\n  \
          sluicegate-gateway join --control https://HOST:PORT --role peer --setup-key-file {file}{with}"
     ));
     Ok(())

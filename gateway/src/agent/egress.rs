@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::network::{Network, Routed};
-use crate::datapath::Egress;
+use crate::datapath::{Egress, device};
 use crate::netlink::{Netlink, NetlinkError, Target};
 
 /// Where prefixes leave, and what a person should know about those that do not.
@@ -57,9 +57,11 @@ async fn one(
     let Some(route) = route else { return Ok(Err("this host has no route to it".into())) };
     let Target::Device(index) = route.target else { return Ok(Err("it is this host itself".into())) };
     let Some(name) = sites.get(&index) else {
-        let why =
-            "this host's route to it leaves by a device that is no site device; name it with --site-device";
-        return Ok(Err(format!("{why} (index {index})")));
+        // A device that has just gone has no name any more.
+        let name = device::name(index).unwrap_or_else(|_| format!("number {index}"));
+        return Ok(Err(format!(
+            "this host's route to it leaves by device {name}, which is no site device; name it with --site-device"
+        )));
     };
     let mut source = route.source;
     if source.is_none() {

@@ -73,9 +73,10 @@ pub async fn join(request: Request) -> anyhow::Result<Card> {
 fn refuse_twice(dir: &Path) -> anyhow::Result<()> {
     match identity::card(dir)? {
         None => Ok(()),
+        // Control's data may be below the same directory: the files are named, not the directory.
         Some(card) => bail!(
-            "this agent has joined {} as {} ({}); start it with `sluicegate-gateway run`, or, to join anew, stop it and \
-             move {} away",
+            "this agent has joined {} as {} ({}); start it with `sluicegate-gateway run`, or, to join anew, stop it, run \
+             `sluicegate-gateway detach`, and remove its files (identity.json, *.key, *.crt, image, network) from {}",
             card.control,
             card.name,
             card.peer_id,
