@@ -5,6 +5,7 @@ mod flows;
 mod image;
 mod load;
 mod pod;
+mod ports;
 mod sys;
 
 use std::collections::BTreeMap;
@@ -75,7 +76,10 @@ impl EbpfDatapath {
             sys::device_index(overlay).with_context(|| format!("overlay device {overlay} is not there"))?;
         let ethernet = sys::device_is_ethernet(overlay)
             .with_context(|| format!("overlay device {overlay} has no type"))?;
-        let Loaded { mut ebpf, sizes, degraded } = load::load(settings, ethernet)?;
+        let Loaded { mut ebpf, sizes, mut degraded } = load::load(settings, ethernet)?;
+        if !settings.site_devices.is_empty() {
+            degraded.extend(ports::conflicts(&settings.nat_ports));
+        }
         let hz = load::tick_rate(&mut ebpf)?;
         let dir = &settings.bpf_dir;
         let images = Images::new(
