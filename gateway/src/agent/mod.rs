@@ -1,5 +1,6 @@
 //! The agent at work: one task that owns overlay, datapath, routes and what control said.
 
+mod contact;
 mod egress;
 mod network;
 mod policy;
@@ -13,7 +14,6 @@ mod work;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -29,6 +29,7 @@ use crate::netlink::Netlink;
 use crate::overlay::{Link, Overlay, PublicKey};
 use crate::serve::Query;
 use crate::tun::Tun;
+use contact::Contact;
 use egress::Resolved;
 use network::Network;
 use policy::Policy;
@@ -49,16 +50,6 @@ struct Surroundings {
     known: watch::Sender<Known>,
     resync: Arc<Notify>,
     contact: Contact,
-}
-
-/// When control was last heard of.
-#[derive(Default)]
-struct Contact {
-    connected: bool,
-    last_ms: Option<u64>,
-    error: Option<String>,
-    deadline_set: Option<Instant>,
-    remembered: Option<Instant>,
 }
 
 /// The agent between one opening of its devices and the next.
@@ -87,6 +78,10 @@ struct Agent<'a, O: Overlay> {
     trouble: BTreeMap<Trouble, String>,
 }
 
+/// What a person is told of an agent that control knows no more.
+const EXPELLED: &str = "control does not know this agent any more, so it forwards nothing; stop it, move its state \
+                        directory away and join again";
+
 /// What a condition is about; one sentence for each at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Trouble {
@@ -96,6 +91,7 @@ enum Trouble {
     Network,
     Device,
     Overlay,
+    Expelled,
     Routes,
     Egress,
     Counters,

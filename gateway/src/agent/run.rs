@@ -122,6 +122,7 @@ async fn surround(settings: Settings, identity: Identity) -> anyhow::Result<Surr
     };
     tokio::spawn(report(outbox.clone(), client_now, to_agent));
     let store = Arc::new(Store::new(&settings.places.state_dir));
+    let contact = Contact { expelled: store.expelled(), ..Contact::default() };
     let around = Surroundings {
         settings,
         identity,
@@ -133,7 +134,7 @@ async fn surround(settings: Settings, identity: Identity) -> anyhow::Result<Surr
         queries,
         known,
         resync,
-        contact: Contact::default(),
+        contact,
     };
     tokio::spawn(session_when_known(session));
     Ok(around)
@@ -189,13 +190,11 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, UserspaceOv
             start_overlay(around, HostSide::Channels(channels)).await?
         }
     };
-    let policy = block_in_place(|| Policy::start(around.store.clone(), datapath.as_mut()));
-    if datapath.in_force().is_some() && !around.contact.connected {
-        // A clock that was set back counts as no time passed.
-        let passed = around.store.since_contact().unwrap_or_default();
-        datapath.set_deadline(settings.max_policy_age.map(|age| age.saturating_sub(passed)))?;
-    }
+    // Before an image comes into force: one that has outlived its age must not pass a single packet.
+    let allowance = around.contact.allowance(settings.max_policy_age, around.store.since_contact());
+    datapath.set_deadline(allowance)?;
     around.contact.deadline_set = None;
+    let policy = block_in_place(|| Policy::start(around.store.clone(), datapath.as_mut()));
     around.known.send_replace(policy.known(datapath.as_ref()));
     let nowhere = around.identity.card.role == Role::Gateway && settings.endpoint.is_none();
     let endpoint =
@@ -222,6 +221,9 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, UserspaceOv
     };
     agent.note(Trouble::Datapath, opened.degraded);
     agent.note(Trouble::Endpoint, endpoint);
+    if agent.around.contact.expelled {
+        agent.note(Trouble::Expelled, Some(super::EXPELLED.to_owned()));
+    }
     match remembered {
         Ok(Some(network)) => agent.adopt(network).await?,
         Ok(None) => {}

@@ -94,6 +94,25 @@ impl Store {
         by_text.iter().filter_map(|(text, place)| Some((key(text)?, *place))).collect()
     }
 
+    /// Remembers whether control knows this agent no more.
+    pub(super) fn put_expelled(&self, expelled: bool) -> anyhow::Result<()> {
+        let path = self.dir.join("expelled");
+        if expelled {
+            return Ok(files::write(&path, b"", PRIVATE)?);
+        }
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(e).with_context(|| format!("{} cannot be removed", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether control knew this agent no more when it last answered.
+    pub(super) fn expelled(&self) -> bool {
+        self.dir.join("expelled").exists()
+    }
+
     /// Remembers that control spoke now.
     pub(super) fn put_contact(&self) -> anyhow::Result<()> {
         Ok(files::write(&self.dir.join("contact"), system::unix_ms().to_string().as_bytes(), PRIVATE)?)
@@ -143,6 +162,13 @@ mod tests {
         let places = [(PublicKey([5; 32]), "[2001:db8::5]:1".parse().unwrap())].into();
         store.put_places(&places).unwrap();
         store.put_contact().unwrap();
+        assert!(!store.expelled());
+        store.put_expelled(true).unwrap();
+        assert!(store.expelled());
+        for _ in 0..2 {
+            store.put_expelled(false).unwrap();
+            assert!(!store.expelled());
+        }
         assert_eq!(store.image().unwrap().unwrap(), StoredImage { revision: 7, hash: image.hash(), image });
         assert_eq!(store.network().unwrap().unwrap(), config);
         assert_eq!(store.places(), places);

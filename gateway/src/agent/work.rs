@@ -64,13 +64,14 @@ impl<O: Overlay> Agent<'_, O> {
             self.around.contact.error = Some(why);
             return Ok(());
         }
+        if let FromControl::Expelled(why) = said {
+            return self.expelled(why);
+        }
+        if matches!(said, FromControl::Connected) {
+            self.connected();
+        }
         self.contact()?;
         match said {
-            FromControl::Connected => {
-                tracing::info!("connected to control");
-                self.around.contact.connected = true;
-                self.around.contact.error = None;
-            }
             FromControl::Update(update) => match *update {
                 Update::Network(config) => self.network(config).await?,
                 Update::Snapshot(snapshot) => {
@@ -82,14 +83,48 @@ impl<O: Overlay> Agent<'_, O> {
                     self.settle(outcome);
                 }
             },
-            FromControl::Heard | FromControl::Disconnected(_) => {}
+            FromControl::Connected
+            | FromControl::Heard
+            | FromControl::Disconnected(_)
+            | FromControl::Expelled(_) => {}
         }
         Ok(())
+    }
+
+    fn connected(&mut self) {
+        tracing::info!("connected to control");
+        let contact = &mut self.around.contact;
+        contact.connected = true;
+        contact.error = None;
+        if std::mem::take(&mut contact.expelled) {
+            contact.deadline_set = None;
+            let forgotten = self.around.store.put_expelled(false);
+            self.note(Trouble::Store, forgotten.err().map(|e| format!("{e:#}")));
+            self.note(Trouble::Expelled, None);
+        }
+    }
+
+    /// Control knows this agent no more: what it last permitted ends now, and stays ended over a restart.
+    fn expelled(&mut self, why: String) -> anyhow::Result<()> {
+        self.around.contact.connected = false;
+        self.around.contact.error = Some(why);
+        if self.around.contact.expelled {
+            return Ok(());
+        }
+        self.around.contact.expelled = true;
+        self.note(Trouble::Expelled, Some(super::EXPELLED.to_owned()));
+        let remembered = self.around.store.put_expelled(true);
+        self.note(Trouble::Store, remembered.err().map(|e| format!("{e:#}")));
+        // Should this fail, everything is opened anew, and the image expires there.
+        self.datapath.set_deadline(Some(Duration::ZERO))
     }
 
     /// Control said something: the image in force may stand for its whole age again.
     fn contact(&mut self) -> anyhow::Result<()> {
         let contact = &mut self.around.contact;
+        if contact.expelled {
+            return Ok(());
+        }
         contact.last_ms = Some(system::unix_ms());
         let now = Instant::now();
         let due = |last: Option<Instant>, after| last.is_none_or(|last| now.duration_since(last) >= after);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sluicegate_api::agent::SyncRequest;
 use sluicegate_api::agent::sync_update::Update;
 use tokio::sync::{Notify, mpsc, watch};
+use tonic::Code;
 
 use super::{Client, Url, dial, reason};
 use crate::identity::Identity;
@@ -28,6 +29,8 @@ pub enum FromControl {
     Update(Box<Update>),
     /// The stream is gone; it will be opened again.
     Disconnected(String),
+    /// Control does not know this agent any more, and says why; it will be asked again.
+    Expelled(String),
 }
 
 /// The image control is told we have.
@@ -66,7 +69,11 @@ impl Session {
             let why = self.once().await;
             self.client.send_replace(None);
             let Err(why) = why else { return };
-            if self.agent.send(FromControl::Disconnected(format!("{why:#}"))).await.is_err() {
+            let told = match why {
+                Gone::Away(why) => FromControl::Disconnected(format!("{why:#}")),
+                Gone::Expelled(why) => FromControl::Expelled(why),
+            };
+            if self.agent.send(told).await.is_err() {
                 return;
             }
             if opened.elapsed() >= GOOD {
@@ -78,7 +85,7 @@ impl Session {
     }
 
     /// One stream; `Ok` when the agent no longer listens.
-    async fn once(&self) -> anyhow::Result<()> {
+    async fn once(&self) -> Result<(), Gone> {
         let mut client = dial(&self.url, &self.identity).await?;
         let known = *self.known.borrow();
         let request = SyncRequest {
@@ -87,24 +94,49 @@ impl Session {
             endpoint: self.endpoint.clone(),
             system: Some(system::info()),
         };
-        let refused =
-            |status: tonic::Status| anyhow::anyhow!("control at {} refused: {}", self.url, reason(&status));
-        let mut stream = client.sync(request).await.map_err(refused)?.into_inner();
+        let mut stream = client.sync(request).await.map_err(|s| self.gone("refused", &s))?.into_inner();
         self.client.send_replace(Some(client));
         if self.agent.send(FromControl::Connected).await.is_err() {
             return Ok(());
         }
         loop {
             let message = tokio::select! {
-                message = stream.message() => message.map_err(|s| anyhow::anyhow!("the stream from control broke: {}", reason(&s)))?,
-                () = self.resync.notified() => anyhow::bail!("the stream is opened anew to get a whole image"),
+                message = stream.message() => message.map_err(|s| self.gone("ended the stream", &s))?,
+                () = self.resync.notified() => {
+                    return Err(anyhow::anyhow!("the stream is opened anew to get a whole image").into());
+                }
             };
-            let Some(message) = message else { anyhow::bail!("control at {} closed the stream", self.url) };
+            let Some(message) = message else {
+                return Err(anyhow::anyhow!("control at {} closed the stream", self.url).into());
+            };
             let Some(update) = message.update else { continue };
             if self.agent.send(FromControl::Update(Box::new(update))).await.is_err() {
                 return Ok(());
             }
         }
+    }
+
+    fn gone(&self, did: &str, status: &tonic::Status) -> Gone {
+        let why = format!("control at {} {did}: {}", self.url, reason(status));
+        match status.code() {
+            // Nobody between here and control can say so: the connection was verified.
+            Code::PermissionDenied => Gone::Expelled(why),
+            _ => Gone::Away(anyhow::Error::msg(why)),
+        }
+    }
+}
+
+/// Why there is no stream.
+enum Gone {
+    /// Control is not there, or has trouble of its own.
+    Away(anyhow::Error),
+    /// Control does not know this agent any more.
+    Expelled(String),
+}
+
+impl From<anyhow::Error> for Gone {
+    fn from(why: anyhow::Error) -> Self {
+        Self::Away(why)
     }
 }
 
