@@ -289,7 +289,8 @@ impl<'a> Cells<'a> {
         for log in 3..=SERVICE_LOG_MAX {
             let of_size = |set: &[(u32, u32)]| set.len().next_power_of_two().trailing_zeros().max(3) == log;
             let sized: Vec<usize> = (0..self.sets.len()).filter(|&i| of_size(&self.sets[i])).collect();
-            if sized.is_empty() {
+            // The two common sizes have a table even without sets: the first one would move all larger sets.
+            if sized.is_empty() && (log > 4 || self.sets.is_empty()) {
                 continue;
             }
             let encoded: Vec<Vec<u32>> = sized.iter().map(|&i| self.encode(&self.sets[i], log)).collect();

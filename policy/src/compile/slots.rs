@@ -1,8 +1,10 @@
 //! Numbers that stay put: a thing's number follows from its own key, so that others coming and going rarely move it.
 //!
 //! Numbering classes, blocks and service sets one after the other would shift all of them for one newcomer, and with
-//! them most words of an image. Instead each is placed by the hash of its key into a table with an eighth of room to
-//! spare; only the neighbours of a newcomer in the table may move, or everything when the table's size steps up.
+//! them most words of an image. Instead each goes to the first free one of the places its key hashes to, in a table with
+//! an eighth of room to spare. Linear probing would be simpler, but at that load one newcomer moves some 40 others
+//! (measured: a third of an image for one policy); with independent probes it moves two or three. All move when the
+//! table's size steps up.
 
 /// Places for `keys` in a table whose place 0 is reserved: the place of each key, and the table's size.
 ///
@@ -10,35 +12,27 @@
 /// unless keys are equal.
 pub(super) fn assign(keys: &[u64]) -> (Vec<u32>, u32) {
     let size = table_size(keys.len());
-    let ideal = |key: u64| 1 + (mix(key) % (size - 1)) as usize;
-    let mut order: Vec<(usize, u64, usize)> =
-        keys.iter().enumerate().map(|(i, &k)| (ideal(k), k, i)).collect();
+    let mut order: Vec<(u64, usize)> = keys.iter().enumerate().map(|(i, &key)| (mix(key), i)).collect();
     order.sort_unstable();
     let mut places = vec![0; keys.len()];
     let mut taken = vec![false; size as usize];
-    let mut next = 1;
-    let mut wrapped = Vec::new();
-    for (ideal, _, i) in order {
-        let place = next.max(ideal);
-        if place >= size as usize {
-            wrapped.push(i);
-            continue;
-        }
-        places[i] = place as u32;
+    for (hash, i) in order {
+        let probes = (0..PROBES).map(|n| (1 + mix(hash.wrapping_add(n)) % (size - 1)) as usize);
+        let place = probes.chain(1..size as usize).find(|&p| !taken[p]);
+        let place = place.expect("the table is larger than the number of keys");
         taken[place] = true;
-        next = place + 1;
-    }
-    let mut free = (1..size as usize).filter(|&p| !taken[p]);
-    for i in wrapped {
-        places[i] = free.next().expect("the table is larger than the number of keys") as u32;
+        places[i] = place as u32;
     }
     (places, size as u32)
 }
 
-/// An eighth of room, in steps of an eighth to a sixteenth of the size, so that a step is rare.
+/// Of 64 probes into a table that is eight ninths full, all miss once in 1,900 times; then the first free place serves.
+const PROBES: u64 = 64;
+
+/// An eighth of room, in steps of an eighth to a quarter of the size, so that a step is rare.
 fn table_size(keys: usize) -> u64 {
     let wanted = keys as u64 + keys as u64 / 8 + 1;
-    wanted.next_multiple_of((wanted.next_power_of_two() / 16).max(16))
+    wanted.next_multiple_of((wanted.next_power_of_two() / 8).max(16))
 }
 
 /// A well-mixed hash of a number (the finaliser of SplitMix64). The same on every machine.
@@ -78,7 +72,7 @@ mod tests {
         let (after, new_size) = assign(&more);
         assert_eq!(size, new_size);
         let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
-        assert!(moved < 50, "{moved} of 1000 moved");
+        assert!(moved < 20, "{moved} of 1000 moved");
     }
 
     #[test]

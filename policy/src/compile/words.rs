@@ -19,11 +19,13 @@ impl Words {
         self.0[at] = value;
     }
 
-    /// Appends a section and puts its offset into header word `at`.
+    /// Appends a section and puts its offset into header word `at`. Up to an eighth of room follows it, so that the
+    /// sections behind it rarely move when it grows: a section that moves is sent again as a whole.
     pub(super) fn section(&mut self, at: usize, words: &[u32]) {
         self.0[at] = self.0.len() as u32;
         self.0.extend_from_slice(words);
-        self.0.resize(self.0.len().next_multiple_of(LINE), 0);
+        let step = (words.len().next_power_of_two() / 16).max(LINE);
+        self.0.resize(self.0[at] as usize + words.len().next_multiple_of(step), 0);
     }
 
     /// Appends a search array: its length, starts of `width` words each and classes go into header words `at` to `at + 2`.

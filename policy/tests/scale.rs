@@ -1,0 +1,162 @@
+//! Large states: they compile to what the naive model says, small changes stay small, and what is too large is refused
+//! with numbers.
+
+mod support;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use sluicegate_api::image::Delta;
+use sluicegate_engine::image::{SLOTS_MAX, header};
+use sluicegate_engine::validate::validate;
+use sluicegate_policy::model::*;
+use sluicegate_policy::{CompileError, Compiler, naive};
+use support::*;
+
+/// `peers` users in pairs of groups, one gateway, `resources` hosts, and `rules` rules of one port each.
+fn large(peers: u32, resources: u32, rules: u32) -> State {
+    let mut state = world();
+    state.overlay_v4 = "100.64.0.0/16".parse().unwrap();
+    state.overlay_v6 = "fd5c:1::/64".parse().unwrap();
+    state.peers.clear();
+    for i in 0..=peers {
+        let id = if i == peers { "gateway".to_string() } else { format!("p{i:05}") };
+        let v4 = Ipv4Addr::from_bits(0x6440_0000 | (i * 40_503 & 0xffff));
+        let v6 = format!("fd5c:1::{:x}", i + 1).parse().unwrap();
+        state.peers.insert(id.clone(), Peer { name: id, v4, v6, allowed: true });
+    }
+    let users = |g: u32| (0..peers).filter(move |i| i % 50 == g || i % 37 == g).map(|i| format!("p{i:05}"));
+    for g in 0..50 {
+        let group = Group { name: format!("g{g}"), peers: users(g).collect(), ..Group::default() };
+        state.groups.insert(format!("g{g}"), group);
+    }
+    let ids: Vec<String> = (0..resources).map(|i| format!("r{i:05}")).collect();
+    let prefixes: Vec<String> =
+        (0..resources).map(|i| format!("10.{}.{}.{}/32", i >> 14, i >> 6 & 255, i << 2 & 255)).collect();
+    let prefixes: Vec<[&str; 1]> = prefixes.iter().map(|p| [p.as_str()]).collect();
+    let resources: Vec<(&str, &[&str])> =
+        ids.iter().zip(&prefixes).map(|(id, p)| (id.as_str(), &p[..])).collect();
+    add_network(&mut state, "n", &resources, &[("gateway", 1)]);
+    let rule = |i: u32| {
+        let destination = End::Resource(format!("r{:05}", i.wrapping_mul(7919) % resources.len() as u32));
+        accept(groups(&[&format!("g{}", i % 50)]), destination, &format!("tcp/{}", 1 + i % 60_013))
+    };
+    for chunk in 0..rules.div_ceil(1000) {
+        let rules = (chunk * 1000..rules.min(chunk * 1000 + 1000)).map(rule).collect();
+        add_policy(&mut state, &format!("policy{chunk:04}"), rules);
+    }
+    state
+}
+
+#[test]
+fn a_hundred_thousand_rules_for_one_gateway() {
+    let state = large(1_000, 5_000, 100_000);
+    let compiler = compiler(&state);
+    let image = compiler.compile("gateway").unwrap();
+    assert_eq!(validate(image.words.as_chunks().0), Ok(()));
+    assert_eq!(image.rules.len(), 100_000);
+    assert_eq!(image.routes.len(), 5_000);
+    for i in 0..20u32 {
+        let source = IpAddr::V4(state.peers[&format!("p{:05}", i * 47)].v4);
+        let resource = &state.networks["n"].resources[&format!("r{:05}", (i * 50 * 7919) % 5_000)];
+        for port in [1 + i * 50 % 60_013, 2] {
+            let packet = (source, resource.prefixes[0].addr(), tcp(port));
+            assert_eq!(
+                look_up(&image, packet),
+                naive::decide(&state, "gateway", packet.0, packet.1, packet.2)
+            );
+        }
+    }
+}
+
+/// How much of the gateway's image a change rewrites: bytes of delta, bytes of image.
+fn rewritten(old: &State, change: impl FnOnce(&mut State)) -> (usize, usize) {
+    let mut new = old.clone();
+    change(&mut new);
+    let (old, new) = (compiler(old).compile("gateway").unwrap(), compiler(&new).compile("gateway").unwrap());
+    assert_ne!(old, new);
+    (Delta::between(&old, &new).encode().len(), new.encode().len())
+}
+
+#[test]
+fn small_changes_make_small_deltas() {
+    let state = large(1_000, 500, 2_000);
+    fn first(state: &mut State) -> &mut Rule {
+        &mut state.policies.get_mut("policy0000").unwrap().rules[0]
+    }
+    let changes: [(&str, fn(&mut State)); 5] = [
+        ("a port", |s| first(s).service = Service::Tcp(vec![7..=7])),
+        ("a rule off", |s| first(s).enabled = false),
+        ("a new rule", |s| {
+            add_policy(s, "zz", vec![accept(groups(&["g3"]), End::Resource("r00003".into()), "udp/53")])
+        }),
+        ("a member", |s| drop(s.groups.get_mut("g1").unwrap().peers.pop_first())),
+        ("masquerade", |s| {
+            s.networks.get_mut("n").unwrap().routers.values_mut().for_each(|r| r.masquerade = false)
+        }),
+    ];
+    for (what, change) in changes {
+        let (delta, whole) = rewritten(&state, change);
+        assert!(delta * 10 < whole, "{what}: {delta} of {whole} bytes");
+    }
+}
+
+#[test]
+fn what_is_too_large_is_refused_with_numbers() {
+    let refused = |state: &State| Compiler::new(Arc::new(state.clone())).unwrap_err().to_string();
+    let mut state = large(3, 3, 3);
+    state.overlay_v4 = "100.64.0.0/10".parse().unwrap();
+    assert!(refused(&state).contains("100.64.0.0/10 has 4194304 addresses but an image holds at most 65536"));
+    let mut state = large(3, 3, 3);
+    state.policies.get_mut("policy0000").unwrap().rules[1].slot = SLOTS_MAX;
+    assert!(refused(&state).contains("rule policy0000-1 has slot 268435456, and slots are below 268435456"));
+    let mut state = large(3, 3, 3);
+    state.peers.get_mut("p00001").unwrap().v4 = Ipv4Addr::new(10, 0, 0, 1);
+    assert!(refused(&state).contains("peer p00001 has the address 10.0.0.1, which is outside"));
+    let mut state = large(3, 3, 3);
+    let v6 = state.peers["p00001"].v6;
+    state.peers.get_mut("p00002").unwrap().v6 = v6;
+    assert!(refused(&state).contains("peers p00001 and p00002 both have the address fd5c:1::2"));
+    // A peer that may not take part is in nobody's way.
+    state.peers.get_mut("p00002").unwrap().allowed = false;
+    assert!(Compiler::new(Arc::new(state)).is_ok());
+}
+
+#[test]
+fn a_cell_with_too_many_ports_is_refused_for_its_gateway_alone() {
+    let mut state = large(3, 3, 3);
+    let ports = (0..4_096u16).map(|i| 2 * i + 1..=2 * i + 1).collect();
+    let rule = Rule {
+        service: Service::Tcp(ports),
+        ..accept(End::Peer("p00001".into()), End::Resource("r00001".into()), "all")
+    };
+    add_policy(&mut state, "zz", vec![rule]);
+    let compiler = compiler(&state);
+    let error = compiler.compile("gateway").unwrap_err();
+    assert!(matches!(&error, CompileError::Services { entries: 8193, .. }), "{error}");
+    assert!(error.to_string().contains("zz-0") && error.to_string().contains("4096"), "{error}");
+    assert!(compiler.compile("p00002").is_ok());
+}
+
+#[test]
+fn an_image_over_budget_is_refused_before_it_is_built() {
+    // Every user a class of its own, and every resource.
+    let mut state = large(8_000, 40_000, 0);
+    let rule =
+        |i: u32| accept(End::Peer(format!("p{:05}", i % 8_000)), End::Resource(format!("r{i:05}")), "all");
+    add_policy(&mut state, "p", (0..40_000).map(rule).collect());
+    let error = compiler(&state).compile("gateway").unwrap_err();
+    let CompileError::Words { words, sources, destinations, max, .. } = error else { panic!("{error}") };
+    assert!(words > max && sources > 8_000 && destinations > 40_000);
+}
+
+#[test]
+fn an_image_is_sized_to_its_overlay() {
+    let mut state = world();
+    for (overlay, hosts) in [("100.64.0.0/28", 16), ("100.64.0.0/24", 256), ("100.64.0.0/16", 65_536)] {
+        state.overlay_v4 = overlay.parse().unwrap();
+        let image = compiler(&state).compile("pa").unwrap();
+        assert_eq!(image.words[header::HOSTS4_LEN], hosts);
+        assert!(image.words.len() < hosts as usize + 1_024, "{}", image.words.len());
+    }
+}
