@@ -159,7 +159,8 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], what: &'static str) -> Result<T, CodecError> {
-    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|source| CodecError::Malformed { what, source })?;
+    let (value, rest) =
+        postcard::take_from_bytes(bytes).map_err(|source| CodecError::Malformed { what, source })?;
     if !rest.is_empty() {
         return Err(CodecError::Trailing { what, count: rest.len() });
     }
@@ -199,14 +200,28 @@ mod tests {
 
     fn image(words: &[u32], rules: &[u32]) -> Image {
         let info = |slot: &u32| {
-            (*slot, RuleInfo { policy_id: "p".into(), policy_name: "p".into(), rule_id: slot.to_string(), rule_name: "r".into(), accept: true })
+            (
+                *slot,
+                RuleInfo {
+                    policy_id: "p".into(),
+                    policy_name: "p".into(),
+                    rule_id: slot.to_string(),
+                    rule_name: "r".into(),
+                    accept: true,
+                },
+            )
         };
         Image { words: words.to_vec(), rules: rules.iter().map(info).collect(), routes: BTreeMap::new() }
     }
 
     #[test]
     fn a_delta_turns_the_old_image_into_the_new_one() {
-        let cases: &[(&[u32], &[u32])] = &[(&[], &[1, 2]), (&[1, 2, 3], &[1]), (&[1, 2, 3, 4, 5, 6, 7], &[9, 2, 3, 4, 5, 6, 8]), (&[5], &[5, 0, 0])];
+        let cases: &[(&[u32], &[u32])] = &[
+            (&[], &[1, 2]),
+            (&[1, 2, 3], &[1]),
+            (&[1, 2, 3, 4, 5, 6, 7], &[9, 2, 3, 4, 5, 6, 8]),
+            (&[5], &[5, 0, 0]),
+        ];
         for (old, new) in cases {
             let (old, new) = (image(old, &[1, 2]), image(new, &[2, 3]));
             let delta = Delta::decode(&Delta::between(&old, &new).encode()).unwrap();

@@ -3,7 +3,12 @@
 pub mod image;
 
 /// The gRPC messages and service of `proto/agent.proto`.
-#[expect(missing_docs, clippy::all, clippy::allow_attributes_without_reason, reason = "generated; documented in proto/agent.proto")]
+#[expect(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; documented in proto/agent.proto"
+)]
 pub mod agent {
     tonic::include_proto!("sluicegate.agent.v1");
 }

@@ -195,7 +195,7 @@ fn at(image: &(impl Lines + ?Sized), offset: u32) -> Option<u32> {
 #[inline(always)]
 fn wide(image: &(impl Lines + ?Sized), offset: u32) -> Option<Wide> {
     let line = image.line(offset / LINE as u32)?;
-    let i = offset as usize % LINE & !3;
+    let i = (offset as usize % LINE) & !3;
     let join = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
     Some((join(line[i], line[i + 1]), join(line[i + 2], line[i + 3])))
 }

@@ -172,7 +172,8 @@ where
     let for_host = site && !F::within(network.destination, overlay, mask);
     let refuse = |reason: DropReason| if for_host { Ok(None) } else { Err(Refusal::from(reason)) };
 
-    if !for_host && !(F::is_routable(network.source) && F::is_routable(network.destination)) {
+    let routable = F::is_routable(network.source) && F::is_routable(network.destination);
+    if !for_host && !routable {
         return refuse(DropReason::NotUnicast);
     }
     let active = tables.active();

@@ -38,7 +38,7 @@ const JUDGED: u32 = 0x5c47;
 
 /// Goes on to the next program, or to the stack.
 const NEXT: i32 = TC_ACT_UNSPEC;
-const SHOT: i32 = TC_ACT_SHOT as i32;
+const SHOT: i32 = TC_ACT_SHOT;
 
 const IPV4: u32 = 0x0800u16.to_be() as u32;
 const IPV6: u32 = 0x86ddu16.to_be() as u32;

@@ -19,8 +19,12 @@ pub(super) struct FlowMaps<F: Family> {
     half_open: Table<F>,
 }
 
+type HalfEntries<F> = BpfMap<MapData, Raw<KeyOf<F>>, Raw<FlowOf<F>>>;
+type KeyOf<F> = Key<<F as Family>::Address>;
+type FlowOf<F> = Flow<<F as Family>::Address>;
+
 struct Table<F: Family> {
-    entries: BpfMap<MapData, Raw<Key<F::Address>>, Raw<Flow<F::Address>>>,
+    entries: HalfEntries<F>,
     raw: MapData,
 }
 
@@ -59,10 +63,10 @@ where
     F::Address: Hash,
 {
     fn sweep(&mut self, now: u32, hz: u32, sweep: &mut Sweep) -> anyhow::Result<usize> {
-        let entries: Vec<(Key<F::Address>, Flow<F::Address>)> =
+        let entries: Vec<(KeyOf<F>, FlowOf<F>)> =
             super::sys::entries(self.raw.fd().as_fd(), 4096).context("the flow table could not be read")?;
         let count = entries.len();
-        let halves: HashMap<Key<F::Address>, Flow<F::Address>> = entries.into_iter().collect();
+        let halves: HashMap<KeyOf<F>, FlowOf<F>> = entries.into_iter().collect();
         for (key, flow) in &halves {
             let other_key = flow.other_key(key.protocol);
             let other = halves.get(&other_key);
@@ -85,13 +89,13 @@ where
     }
 
     /// Looks again right before removing: a packet may have come since the table was read.
-    fn still_over(&self, key: &Key<F::Address>, other_key: &Key<F::Address>, now: u32) -> bool {
-        let get = |key: &Key<F::Address>| self.entries.get(&Raw(*key), 0).ok().map(|flow| flow.0);
-        let over = |flow: Option<Flow<F::Address>>| flow.is_none_or(|flow| flow.is_over(now));
+    fn still_over(&self, key: &KeyOf<F>, other_key: &KeyOf<F>, now: u32) -> bool {
+        let get = |key: &KeyOf<F>| self.entries.get(&Raw(*key), 0).ok().map(|flow| flow.0);
+        let over = |flow: Option<FlowOf<F>>| flow.is_none_or(|flow| flow.is_over(now));
         over(get(key)) && over(get(other_key))
     }
 
-    fn remove(&mut self, key: &Key<F::Address>, other_key: &Key<F::Address>) {
+    fn remove(&mut self, key: &KeyOf<F>, other_key: &KeyOf<F>) {
         for key in [key, other_key] {
             // Gone already is what is wanted.
             let _ = self.entries.remove(&Raw(*key));
@@ -104,9 +108,9 @@ fn is_over<A: Copy>(flow: &Flow<A>, other: Option<&Flow<A>>, now: u32) -> bool {
 }
 
 fn record<F: Family>(
-    key: &Key<F::Address>,
-    flow: &Flow<F::Address>,
-    other: Option<&Flow<F::Address>>,
+    key: &KeyOf<F>,
+    flow: &FlowOf<F>,
+    other: Option<&FlowOf<F>>,
     now: u32,
     hz: u32,
 ) -> FlowRecord {
@@ -127,11 +131,7 @@ fn record<F: Family>(
     }
 }
 
-fn ended<F: Family>(
-    key: &Key<F::Address>,
-    flow: &Flow<F::Address>,
-    other: Option<&Flow<F::Address>>,
-) -> Event {
+fn ended<F: Family>(key: &KeyOf<F>, flow: &FlowOf<F>, other: Option<&FlowOf<F>>) -> Event {
     let first = records::end::<F>(key, flow);
     Event {
         packets: first.packets + other.map_or(0, |other| other.packets),

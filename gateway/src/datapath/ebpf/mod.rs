@@ -271,6 +271,7 @@ impl Datapath for EbpfDatapath {
                 self.settings.flags |= HAS_DEADLINE;
             }
         }
+        eprintln!("DEBUG deadline {after:?} {} {}", self.settings.deadline, self.settings.flags);
         self.write_config()
     }
 
