@@ -109,20 +109,22 @@ async fn metrics(State(asker): State<Asker>) -> Response {
     }
 }
 
-/// Ready once an image is in force, whether or not control is there now: a gateway that enforces is not to be replaced
-/// because control is away.
+/// Ready while an image is in force, whether or not control is there now: a gateway that enforces is not to be replaced
+/// because control is away. An image that has outlived its age forwards nothing.
 async fn ready(State(asker): State<Asker>) -> Response {
     let Some(status) = asker.ask(Query::Status).await else { return busy() };
     let policy = status.policy.revision.is_some();
+    let fresh = policy && !status.policy.expired;
     let clock = system::unix_ms() > SANE_CLOCK_MS;
     let checks = json!({
         "policy_applied": policy,
+        "policy_fresh": fresh,
         "datapath_attached": status.datapath.kind,
         "clock_sane": clock,
         "control_connected": status.control.connected,
         "degraded": status.degraded,
     });
-    let ready = policy && clock;
+    let ready = fresh && clock;
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(json!({ "ready": ready, "checks": checks }))).into_response()
 }

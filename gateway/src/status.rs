@@ -88,6 +88,9 @@ pub struct Policy {
     pub applied_ms: Option<u64>,
     /// Seconds it may stand without word from control; `None` is for ever.
     pub max_age_seconds: Option<u64>,
+    /// Whether it has: then nothing is forwarded.
+    #[serde(default)]
+    pub expired: bool,
 }
 
 /// Another agent.

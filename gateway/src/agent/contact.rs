@@ -14,6 +14,8 @@ pub(super) struct Contact {
     pub(super) last_ms: Option<u64>,
     /// Why the stream is not open.
     pub(super) error: Option<String>,
+    /// When the image in force may no longer be enforced, as the datapath was told; `None` is never.
+    pub(super) expires: Option<Instant>,
     /// When the datapath was last told a deadline by what control said.
     pub(super) deadline_set: Option<Instant>,
     /// When the last word was last written to disk.
@@ -30,6 +32,16 @@ impl Contact {
         // A clock that was set back counts as no time passed, and so does a stream that is open.
         let passed = passed.filter(|_| !self.connected).unwrap_or_default();
         max_age.map(|age| age.saturating_sub(passed))
+    }
+
+    /// Notes what the datapath is told: for how long from `now` on the image in force may be enforced.
+    pub(super) fn allowed(&mut self, allowance: Option<Duration>, now: Instant) {
+        self.expires = allowance.and_then(|allowance| now.checked_add(allowance));
+    }
+
+    /// Whether the image in force may no longer be enforced at `now`.
+    pub(super) fn expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|at| now >= at)
     }
 }
 
@@ -49,6 +61,21 @@ mod tests {
         assert_eq!(away.allowance(None, DAY), None);
         let connected = Contact { connected: true, ..Contact::default() };
         assert_eq!(connected.allowance(HOUR, DAY), HOUR);
+    }
+
+    #[test]
+    fn an_image_expires_when_its_allowance_is_used_up_and_lives_again_with_a_new_one() {
+        let (mut contact, now) = (Contact::default(), Instant::now());
+        assert!(!contact.expired(now));
+        contact.allowed(HOUR, now);
+        assert!(!contact.expired(now));
+        assert!(contact.expired(now + Duration::from_secs(3_600)));
+        contact.allowed(Some(Duration::ZERO), now);
+        assert!(contact.expired(now));
+        contact.allowed(None, now);
+        assert!(!contact.expired(now + Duration::from_secs(86_400)));
+        contact.allowed(Some(Duration::MAX), now);
+        assert!(!contact.expired(now));
     }
 
     #[test]

@@ -79,8 +79,12 @@ struct Agent<'a, O: Overlay> {
 }
 
 /// What a person is told of an agent that control knows no more.
-const EXPELLED: &str = "control does not know this agent any more, so it forwards nothing; stop it, move its state \
-                        directory away and join again";
+const EXPELLED: &str = "control does not know this agent any more, so it forwards nothing; stop it, remove its files \
+                        (identity.json, *.key, *.crt, image, network) from its state directory and join again";
+
+/// What a person is told of an agent that has heard nothing of control for longer than its image may stand.
+const EXPIRED: &str = "the image in force is older than it may become without word from control, so nothing is forwarded; \
+                       see to it that control is reached";
 
 /// What a condition is about; one sentence for each at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,6 +96,7 @@ enum Trouble {
     Device,
     Overlay,
     Expelled,
+    Expired,
     Routes,
     Egress,
     Counters,

@@ -193,6 +193,7 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, UserspaceOv
     // Before an image comes into force: one that has outlived its age must not pass a single packet.
     let allowance = around.contact.allowance(settings.max_policy_age, around.store.since_contact());
     datapath.set_deadline(allowance)?;
+    around.contact.allowed(allowance, Instant::now());
     around.contact.deadline_set = None;
     let policy = block_in_place(|| Policy::start(around.store.clone(), datapath.as_mut()));
     around.known.send_replace(policy.known(datapath.as_ref()));

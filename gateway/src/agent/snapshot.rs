@@ -32,6 +32,7 @@ impl<O: Overlay> Agent<'_, O> {
                 hash: in_force.map(|now| hex(&now.hash)),
                 applied_ms: self.applied_ms,
                 max_age_seconds: self.around.settings.max_policy_age.map(|age| age.as_secs()),
+                expired: in_force.is_some() && contact.expired(std::time::Instant::now()),
             },
             peers: self.peers(),
             routes: self.routes(),

@@ -116,7 +116,22 @@ impl<O: Overlay> Agent<'_, O> {
         let remembered = self.around.store.put_expelled(true);
         self.note(Trouble::Store, remembered.err().map(|e| format!("{e:#}")));
         // Should this fail, everything is opened anew, and the image expires there.
-        self.datapath.set_deadline(Some(Duration::ZERO))
+        self.allow(Some(Duration::ZERO))
+    }
+
+    /// Tells the datapath for how long the image in force may be enforced from now on.
+    fn allow(&mut self, allowance: Option<Duration>) -> anyhow::Result<()> {
+        self.datapath.set_deadline(allowance)?;
+        self.around.contact.allowed(allowance, Instant::now());
+        self.note_expiry();
+        Ok(())
+    }
+
+    /// Says so when the image in force has outlived its age; why is said already where control has removed this agent.
+    fn note_expiry(&mut self) {
+        let contact = &self.around.contact;
+        let over = self.datapath.in_force().is_some() && !contact.expelled && contact.expired(Instant::now());
+        self.note(Trouble::Expired, over.then(|| super::EXPIRED.to_owned()));
     }
 
     /// Control said something: the image in force may stand for its whole age again.
@@ -130,8 +145,9 @@ impl<O: Overlay> Agent<'_, O> {
         let due = |last: Option<Instant>, after| last.is_none_or(|last| now.duration_since(last) >= after);
         if due(contact.deadline_set, SWEEP) {
             contact.deadline_set = Some(now);
-            self.datapath.set_deadline(self.around.settings.max_policy_age)?;
+            self.allow(self.around.settings.max_policy_age)?;
         }
+        let contact = &mut self.around.contact;
         if due(contact.remembered, REMEMBER_CONTACT) {
             contact.remembered = Some(now);
             let stored = self.around.store.put_contact();
@@ -233,6 +249,7 @@ impl<O: Overlay> Agent<'_, O> {
         if let Ok(counters) = counted {
             self.counters = counters;
         }
+        self.note_expiry();
         let now = system::unix_ms();
         let events = self.datapath.events();
         self.around.outbox.flows(events.iter().map(|event| report::flow_event(event, &self.policy, now)));
