@@ -69,12 +69,19 @@ impl std::fmt::Debug for Arrival {
         let segment =
             if self.segment != 0 { format!(", in segments of {}", self.segment) } else { String::new() };
         let family = if self.six { "IPv6" } else { "IPv4" };
-        write!(f, "{} {family}{screened}{segment}, {} bytes:", self.side.name(), self.bytes.len())?;
-        self.bytes
-            .iter()
-            .take(96)
-            .enumerate()
-            .try_for_each(|(i, byte)| write!(f, "{}{byte:02x}", if i % 4 == 0 { " " } else { "" }))
+        write!(f, "{} {family}{screened}{segment}, {:?}", self.side.name(), Hex(&self.bytes))
+    }
+}
+
+/// The first bytes of a packet, for people.
+#[derive(PartialEq)]
+pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
+
+impl std::fmt::Debug for Hex<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes:", self.0.len())?;
+        let mut bytes = self.0.iter().take(96).enumerate();
+        bytes.try_for_each(|(i, b)| write!(f, "{}{b:02x}", if i % 4 == 0 { " " } else { "" }))
     }
 }
 

@@ -86,8 +86,9 @@ impl Kernel {
     /// Loads the programs. Nothing of them is attached, and nothing stays when this process ends.
     fn load() -> Result<Self> {
         // SAFETY: a plain system call.
+        let user = unsafe { libc::geteuid() };
         ensure!(
-            unsafe { libc::geteuid() } == 0,
+            user == 0,
             "the differential test runs eBPF programs in the kernel, which needs root: run it by `sudo -E cargo xtask test`"
         );
         ensure!(
@@ -152,8 +153,8 @@ impl Kernel {
 
     /// Back to before a first image.
     pub(crate) fn reset(&mut self, setup: Setup) -> Result<()> {
-        clear(&mut self.four)?;
-        clear(&mut self.six)?;
+        clear::<V4>(&mut self.four)?;
+        clear::<V6>(&mut self.six)?;
         self.active.set(0, 0, 0)?;
         for route in 0..ROUTES {
             self.egress.set(route, Raw(Egress::default()), 0)?;
@@ -297,7 +298,7 @@ fn minus(a: [u64; 2], b: [u64; 2]) -> [u64; 2] {
     [a[0] - b[0], a[1] - b[1]]
 }
 
-fn clear<A: Copy + 'static>(tables: &mut [HashMap<MapData, Raw<Key<A>>, Raw<Flow<A>>>; 2]) -> Result<()> {
+fn clear<F: Family>(tables: &mut [Flows<F>; 2]) -> Result<()> {
     for table in tables {
         let keys: Vec<_> = table.keys().collect::<Result<_, _>>()?;
         for key in keys {

@@ -10,6 +10,7 @@
 
 mod bugs;
 mod case;
+mod flow;
 mod generator;
 mod kernel;
 mod model;
@@ -56,7 +57,7 @@ fn model_user_space_and_kernel_agree() {
     if let Some(seed) = number("SLUICEGATE_SEED") {
         let mut seen = Seen::default();
         if let Err(failure) = run(seed, &mut kernel, &mut seen) {
-            panic!("{}", report(seed, failure, &mut kernel));
+            panic!("{}", report(seed, *failure, &mut kernel));
         }
         return;
     }
@@ -67,7 +68,7 @@ fn model_user_space_and_kernel_agree() {
     let mut seen = Seen::default();
     for seed in committed.into_iter().chain(FIRST..) {
         if let Err(failure) = run(seed, &mut kernel, &mut seen) {
-            panic!("{}", report(seed, failure, &mut kernel));
+            panic!("{}", report(seed, *failure, &mut kernel));
         }
         if seen.packets >= wanted {
             break;
@@ -87,7 +88,7 @@ fn parse(text: &str) -> Option<u64> {
 }
 
 /// One case, made up as it goes.
-fn run(seed: u64, kernel: &mut Kernel, seen: &mut Seen) -> Result<(), Failure> {
+fn run(seed: u64, kernel: &mut Kernel, seen: &mut Seen) -> Result<(), Box<Failure>> {
     let mut generator = Generator::new(seed);
     let setup = generator.setup();
     let mut trace = Vec::new();
@@ -107,7 +108,7 @@ fn run(seed: u64, kernel: &mut Kernel, seen: &mut Seen) -> Result<(), Failure> {
         }
         trio.compare()
     })();
-    result.map_err(|message| Failure { setup, trace, message })
+    result.map_err(|message| Box::new(Failure { setup, trace, message }))
 }
 
 /// The same steps again, compared after each; the first difference.

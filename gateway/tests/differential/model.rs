@@ -16,9 +16,10 @@ use sluicegate_engine::pipeline::Verdict;
 use sluicegate_policy::model::State;
 use sluicegate_policy::naive;
 
-use crate::case::{AGENT, Arrival, Counters, Exit, FlowDump, Outcome, Setup, WayDump};
+use crate::case::{AGENT, Arrival, Counters, Exit, FlowDump, Outcome, Setup};
+use crate::flow::{Flow, Packet, Way, find};
 use crate::packets::flag;
-use crate::parse::{self, Header, Kind, Transport};
+use crate::parse::{self, Header, Kind};
 use crate::rewrite::{Change, rewrite};
 use crate::tcp::{self, Move};
 
@@ -37,33 +38,6 @@ pub(crate) struct Model {
     /// Addresses of the peers this agent talks to at all.
     neighbours: BTreeSet<IpAddr>,
     pub(crate) counters: Counters,
-}
-
-/// One flow, both directions.
-#[derive(Clone, Debug)]
-struct Flow {
-    opener: Side,
-    protocol: u8,
-    echo: bool,
-    source: (IpAddr, u16),
-    destination: (IpAddr, u16),
-    translated: (IpAddr, u16),
-    replies: Side,
-    /// Where to, when it leaves by a site.
-    route: Option<u16>,
-    life: Life,
-    rule: u32,
-    /// Revision that admits it.
-    revision: u32,
-    ways: [Way; 2],
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Way {
-    packets: u64,
-    bytes: u64,
-    last_seen: u64,
-    fin: bool,
 }
 
 /// A packet that does not go on: why, the slot of the rule concerned, and whether its flow ends with it.
@@ -92,13 +66,6 @@ impl Refusal {
 
 /// What the implementation under test did, as far as the model leaves it a choice.
 pub(crate) struct Chosen<'a>(pub(crate) &'a Outcome);
-
-/// The packet in hand.
-struct Packet<'a> {
-    arrival: &'a Arrival,
-    header: Header,
-    transport: Transport,
-}
 
 impl Model {
     /// Before a first image.
@@ -178,7 +145,6 @@ impl Model {
 
     /// The outer result is the implementation's fault, the inner one the packet's. Notes in `story` what is known so far:
     /// the tuple, and for a moment the declared length in `bytes`.
-    #[expect(clippy::type_complexity, reason = "said once")]
     fn judge(
         &mut self,
         arrival: &Arrival,
@@ -425,7 +391,7 @@ impl Model {
         let exhausted = chosen.0.verdict == Verdict::Drop(DropReason::NatExhausted);
         let with_ports = [6, 17, packet.header.icmp()].contains(&protocol);
         if !with_ports {
-            return Ok((!is_taken(0) && !(exhausted && is_held(0))).then_some(0));
+            return Ok((!(is_taken(0) || exhausted && is_held(0))).then_some(0));
         }
         let first = u32::from(self.setup.nat_first);
         let range = first..first + u32::from(self.setup.nat_count);
@@ -526,59 +492,6 @@ impl Model {
         dumps.sort();
         dumps
     }
-}
-
-impl Flow {
-    fn is_over(&self, now: u64, timeouts: &sluicegate_engine::flow::Timeouts) -> bool {
-        let icmp = if self.source.0.is_ipv6() { 58 } else { 1 };
-        let timeout = match (self.life, self.protocol) {
-            (Life::SynSent | Life::SynReceived, _) => timeouts.tcp_handshake,
-            (Life::Established, _) => timeouts.tcp_established,
-            (Life::Closing, _) => timeouts.tcp_closing,
-            (Life::TimeWait, _) => timeouts.tcp_time_wait,
-            (Life::Reset, _) => timeouts.tcp_reset,
-            (Life::Unreplied, 17) => timeouts.udp_unreplied,
-            (Life::Replied, 17) => timeouts.udp,
-            (_, p) if p == icmp => timeouts.icmp,
-            _ => timeouts.other,
-        };
-        self.ways.iter().all(|way| now - way.last_seen > u64::from(timeout))
-    }
-
-    fn dump(&self) -> FlowDump {
-        let way = |w: &Way| WayDump { packets: w.packets, bytes: w.bytes, last_seen: w.last_seen as u32 };
-        FlowDump {
-            side: self.opener as u8,
-            protocol: self.protocol,
-            source: self.source,
-            destination: self.destination,
-            translated: self.translated,
-            replies: self.replies as u8,
-            state: self.life as u8,
-            rule: self.rule,
-            route: self.route,
-            ways: [way(&self.ways[0]), way(&self.ways[1])],
-            confirmed: !matches!(self.life, Life::Unreplied | Life::SynSent | Life::SynReceived),
-        }
-    }
-}
-
-/// The flow a packet belongs to by its tuple, and the direction.
-fn find(flows: &[Flow], packet: &Packet<'_>) -> Option<(usize, usize)> {
-    let from = (packet.header.source, packet.transport.source_port);
-    let to = (packet.header.destination, packet.transport.destination_port);
-    let side = packet.arrival.side;
-    flows.iter().enumerate().filter(|(_, flow)| flow.protocol == packet.header.protocol).find_map(
-        |(i, flow)| {
-            if flow.opener == side && (flow.source, flow.destination) == (from, to) {
-                Some((i, 0))
-            } else if flow.replies == side && (flow.destination, flow.translated) == (from, to) {
-                Some((i, 1))
-            } else {
-                None
-            }
-        },
-    )
 }
 
 /// As events write addresses.

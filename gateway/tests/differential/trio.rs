@@ -10,7 +10,7 @@ use sluicegate_engine::validate;
 use sluicegate_policy::Compiler;
 use sluicegate_policy::model::State;
 
-use crate::case::{AGENT, Arrival, Counters, FlowDump, Outcome, Setup, Step};
+use crate::case::{AGENT, Arrival, Counters, FlowDump, Hex, Outcome, Setup, Step};
 use crate::kernel::{Kernel, Said};
 use crate::model::{Chosen, Model};
 use crate::user::User;
@@ -46,7 +46,7 @@ impl<'k> Trio<'k> {
     pub(crate) fn step(&mut self, step: &Step) -> Result<Option<Outcome>, String> {
         match step {
             Step::Packet(arrival) => return self.packet(arrival).map(Some),
-            Step::Advance(ticks) => self.model.now = self.model.now + u64::from(*ticks),
+            Step::Advance(ticks) => self.model.now += u64::from(*ticks),
             Step::Image(state) => self.image(state)?,
             Step::Egress(exits) => {
                 self.model.set_egress(exits.clone());
@@ -168,15 +168,4 @@ fn same_list<T: PartialEq + std::fmt::Debug>(what: &str, model: &[T], other: &[T
         return Ok(());
     }
     Err(format!("{what}:\n{}", lines.join("\n")))
-}
-
-#[derive(PartialEq)]
-struct Hex<'a>(&'a [u8]);
-
-impl std::fmt::Debug for Hex<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes:", self.0.len())?;
-        let words = self.0.iter().take(96).enumerate();
-        words.fold(Ok(()), |r, (i, b)| r.and(write!(f, "{}{b:02x}", if i % 4 == 0 { " " } else { "" })))
-    }
 }

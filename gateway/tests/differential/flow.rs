@@ -1,0 +1,97 @@
+//! What the model remembers of a conversation: one record for both directions.
+
+use std::net::IpAddr;
+
+use sluicegate_engine::flow::{Side, State as Life, Timeouts};
+
+use crate::case::{Arrival, FlowDump, WayDump};
+use crate::parse::{Header, Transport};
+
+/// One flow, both directions.
+#[derive(Clone, Debug)]
+pub(crate) struct Flow {
+    pub(crate) opener: Side,
+    pub(crate) protocol: u8,
+    pub(crate) echo: bool,
+    pub(crate) source: (IpAddr, u16),
+    pub(crate) destination: (IpAddr, u16),
+    pub(crate) translated: (IpAddr, u16),
+    pub(crate) replies: Side,
+    /// Where to, when it leaves by a site.
+    pub(crate) route: Option<u16>,
+    pub(crate) life: Life,
+    pub(crate) rule: u32,
+    /// Revision that admits it.
+    pub(crate) revision: u32,
+    pub(crate) ways: [Way; 2],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Way {
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    pub(crate) last_seen: u64,
+    pub(crate) fin: bool,
+}
+
+/// The packet in hand.
+pub(crate) struct Packet<'a> {
+    pub(crate) arrival: &'a Arrival,
+    pub(crate) header: Header,
+    pub(crate) transport: Transport,
+}
+
+impl Flow {
+    /// Whether neither direction has carried anything for longer than its state allows.
+    pub(crate) fn is_over(&self, now: u64, timeouts: &Timeouts) -> bool {
+        let icmp = if self.source.0.is_ipv6() { 58 } else { 1 };
+        let timeout = match (self.life, self.protocol) {
+            (Life::SynSent | Life::SynReceived, _) => timeouts.tcp_handshake,
+            (Life::Established, _) => timeouts.tcp_established,
+            (Life::Closing, _) => timeouts.tcp_closing,
+            (Life::TimeWait, _) => timeouts.tcp_time_wait,
+            (Life::Reset, _) => timeouts.tcp_reset,
+            (Life::Unreplied, 17) => timeouts.udp_unreplied,
+            (Life::Replied, 17) => timeouts.udp,
+            (_, p) if p == icmp => timeouts.icmp,
+            _ => timeouts.other,
+        };
+        self.ways.iter().all(|way| now - way.last_seen > u64::from(timeout))
+    }
+
+    /// For comparison.
+    pub(crate) fn dump(&self) -> FlowDump {
+        let way = |w: &Way| WayDump { packets: w.packets, bytes: w.bytes, last_seen: w.last_seen as u32 };
+        FlowDump {
+            side: self.opener as u8,
+            protocol: self.protocol,
+            source: self.source,
+            destination: self.destination,
+            translated: self.translated,
+            replies: self.replies as u8,
+            state: self.life as u8,
+            rule: self.rule,
+            route: self.route,
+            ways: [way(&self.ways[0]), way(&self.ways[1])],
+            confirmed: !matches!(self.life, Life::Unreplied | Life::SynSent | Life::SynReceived),
+        }
+    }
+}
+
+/// The flow a packet belongs to by its tuple, and the direction.
+pub(crate) fn find(flows: &[Flow], packet: &Packet<'_>) -> Option<(usize, usize)> {
+    let from = (packet.header.source, packet.transport.source_port);
+    let to = (packet.header.destination, packet.transport.destination_port);
+    let side = packet.arrival.side;
+    flows.iter().enumerate().filter(|(_, flow)| flow.protocol == packet.header.protocol).find_map(
+        |(i, flow)| {
+            if flow.opener == side && (flow.source, flow.destination) == (from, to) {
+                Some((i, 0))
+            } else if flow.replies == side && (flow.destination, flow.translated) == (from, to) {
+                Some((i, 1))
+            } else {
+                None
+            }
+        },
+    )
+}
