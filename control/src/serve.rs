@@ -123,7 +123,10 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 
 async fn sweep_ephemeral(store: Store) {
     let lifetime = i64::try_from(EPHEMERAL_LIFETIME.as_millis()).unwrap_or(i64::MAX);
-    let mut ticks = tokio::time::interval(EPHEMERAL_SWEEP);
+    // Not before every agent has had as long to come back as it may stay away: what the store says of connections is
+    // from before control was stopped.
+    let mut ticks =
+        tokio::time::interval_at(tokio::time::Instant::now() + EPHEMERAL_LIFETIME, EPHEMERAL_SWEEP);
     loop {
         ticks.tick().await;
         match store.delete_stale_ephemeral(now() - lifetime).await {

@@ -6,6 +6,10 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use sluicegate_control::store::{Actor, Enrollment, NewSetupKey, Role, Store};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+
 fn serve(data_dir: &Path, http: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate-control"));
     command.args(["serve", "--http", http, "--grpc", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
@@ -82,4 +86,45 @@ fn a_data_directory_that_cannot_be_made_is_named() {
     std::fs::write(&file, "").unwrap();
     let refusal = refusal(&serve(&file.join("data"), "127.0.0.1:0").output().unwrap());
     assert!(refusal.contains("cannot be written") && refusal.contains("file/data"), "{refusal}");
+}
+
+/// What is stored of connections is from before the stop: agents get as long to come back as they may stay away.
+#[tokio::test]
+async fn a_start_removes_no_ephemeral_peer_before_it_could_come_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).await.unwrap();
+    let key = NewSetupKey { name: "k".into(), reusable: true, ephemeral: true, ..NewSetupKey::default() };
+    let (_, setup_key) = store.create_setup_key(&Actor::system(), key).await.unwrap();
+    let enrollment = Enrollment {
+        setup_key,
+        wireguard_public_key: [1; 32],
+        identity_key: [1; 32],
+        role: Role::Peer,
+        hostname: "runner".into(),
+        os: String::new(),
+        kernel_version: String::new(),
+        version: String::new(),
+        connection_ip: None,
+    };
+    store.enroll(&enrollment).await.unwrap();
+    store.close().await;
+    drop(store);
+    // Connected for hours when control was killed: seen last when the stream began.
+    let options = SqliteConnectOptions::new().filename(directory.path().join("control.db"));
+    let mut db = options.connect().await.unwrap();
+    sqlx::query("UPDATE peers SET connected = 1, last_seen = 1").execute(&mut db).await.unwrap();
+    db.close().await.unwrap();
+
+    let (mut child, http) = ready(directory.path());
+    let token = std::fs::read_to_string(directory.path().join("bootstrap-token")).unwrap();
+    // Several changes, each in the queue of the one writer behind a removal, if there were one.
+    for number in 0..5 {
+        let request = reqwest::Client::new().post(format!("http://{http}/api/groups"));
+        let request = request.header("Authorization", format!("Token {}", token.trim()));
+        let answer = request.body(format!("{{\"name\":\"g{number}\"}}")).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 200);
+    }
+    assert_eq!(signal(&mut child, "-TERM"), Some(0));
+    let store = Store::open(directory.path()).await.unwrap();
+    assert_eq!(store.peers(None, None).await.unwrap().len(), 1);
 }
