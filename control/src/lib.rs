@@ -17,3 +17,4 @@ pub mod rest;
 pub mod secret;
 pub mod serve;
 pub mod store;
+mod text;

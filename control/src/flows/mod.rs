@@ -16,12 +16,15 @@ use sluicegate_api::agent::flow_event::Kind;
 use tokio::sync::broadcast;
 
 use crate::metrics::Metrics;
+use crate::text::printable;
 pub use directory::{Directory, Party, PartyKind};
 
 /// Label values of `flow_events_total`.
 pub(crate) const KINDS: [&str; 4] = ["start", "end", "drop", "revoke"];
 /// Events kept. One takes about half a kilobyte.
 const RING: usize = 16_384;
+/// Longest text of an event that is kept, in characters; ids, addresses and reasons are shorter.
+const TEXT: usize = 128;
 /// Events a watcher may be behind before it misses some.
 const WATCH: usize = 4_096;
 
@@ -200,6 +203,7 @@ fn name(directory: &Directory, reporter: &str, event: FlowEvent, received_ms: u6
         Kind::Revoke => "revoke",
         Kind::Unspecified => return None,
     };
+    let text = |text: &str| printable(text, TEXT);
     Some(FlowRecord {
         sequence: 0,
         time_ms: event.time_ms,
@@ -207,14 +211,14 @@ fn name(directory: &Directory, reporter: &str, event: FlowEvent, received_ms: u6
         kind,
         reporter: Reporter { id: reporter.to_owned(), name: directory.peer_name(reporter) },
         protocol: event.protocol,
-        source: end(directory, event.source, event.source_port),
-        destination: end(directory, event.destination, event.destination_port),
-        rule: directory.rule(&event.policy_id, &event.rule_id),
-        drop_reason: event.drop_reason,
+        source: end(directory, text(&event.source), event.source_port),
+        destination: end(directory, text(&event.destination), event.destination_port),
+        rule: directory.rule(&text(&event.policy_id), &text(&event.rule_id)),
+        drop_reason: text(&event.drop_reason),
         packets: event.packets,
         bytes: event.bytes,
-        translated_source: event.translated_source,
-        direction: event.direction,
+        translated_source: text(&event.translated_source),
+        direction: text(&event.direction),
     })
 }
 

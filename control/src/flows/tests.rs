@@ -143,3 +143,20 @@ fn events_of_one_conversation_share_a_flow_id_in_netbirds_shape() {
         (Some(128), Some("fd00:1::1"))
     );
 }
+
+#[test]
+fn the_texts_of_an_agent_are_kept_short_and_printable() {
+    let flows = Flows::with_capacity(Metrics::new().unwrap(), 4);
+    let long = FlowEvent {
+        drop_reason: "x".repeat(1 << 20),
+        rule_id: "\u{1b}[2Jr".into(),
+        policy_id: "y".repeat(1 << 20),
+        translated_source: "z".repeat(1 << 20),
+        direction: "d".repeat(1 << 20),
+        ..event(Kind::Drop, &"s".repeat(1 << 20), "10.1.2.3")
+    };
+    flows.record("gw", vec![long], 1);
+    let kept = flows.recent().remove(0);
+    assert_eq!((kept.rule.rule_id.as_str(), kept.drop_reason.len()), ("[2Jr", TEXT));
+    assert!(serde_json::to_string(&*kept).unwrap().len() < 8 * TEXT + 1024);
+}

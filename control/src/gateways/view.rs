@@ -261,7 +261,7 @@ fn counters(health: &Health, flow_events_lost: u64) -> Counters {
         flows_started: health.flows_started,
         packets_forwarded: health.packets_forwarded,
         bytes_forwarded: health.bytes_forwarded,
-        packets_dropped: health.drops.values().sum(),
+        packets_dropped: health.drops.values().fold(0, |sum: u64, count| sum.saturating_add(*count)),
         flow_events_lost,
     }
 }

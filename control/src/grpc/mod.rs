@@ -209,7 +209,7 @@ fn facts(system: Option<&SystemInfo>, connection_ip: Option<IpAddr>) -> PeerFact
 
 /// What an agent says of itself ends up in lists: printable and short.
 fn clip(text: &str) -> String {
-    text.chars().filter(|char| !char.is_control()).take(100).collect()
+    crate::text::printable(text, 100)
 }
 
 /// Where the agent's WireGuard can be reached: an unspecified address means "where this connection comes from".

@@ -242,11 +242,11 @@ impl Entry {
 
     /// The agent would not apply an image. The last one sent is sent once more, whole; after a second refusal the agent is
     /// left alone until another image is wanted.
-    pub(super) fn refused(&mut self, said: &Acknowledgement, now_ms: u64) {
-        self.refusal = Some(Refusal { revision: said.revision, reason: said.refusal.clone(), at_ms: now_ms });
+    pub(super) fn refused(&mut self, revision: u64, reason: String, now_ms: u64) {
+        self.refusal = Some(Refusal { revision, reason, at_ms: now_ms });
         let in_force = self.applied_held();
         let Some(stream) = &mut self.stream else { return };
-        let Some((sent, _)) = stream.in_flight.take_if(|(sent, _)| sent.revision == said.revision) else {
+        let Some((sent, _)) = stream.in_flight.take_if(|(sent, _)| sent.revision == revision) else {
             return;
         };
         stream.holds = in_force;

@@ -4,6 +4,7 @@
 //! A stream pulls: when its connection can take a message, it asks for the difference between what the agent holds and what
 //! is wanted now. Changes that come faster than an agent takes them therefore coalesce, and nothing queues.
 
+mod bounds;
 mod entry;
 mod stream;
 
@@ -158,13 +159,14 @@ impl Hub {
 
     /// Takes in what an agent reports. `now_ms` is the wall clock in Unix milliseconds. Flow events go to the ring.
     pub fn report(&self, peer: &str, report: ReportRequest, now_ms: u64) -> Result<(), Refused> {
+        let health = report.health.map(bounds::health);
         let mut guard = self.lock();
         let entry = guard.agents.entry(peer.to_owned()).or_default();
-        for acknowledgement in &report.acknowledgements {
+        for acknowledgement in report.acknowledgements.iter().take(bounds::ACKNOWLEDGEMENTS) {
             self.acknowledge(peer, entry, acknowledgement, now_ms);
         }
         let lost = entry.note_lost(report.flow_events_lost);
-        if let Some(health) = report.health {
+        if let Some(health) = health {
             entry.reported = Some(Reported { health, at_ms: now_ms });
         }
         drop(guard);
@@ -308,8 +310,9 @@ impl Hub {
     fn acknowledge(&self, peer: &str, entry: &mut Entry, said: &Acknowledgement, now_ms: u64) {
         if !said.applied {
             self.metrics.refusals.inc();
-            tracing::warn!(peer, revision = said.revision, reason = %said.refusal, "agent refused an image");
-            entry.refused(said, now_ms);
+            let reason = bounds::text(&said.refusal);
+            tracing::warn!(peer, revision = said.revision, reason, "agent refused an image");
+            entry.refused(said.revision, reason, now_ms);
             return;
         }
         if let Some(sent) = entry.applied(said, now_ms) {
