@@ -1,11 +1,15 @@
 //! Who asks: the `Authorization` header, and the role's right to the path.
 
+use std::time::Duration;
+
+use axum::body::Body;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::Response;
+use futures_util::StreamExt;
 
 use super::error::ApiError;
 use super::roles::{Right, admits};
@@ -48,26 +52,69 @@ const INVALID: &str = "token invalid";
 const NO_JWT: &str =
     "token invalid: this server takes no JWT; send a personal access token as `Authorization: Token nbp_…`";
 
-/// Lets a request through if its token is good and the user's role has a right to the path.
+/// How often a stream's right is looked at again where nothing changes: tokens expire by themselves.
+const RECHECK: Duration = Duration::from_secs(60);
+
+/// Lets a request through if its token is good and the user's role has a right to the path. An answer that is a stream
+/// ends once that is no longer so.
 pub async fn authenticate(
     State(app): State<App>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let token = credentials(request.headers())?;
-    let user = match app.store.authenticate(token).await {
-        Ok(Some(user)) => user,
-        // The user was deleted between two statements.
-        Ok(None) | Err(StoreError::NotFound { .. }) => return Err(ApiError::unauthorized(INVALID)),
-        Err(error) => return Err(error.into()),
-    };
-    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let Some(right) = admits(user.role, request.method(), path) else {
-        let message = format!("role {} may not {} {path}", user.role.as_str(), request.method());
-        return Err(ApiError::new(StatusCode::FORBIDDEN, message));
-    };
-    request.extensions_mut().insert(Caller { user, right });
-    Ok(next.run(request).await)
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
+    let demand =
+        Demand { token: credentials(request.headers())?.to_owned(), method: request.method().clone(), path };
+    let caller = demand.admit(&app).await?;
+    request.extensions_mut().insert(caller);
+    let response = next.run(request).await;
+    let content = response.headers().get(CONTENT_TYPE);
+    if !content.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
+        return Ok(response);
+    }
+    Ok(response.map(|body| {
+        Body::from_stream(body.into_data_stream().take_until(Box::pin(demand.until_refused(app))))
+    }))
+}
+
+/// What somebody with a token asks for.
+struct Demand {
+    token: String,
+    method: Method,
+    path: String,
+}
+
+impl Demand {
+    async fn admit(&self, app: &App) -> Result<Caller, ApiError> {
+        let user = match app.store.authenticate(&self.token).await {
+            Ok(Some(user)) => user,
+            // The user was deleted between two statements.
+            Ok(None) | Err(StoreError::NotFound { .. }) => return Err(ApiError::unauthorized(INVALID)),
+            Err(error) => return Err(error.into()),
+        };
+        let Some(right) = admits(user.role, &self.method, &self.path) else {
+            let message = format!("role {} may not {} {}", user.role.as_str(), self.method, self.path);
+            return Err(ApiError::forbidden(message));
+        };
+        Ok(Caller { user, right })
+    }
+
+    /// Resolves when the token is deleted or expired, its user blocked or deleted, or the role's right gone.
+    async fn until_refused(self, app: App) {
+        let mut changes = app.store.changes();
+        loop {
+            changes.mark_unchanged();
+            match self.admit(&app).await {
+                Err(error) if error.is_refusal() => return,
+                // A store that cannot be read just now takes no right away.
+                _ => {}
+            }
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(RECHECK) => {}
+            }
+        }
+    }
 }
 
 /// The personal access token of a request: `Token <PAT>` or, as NetBird also takes it, `Bearer <PAT>`.

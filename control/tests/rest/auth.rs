@@ -1,6 +1,6 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::harness::{Server, message};
+use crate::harness::{Server, message, text};
 
 #[tokio::test]
 async fn a_1_without_a_header_nothing_is_answered() {
@@ -112,4 +112,42 @@ async fn a_5_malformed_json_is_a_bad_request_on_every_path_that_takes_a_body() {
     }
     let put = format!("/api/groups/{all}");
     assert_eq!(server.owner.send(reqwest::Method::PUT, &put, Some("{".into())).await.0, 400);
+}
+
+/// Reads a stream to its end, which must come although nobody closes it.
+async fn ends(mut stream: reqwest::Response) {
+    let read = async { while stream.chunk().await.unwrap().is_some() {} };
+    tokio::time::timeout(std::time::Duration::from_secs(10), read).await.expect("the stream ends");
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_right_to_it() {
+    let server = Server::start().await;
+    let user = |sessions: &Value, role: &str| -> String {
+        let users = sessions.as_array().unwrap();
+        text(users.iter().find(|user| user["role"] == role).unwrap(), "id")
+    };
+
+    let auditor = server.user("auditor").await;
+    let stream = auditor.stream("/api/flows/stream").await;
+    let (_, users) = server.owner.get("/api/users").await;
+    let path = format!("/api/users/{}", user(&users, "auditor"));
+    let change = |role: &str, blocked: bool| json!({"role": role, "auto_groups": [], "is_blocked": blocked});
+    assert_eq!(server.owner.put(&path, change("auditor", true)).await.0, 200);
+    ends(stream).await;
+
+    let admin = server.user("admin").await;
+    let demoted = admin.stream("/api/flows/stream").await;
+    let (_, users) = server.owner.get("/api/users").await;
+    let path = format!("/api/users/{}", user(&users, "admin"));
+    assert_eq!(server.owner.put(&path, change("user", false)).await.0, 200);
+    ends(demoted).await;
+
+    let other = server.user("network_admin").await;
+    let deleted = other.stream("/api/flows/stream").await;
+    let (_, users) = server.owner.get("/api/users").await;
+    let tokens = format!("/api/users/{}/tokens", user(&users, "network_admin"));
+    let (_, list) = server.owner.get(&tokens).await;
+    assert_eq!(server.owner.delete(&format!("{tokens}/{}", text(&list[0], "id"))).await.0, 200);
+    ends(deleted).await;
 }

@@ -131,6 +131,15 @@ impl Session {
         self.send(Method::DELETE, path, None).await
     }
 
+    /// An answer that comes in pieces; its head must say 200.
+    pub(crate) async fn stream(&self, path: &str) -> reqwest::Response {
+        let request = self.client.get(format!("{}{path}", self.url));
+        let authorization = self.authorization.as_deref().unwrap_or_default();
+        let response = request.header("Authorization", authorization).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 200);
+        response
+    }
+
     /// A POST that must succeed.
     pub(crate) async fn created(&self, path: &str, body: Value) -> Value {
         let (status, answer) = self.post(path, body).await;
