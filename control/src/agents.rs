@@ -108,11 +108,12 @@ impl Agents {
             .with_state(self.clone())
     }
 
-    /// `/healthz`, `/readyz` and `/metrics`, which need no token.
+    /// `/healthz` (also as `/livez`), `/readyz` and `/metrics`, which need no token.
     pub fn open_routes(&self) -> OpenApiRouter {
         OpenApiRouter::new()
             .routes(routes!(health::healthz))
             .routes(routes!(health::readyz))
+            .route("/livez", get(health::healthz))
             .route("/metrics", get(metrics_page))
             .with_state(self.clone())
     }

@@ -41,7 +41,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::default().routes(routes!(list))
 }
 
-/// Audit events, newest first.
+/// Audit events, newest first: ten thousand, or fewer where their details are long.
 #[utoipa::path(get, path = "/api/events/audit", tag = "Events", responses((status = 200, body = [Event])))]
 async fn list(State(app): State<App>) -> ApiResult<Vec<Event>> {
     Ok(Json(app.store.events().await?.into_iter().map(event).collect()))

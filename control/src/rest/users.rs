@@ -83,8 +83,8 @@ pub struct UserRequest {
     pub role: String,
     /// Group ids.
     pub auto_groups: Vec<String>,
-    /// Whether its tokens open nothing.
-    pub is_blocked: bool,
+    /// Whether its tokens open nothing; left out, as before.
+    pub is_blocked: Option<bool>,
 }
 
 /// Filter of the list.
@@ -99,7 +99,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::default()
         .routes(routes!(list, create))
         .routes(routes!(current))
-        .routes(routes!(update, delete))
+        .routes(routes!(get, update, delete))
 }
 
 /// Users; of role `user`, only itself.
@@ -121,6 +121,16 @@ async fn list(
 async fn current(State(app): State<App>, caller: Caller) -> ApiResult<User> {
     let user = app.store.user(&caller.user.id).await?;
     Ok(Json(shape(user, &caller)))
+}
+
+/// One user; of role `user`, only itself.
+#[utoipa::path(get, path = "/api/users/{userId}", tag = "Users", params(("userId" = String, Path)),
+    responses((status = 200, body = User)))]
+async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> ApiResult<User> {
+    if caller.own_only() && id != caller.user.id {
+        return Err(ApiError::forbidden("only the own user can be seen"));
+    }
+    Ok(Json(shape(app.store.user(&id).await?, &caller)))
 }
 
 /// Creates a user: a service user, or one whom an identity provider will know by the e-mail address.

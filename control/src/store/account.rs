@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::error::{corrupt, invalid};
 use super::peers::{allocate_v4, allocate_v6};
 use super::write::Meta;
-use super::{Activity, Actor, Result, Store, groups};
+use super::{Activity, Actor, Result, Store, groups, resources, text};
 
 /// Zone of the peers' names unless the settings name another.
 pub(crate) const DNS_DOMAIN: &str = "sluicegate.internal";
@@ -281,6 +281,21 @@ fn validate(settings: &mut Settings) -> Result<()> {
     if !(48..=120).contains(&v6.prefix_len()) {
         return invalid(format!("network_range_v6: {v6} must be between /48 and /120"));
     }
+    let first = v4.addr().octets()[0];
+    if first == 0 || first >= 224 || v4.addr().is_loopback() || v4.addr().is_link_local() {
+        return invalid(format!(
+            "network_range: {v4} has no host addresses; take one of 100.64.0.0/10 or of RFC 1918"
+        ));
+    }
+    let first = v6.addr().segments()[0];
+    if first >> 8 == 0 || first & 0xffc0 == 0xfe80 || first >> 8 == 0xff {
+        return invalid(format!("network_range_v6: {v6} has no host addresses; take one of fd00::/8"));
+    }
+    if !settings.dns_domain.is_empty() && !resources::is_domain(&settings.dns_domain) {
+        return invalid(format!("dns_domain: {:?} is no domain name", settings.dns_domain));
+    }
+    text::optional_name("jwt_groups_claim", &settings.jwt_groups_claim_name)?;
+    text::optional_name("auto_update_version", &settings.auto_update_version)?;
     settings.network_range = v4.trunc().to_string();
     settings.network_range_v6 = v6.trunc().to_string();
     Ok(())

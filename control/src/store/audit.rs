@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::TryStreamExt;
 use sqlx::FromRow;
 use sqlx::sqlite::SqliteConnection;
 
@@ -10,6 +11,8 @@ use super::{Actor, Result, Store};
 
 /// Events returned at most, newest first.
 const LIMIT: i64 = 10_000;
+/// Their details together at most, in bytes: an event of a policy with a thousand rules has half a megabyte of them.
+const BYTES: usize = 16 << 20;
 
 /// An audit event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,16 +100,28 @@ activities! {
 }
 
 impl Store {
-    /// The newest events, newest first.
+    /// The newest events, newest first: as many as one answer holds.
     pub async fn events(&self) -> Result<Vec<Event>> {
-        let rows: Vec<Row> = sqlx::query_as(
+        self.newest_events(LIMIT, BYTES).await
+    }
+
+    /// The newest events whose details are not longer than `bytes` together, but at least one if there is any.
+    async fn newest_events(&self, limit: i64, bytes: usize) -> Result<Vec<Event>> {
+        let mut rows = sqlx::query_as::<_, Row>(
             "SELECT id, at, revision, code, initiator_id, initiator_name, initiator_email, target_id, meta
              FROM events ORDER BY id DESC LIMIT ?",
         )
-        .bind(LIMIT)
-        .fetch_all(self.reader())
-        .await?;
-        rows.into_iter().map(Row::event).collect()
+        .bind(limit)
+        .fetch(self.reader());
+        let (mut events, mut sum) = (Vec::new(), 0);
+        while let Some(row) = rows.try_next().await? {
+            sum += row.meta.len();
+            if sum > bytes && !events.is_empty() {
+                break;
+            }
+            events.push(row.event()?);
+        }
+        Ok(events)
     }
 }
 
@@ -165,5 +180,28 @@ impl Row {
             target_id: self.target_id,
             meta: serde_json::from_str(&self.meta).map_err(|error| corrupt("events.meta")(error.into()))?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::NetworkChange;
+
+    #[tokio::test]
+    async fn the_newest_events_are_given_until_there_are_too_many_or_they_are_too_long() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).await.unwrap();
+        for name in ["a", "b", "c"] {
+            let change = NetworkChange { name: name.into(), description: "x".repeat(1000) };
+            store.create_network(&Actor::system(), change).await.unwrap();
+        }
+        let names = async |limit, bytes| -> Vec<String> {
+            let events = store.newest_events(limit, bytes).await.unwrap();
+            events.into_iter().map(|event| event.meta["name"].clone()).collect()
+        };
+        assert_eq!(names(2, usize::MAX).await, ["c", "b"]);
+        assert_eq!(names(10, 2500).await, ["c", "b"]);
+        assert_eq!(names(10, 1).await, ["c"]);
     }
 }

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::account::account;
 use super::error::{duplicate, invalid, not_found};
 use super::write::Meta;
-use super::{Activity, Actor, ResourceKind, Result, Store, StoreError};
+use super::{Activity, Actor, ResourceKind, Result, Store, StoreError, text};
 use crate::ids::new_id;
 
 /// Name of the group that holds every peer.
@@ -282,19 +282,16 @@ async fn group(db: &mut SqliteConnection, id: &str) -> Result<Group> {
 }
 
 async fn check_name(db: &mut SqliteConnection, name: &str, own: Option<&str>) -> Result<String> {
-    let name = name.trim();
-    if name.is_empty() {
-        return invalid("group name must not be empty");
-    }
+    let name = text::name("group", name)?;
     let others: i64 = sqlx::query_scalar("SELECT count(*) FROM groups WHERE name = ? AND id <> ?")
-        .bind(name)
+        .bind(&name)
         .bind(own.unwrap_or_default())
         .fetch_one(db)
         .await?;
     if others > 0 || (name == ALL && own.is_some()) {
         return duplicate(format!("group with name {name} already exists"));
     }
-    Ok(name.to_owned())
+    Ok(name)
 }
 
 async fn set_members(db: &mut SqliteConnection, group: &str, change: &GroupChange) -> Result<()> {

@@ -17,6 +17,7 @@ mod resources;
 mod routers;
 mod setup_keys;
 mod state;
+mod text;
 mod tokens;
 mod users;
 mod write;
@@ -209,18 +210,22 @@ mod tests {
             sqlx::query_scalar("PRAGMA page_count").fetch_one(&store.inner.writer).await.unwrap();
         let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
         sqlx::query(limit).execute(&store.inner.writer).await.unwrap();
-        let (revision, events) = (store.revision().await.unwrap(), store.events().await.unwrap());
-
-        let long = "x".repeat(256 * 1024);
-        let error = store.create_group(&Actor::system(), group(&long)).await.unwrap_err();
+        let network = |name: String| NetworkChange { name, description: "x".repeat(4096) };
+        let mut created = 0;
+        let error = loop {
+            match store.create_network(&Actor::system(), network(created.to_string())).await {
+                Ok(_) => created += 1,
+                Err(error) => break error,
+            }
+        };
         assert!(matches!(error, StoreError::Full), "{error}");
-        assert_eq!(store.groups().await.unwrap().len(), 1);
-        assert_eq!(store.revision().await.unwrap(), revision);
+        let (revision, events) = (store.revision().await.unwrap(), store.events().await.unwrap());
+        assert_eq!(store.networks().await.unwrap().len(), created);
+        assert_eq!(events[0].revision, revision, "no event of what did not happen");
         assert_eq!(*store.changes().borrow(), revision);
-        assert_eq!(store.events().await.unwrap(), events);
 
         sqlx::query("PRAGMA max_page_count = 4294967294").execute(&store.inner.writer).await.unwrap();
-        store.create_group(&Actor::system(), group(&long)).await.unwrap();
+        store.create_network(&Actor::system(), network(created.to_string())).await.unwrap();
         assert_eq!(store.revision().await.unwrap(), revision + 1);
     }
 

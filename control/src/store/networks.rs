@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use sqlx::sqlite::SqliteConnection;
 
-use super::error::{duplicate, invalid, not_found};
+use super::error::{duplicate, not_found};
 use super::write::Meta;
-use super::{Activity, Actor, Result, Store, resources};
+use super::{Activity, Actor, Result, Store, resources, text};
 use crate::ids::new_id;
 
 /// A network.
@@ -93,6 +93,7 @@ impl Store {
         let mut write = self.write(actor).await?;
         let name = check_name(write.db(), &change.name, "").await?;
         let id = new_id();
+        text::description("network", &change.description)?;
         let network = Network { id, name, description: change.description, ..Network::default() };
         sqlx::query("INSERT INTO networks (id, name, description) VALUES (?, ?, ?)")
             .bind(&network.id)
@@ -110,6 +111,7 @@ impl Store {
         let mut write = self.write(actor).await?;
         let (old_name, old_description) = row(write.db(), id).await?;
         let name = check_name(write.db(), &change.name, id).await?;
+        text::description("network", &change.description)?;
         if (&name, &change.description) != (&old_name, &old_description) {
             sqlx::query("UPDATE networks SET name = ?, description = ? WHERE id = ?")
                 .bind(&name)
@@ -117,10 +119,10 @@ impl Store {
                 .bind(id)
                 .execute(write.db())
                 .await?;
-            let text = |name: &str, description: &str| serde_json::json!({ "name": name, "description": description });
+            let object = |name: &str, description: &str| serde_json::json!({ "name": name, "description": description });
             let meta = Meta::name(&name)
-                .before(&text(&old_name, &old_description))
-                .after(&text(&name, &change.description));
+                .before(&object(&old_name, &old_description))
+                .after(&object(&name, &change.description));
             write.event(Activity::NetworkUpdate, id, meta).await?;
         }
         write.commit().await?;
@@ -158,14 +160,11 @@ pub(super) async fn row(db: &mut SqliteConnection, id: &str) -> Result<(String, 
 }
 
 async fn check_name(db: &mut SqliteConnection, name: &str, own: &str) -> Result<String> {
-    let name = name.trim();
-    if name.is_empty() {
-        return invalid("network name must not be empty");
-    }
+    let name = text::name("network", name)?;
     let others: i64 = sqlx::query_scalar("SELECT count(*) FROM networks WHERE name = ? AND id <> ?")
-        .bind(name)
+        .bind(&name)
         .bind(own)
         .fetch_one(db)
         .await?;
-    if others > 0 { duplicate(format!("network with name {name} already exists")) } else { Ok(name.into()) }
+    if others > 0 { duplicate(format!("network with name {name} already exists")) } else { Ok(name) }
 }

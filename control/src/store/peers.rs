@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::account::account;
 use super::error::{corrupt, duplicate, invalid, not_found};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, NamedRef, Result, Store, StoreError};
+use super::{Activity, Actor, NamedRef, Result, Store, StoreError, text};
 use crate::ids::now;
 
 /// Random addresses tried before the lowest free one is searched for.
@@ -162,7 +162,7 @@ impl Store {
         let mut write = self.write(actor).await?;
         let before = peer(write.db(), id).await?;
         let mut after = before.clone();
-        after.name = change.name.trim().to_owned();
+        change.name.trim().clone_into(&mut after.name);
         after.ssh_enabled = change.ssh_enabled;
         after.login_expiration_enabled = change.login_expiration_enabled;
         after.inactivity_expiration_enabled = change.inactivity_expiration_enabled;
@@ -173,10 +173,8 @@ impl Store {
             return Ok(before);
         }
 
-        if after.name.is_empty() {
-            return invalid("peer name must not be empty");
-        }
         if after.name != before.name {
+            after.name = text::name("peer", &after.name)?;
             if taken(write.db(), "SELECT count(*) FROM peers WHERE name = ?", &after.name).await? {
                 return duplicate(format!("a peer named {} already exists", after.name));
             }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::error::{corrupt, duplicate, invalid, not_found};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, Result, Store, groups};
+use super::{Activity, Actor, Result, Store, groups, text};
 use crate::ids::new_id;
 
 /// Sides of a rule in `rule_groups`.
@@ -301,10 +301,8 @@ async fn validate(
     id: &str,
     mut change: PolicyChange,
 ) -> Result<(PolicyChange, Vec<RuleChange>)> {
-    change.name = change.name.trim().to_owned();
-    if change.name.is_empty() {
-        return invalid("policy name must not be empty");
-    }
+    change.name = text::name("policy", &change.name)?;
+    text::description("policy", &change.description)?;
     let mut rules = std::mem::take(&mut change.rules);
     if rules.is_empty() {
         return invalid("policy rules must not be empty");
@@ -318,7 +316,8 @@ async fn validate(
         return duplicate(format!("policy with name {} already exists", change.name));
     }
     for RuleChange { spec, .. } in &mut rules {
-        spec.name = spec.name.trim().to_owned();
+        spec.name = text::name("rule", &spec.name)?;
+        text::description("rule", &spec.description)?;
         check_service(spec)?;
         check_authorized_groups(spec)?;
         check_end(db, &mut spec.sources, "sources").await?;
@@ -327,11 +326,10 @@ async fn validate(
     Ok((change, rules))
 }
 
-fn check_service(spec: &RuleSpec) -> Result<()> {
+fn check_service(spec: &mut RuleSpec) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    spec.ports.retain(|port| seen.insert(*port));
     let name = &spec.name;
-    if name.is_empty() {
-        return invalid("rule name must not be empty");
-    }
     if !spec.ports.is_empty() && !spec.port_ranges.is_empty() {
         return invalid(format!("rule {name}: specify either individual ports or port ranges, not both"));
     }

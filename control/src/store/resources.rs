@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::error::{invalid, not_found};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, NamedRef, Result, Store, StoreError, groups, networks};
+use super::{Activity, Actor, NamedRef, Result, Store, StoreError, groups, networks, text};
 use crate::ids::new_id;
 
 /// What a resource's address is.
@@ -258,14 +258,18 @@ pub(super) async fn refuse_if_linked(db: &mut SqliteConnection, kind: &'static s
 }
 
 async fn put(write: &mut Write, network: &str, id: &str, change: ResourceChange) -> Result<()> {
-    let name = change.name.trim();
-    if name.is_empty() {
-        return invalid("resource name must not be empty");
-    }
+    let name = &text::name("resource", &change.name)?;
+    text::description("resource", &change.description)?;
     let address: Address = match change.address.parse() {
         Ok(address) => address,
         Err(error) => return invalid(format!("address: {error}")),
     };
+    // Refused here and not by the parser, which also reads what is stored.
+    if let Address::Prefix(prefix) = &address
+        && let Some(what) = never_routed(prefix)
+    {
+        return invalid(format!("address: {prefix} is {what}, which no router carries"));
+    }
     let others: i64 = sqlx::query_scalar("SELECT count(*) FROM resources WHERE name = ? AND id <> ?")
         .bind(name)
         .bind(id)
@@ -276,8 +280,8 @@ async fn put(write: &mut Write, network: &str, id: &str, change: ResourceChange)
     }
     let groups = groups::assignable(write.db(), "groups", &change.groups).await?;
     // What a client wrote is shown again, but for a bare host, where it left no length to show.
-    let text = change.address.trim();
-    let shown = if text.parse::<IpAddr>().is_ok() { text.to_owned() } else { address.to_string() };
+    let given = change.address.trim();
+    let shown = if given.parse::<IpAddr>().is_ok() { given.to_owned() } else { address.to_string() };
 
     const UPDATE: &str =
         "UPDATE resources SET network_id = ?2, name = ?3, description = ?4, address = ?5, kind = ?6,
@@ -327,8 +331,35 @@ async fn resource(db: &mut SqliteConnection, network: &str, id: &str) -> Result<
     Ok(row.resource(groups))
 }
 
+/// What a prefix is that no router carries, if it is one; wider prefixes may include it.
+fn never_routed(prefix: &IpNet) -> Option<&'static str> {
+    match prefix {
+        IpNet::V4(prefix) => {
+            let (address, first) = (prefix.addr(), prefix.addr().octets()[0]);
+            match () {
+                () if address.is_loopback() && prefix.prefix_len() >= 8 => Some("loopback"),
+                () if address.is_multicast() && prefix.prefix_len() >= 4 => Some("multicast"),
+                () if address.is_broadcast() => Some("broadcast"),
+                () if first == 0 && prefix.prefix_len() >= 8 => Some("unspecified"),
+                () => None,
+            }
+        }
+        IpNet::V6(prefix) => {
+            let (address, length) = (prefix.addr(), prefix.prefix_len());
+            match () {
+                () if address.is_loopback() && length == 128 => Some("loopback"),
+                () if address.is_unspecified() && length == 128 => Some("unspecified"),
+                () if address.is_multicast() && length >= 8 => Some("multicast"),
+                () if address.is_unicast_link_local() && length >= 10 => Some("link-local"),
+                () if address.to_ipv4_mapped().is_some() && length >= 96 => Some("IPv4 mapped into IPv6"),
+                () => None,
+            }
+        }
+    }
+}
+
 /// Letters, digits, hyphens and underscores in labels of 1 to 63, at least two labels, 253 at most, not all digits.
-fn is_domain(name: &str) -> bool {
+pub(super) fn is_domain(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
@@ -369,6 +400,33 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_router_carries_is_no_resource() {
+        let refused = |text: &str| match text.parse::<Address>() {
+            Ok(Address::Prefix(prefix)) => never_routed(&prefix),
+            other => panic!("{text}: {other:?}"),
+        };
+        for (wrong, what) in [
+            ("127.0.0.1", "loopback"),
+            ("127.0.0.0/8", "loopback"),
+            ("::1", "loopback"),
+            ("224.0.0.1", "multicast"),
+            ("ff02::1", "multicast"),
+            ("255.255.255.255", "broadcast"),
+            ("0.0.0.0", "unspecified"),
+            ("0.0.0.0/8", "unspecified"),
+            ("::", "unspecified"),
+            ("fe80::1", "link-local"),
+            ("::ffff:10.0.0.1", "IPv4 mapped into IPv6"),
+            ("::ffff:10.0.0.0/104", "IPv4 mapped into IPv6"),
+        ] {
+            assert_eq!(refused(wrong), Some(what), "{wrong}");
+        }
+        for right in ["0.0.0.0/0", "::/0", "10.0.0.0/8", "169.254.169.254", "240.0.0.0/8", "2001:db8::/32"] {
+            assert_eq!(refused(right), None, "{right}");
+        }
+    }
 
     #[test]
     fn addresses_are_told_apart() {

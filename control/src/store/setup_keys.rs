@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::error::{invalid, not_found};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, Result, Store, groups};
+use super::{Activity, Actor, Result, Store, groups, text};
 use crate::ids::{new_id, now};
 use crate::secret::{SecretHash, mask_setup_key, new_setup_key, setup_key_hash};
 
@@ -134,10 +134,7 @@ impl Store {
     /// Creates a setup key; beside it its text, which is not kept.
     pub async fn create_setup_key(&self, actor: &Actor, new: NewSetupKey) -> Result<(SetupKey, String)> {
         let mut write = self.write(actor).await?;
-        let name = new.name.trim();
-        if name.is_empty() {
-            return invalid("setup key name must not be empty");
-        }
+        let name = &text::name("setup key", &new.name)?;
         if new.expires_in < 0 {
             return invalid("expires_in must not be negative (0 never expires)");
         }

@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 
 use super::error::{invalid, not_found};
 use super::write::Meta;
-use super::{Activity, Actor, Result, Store, User, users};
+use super::{Activity, Actor, Result, Store, User, text, users};
 use crate::ids::{new_id, now};
 use crate::secret::{SecretHash, new_token, token_hash};
 
@@ -87,10 +87,7 @@ impl Store {
         name: &str,
         days: i64,
     ) -> Result<(Token, String)> {
-        let name = name.trim();
-        if name.is_empty() {
-            return invalid("token name must not be empty");
-        }
+        let name = &text::name("token", name)?;
         if !DAYS.contains(&days) {
             return invalid(format!("expires_in: {days} days is not between 1 and 365"));
         }

@@ -9,8 +9,9 @@ use utoipa::ToSchema;
 
 use super::error::{corrupt, duplicate, invalid, not_found};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, Result, Store, StoreError, groups};
+use super::{Activity, Actor, Result, Store, StoreError, groups, text};
 use crate::ids::new_id;
+use crate::text::is_invisible;
 
 /// What a user may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -101,8 +102,8 @@ pub struct NewUser {
 pub struct UserChange {
     /// What it may do.
     pub role: UserRole,
-    /// Whether its tokens open nothing.
-    pub blocked: bool,
+    /// Whether its tokens open nothing; `None` leaves it as it is.
+    pub blocked: Option<bool>,
     /// Group ids.
     pub auto_groups: Vec<String>,
 }
@@ -134,11 +135,10 @@ impl Store {
 
     /// Creates a user in the name of `caller`.
     pub async fn create_user(&self, caller: &User, new: NewUser) -> Result<User> {
-        let (name, email) = (new.name.trim(), new.email.trim());
+        let (name, email) = (&text::optional_name("user", &new.name)?, new.email.trim());
         if new.role == UserRole::Owner {
             return invalid("there is one owner: hand the role over by changing an existing user");
         }
-        may_grant(caller, new.role)?;
         if new.is_service_user && name.is_empty() {
             return invalid("a service user needs a name");
         }
@@ -146,6 +146,8 @@ impl Store {
             return invalid(format!("email: {email:?} is no e-mail address"));
         }
         let mut write = self.write(&caller.actor()).await?;
+        // What the caller is may have changed while the request waited.
+        may_grant(&user(write.db(), &caller.id).await?, new.role)?;
         if !new.is_service_user {
             let others: i64 = sqlx::query_scalar("SELECT count(*) FROM users WHERE email = ?")
                 .bind(email)
@@ -186,12 +188,11 @@ impl Store {
         // What the caller is may have changed while the request waited.
         let caller = user(write.db(), &caller.id).await?;
         let groups = groups::assignable(write.db(), "auto_groups", &change.auto_groups).await?;
-        if (before.role, before.blocked) == (change.role, change.blocked)
-            && groups.iter().eq(&before.auto_groups)
-        {
+        let blocked = change.blocked.unwrap_or(before.blocked);
+        if (before.role, before.blocked) == (change.role, blocked) && groups.iter().eq(&before.auto_groups) {
             return Ok(before);
         }
-        if caller.id == before.id && (change.role != before.role || change.blocked) {
+        if caller.id == before.id && (change.role != before.role || blocked) {
             return Err(StoreError::Denied("users cannot change their own role or block themselves".into()));
         }
         if before.role == UserRole::Owner && caller.id != before.id {
@@ -200,7 +201,7 @@ impl Store {
         may_grant(&caller, before.role.max(change.role))?;
         let transfer = change.role == UserRole::Owner && before.role != UserRole::Owner;
         if transfer {
-            if change.blocked {
+            if blocked {
                 return invalid("a blocked user cannot become owner");
             }
             sqlx::query("UPDATE users SET role = 'admin' WHERE id = ?")
@@ -210,7 +211,7 @@ impl Store {
         }
         sqlx::query("UPDATE users SET role = ?, blocked = ? WHERE id = ?")
             .bind(change.role.as_str())
-            .bind(change.blocked)
+            .bind(blocked)
             .bind(id)
             .execute(write.db())
             .await?;
@@ -234,7 +235,8 @@ impl Store {
         if before.role == UserRole::Owner {
             return Err(StoreError::Denied("the owner cannot be deleted: hand the role over first".into()));
         }
-        may_grant(caller, before.role)?;
+        // What the caller is may have changed while the request waited.
+        may_grant(&user(write.db(), &caller.id).await?, before.role)?;
         sqlx::query("DELETE FROM users WHERE id = ?").bind(id).execute(write.db()).await?;
         let activity =
             if before.is_service_user { Activity::ServiceUserDelete } else { Activity::UserDelete };
@@ -294,10 +296,13 @@ fn activities(before: &User, after: &User, transfer: bool) -> Vec<Activity> {
     activities
 }
 
-/// Something, an `@`, something; whether it takes mail only mail can tell.
+/// Something, an `@`, something, in the 254 characters of RFC 5321; whether it takes mail only mail can tell.
 fn is_email(text: &str) -> bool {
-    text.split_once('@')
-        .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains('@'))
+    let visible = text.len() <= 254 && !text.chars().any(|char| char.is_whitespace() || is_invisible(char));
+    visible
+        && text
+            .split_once('@')
+            .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains('@'))
 }
 
 #[derive(FromRow)]

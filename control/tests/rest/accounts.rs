@@ -91,3 +91,25 @@ async fn peers_wait_for_approval_when_the_account_asks_for_it() {
     assert!(server.store.state().await.unwrap().peers[&peer.id].allowed);
     assert!(server.codes().await.contains(&"peer.approve".to_owned()));
 }
+
+#[tokio::test]
+async fn ranges_without_host_addresses_and_names_that_are_none_are_refused() {
+    let server = Server::start().await;
+    let (_, accounts) = server.owner.get("/api/accounts").await;
+    let path = format!("/api/accounts/{}", text(&accounts[0], "id"));
+    let with = |field: &str, value: &str| {
+        let mut settings = accounts[0]["settings"].clone();
+        settings[field] = json!(value);
+        json!({ "settings": settings })
+    };
+    for range in ["127.0.0.0/16", "224.0.0.0/16", "0.0.0.0/16", "169.254.0.0/16", "255.255.0.0/16"] {
+        assert_eq!(server.owner.put(&path, with("network_range", range)).await.0, 422, "{range}");
+    }
+    for range in ["::/64", "ff02::/64", "fe80::/64", "::ffff:0:0/96"] {
+        assert_eq!(server.owner.put(&path, with("network_range_v6", range)).await.0, 422, "{range}");
+    }
+    assert_eq!(server.owner.put(&path, with("dns_domain", "../x y")).await.0, 422);
+    for range in ["10.64.0.0/16", "192.168.7.0/24", "198.18.0.0/16"] {
+        assert_eq!(server.owner.put(&path, with("network_range", range)).await.0, 200, "{range}");
+    }
+}

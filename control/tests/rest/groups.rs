@@ -115,3 +115,27 @@ async fn a_10_a_second_group_of_a_name_is_refused() {
     }
     assert_eq!(server.owner.put(&format!("/api/groups/{b}"), json!({"name": "a"})).await.0, 409);
 }
+
+#[tokio::test]
+async fn names_are_bounded_and_hold_nothing_a_terminal_obeys() {
+    let server = Server::start().await;
+    for name in ["x".repeat(256), "a\u{0}b".into(), "\u{1b}[2Ja".into(), "a\u{202e}b".into(), "a\nb".into()] {
+        let policy = json!({"name": name, "enabled": true, "rules": []});
+        let key = json!({"name": name, "type": "reusable", "expires_in": 0, "auto_groups": []});
+        let user = json!({"name": name, "role": "user", "is_service_user": true});
+        for (path, body) in [
+            ("/api/groups", json!({"name": name})),
+            ("/api/networks", json!({"name": name})),
+            ("/api/policies", policy),
+            ("/api/setup-keys", key),
+            ("/api/users", user),
+        ] {
+            let (status, answer) = server.owner.post(path, body).await;
+            let message = answer["message"].as_str().unwrap();
+            assert!(status == 422 && message.contains("name must not"), "{path} {name:?}: {answer}");
+        }
+    }
+    let long = json!({"name": "n", "description": "x".repeat(4097)});
+    assert_eq!(server.owner.post("/api/networks", long).await.0, 422);
+    server.group(&"ü".repeat(255)).await;
+}

@@ -207,3 +207,13 @@ async fn a_put_keeps_rules_it_names_by_id_or_name_and_slots_are_dense() {
     assert_eq!((&before["rules"][0]["name"], &after["rules"][0]["name"]), (&json!("a"), &json!("c")));
     assert_eq!(events[0]["initiator_name"], "bootstrap");
 }
+
+#[tokio::test]
+async fn a_port_named_twice_is_kept_once() {
+    let server = Server::start().await;
+    let group = server.group("g").await;
+    let ports = json!({"protocol": "tcp", "ports": ["443", "80", "443", "80", "8080"]});
+    let body = policy("p", &[with(rule("r", &group), ports)]);
+    let created = server.owner.created("/api/policies", body).await;
+    assert_eq!(created["rules"][0]["ports"], json!(["443", "80", "8080"]));
+}

@@ -72,3 +72,30 @@ async fn the_owner_role_is_handed_over_and_there_is_always_one() {
     assert_eq!(server.owner.put(&path, back).await.0, 403);
     assert!(server.codes().await.contains(&"transferred.owner.role".to_owned()));
 }
+
+#[tokio::test]
+async fn a_put_that_does_not_say_so_unblocks_nobody() {
+    let server = Server::start().await;
+    let body = json!({"email": "a@example.org", "name": "Ann", "role": "user", "auto_groups": []});
+    let path = format!("/api/users/{}", text(&server.owner.created("/api/users", body).await, "id"));
+    let block = json!({"role": "user", "auto_groups": [], "is_blocked": true});
+    assert_eq!(server.owner.put(&path, block).await.1["is_blocked"], true);
+    let (status, user) = server.owner.put(&path, json!({"role": "auditor", "auto_groups": []})).await;
+    assert_eq!((status, &user["role"], &user["is_blocked"]), (200, &json!("auditor"), &json!(true)));
+    let unblock = json!({"role": "auditor", "auto_groups": [], "is_blocked": false});
+    assert_eq!(server.owner.put(&path, unblock).await.1["is_blocked"], false);
+}
+
+#[tokio::test]
+async fn one_user_is_read_by_id_and_a_plain_user_reads_only_itself() {
+    let server = Server::start().await;
+    let user = server.user("user").await;
+    let (_, me) = user.get("/api/users/current").await;
+    let (_, owner) = server.owner.get("/api/users/current").await;
+    let path = |user: &serde_json::Value| format!("/api/users/{}", text(user, "id"));
+    assert_eq!(user.get(&path(&me)).await, (200, me.clone()));
+    assert_eq!(user.get(&path(&owner)).await.0, 403);
+    let (status, seen) = server.owner.get(&path(&me)).await;
+    assert_eq!((status, &seen["id"], &seen["is_current"]), (200, &me["id"], &json!(false)));
+    assert_eq!(server.owner.get("/api/users/nobody").await.0, 404);
+}
