@@ -1,12 +1,14 @@
 //! The oracle: what an agent decides about a packet, by linear scan over the model. It shares nothing with the compiler,
 //! and says nothing the normative text does not say; slow, and meant to be read.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 use sluicegate_engine::image::{Attributes, Decision, axis};
 
-use crate::model::{Action, End, Network, Peer, Policy, Resource, Router, Rule, Service, State};
+use crate::model::{Action, End, Group, Network, Peer, Policy, Resource, Router, Rule, Service, State};
 
 /// What the image of `agent` must say about a packet: the deciding rule, and how the destination is reached.
 /// `l4` is a value of [`axis`].
@@ -105,15 +107,11 @@ impl Scene<'_> {
                 let mut prefixes: Vec<IpNet> = resource.prefixes.iter().map(IpNet::trunc).collect();
                 prefixes.sort();
                 prefixes.dedup();
-                prefixes.retain(|p| !self.inside_overlay(p));
+                prefixes.retain(|p| !overlays(self.state).iter().any(|overlay| overlay.contains(p)));
                 routed.extend(prefixes.into_iter().map(|p| (p, router)));
             }
         }
         routed
-    }
-
-    fn inside_overlay(&self, prefix: &IpNet) -> bool {
-        IpNet::V4(self.state.overlay_v4).contains(prefix) || IpNet::V6(self.state.overlay_v6).contains(prefix)
     }
 
     fn has_router(&self, network: &Network) -> bool {
@@ -122,9 +120,7 @@ impl Scene<'_> {
 
     fn has_peer(&self, end: &End, id: &String) -> bool {
         match end {
-            End::Groups(ids) => {
-                ids.iter().any(|g| self.state.groups.get(g).is_some_and(|g| g.peers.contains(id)))
-            }
+            End::Groups(ids) => self.groups(ids).any(|group| group.peers.contains(id)),
             End::Peer(peer) => peer == id,
             End::Resource(_) => false,
         }
@@ -132,12 +128,14 @@ impl Scene<'_> {
 
     fn has_resource(&self, end: &End, id: &String) -> bool {
         match end {
-            End::Groups(ids) => {
-                ids.iter().any(|g| self.state.groups.get(g).is_some_and(|g| g.resources.contains(id)))
-            }
+            End::Groups(ids) => self.groups(ids).any(|group| group.resources.contains(id)),
             End::Resource(resource) => resource == id,
             End::Peer(_) => false,
         }
+    }
+
+    fn groups(&self, ids: &BTreeSet<String>) -> impl Iterator<Item = &Group> {
+        ids.iter().filter_map(|id| self.state.groups.get(id))
     }
 }
 
@@ -147,13 +145,17 @@ fn enabled_rules(state: &State) -> impl Iterator<Item = (&Policy, &Rule)> {
 }
 
 fn target(state: &State, address: IpAddr) -> Target<'_> {
-    if IpNet::V4(state.overlay_v4).contains(&address) || IpNet::V6(state.overlay_v6).contains(&address) {
+    if overlays(state).iter().any(|overlay| overlay.contains(&address)) {
         return Target::Peer(peer_at(state, address));
     }
     let resources = state.networks.values().flat_map(|n| n.resources.iter().map(move |(id, r)| (n, id, r)));
     Target::Resources(
         resources.filter(|(_, _, r)| r.enabled && r.prefixes.iter().any(|p| p.contains(&address))).collect(),
     )
+}
+
+fn overlays(state: &State) -> [IpNet; 2] {
+    [state.overlay_v4.into(), state.overlay_v6.into()]
 }
 
 fn peer_at(state: &State, address: IpAddr) -> Option<&String> {
@@ -174,15 +176,12 @@ fn without_ports(service: &Service) -> bool {
 }
 
 fn covers(service: &Service, l4: u32) -> bool {
-    let (class, value) = (l4 & 0xffff_0000, (l4 & 0xffff) as u16);
+    let (class, port) = (l4 & 0xffff_0000, (l4 & 0xffff) as u16);
+    let listed = |ports: &[RangeInclusive<u16>]| ports.is_empty() || ports.iter().any(|p| p.contains(&port));
     match service {
         Service::All => true,
         Service::Icmp => class == axis::ICMP || class == axis::ICMPV6,
-        Service::Tcp(ports) => {
-            class == axis::TCP && (ports.is_empty() || ports.iter().any(|p| p.contains(&value)))
-        }
-        Service::Udp(ports) => {
-            class == axis::UDP && (ports.is_empty() || ports.iter().any(|p| p.contains(&value)))
-        }
+        Service::Tcp(ports) => class == axis::TCP && listed(ports),
+        Service::Udp(ports) => class == axis::UDP && listed(ports),
     }
 }

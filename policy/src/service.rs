@@ -1,5 +1,7 @@
 //! Services as people write them (`tcp/443`, `udp/53,8000-8999`, `icmp`, `all`), and as ranges of the image's axis.
 
+#![expect(clippy::single_range_in_vec_init, reason = "one range of values is meant, not its values")]
+
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};

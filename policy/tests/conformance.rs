@@ -1,5 +1,6 @@
 //! The cases of NetBird's own suites that touch compilation, by their ids in the comparison table. Where the answer is
 //! ours and not NetBird's, the case says why.
+#![expect(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 mod support;
 
@@ -329,7 +330,9 @@ fn r_cases_towards_resources() {
     let deny = |service: &str| drop_rule(groups(&["All"]), End::Resource("r".into()), service);
     let lan: &[&str] = &["192.168.1.0/24", "fd01:1::/64"];
     let any: &[&str] = &["0.0.0.0/0", "::/0"];
-    let cases: Vec<(&str, &[&str], Vec<Rule>, &str, &str, u32, bool)> = vec![
+    // Id, prefixes, rules, source, destination, protocol and port, whether it passes.
+    type Case<'a> = (&'a str, &'a [&'a str], Vec<Rule>, &'a str, &'a str, u32, bool);
+    let cases: Vec<Case<'_>> = vec![
         ("R-1", lan, vec![to("tcp/443")], A, "192.168.1.100", tcp(443), true),
         ("R-1 v6", lan, vec![to("tcp/443")], "fd5c:1::9", "fd01:1::64", tcp(443), true),
         ("R-2 port", lan, vec![to("tcp/80")], A, "192.168.1.100", tcp(8080), false),

@@ -1,4 +1,5 @@
 //! What `explain` tells a person, on the three-tier site.
+#![expect(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 mod support;
 

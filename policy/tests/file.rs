@@ -1,4 +1,5 @@
 //! The policy file: what it says, and what it says about mistakes.
+#![expect(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 use sluicegate_policy::file::{End, PolicyFile, THREE_TIER, Via, parse};
 use sluicegate_policy::model::{Action, Service};

@@ -1,5 +1,6 @@
 //! Large states: they compile to what the naive model says, small changes stay small, and what is too large is refused
 //! with numbers.
+#![expect(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 mod support;
 
@@ -21,7 +22,7 @@ fn large(peers: u32, resources: u32, rules: u32) -> State {
     state.peers.clear();
     for i in 0..=peers {
         let id = if i == peers { "gateway".to_string() } else { format!("p{i:05}") };
-        let v4 = Ipv4Addr::from_bits(0x6440_0000 | (i * 40_503 & 0xffff));
+        let v4 = Ipv4Addr::from_bits(0x6440_0000 | ((i * 40_503) & 0xffff));
         let v6 = format!("fd5c:1::{:x}", i + 1).parse().unwrap();
         state.peers.insert(id.clone(), Peer { name: id, v4, v6, allowed: true });
     }
@@ -84,7 +85,8 @@ fn small_changes_make_small_deltas() {
     fn first(state: &mut State) -> &mut Rule {
         &mut state.policies.get_mut("policy0000").unwrap().rules[0]
     }
-    let changes: [(&str, fn(&mut State)); 5] = [
+    type Edit = fn(&mut State);
+    let changes: [(&str, Edit); 5] = [
         ("a port", |s| first(s).service = Service::Tcp(vec![7..=7])),
         ("a rule off", |s| first(s).enabled = false),
         ("a new rule", |s| {

@@ -48,6 +48,7 @@ pub(super) fn decide(rules: &[Candidate<'_>]) -> Vec<(u32, Option<usize>)> {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "one range of values is meant, not its values")]
 mod tests {
     use super::*;
 
