@@ -39,7 +39,7 @@ pub struct Config {
     pub overlay4: [Address4; 2],
     /// Overlay IPv6 network and mask.
     pub overlay6: [Address6; 2],
-    /// Tick after which the image may no longer be enforced; meaningful with `HAS_DEADLINE`. 64 bits: it holds for as long
+    /// First tick at which the image may no longer be enforced; meaningful with `HAS_DEADLINE`. 64 bits: it holds for as long
     /// as nobody renews it, and a counter that wraps would open the gate again.
     pub deadline: u64,
     /// `HAS_DEADLINE`.
@@ -67,7 +67,8 @@ impl Config {
     /// Whether the image in force may still be enforced.
     #[inline(always)]
     pub fn is_expired(&self, now: u64) -> bool {
-        self.flags & HAS_DEADLINE != 0 && now > self.deadline
+        // Not before the next tick would be 4 ms in which whoever was cut off still sends.
+        self.flags & HAS_DEADLINE != 0 && now >= self.deadline
     }
 }
 

@@ -71,7 +71,8 @@ struct Agent<'a, O: Overlay> {
     places: BTreeMap<PublicKey, SocketAddr>,
     /// Site devices that are there, by index.
     sites: BTreeMap<u32, String>,
-    resolved: Resolved,
+    /// What the datapath was told; `None` before it was told anything, when an earlier run's may still hold.
+    resolved: Option<Resolved>,
     flows: Vec<FlowRecord>,
     counters: Counters,
     /// Conditions a person should know of, by what they are about.
@@ -123,7 +124,7 @@ impl<O: Overlay> Agent<'_, O> {
         let mut all: Vec<String> = self.trouble.values().cloned().collect();
         all.extend(self.policy.degraded());
         all.extend(self.plan.refused.iter().cloned());
-        all.extend(self.resolved.degraded.iter().cloned());
+        all.extend(self.resolved.iter().flat_map(|resolved| resolved.degraded.iter().cloned()));
         all.extend(self.datapath.degraded());
         all
     }

@@ -215,7 +215,7 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, UserspaceOv
         hints: places.clone(),
         places,
         sites,
-        resolved: Default::default(),
+        resolved: None,
         flows: Vec::new(),
         counters: Counters::default(),
         trouble: BTreeMap::new(),

@@ -141,7 +141,7 @@ impl<O: Overlay> Agent<'_, O> {
             resource_id: routed.resource.clone(),
             masquerade: routed.masquerade,
             metric: routed.metric,
-            device: self.resolved.devices.get(&routed.prefix).cloned(),
+            device: self.resolved.as_ref().and_then(|resolved| resolved.devices.get(&routed.prefix)).cloned(),
         };
         network.routed.iter().map(routed).collect()
     }

@@ -306,10 +306,11 @@ impl<O: Overlay> Agent<'_, O> {
         resolved.degraded.extend(
             missing.map(|d| format!("site device {d} is not there; what lies behind it cannot be reached")),
         );
-        if resolved == self.resolved {
+        if self.resolved.as_ref() == Some(&resolved) {
             return Ok(());
         }
-        for sentence in resolved.degraded.iter().filter(|s| !self.resolved.degraded.contains(s)) {
+        let known = self.resolved.as_ref().map(|before| &before.degraded[..]).unwrap_or_default();
+        for sentence in resolved.degraded.iter().filter(|s| !known.contains(s)) {
             tracing::warn!("{sentence}");
         }
         let set = block_in_place(|| self.datapath.set_egress(&resolved.egress));
@@ -319,7 +320,7 @@ impl<O: Overlay> Agent<'_, O> {
             set.err().map(|e| format!("the ways to the site could not be set: {e:#}")),
         );
         if !failed {
-            self.resolved = resolved;
+            self.resolved = Some(resolved);
         }
         Ok(())
     }

@@ -194,7 +194,7 @@ impl Model {
         let packet = Packet { arrival, header, transport };
         let found = find(&self.flows, &packet);
         let ghost = find(&self.ghosts, &packet);
-        let expired = self.deadline.is_some_and(|deadline| self.now > deadline);
+        let expired = self.deadline.is_some_and(|deadline| self.now >= deadline);
         let insane = transport.kind == Kind::Tcp && !tcp::is_sane(transport.flags);
         if expired || insane {
             let expected = found.is_some() || ghost.is_some();

@@ -133,6 +133,12 @@ impl EbpfDatapath {
             ebpf,
         };
         datapath.write_config()?;
+        // Routes an earlier agent left: those the agent does not name again are cleared.
+        let egress: Vec<(u32, tables::Egress)> =
+            sys::entries(load::pinned(dir, "EGRESS")?.fd().as_fd(), 16_384)
+                .context("map EGRESS could not be read")?;
+        let there = egress.iter().filter(|(_, egress)| *egress != tables::Egress::default());
+        datapath.routes = there.map(|(route, _)| *route as u16).collect();
         for hook in attach::overlay(ethernet) {
             attach::ensure(&mut datapath.ebpf, dir, overlay, index, hook, true)?;
         }
@@ -237,6 +243,9 @@ impl Datapath for EbpfDatapath {
     }
 
     fn set_egress(&mut self, routes: &[Egress]) -> anyhow::Result<()> {
+        // Before anything leaves by a device that came back: answers that no program sees end in the host's stack, which
+        // resets the flows they belong to.
+        self.attach_sites(false);
         let gone = self.routes.iter().filter(|number| !routes.iter().any(|route| route.route == **number));
         for number in gone {
             self.egress
@@ -258,7 +267,6 @@ impl Datapath for EbpfDatapath {
                 .with_context(|| format!("the egress of route {} could not be written", route.route))?;
         }
         self.routes = routes.iter().map(|route| route.route).collect();
-        self.attach_sites(false);
         Ok(())
     }
 
@@ -271,7 +279,6 @@ impl Datapath for EbpfDatapath {
                 self.settings.flags |= HAS_DEADLINE;
             }
         }
-        eprintln!("DEBUG deadline {after:?} {} {}", self.settings.deadline, self.settings.flags);
         self.write_config()
     }
 

@@ -1,0 +1,311 @@
+//! A whole agent in a namespace of its own, against a control that says what the test wants. Needs root.
+
+mod control;
+#[path = "../userspace/image.rs"]
+mod image;
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use sluicegate_api::agent::sync_update::Update;
+use sluicegate_api::agent::{Acknowledgement, NetworkConfig, Snapshot};
+use sluicegate_api::image::Image;
+use sluicegate_gateway::config::{Failover, Places, Settings};
+use sluicegate_gateway::datapath::{self, Choice};
+use sluicegate_gateway::status::Status;
+use sluicegate_gateway::{agent, system};
+use sluicegate_lab::Lab;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, block_in_place};
+
+use control::Control;
+use image::Rule;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A joined agent that does not run yet.
+struct World {
+    control: Control,
+    settings: Settings,
+}
+
+/// The agent while it runs, in a runtime of its own: nothing of it outlives its stop.
+struct Running {
+    runtime: Runtime,
+    task: JoinHandle<Result<()>>,
+    stop: oneshot::Sender<()>,
+}
+
+/// Runs `test` in a namespace with a joined agent whose image of revision 1 permits everything.
+fn with_agent(
+    choice: Choice,
+    change: impl FnOnce(&mut Settings) + Send,
+    test: impl AsyncFnOnce(&World) + Send,
+) {
+    if !system::is_root() {
+        eprintln!("skipped: it needs root for network namespaces");
+        return;
+    }
+    let lab = Lab::new().unwrap();
+    let bpf_dir = lab.bpffs().unwrap().join("agent");
+    let host = lab.namespace("host").unwrap();
+    let inside = || {
+        runtime().block_on(async {
+            let (control, address) = Control::start().await.unwrap();
+            control.join(address, lab.dir()).await.unwrap();
+            let mut settings = settings(choice, lab.dir(), &bpf_dir);
+            change(&mut settings);
+            control.tell(Update::Network(NetworkConfig {
+                serial: 1,
+                address_v4: "100.64.0.1/24".into(),
+                address_v6: "fd64::1/64".into(),
+                ..NetworkConfig::default()
+            }));
+            control.tell(Update::Snapshot(snapshot(1, &image::image(Rule::Accept { masquerade: true }))));
+            test(&World { control, settings }).await;
+        });
+    };
+    host.enter(inside).unwrap();
+}
+
+fn settings(choice: Choice, dir: &Path, bpf_dir: &Path) -> Settings {
+    Settings {
+        places: Places {
+            state_dir: dir.join("state"),
+            socket: dir.join("agent.sock"),
+            bpf_dir: bpf_dir.into(),
+            device: "sluice0".into(),
+            control: None,
+            role: None,
+        },
+        metrics: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
+        listen_port: Some(51820),
+        endpoint: None,
+        datapath: datapath::Settings {
+            choice,
+            bpf_dir: bpf_dir.into(),
+            site_devices: Vec::new(),
+            nat_ports: 20_000..=20_063,
+            flow_entries: 4096,
+            image_words: 4096,
+            mtu: 1420,
+        },
+        max_policy_age: None,
+        failover: Failover {
+            probe_interval: Duration::from_secs(1),
+            dead_after: Duration::from_secs(3),
+            return_after: Duration::from_secs(2),
+        },
+    }
+}
+
+fn snapshot(revision: u64, image: &Image) -> Snapshot {
+    Snapshot { revision, hash: image.hash().to_vec(), image: image.encode() }
+}
+
+impl World {
+    fn run(&self) -> Running {
+        let (stop, stopped) = oneshot::channel();
+        let settings = self.settings.clone();
+        let runtime = runtime();
+        let task = runtime.spawn(agent::run(settings, async { drop(stopped.await) }));
+        Running { runtime, task, stop }
+    }
+
+    /// Asks the agent until its status is as `wanted`.
+    async fn status(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
+        let begun = Instant::now();
+        loop {
+            let last = self.ask();
+            match last {
+                Ok(status) if wanted(&status) => return status,
+                last => assert!(begun.elapsed() < PATIENCE, "{what}: {last:#?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn ask(&self) -> Result<Status> {
+        let mut stream = UnixStream::connect(&self.settings.places.socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /v1/status HTTP/1.0\r\nHost: agent\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+        if !head.contains(" 200 ") {
+            bail!("{body}");
+        }
+        Ok(serde_json::from_str(body)?)
+    }
+
+    /// Has the host send `count` packets of each family into the overlay.
+    fn send(&self, count: u16) {
+        for (from, to) in [("100.64.0.1:0", "100.64.0.2"), ("[fd64::1]:0", "fd64::2")] {
+            let socket = UdpSocket::bind(from).unwrap();
+            for port in 0..count {
+                // A packet dropped on its way out is told the sender as an error.
+                let _ = socket.send_to(b"x", (to, 9000 + port));
+            }
+        }
+    }
+
+    async fn acknowledged(&self, revision: u64) -> Acknowledgement {
+        let begun = Instant::now();
+        loop {
+            if let Some(acknowledgement) = self.control.acknowledged(revision) {
+                return acknowledgement;
+            }
+            assert!(begun.elapsed() < PATIENCE, "revision {revision} was not acknowledged");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn metrics(&self) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::TcpStream::connect(self.settings.metrics.unwrap()).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: agent\r\n\r\n").await.unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await.unwrap();
+        page
+    }
+}
+
+impl Running {
+    async fn stop(self) {
+        let _ = self.stop.send(());
+        self.task.await.unwrap().unwrap();
+        block_in_place(|| self.runtime.shutdown_timeout(PATIENCE));
+    }
+}
+
+/// Its threads are in the namespace of the one that makes it.
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+fn drops(status: &Status, reason: &str) -> u64 {
+    status.counters.drops.iter().find(|d| d.reason == reason).map_or(0, |d| d.packets)
+}
+
+fn forwarded(status: &Status) -> u64 {
+    status.counters.forwarded.iter().map(|f| f.packets).sum()
+}
+
+/// The gateway of a deleted peer must not wait for its image to grow old, and a restart must not bring it back.
+async fn expelled(world: &World) {
+    let running = world.run();
+    let is_up =
+        |s: &Status| s.policy.revision == Some(1) && s.identity.address_v6.is_some() && s.control.connected;
+    let before = world.status("the agent comes up", is_up).await;
+    world.send(5);
+    let open = world.status("both families pass", |s| forwarded(s) >= forwarded(&before) + 10).await;
+    assert_eq!(drops(&open, "policy_expired"), 0);
+
+    world.control.expel();
+    world.status("the agent notices", |s| s.degraded.iter().any(|d| d.contains("join again"))).await;
+    world.send(5);
+    let shut = world.status("both families are dropped", |s| drops(s, "policy_expired") >= 10).await;
+    assert_eq!(forwarded(&shut), forwarded(&open));
+    running.stop().await;
+
+    // Nobody is there to say it again: what control said last holds.
+    world.control.go_away();
+    let running = world.run();
+    let again = world
+        .status("it is shut again", |s| s.policy.revision == Some(1) && s.identity.address_v6.is_some())
+        .await;
+    world.send(5);
+    let shut = world
+        .status("dropped again", |s| drops(s, "policy_expired") >= drops(&again, "policy_expired") + 10)
+        .await;
+    assert_eq!(forwarded(&shut), forwarded(&again));
+
+    world.control.come_back();
+    let back = world
+        .status("control knows it again", |s| {
+            s.control.connected && s.degraded.iter().all(|d| !d.contains("join again"))
+        })
+        .await;
+    world.send(5);
+    world.status("both families pass again", |s| forwarded(s) >= forwarded(&back) + 10).await;
+    running.stop().await;
+}
+
+#[test]
+fn an_agent_that_control_has_removed_forwards_nothing_over_a_restart_too() {
+    with_agent(Choice::Ebpf, |_| {}, expelled);
+}
+
+#[test]
+fn an_agent_that_control_has_removed_forwards_nothing_in_user_space_either() {
+    with_agent(Choice::Userspace, |_| {}, expelled);
+}
+
+/// Whatever is wrong with an image, the old one stays, control hears why, and a metric counts it.
+async fn refused(world: &World) {
+    let running = world.run();
+    world.status("the agent comes up", |s| s.policy.revision == Some(1)).await;
+    assert!(world.acknowledged(1).await.applied);
+    let whole = snapshot(2, &image::image(Rule::None));
+    let image_of = |bytes: Vec<u8>, revision| Snapshot {
+        revision,
+        hash: <sha2::Sha256 as sha2::Digest>::digest(&bytes).to_vec(),
+        image: bytes,
+    };
+    let words = |change: &dyn Fn(&mut Vec<u32>), revision| {
+        let mut image = image::image(Rule::None);
+        change(&mut image.words);
+        snapshot(revision, &image)
+    };
+    let cases = [
+        ("malformed", "truncated", image_of(whole.image[..whole.image.len() - 3].to_vec(), 10)),
+        ("malformed", "unknown fields", image_of([&whole.image[..], &[1, 2, 3]].concat(), 11)),
+        ("hash", "wrong hash", Snapshot { hash: vec![7; 32], revision: 12, ..whole.clone() }),
+        ("too_large", "too large", words(&|w| w.resize(8192, 0), 13)),
+        (
+            "invalid",
+            "a reserved header word",
+            words(&|w| w[sluicegate_engine::image::header::OWN + 1] = 1, 14),
+        ),
+        (
+            "invalid",
+            "a class that is not there",
+            words(&|w| w[sluicegate_engine::image::header::SRC_CLASSES] = 1, 15),
+        ),
+        ("stale", "an older revision", Snapshot { revision: 0, ..whole.clone() }),
+    ];
+    for (label, what, bad) in cases {
+        let revision = bad.revision;
+        world.control.tell(Update::Snapshot(bad));
+        let acknowledgement = world.acknowledged(revision).await;
+        assert!(
+            !acknowledgement.applied && !acknowledgement.refusal.is_empty(),
+            "{what}: {acknowledgement:?}"
+        );
+        let counted = format!("sluicegate_gateway_policy_apply_failures_total{{reason=\"{label}\"}}");
+        let page = world.metrics().await;
+        let line = page.lines().find(|l| l.starts_with(&counted)).unwrap();
+        assert!(!line.ends_with(" 0"), "{what}: {line}");
+    }
+    let before = world.status("the old image stays", |s| s.policy.revision == Some(1)).await;
+    world.send(5);
+    world.status("and is enforced", |s| forwarded(s) >= forwarded(&before) + 10).await;
+    world.control.tell(Update::Snapshot(Snapshot { revision: 16, ..whole }));
+    assert!(world.acknowledged(16).await.applied, "a good one is taken after all that");
+    running.stop().await;
+}
+
+#[test]
+fn bad_images_are_refused_by_the_kernel_datapath_and_the_old_one_stays() {
+    with_agent(Choice::Ebpf, |_| {}, refused);
+}
+
+#[test]
+fn bad_images_are_refused_by_the_user_space_datapath_and_the_old_one_stays() {
+    with_agent(Choice::Userspace, |_| {}, refused);
+}
