@@ -1,4 +1,5 @@
 //! Joining a control over real TLS: who is believed, who is not, and what is left on disk.
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 use std::path::PathBuf;
 use std::pin::Pin;

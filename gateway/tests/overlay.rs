@@ -1,4 +1,5 @@
 //! The embedded WireGuard between two network namespaces, on real TUN devices. Needs root.
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;

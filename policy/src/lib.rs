@@ -8,7 +8,7 @@
 //! | [`network`] | state -> whom an agent talks to, what it reaches and what it routes |
 //! | [`evaluate`] | why a flow is admitted, or what is missing |
 //! | [`naive`] | the same decisions by linear scan: the oracle of the tests |
-//! | [`file`] | the policy file |
+//! | [`mod@file`] | the policy file |
 //!
 //! Compiler, network view and evaluator read the rules through one resolution (`resolve`), so they cannot disagree on
 //! who a rule names. [`naive`] shares nothing with them on purpose.

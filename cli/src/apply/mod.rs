@@ -1,7 +1,7 @@
 //! `policy apply`: make control's groups, networks and policies match a file.
 //!
 //! Four steps, each pure but the last: read what control has ([`current`]), say what the file wants in the same words
-//! ([`spec`]), work out the writes and everything that is wrong with the file ([`plan`]), write ([`write`]). Objects are
+//! ([`spec`]), work out the writes and everything that is wrong with the file ([`plan`]), write ([`mod@write`]). Objects are
 //! matched by name. Nothing is written unless the whole file makes sense.
 
 pub mod current;

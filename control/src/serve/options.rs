@@ -22,7 +22,7 @@ pub struct ServeArgs {
     /// Address of the REST API, plain HTTP: put TLS in front of it beyond this host [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR", env = "SLUICEGATE_CONTROL_HTTP")]
     pub http: Option<SocketAddr>,
-    /// Address of the agents' service, TLS by control's own authority [default: [::]:8443]
+    /// Address of the agents' service, TLS by control's own authority [default: port 8443 of every address]
     #[arg(long, value_name = "ADDR", env = "SLUICEGATE_CONTROL_GRPC")]
     pub grpc: Option<SocketAddr>,
     /// File with `data_dir`, `http` and `grpc` [default: /etc/sluicegate/control.toml, if it is there]

@@ -67,7 +67,7 @@ impl Refusal {
     }
 }
 
-/// Every label [`Outcome::refused`] can have.
+/// Every label `Outcome::refused` can have.
 pub const REFUSALS: [&str; 7] = ["malformed", "hash", "base", "invalid", "too_large", "stale", "kernel"];
 
 impl Policy {

@@ -1,6 +1,6 @@
 //! The compiler: a state's rules as one packet image for each agent.
 //!
-//! 1. [`crate::resolve`] looks up once, for all agents, who each rule names.
+//! 1. `resolve` looks up once, for all agents, who each rule names.
 //! 2. For one agent, peers in the same source sets become a source class (`partition`, `sources`); nested prefixes become
 //!    disjoint intervals, and addresses that the same rules lead to in the same way become a destination class
 //!    (`intervals`, `destinations`). A prefix costs two boundaries, however large it is.
