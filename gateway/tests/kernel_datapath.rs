@@ -1,5 +1,6 @@
 //! The kernel's datapath on real devices: what it loads, what outlives the agent, what it refuses, what it leaves behind.
 //! Needs root.
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! A whole agent in a namespace of its own, against a control that says what the test wants. Needs root.
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 mod control;
 #[path = "../userspace/image.rs"]
