@@ -1,7 +1,7 @@
 //! A run's directory and the list of what it made, written ahead, so that another process can remove it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -33,18 +33,10 @@ pub(crate) struct Manifest {
 impl Manifest {
     /// Makes the run's directory with an empty list owned by this process.
     pub(crate) fn create(run: &str) -> Result<(PathBuf, Self)> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(BASE)
-            .with_context(|| format!("cannot make {BASE}"))?;
         // Made under another name and renamed, so that nobody sees a run without its owner.
         let nascent = Path::new(BASE).join(format!(".{run}"));
         let dir = Path::new(BASE).join(run);
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&nascent)
-            .with_context(|| format!("cannot make {}", nascent.display()))?;
+        make_dir(&nascent).with_context(|| format!("cannot make {}", nascent.display()))?;
         let file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(nascent.join(FILE))?;
         if !try_lock(&file) {
             bail!("the manifest of the new run {run} is locked by another process");
@@ -69,6 +61,18 @@ impl Manifest {
     fn line(&mut self, line: &str) -> Result<()> {
         self.file.write_all(format!("{line}\n").as_bytes()).context("cannot write the lab's manifest")
     }
+}
+
+/// Makes the directory of a run, and [`BASE`], which the last run that ends takes away.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    for _ in 0..10 {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(BASE)?;
+        match fs::DirBuilder::new().mode(0o700).create(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
 }
 
 /// The list of a run whose owner is gone; holds the lock, so that only one process removes it.

@@ -84,13 +84,20 @@ fn nothing_is_left_after_a_panic() {
 #[ignore = "started by other tests"]
 fn a_lab_to_be_killed() {
     let (_lab, _host, traces) = inhabited();
+    if let Ok(code) = std::env::var(EXIT_CODE) {
+        sluicegate_lab::interrupt::set_exit_code(code.parse().unwrap());
+    }
     let [a, b] = traces.pids;
     println!("\nREADY {} {} {a} {b}", traces.namespace.display(), traces.dir.display());
     sluicegate_lab::interrupt::wait();
 }
 
-fn victim() -> (Child, Traces) {
+/// The exit code that the process is to set for its end.
+const EXIT_CODE: &str = "LAB_TEST_EXIT_CODE";
+
+fn victim(exit_code: Option<i32>) -> (Child, Traces) {
     let mut child = Command::new(std::env::current_exe().unwrap())
+        .envs(exit_code.map(|code| (EXIT_CODE, code.to_string())))
         .args(["--ignored", "--exact", "a_lab_to_be_killed", "--nocapture"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -105,7 +112,7 @@ fn victim() -> (Child, Traces) {
 
 #[test]
 fn a_killed_lab_is_removed_by_the_next_and_a_living_one_is_not() {
-    let (mut child, traces) = victim();
+    let (mut child, traces) = victim(None);
     clean_dead_runs().unwrap();
     assert_eq!(traces.left().len(), 5, "a living lab was touched");
     child.kill().unwrap();
@@ -116,11 +123,13 @@ fn a_killed_lab_is_removed_by_the_next_and_a_living_one_is_not() {
 
 #[test]
 fn signals_remove_the_lab_before_the_process_ends() {
-    for (name, number) in [("-TERM", 15), ("-INT", 2), ("-HUP", 1)] {
-        let (mut child, traces) = victim();
+    for (name, set, code) in
+        [("-TERM", None, 143), ("-INT", None, 130), ("-HUP", None, 129), ("-INT", Some(0), 0)]
+    {
+        let (mut child, traces) = victim(set);
         assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
         let status = child.wait().unwrap();
-        assert_eq!((status.code(), status.signal()), (Some(128 + number), None));
+        assert_eq!((status.code(), status.signal()), (Some(code), None));
         assert!(traces.left().is_empty(), "left behind: {:?}", traces.left());
     }
 }
