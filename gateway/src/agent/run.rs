@@ -44,7 +44,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
             state_dir.display()
         )
     })?;
-    let _lock = Lock::acquire(&state_dir, &settings.places.bpf_dir)?;
+    let _lock = Lock::acquire(&state_dir, &settings.places.bpf_dir, &settings.datapath.site_devices)?;
     let mut around = surround(settings, identity).await?;
     tokio::pin!(stop);
     let mut worked = false;

@@ -155,7 +155,7 @@ async fn dispatch(cli: Cli) -> Result<(), End> {
                 );
             }
             crate::files::make_dir(&places.state_dir).map_err(anyhow::Error::from)?;
-            let _lock = crate::lock::Lock::acquire(&places.state_dir, &places.bpf_dir)
+            let _lock = crate::lock::Lock::acquire(&places.state_dir, &places.bpf_dir, &[])
                 .map_err(anyhow::Error::from)?;
             Ok(detach(&places)?)
         }

@@ -1,10 +1,16 @@
-//! Facts about network devices of this process's network namespace.
+//! Facts about network devices of this process's network namespace. By ioctl and not by /sys, which shows the network
+//! namespace it was mounted in.
 
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::AsRawFd as _;
 
 use socket2::{Domain, Socket, Type};
+
+/// Index of the device called `name`; `None` when it is not there.
+pub(crate) fn index(name: &str) -> Option<u32> {
+    crate::tun::index_of(name).ok()
+}
 
 /// Name of the device with this index.
 pub(crate) fn name(index: u32) -> io::Result<String> {
@@ -18,20 +24,62 @@ pub(crate) fn name(index: u32) -> io::Result<String> {
     }
 }
 
-/// MTU of a device, bytes from the IP header on. By ioctl and not by /sys, which shows the network namespace it was
-/// mounted in.
+/// MTU of a device, bytes from the IP header on.
 pub(crate) fn mtu(name: &str) -> io::Result<u32> {
+    let request = request(name, libc::SIOCGIFMTU)?;
+    // SAFETY: the call has filled in this member.
+    Ok(u32::try_from(unsafe { request.ifr_ifru.ifru_mtu }).unwrap_or(0))
+}
+
+/// Whether a device's packets have an Ethernet header.
+pub(crate) fn is_ethernet(name: &str) -> io::Result<bool> {
+    let request = request(name, libc::SIOCGIFHWADDR)?;
+    // SAFETY: the call has filled in this member.
+    Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family } == libc::ARPHRD_ETHER)
+}
+
+/// Names of all devices.
+pub(crate) fn names() -> Vec<String> {
+    // SAFETY: the call returns an array that ends with a zero index, freed once below.
+    unsafe {
+        let list = libc::if_nameindex();
+        let mut names = Vec::new();
+        let mut entry = list;
+        while !entry.is_null() && (*entry).if_index != 0 {
+            names.push(CStr::from_ptr((*entry).if_name).to_string_lossy().into_owned());
+            entry = entry.add(1);
+        }
+        if !list.is_null() {
+            libc::if_freenameindex(list);
+        }
+        names
+    }
+}
+
+fn request(name: &str, what: libc::Ioctl) -> io::Result<libc::ifreq> {
     let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
     // SAFETY: `ifreq` is plain old data for which all zeros is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IF_NAMESIZE - 1)) {
         *to = from as libc::c_char;
     }
-    // SAFETY: SIOCGIFMTU reads the terminated name and writes the MTU of one `ifreq`, which `request` is.
-    unsafe {
-        if libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(u32::try_from(request.ifr_ifru.ifru_mtu).unwrap_or(0))
+    // SAFETY: a question about a device reads the terminated name and writes one `ifreq`, which `request` is.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), what, &raw mut request) } {
+        0.. => Ok(request),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_device_is_known_by_name_and_index() {
+        let index = index("lo").unwrap();
+        assert_eq!(name(index).unwrap(), "lo");
+        assert!(names().contains(&"lo".to_owned()) && !is_ethernet("lo").unwrap());
+        assert!(mtu("lo").unwrap() >= 1280);
+        assert!(mtu("no-such-device").is_err() && super::index("no-such-device").is_none());
     }
 }

@@ -1,5 +1,6 @@
 //! What judges packets: the kernel's eBPF programs or the same engine in user space, behind one trait.
 
+mod check;
 pub(crate) mod device;
 pub mod ebpf;
 mod events;

@@ -14,6 +14,7 @@ use aya::util::KernelVersion;
 
 use super::load::links_dir;
 use super::sys;
+use crate::datapath::device;
 
 /// Priority and handle of our filters where there is no tcx: fixed, so that a new agent replaces its own and no other.
 const PRIORITY: u16 = 0x5c47;
@@ -91,7 +92,7 @@ pub(super) fn detach_all(bpf_dir: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     // Netlink filters have no pins; ours are known by the names of their programs.
-    for device in sys::devices() {
+    for device in device::names() {
         for hook in [overlay(false), overlay(true), SITE].into_iter().flatten() {
             if let Hook::Tc(program, side) = hook {
                 // Not there is as good as removed.

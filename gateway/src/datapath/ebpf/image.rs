@@ -1,16 +1,13 @@
 //! The double buffer of images: fill the half nobody reads, publish it with one store, wait until nobody reads the other.
 
-use std::io;
-
 use anyhow::Context as _;
 use aya::maps::{Array, MapData};
 use sluicegate_api::image::{Hash, Image};
-use sluicegate_engine::classify::Line;
 use sluicegate_engine::image::LINE;
 use sluicegate_engine::tables::Active;
-use sluicegate_engine::validate;
 
 use super::sys::{GracePeriod, Mapped};
+use crate::datapath::check::{Room, check, epoch};
 use crate::datapath::{ApplyError, InForce};
 
 const LINE_BYTES: usize = LINE * 4;
@@ -24,6 +21,8 @@ pub(super) struct Images {
     /// Revision and hash of each half's image, for an agent that takes over.
     records: Array<MapData, [u64; 5]>,
     grace: GracePeriod,
+    /// The last wait failed, or an earlier agent may have died in one: programs may still read the idle half.
+    unsettled: bool,
     rule_slots: u32,
 }
 
@@ -46,6 +45,7 @@ impl Images {
             half,
             records,
             grace: GracePeriod::new().context("the maps for waiting could not be made")?,
+            unsettled: true,
             rule_slots,
         })
     }
@@ -62,8 +62,12 @@ impl Images {
 
     /// Exchanges the image. When it returns, no packet is judged by the one before.
     pub(super) fn exchange(&mut self, revision: u64, hash: Hash, image: &Image) -> Result<(), ApplyError> {
-        let lines = self.check(revision, image)?;
+        let room = Room { words: (self.half / 4) as u64, rule_slots: self.rule_slots };
+        let lines = check(self.in_force(), revision, image, room)?;
         let kernel = |e: anyhow::Error| ApplyError::Kernel(e);
+        if self.unsettled {
+            self.settle().map_err(kernel)?;
+        }
         let current = Active(self.active.load(0));
         let idle = 1 - current.half();
         let target = self.halves.bytes(idle as usize * self.half, lines.len() * LINE_BYTES);
@@ -72,9 +76,19 @@ impl Images {
             .set(idle, pack(revision, &hash), 0)
             .map_err(|e| kernel(anyhow::Error::new(e).context("map IN_FORCE could not be written")))?;
         self.active.store(0, Active::new(idle, epoch(revision)).0);
-        self.grace
-            .wait()
-            .map_err(|e: io::Error| kernel(anyhow::Error::new(e).context("waiting for the programs failed")))
+        // The image is in force whether or not this works; the half that is idle now is not written before it has.
+        if let Err(e) = self.settle() {
+            tracing::warn!("revision {revision} is in force, but {e:#}");
+        }
+        Ok(())
+    }
+
+    /// Waits until no packet is judged by the idle half any more.
+    fn settle(&mut self) -> anyhow::Result<()> {
+        self.unsettled = true;
+        self.grace.wait().context("it cannot be told when the programs have left the image before")?;
+        self.unsettled = false;
+        Ok(())
     }
 
     /// Rule slots of the image in force: its counters are the ones worth reading.
@@ -86,37 +100,6 @@ impl Images {
         let at = active.half() as usize * self.half + sluicegate_engine::image::header::RULE_SLOTS * 4;
         self.halves.bytes(at, 4).first_chunk().copied().map_or(0, u32::from_ne_bytes)
     }
-
-    fn check<'a>(&self, revision: u64, image: &'a Image) -> Result<&'a [Line], ApplyError> {
-        if let Some(InForce { revision: in_force, .. }) = self.in_force()
-            && revision <= in_force
-        {
-            return Err(ApplyError::Stale { offered: revision, in_force });
-        }
-        let (lines, rest) = image.words.as_chunks::<LINE>();
-        if !rest.is_empty() {
-            return Err(ApplyError::Invalid("its length is not a whole number of lines".into()));
-        }
-        let capacity = (self.half / LINE_BYTES) as u64;
-        if lines.len() as u64 > capacity {
-            let words = LINE as u64;
-            return Err(ApplyError::TooLarge {
-                needed: lines.len() as u64 * words,
-                capacity: capacity * words,
-            });
-        }
-        validate(lines).map_err(|e| ApplyError::Invalid(e.to_string()))?;
-        let slots = image.words[sluicegate_engine::image::header::RULE_SLOTS];
-        if slots > self.rule_slots {
-            return Err(ApplyError::TooLarge { needed: slots.into(), capacity: self.rule_slots.into() });
-        }
-        Ok(lines)
-    }
-}
-
-/// The number by which flows remember their image: never 0, which means "no image".
-fn epoch(revision: u64) -> u32 {
-    (revision as u32).max(1)
 }
 
 /// Writes only the pages that differ: after a small change almost none do, and reading is cheaper than dirtying lines that
@@ -150,11 +133,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_round_trip_and_epochs_are_never_zero() {
+    fn records_round_trip() {
         let hash = std::array::from_fn(|i| i as u8);
         assert_eq!(unpack(pack(7, &hash)), InForce { revision: 7, hash });
-        assert_eq!(epoch(1 << 32), 1);
-        assert_eq!(epoch(5), 5);
     }
 
     #[test]

@@ -9,16 +9,13 @@ use aya::programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRu
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
 use super::attach;
-use crate::datapath::Settings;
+use crate::datapath::{Settings, check};
 
 /// The programs, built from `gateway-ebpf/`.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluicegate"));
 
 /// Version of the layout of maps. Another version gets a directory of its own.
 const LAYOUT: &str = "v1";
-
-/// Rule slots counted: 3 MB on two processors, and more rules than any image of the size DESIGN names.
-const RULE_SLOTS: u32 = 131_072;
 
 /// The TC programs of every agent; those of the overlay device depend on its kind.
 const TC_PROGRAMS: [&str; 2] = ["site_in", "clock"];
@@ -69,7 +66,7 @@ pub(super) fn load(settings: &Settings, overlay_is_ethernet: bool) -> anyhow::Re
     let asked = Sizes {
         image_lines: settings.image_words.div_ceil(16).max(2),
         flow_entries: settings.flow_entries.max(1024),
-        rule_slots: RULE_SLOTS,
+        rule_slots: check::RULE_SLOTS,
     };
     let sizes = Sizes {
         image_lines: pinned_entries(&maps, "IMAGE")?.map_or(asked.image_lines, |entries| entries / 2),

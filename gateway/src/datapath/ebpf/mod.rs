@@ -34,7 +34,7 @@ use super::events::from_record;
 use super::totals::RuleTotals;
 use super::{
     ApplyError, Counters, Datapath, Egress, Event, EventKind, FlowRecord, InForce, Kind, RuleCounters,
-    Settings,
+    Settings, device,
 };
 
 /// Programs and maps in the kernel, which go on judging when this is dropped.
@@ -73,9 +73,9 @@ impl EbpfDatapath {
     /// its flows, its image and its counters go on. A site device that is not there is attached to when it comes.
     pub fn open(settings: &Settings, overlay: &str) -> anyhow::Result<Self> {
         let index =
-            sys::device_index(overlay).with_context(|| format!("overlay device {overlay} is not there"))?;
-        let ethernet = sys::device_is_ethernet(overlay)
-            .with_context(|| format!("overlay device {overlay} has no type"))?;
+            device::index(overlay).with_context(|| format!("overlay device {overlay} is not there"))?;
+        let ethernet =
+            device::is_ethernet(overlay).with_context(|| format!("overlay device {overlay} has no type"))?;
         let Loaded { mut ebpf, sizes, mut degraded } = load::load(settings, ethernet)?;
         if !settings.site_devices.is_empty() {
             degraded.extend(ports::conflicts(&settings.nat_ports));
@@ -175,7 +175,7 @@ impl EbpfDatapath {
     /// without our programs forwards nothing, since the host does not forward either.
     fn attach_sites(&mut self, renew: bool) {
         for device in self.site_devices.clone() {
-            let index = sys::device_index(&device);
+            let index = device::index(&device);
             for hook in attach::SITE {
                 let key = (device.clone(), hook.name());
                 let done = match index {
@@ -198,7 +198,7 @@ impl EbpfDatapath {
 
     /// The overlay device may have been made anew under the same name.
     fn attach_overlay(&mut self) -> anyhow::Result<()> {
-        let Some(index) = sys::device_index(&self.overlay) else { return Ok(()) };
+        let Some(index) = device::index(&self.overlay) else { return Ok(()) };
         if index != self.settings.overlay_device {
             self.settings.overlay_device = index;
             self.write_config()?;
@@ -253,8 +253,7 @@ impl Datapath for EbpfDatapath {
                 .with_context(|| format!("the egress of route {number} could not be cleared"))?;
         }
         for route in routes {
-            let mtu =
-                sys::device_name(route.device).and_then(|name| sys::device_mtu(&name).ok()).unwrap_or(0);
+            let mtu = device::name(route.device).and_then(|name| device::mtu(&name)).unwrap_or(0);
             let entry = tables::Egress {
                 device: route.device,
                 mtu,
@@ -348,7 +347,7 @@ impl Datapath for EbpfDatapath {
 
 /// Whether the programs of an earlier agent judge what the overlay device `overlay` carries now.
 pub fn guards(bpf_dir: &Path, overlay: &str) -> bool {
-    let Some(index) = sys::device_index(overlay) else { return false };
+    let Some(index) = device::index(overlay) else { return false };
     attach::overlay(false).into_iter().all(|hook| attach::holds(bpf_dir, overlay, index, hook))
 }
 

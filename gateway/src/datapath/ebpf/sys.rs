@@ -1,4 +1,4 @@
-//! The kernel interface that aya does not have: batched map reads, memory-mapped arrays, a grace period, device facts.
+//! The kernel interface that aya does not have: batched map reads, memory-mapped arrays, a grace period, links.
 
 use std::ffi::CString;
 use std::io;
@@ -231,59 +231,6 @@ impl GracePeriod {
     }
 }
 
-/// Index of a device of this network namespace; `None` when it is not there.
-pub(super) fn device_index(name: &str) -> Option<u32> {
-    let name = CString::new(name).ok()?;
-    // SAFETY: a C string that outlives the call.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    (index != 0).then_some(index)
-}
-
-/// Name of a device of this network namespace.
-pub(super) fn device_name(index: u32) -> Option<String> {
-    let mut buffer = [0 as libc::c_char; libc::IF_NAMESIZE];
-    // SAFETY: a buffer of the size the call asks for; it holds a C string afterwards.
-    unsafe {
-        if libc::if_indextoname(index, buffer.as_mut_ptr()).is_null() {
-            return None;
-        }
-        Some(std::ffi::CStr::from_ptr(buffer.as_ptr()).to_string_lossy().into_owned())
-    }
-}
-
-/// MTU of a device.
-pub(super) fn device_mtu(name: &str) -> io::Result<u32> {
-    // SAFETY: the call has filled in this member.
-    device_request(name, libc::SIOCGIFMTU).map(|request| unsafe { request.ifr_ifru.ifru_mtu } as u32)
-}
-
-/// Whether a device's packets have an Ethernet header.
-pub(super) fn device_is_ethernet(name: &str) -> io::Result<bool> {
-    // SAFETY: the call has filled in this member.
-    device_request(name, libc::SIOCGIFHWADDR)
-        .map(|request| unsafe { request.ifr_ifru.ifru_hwaddr.sa_family } == libc::ARPHRD_ETHER)
-}
-
-/// Asks about a device. By ioctl and not by /sys, which shows the network namespace it was mounted in.
-fn device_request(name: &str, what: libc::Ioctl) -> io::Result<libc::ifreq> {
-    // SAFETY: plain system calls on a zeroed request with a terminated name.
-    unsafe {
-        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-        if socket < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let socket = OwnedFd::from_raw_fd(socket);
-        let mut request: libc::ifreq = std::mem::zeroed();
-        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IF_NAMESIZE - 1)) {
-            *to = from as libc::c_char;
-        }
-        if libc::ioctl(socket.as_raw_fd(), what, &raw mut request) < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(request)
-    }
-}
-
 /// Index of the device a link is attached to, from `bpf_link_info` of tcx and XDP links; 0 when the device is gone.
 pub(super) fn link_device(link: BorrowedFd<'_>) -> io::Result<u32> {
     const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
@@ -331,22 +278,4 @@ pub(super) fn open_pinned(path: &std::path::Path) -> io::Result<OwnedFd> {
     let fd = bpf(BPF_OBJ_GET, &mut attr)?;
     // SAFETY: a file descriptor the kernel has just given to us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Names of the devices of this network namespace.
-pub(super) fn devices() -> Vec<String> {
-    // SAFETY: the call returns an array that ends with a zero index, freed once below.
-    unsafe {
-        let list = libc::if_nameindex();
-        let mut names = Vec::new();
-        let mut entry = list;
-        while !entry.is_null() && (*entry).if_index != 0 {
-            names.push(std::ffi::CStr::from_ptr((*entry).if_name).to_string_lossy().into_owned());
-            entry = entry.add(1);
-        }
-        if !list.is_null() {
-            libc::if_freenameindex(list);
-        }
-        names
-    }
 }

@@ -6,7 +6,6 @@
 
 mod carry;
 mod flows;
-mod images;
 mod judge;
 mod offload;
 mod ports;
@@ -23,6 +22,7 @@ use std::time::Duration;
 use ipnet::{Ipv4Net, Ipv6Net};
 use sluicegate_api::image::Image;
 use sluicegate_engine::flow::{Side, Timeouts};
+use sluicegate_engine::image::header;
 use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::tables::{self as engine, HAS_DEADLINE};
 use tokio::sync::mpsc;
@@ -33,7 +33,8 @@ use self::ports::PortPool;
 use self::sites::Sites;
 use super::events::from_record;
 use super::{
-    ApplyError, Counters, Datapath, Egress, Event, FlowRecord, InForce, Kind, RuleCounters, Settings, device,
+    ApplyError, Counters, Datapath, Egress, Event, FlowRecord, InForce, Kind, RuleCounters, Settings, check,
+    device,
 };
 use crate::overlay::PacketChannels;
 use crate::tun::Tun;
@@ -126,14 +127,10 @@ impl Datapath for UserspaceDatapath {
     }
 
     fn apply(&mut self, revision: u64, image: &Image) -> Result<(), ApplyError> {
-        if let Some(InForce { revision: in_force, .. }) = self.in_force
-            && revision <= in_force
-        {
-            return Err(ApplyError::Stale { offered: revision, in_force });
-        }
-        let checked = images::check(image, self.settings.image_words)?;
-        let hash = image.hash();
-        self.judge.state().tables.set_image(checked.lines, images::epoch(revision), checked.rule_slots);
+        let room = check::Room { words: self.settings.image_words.into(), rule_slots: check::RULE_SLOTS };
+        let lines = check::check(self.in_force, revision, image, room)?.to_vec();
+        let (hash, rule_slots) = (image.hash(), image.words[header::RULE_SLOTS]);
+        self.judge.state().tables.set_image(lines, check::epoch(revision), rule_slots);
         self.in_force = Some(InForce { revision, hash });
         Ok(())
     }

@@ -11,7 +11,6 @@ use super::carry;
 use super::judge::Judge;
 use super::site::{SiteReceiver, SiteSender};
 use crate::datapath::device;
-use crate::tun;
 
 /// Site devices this process listens on and sends by.
 pub(super) struct Sites {
@@ -39,7 +38,7 @@ impl Sites {
     /// Listens on every site device that is there and is not listened on.
     pub(super) fn attach(&mut self) {
         let there: BTreeMap<u32, String> =
-            self.names.iter().filter_map(|name| Some((tun::index_of(name).ok()?, name.clone()))).collect();
+            self.names.iter().filter_map(|name| Some((device::index(name)?, name.clone()))).collect();
         self.listening
             .retain(|index, l| there.get(index) == Some(&l.name) && l.tasks.try_join_next().is_none());
         self.trouble.clear();
