@@ -1,5 +1,6 @@
 //! `sluicegate-control serve`: opens the store, listens, and ends cleanly.
 
+mod http;
 mod options;
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,6 +18,7 @@ use crate::ids::now;
 use crate::metrics::count_requests;
 use crate::rest::{self, Extra};
 use crate::store::{Store, TOKEN_FILE};
+use http::{Bounded, Limits};
 pub use options::{Options, ServeArgs};
 
 /// How long requests under way may take after a signal, before the process ends without them.
@@ -55,7 +57,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     );
 
     let served = {
-        let rest = axum::serve(http, router).with_graceful_shutdown(stopped(stop.clone()));
+        let rest = axum::serve(Bounded::new(http, Limits::default()), router)
+            .with_graceful_shutdown(stopped(stop.clone()));
         let agents_stop = stop.clone();
         let both = async {
             tokio::try_join!(async { rest.await.context("the REST listener failed") }, async {

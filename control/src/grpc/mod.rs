@@ -66,7 +66,8 @@ impl AgentService {
         let expiry = &self.metrics.certificate_expiry;
         expiry.with_label_values(&["authority"]).set(self.authority.expires().unix_timestamp() as f64);
         let renewal = identity.keep_fresh(self.authority.clone(), expiry.with_label_values(&["server"]));
-        let incoming = ReceiverStream::new(pki::tls::accept(listener, config));
+        let incoming =
+            ReceiverStream::new(pki::tls::accept(listener, config, pki::tls::Strangers::default()));
         let service = AgentServer::new(self).max_decoding_message_size(REQUEST_MAX);
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))

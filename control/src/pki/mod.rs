@@ -3,6 +3,7 @@
 //! `DIR/ca.pem` and `DIR/ca.key` are made on first start and kept: agents pin the certificate's SHA-256. Server
 //! certificates live in memory only (see [`tls`]); agent certificates are handed out at enrolment and not kept.
 
+pub mod connection;
 mod files;
 mod identity;
 pub mod tls;

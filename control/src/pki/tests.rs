@@ -125,3 +125,63 @@ fn base64(bytes: &[u8]) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
+
+/// A client's side of a handshake with `address`.
+async fn client(
+    address: std::net::SocketAddr,
+    authority: &Authority,
+    identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority.certificate().clone()).unwrap();
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.unwrap().with_root_certificates(roots);
+    let mut config = match identity {
+        Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate], key).unwrap(),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    connector.connect(CONTROL_NAME.try_into().unwrap(), stream).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_client_without_a_certificate_has_a_place_for_a_time_and_an_agent_stays() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::open(dir.path()).unwrap();
+    let identity = tls::ServerIdentity::issue(&authority, Vec::new()).unwrap();
+    let config = tls::server_config(&authority, identity).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let time = std::time::Duration::from_millis(50);
+    let mut accepted = tls::accept(listener, config, tls::Strangers { connections: 1, time });
+
+    let key = KeyPair::generate().unwrap();
+    let csr = CertificateParams::new(vec![]).unwrap().serialize_request(&key).unwrap().pem().unwrap();
+    let certificate = der(&sign(&authority, &csr, "p1").unwrap());
+    let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    let mut agent = client(address, &authority, Some((certificate, key))).await;
+    let mut served = accepted.recv().await.unwrap().unwrap();
+
+    let _stranger = client(address, &authority, None).await;
+    let mut first = accepted.recv().await.unwrap().unwrap();
+    // No second place while the first is taken.
+    let mut second = client(address, &authority, None).await;
+    let read = second.read(&mut [0; 1]).await;
+    assert!(!read.is_ok_and(|read| read > 0), "closed, with or without a farewell");
+    let error = first.read(&mut [0; 1]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    drop(first);
+
+    agent.write_all(b"x").await.unwrap();
+    agent.flush().await.unwrap();
+    let mut byte = [0];
+    served.read_exact(&mut byte).await.unwrap();
+    assert_eq!(&byte, b"x");
+    let _third = client(address, &authority, None).await;
+    accepted.recv().await.unwrap().unwrap();
+}

@@ -15,12 +15,17 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::connection::AgentConnection;
 use super::{Authority, PkiError};
 
 /// A handshake that takes longer is given up: it holds a slot.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Handshakes under way at once; more wait in the kernel's accept queue.
 const HANDSHAKES: usize = 512;
+/// Clients without a certificate at once: joining takes milliseconds.
+const STRANGERS: usize = 1024;
+/// How long such a client may stay.
+const STRANGER_TIME: Duration = Duration::from_secs(60);
 /// How often the certificate's age is looked at. Its life is counted in months.
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
 /// After the system refused a connection (no file descriptors left), try again after this.
@@ -122,15 +127,32 @@ pub fn server_config(authority: &Authority, identity: Arc<ServerIdentity>) -> Re
     Ok(config)
 }
 
+/// What clients without a certificate may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Strangers {
+    /// Connections at once; those above are closed.
+    pub connections: usize,
+    /// How long each may stay.
+    pub time: Duration,
+}
+
+impl Default for Strangers {
+    fn default() -> Self {
+        Strangers { connections: STRANGERS, time: STRANGER_TIME }
+    }
+}
+
 /// Accepts and shakes hands, each handshake on its own task, until the receiver is dropped. One client's failure, or
-/// the system running out of descriptors, never ends the listener.
+/// the system running out of descriptors, never ends the listener; strangers do not use them up.
 pub fn accept(
     listener: TcpListener,
     config: ServerConfig,
-) -> mpsc::Receiver<std::io::Result<TlsStream<TcpStream>>> {
+    strangers: Strangers,
+) -> mpsc::Receiver<std::io::Result<AgentConnection>> {
     let (sender, receiver) = mpsc::channel(64);
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let slots = Arc::new(Semaphore::new(HANDSHAKES));
+    let places = Arc::new(Semaphore::new(strangers.connections));
     tokio::spawn(async move {
         loop {
             let accepted = tokio::select! {
@@ -146,12 +168,21 @@ pub fn accept(
                 }
             };
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let (acceptor, sender) = (acceptor.clone(), sender.clone());
+            let (acceptor, sender, places) = (acceptor.clone(), sender.clone(), places.clone());
             tokio::spawn(async move {
-                if let Some(stream) = shake_hands(&acceptor, stream, from).await {
-                    // The receiver is gone when the server is shutting down: nothing is lost then.
-                    let _ = sender.send(Ok(stream)).await;
-                }
+                let Some(stream) = shake_hands(&acceptor, stream, from).await else { return };
+                let connection = if stream.get_ref().1.peer_certificates().is_some() {
+                    AgentConnection::known(stream)
+                } else {
+                    // Not waited for: agents' handshakes would wait behind it.
+                    let Ok(place) = places.try_acquire_owned() else {
+                        tracing::info!(%from, "too many clients without a certificate; one was turned away");
+                        return;
+                    };
+                    AgentConnection::stranger(stream, place, strangers.time)
+                };
+                // The receiver is gone when the server is shutting down: nothing is lost then.
+                let _ = sender.send(Ok(connection)).await;
                 drop(slot);
             });
         }
