@@ -110,6 +110,8 @@ async fn flow_events_are_listed_in_netbirds_shape_and_streamed_as_they_come() {
     let mut session = gateway.sync(&control).await.unwrap();
     gateway.apply(&mut session).await;
     let source = control.store.peer(&user.id()).await.unwrap().ip.to_string();
+    // Events are named by the state last compiled: it must be the one with the user in it.
+    control.settled().await;
     let events = vec![flow(Kind::Start, &source), flow(Kind::Drop, "192.0.2.9")];
     session.client.report(ReportRequest { flows: events, ..ReportRequest::default() }).await.unwrap();
 
