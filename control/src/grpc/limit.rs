@@ -1,21 +1,60 @@
-//! Attempts to join per source address: a token bucket each, in bounded memory.
+//! Attempts per caller: a token bucket each, in bounded memory.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Attempts at once: a site's machines may join together from behind one address.
+/// Joins from one address at once: a site's machines may join together from behind one address.
 const BURST: f64 = 120.0;
-/// Attempts per second after that.
+/// Joins per second after that.
 const RATE: f64 = 2.0;
-/// Addresses remembered; one that has been quiet for a minute is forgotten first.
-const SOURCES: usize = 16_384;
+/// Times that one agent may say at once that its endpoint is another: each is a change that every agent hears of.
+const MOVES_BURST: f64 = 20.0;
+/// Such times per second after that.
+const MOVES_RATE: f64 = 0.1;
+/// Callers remembered; one that has been quiet for long enough is forgotten first.
+const CALLERS: usize = 16_384;
+/// How long newcomers wait when there are more callers than that.
+const CROWDED: Duration = Duration::from_secs(60);
 
-/// The buckets.
-#[derive(Default)]
-pub(super) struct SourceLimit {
-    buckets: Mutex<HashMap<IpAddr, Bucket>>,
+/// Attempts to join, per source address.
+pub(super) struct SourceLimit(Buckets<IpAddr>);
+
+/// Changes of an agent's endpoint, per peer id.
+pub(super) struct MoveLimit(Buckets<String>);
+
+impl Default for SourceLimit {
+    fn default() -> Self {
+        SourceLimit(Buckets::new(BURST, RATE))
+    }
+}
+
+impl SourceLimit {
+    /// Counts an attempt; when there were too many, how long to wait for the next.
+    pub(super) fn attempt(&self, from: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.0.attempt(source(from), now)
+    }
+}
+
+impl Default for MoveLimit {
+    fn default() -> Self {
+        MoveLimit(Buckets::new(MOVES_BURST, MOVES_RATE))
+    }
+}
+
+impl MoveLimit {
+    /// Counts a change; when there were too many, how long to wait for the next.
+    pub(super) fn attempt(&self, peer: &str, now: Instant) -> Result<(), Duration> {
+        self.0.attempt(peer.to_owned(), now)
+    }
+}
+
+struct Buckets<K> {
+    burst: f64,
+    rate: f64,
+    buckets: Mutex<HashMap<K, Bucket>>,
 }
 
 struct Bucket {
@@ -23,33 +62,32 @@ struct Bucket {
     at: Instant,
 }
 
-impl Bucket {
-    fn refill(&mut self, now: Instant) {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.tokens = (self.tokens + passed * RATE).min(BURST);
-        self.at = now;
+impl<K: Eq + Hash> Buckets<K> {
+    fn new(burst: f64, rate: f64) -> Self {
+        Buckets { burst, rate, buckets: Mutex::default() }
     }
-}
 
-impl SourceLimit {
-    /// Counts an attempt; when there were too many, how long to wait for the next.
-    pub(super) fn attempt(&self, from: IpAddr, now: Instant) -> Result<(), Duration> {
+    fn attempt(&self, caller: K, now: Instant) -> Result<(), Duration> {
         let mut buckets = self.buckets.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let source = source(from);
-        if buckets.len() >= SOURCES && !buckets.contains_key(&source) {
+        let refill = |bucket: &mut Bucket| {
+            let passed = now.saturating_duration_since(bucket.at).as_secs_f64();
+            bucket.tokens = (bucket.tokens + passed * self.rate).min(self.burst);
+            bucket.at = now;
+        };
+        if buckets.len() >= CALLERS && !buckets.contains_key(&caller) {
             buckets.retain(|_, bucket| {
-                bucket.refill(now);
-                bucket.tokens < BURST
+                refill(bucket);
+                bucket.tokens < self.burst
             });
-            if buckets.len() >= SOURCES {
+            if buckets.len() >= CALLERS {
                 // More attackers than memory: newcomers wait.
-                return Err(Duration::from_secs(60));
+                return Err(CROWDED);
             }
         }
-        let bucket = buckets.entry(source).or_insert(Bucket { tokens: BURST, at: now });
-        bucket.refill(now);
+        let bucket = buckets.entry(caller).or_insert(Bucket { tokens: self.burst, at: now });
+        refill(bucket);
         if bucket.tokens < 1.0 {
-            return Err(Duration::from_secs_f64((1.0 - bucket.tokens) / RATE));
+            return Err(Duration::from_secs_f64((1.0 - bucket.tokens) / self.rate));
         }
         bucket.tokens -= 1.0;
         Ok(())
@@ -94,7 +132,7 @@ mod tests {
     fn memory_is_bounded_and_quiet_sources_are_forgotten() {
         let (limit, start) = (SourceLimit::default(), Instant::now());
         let ip = |i: u32| IpAddr::from(std::net::Ipv4Addr::from_bits(i));
-        for i in 0..SOURCES as u32 {
+        for i in 0..CALLERS as u32 {
             limit.attempt(ip(i), start).unwrap();
         }
         assert!(limit.attempt(ip(u32::MAX), start).is_err());

@@ -9,7 +9,7 @@ mod limit;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::stream::{self, Stream};
 use sluicegate_api::agent::agent_server::{Agent, AgentServer};
@@ -27,7 +27,7 @@ use crate::pki::tls::{ServerIdentity, TlsError};
 use crate::pki::{self, Authority};
 use crate::store::{PeerFacts, Store, StoreError};
 pub(crate) use enroll::RESULTS as ENROLMENT_RESULTS;
-use limit::SourceLimit;
+use limit::{MoveLimit, SourceLimit};
 
 /// A connection on which nothing moves is asked for a sign of life this often, and dropped when none comes in time.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -45,12 +45,14 @@ pub struct AgentService {
     authority: Arc<Authority>,
     metrics: Metrics,
     limit: Arc<SourceLimit>,
+    moves: Arc<MoveLimit>,
 }
 
 impl AgentService {
     /// A service over these parts.
     pub fn new(store: Store, hub: Arc<Hub>, authority: Arc<Authority>, metrics: Metrics) -> Self {
-        Self { store, hub, authority, metrics, limit: Arc::new(SourceLimit::default()) }
+        let (limit, moves) = (Arc::default(), Arc::default());
+        Self { store, hub, authority, metrics, limit, moves }
     }
 
     /// Serves agents on `listener` until `shutdown` resolves and the last call has ended. Streams end when the hub is shut
@@ -90,6 +92,12 @@ impl AgentService {
         let endpoint = endpoint(&request.endpoint, from)?;
         let known = self.store.peer(peer).await.map_err(store_status)?;
         if known.endpoint != endpoint {
+            self.moves.attempt(peer, Instant::now()).map_err(|wait| {
+                let wait = wait.as_secs() + 1;
+                Status::resource_exhausted(format!(
+                    "the endpoint of this agent changes too often; wait {wait} s and connect again"
+                ))
+            })?;
             self.store.set_peer_endpoint(peer, endpoint).await.map_err(store_status)?;
         }
         let mut stream = self.hub.open(peer, &request).map_err(refused_status)?;

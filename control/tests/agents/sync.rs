@@ -1,4 +1,4 @@
-use sluicegate_api::agent::{ReportRequest, Role};
+use sluicegate_api::agent::{ReportRequest, Role, SyncRequest};
 use sluicegate_control::store::Actor;
 use tonic::Code;
 
@@ -219,4 +219,26 @@ async fn after_a_restart_agents_keep_their_image_and_revisions_still_rise() {
     assert_eq!(sites.near.revision(), sites.control.store.revision().await.unwrap());
     assert!(sites.near.revision() > before);
     assert_eq!(wanted(&sites.control, &sites.near), sites.near.revision());
+}
+
+#[tokio::test]
+async fn an_agent_that_keeps_changing_its_endpoint_is_slowed_down_and_may_stay_where_it_is() {
+    let control = Control::start().await;
+    let gateway = control.join(Role::Gateway).await;
+    let mut client = gateway.client(&control).await;
+    let request = |port: u16| SyncRequest { endpoint: format!("192.0.2.1:{port}"), ..SyncRequest::default() };
+    let before = control.store.revision().await.unwrap();
+    let mut ports = 1000..1100;
+    let refused = loop {
+        match client.sync(request(ports.next().expect("a limit"))).await {
+            Ok(_) => {}
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("endpoint"), "{refused}");
+    let changes = control.store.revision().await.unwrap() - before;
+    assert!(changes <= 21, "{changes}");
+    let kept = control.store.peer(&gateway.id()).await.unwrap().endpoint.unwrap();
+    client.sync(request(kept.port())).await.unwrap();
 }
