@@ -16,6 +16,8 @@ pub(super) struct Resolved {
     pub egress: Vec<Egress>,
     /// Name of the device each prefix leaves by.
     pub devices: BTreeMap<IpNet, String>,
+    /// MTU of each of these devices. The datapath reads it when it is told where prefixes leave: a change is a reason to.
+    pub mtus: BTreeMap<String, u32>,
     /// Prefixes that cannot be reached, each a sentence.
     pub degraded: Vec<String>,
 }
@@ -31,6 +33,10 @@ pub(super) async fn resolve(
         match one(netlink, routed, sites).await? {
             Ok((egress, device)) => {
                 resolved.egress.push(egress);
+                if !resolved.mtus.contains_key(&device) {
+                    let mtu = netlink.link(&device).await?.map_or(0, |link| link.mtu);
+                    resolved.mtus.insert(device.clone(), mtu);
+                }
                 resolved.devices.insert(routed.prefix, device);
             }
             Err(why) => {
@@ -92,9 +98,13 @@ fn samples(prefix: &IpNet) -> Vec<IpAddr> {
     samples
 }
 
-/// The address of a device that is nearest to `prefix`: in it, or else any of its family.
+/// The address of a device that is nearest to `prefix`: in it, or else any of its family that is good beyond the link.
 fn source_on(addresses: &[IpNet], prefix: &IpNet) -> Option<IpAddr> {
-    let family = |a: &&IpNet| a.addr().is_ipv4() == prefix.addr().is_ipv4();
+    let beyond = |ip: IpAddr| match ip {
+        IpAddr::V4(v4) => !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+    };
+    let family = |a: &&IpNet| a.addr().is_ipv4() == prefix.addr().is_ipv4() && beyond(a.addr());
     let near = addresses.iter().filter(family).find(|a| prefix.contains(&a.addr()));
     near.or_else(|| addresses.iter().find(family)).map(IpNet::addr)
 }
@@ -122,5 +132,55 @@ mod tests {
         assert_eq!(source("172.16.0.0/12").as_deref(), Some("192.0.2.1"));
         assert_eq!(source("2001:db8:1::/48").as_deref(), Some("2001:db8::5"));
         assert_eq!(source_on(&addresses[..2], &"fd00::/8".parse().unwrap()), None);
+        for (address, prefix) in [("fe80::5/64", "2001:db8:1::/48"), ("169.254.0.5/16", "10.0.0.0/24")] {
+            let link_local = address.parse().unwrap();
+            assert_eq!(source_on(&[link_local], &prefix.parse().unwrap()), None, "{address}");
+        }
+    }
+
+    /// Packets that no longer fit would leave, or such that do would be dropped, until something else changed.
+    #[test]
+    fn another_mtu_of_a_site_device_is_another_way_out() {
+        if !crate::system::is_root() {
+            eprintln!("skipped: it needs root for network namespaces");
+            return;
+        }
+        let lab = sluicegate_lab::Lab::new().unwrap();
+        let host = lab.namespace("host").unwrap();
+        host.ip(&["link", "add", "site0", "type", "bridge"]).unwrap();
+        host.ip(&["link", "set", "site0", "up"]).unwrap();
+        for address in ["10.9.0.1/24", "fd09::1/64"] {
+            host.address("site0", address).unwrap();
+        }
+        let routed = |route, prefix: &str| Routed {
+            route,
+            network: "net".into(),
+            resource: "res".into(),
+            prefix: prefix.parse().unwrap(),
+            masquerade: true,
+            metric: 100,
+        };
+        let network = Network {
+            own_v4: "100.64.0.1/16".parse().unwrap(),
+            own_v6: "fd64::1/64".parse().unwrap(),
+            peers: BTreeMap::new(),
+            routes: Vec::new(),
+            routed: vec![routed(0, "10.9.0.0/24"), routed(1, "fd09::/64")],
+        };
+        let resolved = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let netlink = Netlink::open().unwrap();
+                let index = netlink.link("site0").await.unwrap().unwrap().index;
+                resolve(&netlink, &network, &[(index, "site0".to_owned())].into()).await.unwrap()
+            })
+        };
+        let before = host.enter(resolved).unwrap();
+        assert_eq!((before.egress.len(), before.degraded.len()), (2, 0), "{before:?}");
+        assert_eq!(before, host.enter(resolved).unwrap());
+        host.ip(&["link", "set", "site0", "mtu", "1300"]).unwrap();
+        let after = host.enter(resolved).unwrap();
+        assert_eq!((after.egress.clone(), after.mtus["site0"]), (before.egress.clone(), 1300));
+        assert_ne!(before, after);
     }
 }
