@@ -168,12 +168,19 @@ impl Policy {
         let before = self.held.replace(Held { revision, hash, image: Arc::new(image) });
         self.previous = before.map(|held| held.image);
         // It is in force already: not to remember it is a worry for the next start, not a reason to refuse it.
-        self.trouble = self
-            .store
-            .put_image(revision, &hash, encoded)
-            .err()
-            .map(|e| format!("revision {revision} is in force but would not survive a restart: {e:#}"));
+        self.trouble = self.remember(revision, &hash, encoded);
         Ok(microseconds)
+    }
+
+    /// Writes the image in force to disk, or else forgets the one before: it may permit what this one revokes, and would
+    /// come back with the next start.
+    fn remember(&self, revision: u64, hash: &Hash, encoded: &[u8]) -> Option<String> {
+        let why = self.store.put_image(revision, hash, encoded).err()?;
+        let then = match self.store.forget_image() {
+            Ok(()) => "after a restart of this host nothing is forwarded until control is reached".to_owned(),
+            Err(e) => format!("after a restart of this host an older one would come back: {e:#}"),
+        };
+        Some(format!("revision {revision} is in force but could not be remembered, so {then}: {why:#}"))
     }
 }
 
@@ -230,7 +237,7 @@ mod tests {
     }
 
     struct Bench {
-        _dir: tempfile::TempDir,
+        dir: tempfile::TempDir,
         store: Arc<Store>,
         fake: FakeDatapath,
         policy: Policy,
@@ -241,7 +248,7 @@ mod tests {
         let store = Arc::new(Store::new(dir.path()));
         let mut fake = FakeDatapath::default();
         let policy = Policy::start(store.clone(), &mut fake);
-        Bench { _dir: dir, store, fake, policy }
+        Bench { dir, store, fake, policy }
     }
 
     impl Bench {
@@ -330,6 +337,20 @@ mod tests {
         let mut fresh = FakeDatapath::default();
         Policy::start(b.store.clone(), &mut fresh);
         assert_eq!(fresh.in_force().map(|now| now.revision), Some(5));
+    }
+
+    #[test]
+    fn on_a_full_disk_a_revoked_image_does_not_come_back_with_the_next_start() {
+        let mut b = bench();
+        b.policy.snapshot(&mut b.fake, &snapshot(5, &image(&[1])));
+        // A directory in the place of the temporary file: no image can be written.
+        std::fs::create_dir(b.dir.path().join("image.new")).unwrap();
+        let outcome = b.policy.snapshot(&mut b.fake, &snapshot(6, &image(&[2])));
+        assert!(outcome.acknowledgement.applied);
+        assert!(b.policy.degraded().unwrap().contains("could not be remembered"));
+        let mut fresh = FakeDatapath::default();
+        Policy::start(b.store.clone(), &mut fresh);
+        assert_eq!(fresh.in_force(), None);
     }
 
     #[test]

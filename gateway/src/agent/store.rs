@@ -52,6 +52,11 @@ impl Store {
         Ok(files::write(&self.dir.join("image"), &bytes, PRIVATE)?)
     }
 
+    /// Remembers no image; works on a full disk too.
+    pub(super) fn forget_image(&self) -> anyhow::Result<()> {
+        self.remove("image")
+    }
+
     /// The image of the last run, if there is one and it is whole.
     pub(super) fn image(&self) -> anyhow::Result<Option<StoredImage>> {
         let path = self.dir.join("image");
@@ -96,21 +101,25 @@ impl Store {
 
     /// Remembers whether control knows this agent no more.
     pub(super) fn put_expelled(&self, expelled: bool) -> anyhow::Result<()> {
-        let path = self.dir.join("expelled");
         if expelled {
-            return Ok(files::write(&path, b"", PRIVATE)?);
+            return Ok(files::write(&self.dir.join("expelled"), b"", PRIVATE)?);
         }
+        self.remove("expelled")
+    }
+
+    /// Whether control knew this agent no more when it last answered.
+    pub(super) fn expelled(&self) -> bool {
+        self.dir.join("expelled").exists()
+    }
+
+    fn remove(&self, name: &str) -> anyhow::Result<()> {
+        let path = self.dir.join(name);
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(e).with_context(|| format!("{} cannot be removed", path.display()))
             }
             _ => Ok(()),
         }
-    }
-
-    /// Whether control knew this agent no more when it last answered.
-    pub(super) fn expelled(&self) -> bool {
-        self.dir.join("expelled").exists()
     }
 
     /// Remembers that control spoke now.
