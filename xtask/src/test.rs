@@ -148,7 +148,13 @@ fn telling_lines(log: &str) -> String {
     let tail = lines.len().saturating_sub(60);
     let failures =
         lines[..tail].iter().filter(|line| line.ends_with("FAILED") || line.contains("panicked at"));
-    failures.chain(&lines[tail..]).map(|line| format!("        {line}")).collect::<Vec<_>>().join("\n")
+    // A compiler's own command line is longer than a screen.
+    let start = |line: &str| line.chars().take(240).collect::<String>();
+    failures
+        .chain(&lines[tail..])
+        .map(|line| format!("        {}", start(line)))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[cfg(test)]
