@@ -54,7 +54,7 @@ fn main() -> Result<()> {
     let effort = if args.quick {
         Effort { rounds: 5, packets: 60_000, samples: 512, flows: &[256] }
     } else {
-        Effort { rounds: 15, packets: 200_000, samples: 1024, flows: &[256, 4_096, 32_768] }
+        Effort { rounds: 11, packets: 80_000, samples: 1024, flows: &[256, 4_096, 32_768] }
     };
     pin_to_one_processor()?;
     let lab = Lab::new()?;

@@ -27,6 +27,13 @@ pub fn open(settings: &Settings, tun: &Tun) -> anyhow::Result<Opened> {
         Choice::Ebpf => ebpf(settings, tun),
         Choice::Userspace => userspace(settings, tun),
         Choice::Auto => ebpf(settings, tun).or_else(|kernel| {
+            // Falling back takes the pinned programs off, and their flows with them: not for a trouble that may pass.
+            if guarded(settings, tun) {
+                return Err(kernel.context(
+                    "the kernel's datapath is pinned and cannot be taken over; it goes on judging by its last image. Try \
+                     again, or run `sluicegate-gateway detach` to give up its flows",
+                ));
+            }
             let reason =
                 format!("the user-space datapath is used because the kernel's cannot be: {kernel:#}");
             let mut opened = userspace(settings, tun).with_context(|| {

@@ -239,3 +239,30 @@ fn auto_falls_back_to_user_space_and_says_why() {
     assert!(open(Choice::Ebpf).is_err());
     assert_eq!(open(Choice::Userspace).unwrap(), (Kind::Userspace, true, None));
 }
+
+#[test]
+fn auto_does_not_give_up_pinned_programs_for_a_trouble_that_may_pass() {
+    let lab = Lab::new().unwrap();
+    let host = lab.namespace("host").unwrap();
+    let bpf_dir = lab.bpffs().unwrap().join("agent");
+    let settings =
+        Settings { choice: Choice::Auto, bpf_dir: bpf_dir.clone(), site_devices: Vec::new(), ..settings() };
+    let open = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        host.enter(|| {
+            runtime.block_on(async {
+                datapath::open(&settings, &Tun::open("sluice0").unwrap()).map(|opened| opened.datapath.kind())
+            })
+        })
+        .unwrap()
+    };
+    assert_eq!(open().unwrap(), Kind::Ebpf);
+    // Something stands where a map was: the programs cannot be loaded over it, and the old ones are still attached.
+    let map = bpf_dir.join("v1/maps/IMAGE");
+    std::fs::remove_file(&map).unwrap();
+    std::fs::create_dir(&map).unwrap();
+    let refused = format!("{:#}", open().unwrap_err());
+    assert!(refused.contains("goes on judging"), "{refused}");
+    let links = std::fs::read_dir(bpf_dir.join("v1/links")).unwrap().count();
+    assert_eq!(links, 2, "the programs of the overlay device are still there");
+}
