@@ -16,6 +16,7 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
     if wanted.is_empty() {
         return Ok(());
     }
+    println!("installing {} with apt", wanted.join(", "));
     let quiet = NoServices::start()?;
     if apt_get(&install_args(&wanted), Stdio::null()).is_err() {
         println!("refreshing the package lists");

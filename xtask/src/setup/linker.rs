@@ -31,7 +31,6 @@ pub(super) fn install(major: u32) -> Result<()> {
         );
     }
     let package = format!("llvm-{major}-dev");
-    println!("installing {package}: the linker is built against it");
     apt::install(&[&package])?;
     println!("installing bpf-linker {VERSION} with cargo: links the eBPF programs (takes some minutes)");
     let (prefix, feature) = (llvm_prefix(major), format!("llvm-{major}"));

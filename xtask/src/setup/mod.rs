@@ -30,10 +30,10 @@ const TOOLS: [Tool; 7] = [
         why: "links programs and builds SQLite and the cryptography library",
     },
     Tool { program: "ip", package: "iproute2", why: "makes the lab's namespaces" },
-    Tool { program: "ping", package: "iputils-ping", why: "a client of the demo" },
-    Tool { program: "curl", package: "curl", why: "a client of the demo" },
-    Tool { program: "nft", package: "nftables", why: "what the benchmarks compare with" },
-    Tool { program: "iperf3", package: "iperf3", why: "a client of the benchmarks" },
+    Tool { program: "ping", package: "iputils-ping", why: "is a client of the demo" },
+    Tool { program: "curl", package: "curl", why: "is a client of the demo" },
+    Tool { program: "nft", package: "nftables", why: "is what the benchmarks compare with" },
+    Tool { program: "iperf3", package: "iperf3", why: "is a client of the benchmarks" },
     Tool { program: "promtool", package: "prometheus", why: "checks the metrics' names in the tests" },
 ];
 
@@ -56,7 +56,7 @@ pub(crate) fn run(voice: Voice) -> Result<()> {
         packages.push("libc6-dev");
     }
     for tool in missing {
-        println!("installing {} ({}): {}", tool.package, tool.program, tool.why);
+        println!("missing: {}, which {}", tool.program, tool.why);
     }
     apt::install(&packages)?;
     if toolchain.is_err() {
@@ -69,7 +69,7 @@ pub(crate) fn run(voice: Voice) -> Result<()> {
 
 fn install_toolchain() -> Result<()> {
     if Toolchain::compilers().is_empty() {
-        println!("installing rustc-web and libstd-rust-web-dev-bpf: a compiler with core for eBPF");
+        println!("missing: a compiler with core for eBPF");
         apt::install(&["rustc-web", "libstd-rust-web-dev-bpf"])?;
     }
     let compilers = Toolchain::compilers();
