@@ -33,7 +33,7 @@ const TOOLS: [Tool; 7] = [
     Tool { program: "ping", package: "iputils-ping", why: "is a client of the demo" },
     Tool { program: "curl", package: "curl", why: "is a client of the demo" },
     Tool { program: "nft", package: "nftables", why: "is what the benchmarks compare with" },
-    Tool { program: "iperf3", package: "iperf3", why: "is a client of the benchmarks" },
+    Tool { program: "kill", package: "procps", why: "ends processes in the tests" },
     Tool { program: "promtool", package: "prometheus", why: "checks the metrics' names in the tests" },
 ];
 
