@@ -139,6 +139,23 @@ fn a_route_that_the_next_agent_does_not_name_leads_nowhere() {
 }
 
 #[test]
+fn a_slot_given_to_another_rule_starts_at_zero() {
+    let stage = Stage::new();
+    let mut datapath = stage.open();
+    stage.apply(&mut datapath, 1);
+    datapath.run_once("overlay_in_l2", &Frame::admitted()[0]).unwrap();
+    assert_eq!(datapath.counters().unwrap().rules[0].flows, 1);
+    let mut image = stage.image();
+    for rule in image.rules.values_mut() {
+        rule.rule_id = "another".into();
+    }
+    datapath.apply(2, &image).unwrap();
+    let counters = datapath.counters().unwrap();
+    assert!(counters.rules.is_empty(), "{:?}", counters.rules);
+    assert_eq!(counters.flows_started, 1, "a total that falls");
+}
+
+#[test]
 fn a_passed_deadline_closes_and_a_new_one_opens_again() {
     let stage = Stage::new();
     let mut datapath = stage.open();

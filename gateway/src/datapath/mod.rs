@@ -9,6 +9,7 @@ pub(crate) mod fake;
 mod open;
 pub(crate) mod records;
 mod settings;
+mod slots;
 mod totals;
 pub mod userspace;
 

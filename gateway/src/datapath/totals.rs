@@ -31,6 +31,12 @@ impl RuleTotals {
         }
     }
 
+    /// The slot stands for another rule now.
+    pub(crate) fn forget(&mut self, rule: u32) {
+        self.ended.remove(&rule);
+        self.shown.remove(&rule);
+    }
+
     /// Packets and bytes of a rule's flows, both directions.
     pub(crate) fn of(&self, rule: u32) -> (u64, u64) {
         self.shown.get(&rule).copied().unwrap_or_default()

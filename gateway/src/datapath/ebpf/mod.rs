@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use aya::Ebpf;
-use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues, RingBuf};
 use ipnet::{Ipv4Net, Ipv6Net};
 use sluicegate_api::image::Image;
 use sluicegate_engine::event::Event as Record;
@@ -31,6 +31,7 @@ use self::image::Images;
 use self::load::{Loaded, Sizes};
 use self::pod::Raw;
 use super::events::from_record;
+use super::slots::RuleSlots;
 use super::totals::RuleTotals;
 use super::{
     ApplyError, Counters, Datapath, Egress, Event, EventKind, FlowRecord, InForce, Kind, RuleCounters,
@@ -54,7 +55,9 @@ pub struct EbpfDatapath {
     routes: Vec<u16>,
     drops: PerCpuArray<MapData, u64>,
     forwarded: PerCpuArray<MapData, [u64; 2]>,
-    rules: MapData,
+    rules: PerCpuArray<MapData, [u64; 2]>,
+    /// The same map, for reading it in batches.
+    rules_raw: MapData,
     processors: usize,
     lost: PerCpuArray<MapData, u64>,
     ring: RingBuf<MapData>,
@@ -63,6 +66,9 @@ pub struct EbpfDatapath {
     entries: u64,
     events: Vec<Event>,
     totals: RuleTotals,
+    slots: RuleSlots,
+    /// Flows admitted by rules whose slot another rule has now.
+    retired: u64,
     degraded: Vec<String>,
     /// Trouble with devices, by hook.
     trouble: BTreeMap<(String, &'static str), String>,
@@ -119,7 +125,8 @@ impl EbpfDatapath {
             routes: Vec::new(),
             drops: load::take(&mut ebpf, "DROPS")?,
             forwarded: load::take(&mut ebpf, "FORWARDED")?,
-            rules: load::pinned(dir, "RULES")?,
+            rules: load::take(&mut ebpf, "RULES")?,
+            rules_raw: load::pinned(dir, "RULES")?,
             processors: aya::util::nr_cpus().map_err(|(what, e)| anyhow::Error::new(e).context(what))?,
             lost: load::take(&mut ebpf, "EVENTS_LOST")?,
             ring: load::take(&mut ebpf, "EVENTS")?,
@@ -128,6 +135,8 @@ impl EbpfDatapath {
             entries: 0,
             events: Vec::new(),
             totals: RuleTotals::default(),
+            slots: RuleSlots::default(),
+            retired: 0,
             degraded,
             trouble: BTreeMap::new(),
             ebpf,
@@ -160,6 +169,16 @@ impl EbpfDatapath {
                 Ok((name.to_owned(), program.info()?.verified_instruction_count().unwrap_or(0)))
             })
             .collect()
+    }
+
+    /// Sets a slot's counters to zero, since another rule has it now.
+    fn start_anew(&mut self, slot: u32) -> anyhow::Result<()> {
+        let counted = self.rules.get(&slot, 0).context("a rule counter could not be read")?;
+        self.retired += counted.iter().map(|[flows, _]| flows).sum::<u64>();
+        let zeros = PerCpuValues::try_from(vec![[0; 2]; self.processors])?;
+        self.rules.set(slot, zeros, 0).context("a rule counter could not be cleared")?;
+        self.totals.forget(slot);
+        Ok(())
     }
 
     fn write_config(&mut self) -> anyhow::Result<()> {
@@ -233,7 +252,14 @@ impl Datapath for EbpfDatapath {
     }
 
     fn apply(&mut self, revision: u64, image: &Image) -> Result<(), ApplyError> {
-        self.images.exchange(revision, image.hash(), image)
+        self.images.exchange(revision, image.hash(), image)?;
+        for slot in self.slots.renamed(image) {
+            // The image is in force whatever becomes of a counter.
+            if let Err(error) = self.start_anew(slot) {
+                tracing::warn!("rule slot {slot} goes on counting from its rule before: {error:#}");
+            }
+        }
+        Ok(())
     }
 
     fn set_overlay(&mut self, v4: Ipv4Net, v6: Ipv6Net) -> anyhow::Result<()> {
@@ -298,7 +324,7 @@ impl Datapath for EbpfDatapath {
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         let slots = self.images.rule_slots().min(self.sizes.rule_slots);
-        let counted = sys::sums(self.rules.fd().as_fd(), slots, self.processors)
+        let counted = sys::sums(self.rules_raw.fd().as_fd(), slots, self.processors)
             .context("the rule counters could not be read")?;
         let rules: Vec<RuleCounters> = (0u32..)
             .zip(counted)
@@ -311,7 +337,7 @@ impl Datapath for EbpfDatapath {
         Ok(Counters {
             forwarded,
             drops,
-            flows_started: rules.iter().map(|rule| rule.flows).sum(),
+            flows_started: self.retired + rules.iter().map(|rule| rule.flows).sum::<u64>(),
             rules,
             events_lost: sum(&self.lost, 0)?,
             flow_entries: (self.entries, u64::from(self.sizes.flow_entries) * 2),

@@ -32,6 +32,7 @@ use self::judge::{HZ, Judge};
 use self::ports::PortPool;
 use self::sites::Sites;
 use super::events::from_record;
+use super::slots::RuleSlots;
 use super::{
     ApplyError, Counters, Datapath, Egress, Event, FlowRecord, InForce, Kind, RuleCounters, Settings, check,
     device,
@@ -51,6 +52,7 @@ pub struct UserspaceDatapath {
     judge: Arc<Judge>,
     settings: Settings,
     in_force: Option<InForce>,
+    slots: RuleSlots,
     sites: Sites,
     /// Held for as long as flows may use them; empty on a peer, which masquerades nothing.
     ports: Option<PortPool>,
@@ -106,6 +108,7 @@ impl UserspaceDatapath {
             judge,
             settings: settings.clone(),
             in_force: None,
+            slots: RuleSlots::default(),
             sites,
             ports,
             trouble,
@@ -130,7 +133,12 @@ impl Datapath for UserspaceDatapath {
         let room = check::Room { words: self.settings.image_words.into(), rule_slots: check::RULE_SLOTS };
         let lines = check::check(self.in_force, revision, image, room)?.to_vec();
         let (hash, rule_slots) = (image.hash(), image.words[header::RULE_SLOTS]);
-        self.judge.state().tables.set_image(lines, check::epoch(revision), rule_slots);
+        let mut state = self.judge.state();
+        state.tables.set_image(lines, check::epoch(revision), rule_slots);
+        for slot in self.slots.renamed(image) {
+            state.tables.start_anew(slot);
+        }
+        drop(state);
         self.in_force = Some(InForce { revision, hash });
         Ok(())
     }

@@ -97,6 +97,13 @@ impl UserTables {
         self.totals.rules.resize(slots, RuleTotals::default());
     }
 
+    /// Sets the totals of a rule slot to zero, since another rule has it now.
+    pub fn start_anew(&mut self, slot: u32) {
+        if let Some(totals) = self.totals.rules.get_mut(slot as usize) {
+            *totals = RuleTotals::default();
+        }
+    }
+
     /// What the operator set.
     pub fn config_mut(&mut self) -> &mut Config {
         &mut self.config
