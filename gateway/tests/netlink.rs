@@ -15,18 +15,15 @@ fn inside<T: Send>(namespace: &Namespace, work: impl AsyncFnOnce() -> T + Send) 
     namespace.enter(run).unwrap()
 }
 
-fn lab() -> Option<Lab> {
-    if !system::is_root() {
-        eprintln!("skipped: it needs root for network namespaces");
-        return None;
-    }
-    Some(Lab::new().unwrap())
+fn lab() -> Lab {
+    assert!(system::is_root(), "these tests need root, for network namespaces");
+    Lab::new().unwrap()
 }
 
 /// The agent asks for changes beside other things, so its question is dropped and asked again all the time.
 #[test]
 fn a_change_is_told_even_to_one_who_keeps_being_interrupted() {
-    let Some(lab) = lab() else { return };
+    let lab = lab();
     let host = lab.namespace("host").unwrap();
     inside(&host, async || {
         let mut changes = Changes::watch().unwrap();
@@ -45,7 +42,7 @@ fn a_change_is_told_even_to_one_who_keeps_being_interrupted() {
 
 #[test]
 fn addresses_and_routes_become_what_is_wanted_and_others_are_left_alone() {
-    let Some(lab) = lab() else { return };
+    let lab = lab();
     let host = lab.namespace("host").unwrap();
     host.ip(&["link", "add", "br0", "type", "bridge"]).unwrap();
     host.ip(&["link", "set", "br0", "up"]).unwrap();
@@ -88,7 +85,7 @@ fn addresses_and_routes_become_what_is_wanted_and_others_are_left_alone() {
 
 #[test]
 fn the_device_outlives_its_reader_and_only_one_reads_it() {
-    let Some(lab) = lab() else { return };
+    let lab = lab();
     let host = lab.namespace("host").unwrap();
     inside(&host, async || {
         let first = Tun::open("sluice0").unwrap();
@@ -108,7 +105,7 @@ fn the_device_outlives_its_reader_and_only_one_reads_it() {
 
 #[test]
 fn a_deleted_device_is_an_error_for_its_reader() {
-    let Some(lab) = lab() else { return };
+    let lab = lab();
     let host = lab.namespace("host").unwrap();
     inside(&host, async || {
         let tun = Tun::open("sluice0").unwrap();

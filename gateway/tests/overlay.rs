@@ -110,10 +110,7 @@ fn ping(from: &Namespace, to: &str) -> bool {
 
 #[test]
 fn two_namespaces_reach_each_other_and_allowed_prefixes_move_live() {
-    if !system::is_root() {
-        eprintln!("skipped: it needs root for network namespaces");
-        return;
-    }
+    assert!(system::is_root(), "this test needs root, for network namespaces");
     let lab = Lab::new().unwrap();
     let (gateway, peer) = (lab.namespace("gateway").unwrap(), lab.namespace("peer").unwrap());
     lab.veth((&gateway, "eth0"), (&peer, "eth0")).unwrap();

@@ -48,10 +48,7 @@ fn with_agent(
     change: impl FnOnce(&mut Settings) + Send,
     test: impl AsyncFnOnce(&World) + Send,
 ) {
-    if !system::is_root() {
-        eprintln!("skipped: it needs root for network namespaces");
-        return;
-    }
+    assert!(system::is_root(), "this test needs root, for network namespaces");
     let lab = Lab::new().unwrap();
     let bpf_dir = lab.bpffs().unwrap().join("agent");
     let host = lab.namespace("host").unwrap();
