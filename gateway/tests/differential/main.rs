@@ -2,34 +2,23 @@
 //!
 //! Random packet sequences under random images and image changes go through a naive model of docs/packet-semantics.md,
 //! through the engine with user-space tables, and through the real eBPF programs. Verdicts, bytes, events, counters and
-//! flow states must be equal.
+//! flow states must be equal. Model and generator are in `model/`; here is what drives the kernel.
 //!
 //! `SLUICEGATE_CASES=N` sends at least N packets (default 100,000); `SLUICEGATE_SEED=S` runs one case alone.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test; the modules say what they are")]
 
 mod bugs;
-mod case;
-mod flow;
-mod generator;
 mod kernel;
-mod model;
-mod packets;
-mod parse;
-mod random;
-mod rewrite;
-mod spoil;
-mod tables;
-mod tcp;
 mod trio;
 mod user;
-mod world;
 
 use std::collections::BTreeMap;
 use std::env;
 
 use sluicegate_engine::flow::State;
 use sluicegate_engine::pipeline::Verdict;
+use sluicegate_model::{case, generator, model, packets, parse, tables, world};
 
 use crate::case::{FlowDump, Setup, Step};
 use crate::generator::Generator;
@@ -64,7 +53,7 @@ fn model_user_space_and_kernel_agree() {
     let wanted = number("SLUICEGATE_CASES").unwrap_or(PACKETS);
     let committed = include_str!("seeds.txt").lines().filter_map(|line| line.split_whitespace().next());
     let committed: Vec<u64> =
-        committed.filter(|word| !word.starts_with('#')).map(|s| parse(s).unwrap()).collect();
+        committed.filter(|word| !word.starts_with('#')).map(|s| numeral(s).unwrap()).collect();
     let mut seen = Seen::default();
     for seed in committed.into_iter().chain(FIRST..) {
         if let Err(failure) = run(seed, &mut kernel, &mut seen) {
@@ -80,10 +69,10 @@ fn model_user_space_and_kernel_agree() {
 
 fn number(variable: &str) -> Option<u64> {
     let value = env::var(variable).ok()?;
-    Some(parse(&value).unwrap_or_else(|| panic!("{variable} is a number, not {value}")))
+    Some(numeral(&value).unwrap_or_else(|| panic!("{variable} is a number, not {value}")))
 }
 
-fn parse(text: &str) -> Option<u64> {
+fn numeral(text: &str) -> Option<u64> {
     text.parse().ok()
 }
 

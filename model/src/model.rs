@@ -24,9 +24,9 @@ use crate::rewrite::{Change, rewrite};
 use crate::tcp::{self, Move};
 
 /// A whole gateway.
-pub(crate) struct Model {
+pub struct Model {
     setup: Setup,
-    pub(crate) now: u64,
+    pub now: u64,
     policy: Option<Arc<State>>,
     /// Of the image in force.
     revision: u32,
@@ -37,7 +37,7 @@ pub(crate) struct Model {
     ghosts: Vec<Flow>,
     /// Addresses of the peers this agent talks to at all.
     neighbours: BTreeSet<IpAddr>,
-    pub(crate) counters: Counters,
+    pub counters: Counters,
 }
 
 /// A packet that does not go on: why, the slot of the rule concerned, and whether its flow ends with it.
@@ -65,11 +65,11 @@ impl Refusal {
 }
 
 /// What the implementation under test did, as far as the model leaves it a choice.
-pub(crate) struct Chosen<'a>(pub(crate) &'a Outcome);
+pub struct Chosen<'a>(pub &'a Outcome);
 
 impl Model {
     /// Before a first image.
-    pub(crate) fn new(setup: Setup) -> Self {
+    pub fn new(setup: Setup) -> Self {
         Self {
             now: setup.start,
             setup,
@@ -85,29 +85,29 @@ impl Model {
     }
 
     /// Puts a revision in force. Whom the agent talks to is the overlay's business, not the packet path's: it is given.
-    pub(crate) fn set_image(&mut self, revision: u32, policy: Arc<State>, neighbours: BTreeSet<IpAddr>) {
+    pub fn set_image(&mut self, revision: u32, policy: Arc<State>, neighbours: BTreeSet<IpAddr>) {
         self.revision = revision;
         self.neighbours = neighbours;
         self.policy = Some(policy);
     }
 
-    pub(crate) fn set_egress(&mut self, egress: Vec<Exit>) {
+    pub fn set_egress(&mut self, egress: Vec<Exit>) {
         self.egress = egress;
     }
 
     /// The agent's own pass over the flows, about once a second.
-    pub(crate) fn sweep(&mut self) {
+    pub fn sweep(&mut self) {
         self.ghosts.clear();
         let (now, timeouts) = (self.now, self.setup.timeouts);
         self.flows.retain(|flow| !flow.is_over(now, &timeouts));
     }
 
-    pub(crate) fn set_deadline(&mut self, deadline: Option<u64>) {
+    pub fn set_deadline(&mut self, deadline: Option<u64>) {
         self.deadline = deadline;
     }
 
     /// What becomes of a packet. `Err` when the implementation chose what it must not.
-    pub(crate) fn packet(&mut self, arrival: &Arrival, chosen: &Chosen<'_>) -> Result<Outcome, String> {
+    pub fn packet(&mut self, arrival: &Arrival, chosen: &Chosen<'_>) -> Result<Outcome, String> {
         let now = self.now;
         let timeouts = self.setup.timeouts;
         let over = |flow: &mut Flow| flow.is_over(now, &timeouts);
@@ -486,7 +486,7 @@ impl Model {
     }
 
     /// Every live flow, in order.
-    pub(crate) fn flows(&self) -> Vec<FlowDump> {
+    pub fn flows(&self) -> Vec<FlowDump> {
         let live = self.flows.iter().filter(|flow| !flow.is_over(self.now, &self.setup.timeouts));
         let mut dumps: Vec<FlowDump> = live.map(Flow::dump).collect();
         dumps.sort();

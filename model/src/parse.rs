@@ -7,35 +7,35 @@ use sluicegate_engine::image::axis;
 
 /// What the network header says.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Header {
-    pub(crate) source: IpAddr,
-    pub(crate) destination: IpAddr,
-    pub(crate) ttl: u8,
+pub struct Header {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub ttl: u8,
     /// The transport protocol.
-    pub(crate) protocol: u8,
+    pub protocol: u8,
     /// Offset of the transport header.
-    pub(crate) transport: usize,
+    pub transport: usize,
     /// Declared length, from the IP header on.
-    pub(crate) length: usize,
+    pub length: usize,
     /// First byte of an ICMP message.
     icmp_type: u8,
 }
 
 /// What the transport header says.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Transport {
-    pub(crate) source_port: u16,
-    pub(crate) destination_port: u16,
+pub struct Transport {
+    pub source_port: u16,
+    pub destination_port: u16,
     /// TCP flags.
-    pub(crate) flags: u8,
+    pub flags: u8,
     /// Protocol and port as policies see it.
-    pub(crate) axis: u32,
-    pub(crate) kind: Kind,
+    pub axis: u32,
+    pub kind: Kind,
 }
 
 /// What a packet can do for a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     #[default]
     Tcp,
     /// UDP and unknown protocols: opens and answers.
@@ -46,17 +46,17 @@ pub(crate) enum Kind {
 
 impl Header {
     /// The family's ICMP.
-    pub(crate) fn icmp(&self) -> u8 {
+    pub fn icmp(&self) -> u8 {
         if self.source.is_ipv6() { 58 } else { 1 }
     }
 
-    pub(crate) fn is_echo_request(&self) -> bool {
+    pub fn is_echo_request(&self) -> bool {
         self.icmp_type == if self.source.is_ipv6() { 128 } else { 8 }
     }
 }
 
 /// The header, and what stands in the way of reading on.
-pub(crate) fn network(bytes: &[u8], six: bool) -> Result<(Header, Option<DropReason>), DropReason> {
+pub fn network(bytes: &[u8], six: bool) -> Result<(Header, Option<DropReason>), DropReason> {
     let least = if six { 40 } else { 20 };
     if bytes.len() < least {
         return Err(DropReason::Malformed);
@@ -134,7 +134,7 @@ fn walk(bytes: &[u8], header: &mut Header) -> Result<(), DropReason> {
 }
 
 /// The transport header of a packet without a problem.
-pub(crate) fn transport(bytes: &[u8], header: &Header) -> Result<Transport, DropReason> {
+pub fn transport(bytes: &[u8], header: &Header) -> Result<Transport, DropReason> {
     let segment = &bytes[header.transport..header.length];
     let word = |at: usize| u16::from_be_bytes([segment[at], segment[at + 1]]);
     match header.protocol {
@@ -200,7 +200,7 @@ pub(crate) fn transport(bytes: &[u8], header: &Header) -> Result<Transport, Drop
 }
 
 /// Whether an address may cross the gateway (RFC 6890).
-pub(crate) fn is_unicast(address: IpAddr) -> bool {
+pub fn is_unicast(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(a) => {
             let first = a.octets()[0];

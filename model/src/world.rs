@@ -10,12 +10,12 @@ use sluicegate_policy::model::*;
 use crate::case::SLOTS;
 use crate::random::Random;
 
-pub(crate) const PEERS: [&str; 6] = ["pa", "pb", "pc", "pd", "pe", "pf"];
+pub const PEERS: [&str; 6] = ["pa", "pb", "pc", "pd", "pe", "pf"];
 const GROUPS: [&str; 4] = ["ga", "gb", "gc", "gd"];
 /// Ports in rules and packets; ranges end at some of them.
-pub(crate) const PORTS: [u16; 10] = [0, 5, 22, 53, 80, 81, 443, 8080, 9100, 65535];
+pub const PORTS: [u16; 10] = [0, 5, 22, 53, 80, 81, 443, 8080, 9100, 65535];
 /// The gateway's addresses on its two site devices, 11 and 12.
-pub(crate) const EGRESS: [[&str; 2]; 2] = [["10.1.2.1", "fd01:1::1"], ["192.168.7.1", "fd02::1"]];
+pub const EGRESS: [[&str; 2]; 2] = [["10.1.2.1", "fd01:1::1"], ["192.168.7.1", "fd02::1"]];
 /// Nested, disjoint, everything, and around the overlay.
 const PREFIXES: [&str; 14] = [
     "10.1.0.0/16",
@@ -50,12 +50,12 @@ const STRANGERS4: [&str; 7] =
 const STRANGERS6: [&str; 7] = ["ff02::1", "fe80::1", "::1", "::", "ff0e::1", "::ffff:10.1.2.3", "::10.1.2.3"];
 
 /// Both overlay ranges.
-pub(crate) fn overlay() -> [(IpAddr, u8); 2] {
+pub fn overlay() -> [(IpAddr, u8); 2] {
     [("100.64.0.0".parse().expect("an address"), 24), ("fd5c:1::".parse().expect("an address"), 64)]
 }
 
 /// The overlay address of a peer.
-pub(crate) fn peer(id: &str, six: bool) -> IpAddr {
+pub fn peer(id: &str, six: bool) -> IpAddr {
     let i = PEERS.iter().position(|p| *p == id).expect("a peer") as u16;
     if six {
         // The order of IPv6 addresses is not that of IPv4 addresses.
@@ -66,7 +66,7 @@ pub(crate) fn peer(id: &str, six: bool) -> IpAddr {
 }
 
 /// Somebody worth talking to.
-pub(crate) fn destination(r: &mut Random, six: bool) -> IpAddr {
+pub fn destination(r: &mut Random, six: bool) -> IpAddr {
     if r.chance(35) {
         let id = if r.chance(50) { PEERS[0] } else { r.pick(&PEERS) };
         return peer(id, six);
@@ -77,7 +77,7 @@ pub(crate) fn destination(r: &mut Random, six: bool) -> IpAddr {
 
 /// A destination whose words, added to those of the source, carry twice when they are folded to sixteen bits: the edge of
 /// checksum arithmetic, which random addresses meet once in ten thousand.
-pub(crate) fn edge(source: IpAddr) -> IpAddr {
+pub fn edge(source: IpAddr) -> IpAddr {
     let words = |address: IpAddr| -> u32 {
         crate::packets::octets(address).chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum()
     };
@@ -92,12 +92,12 @@ pub(crate) fn edge(source: IpAddr) -> IpAddr {
 }
 
 /// An address that must not cross the gateway.
-pub(crate) fn stranger(r: &mut Random, six: bool) -> IpAddr {
+pub fn stranger(r: &mut Random, six: bool) -> IpAddr {
     r.pick(if six { &STRANGERS6 } else { &STRANGERS4 }).parse().expect("an address")
 }
 
 /// A whole account.
-pub(crate) fn state(r: &mut Random) -> State {
+pub fn state(r: &mut Random) -> State {
     let [(_, bits4), (_, bits6)] = overlay();
     let peers = PEERS.iter().map(|id| {
         let (IpAddr::V4(v4), IpAddr::V6(v6)) = (peer(id, false), peer(id, true)) else { unreachable!() };
@@ -145,7 +145,7 @@ pub(crate) fn state(r: &mut Random) -> State {
 }
 
 /// Changes a state a little: rights come and go; sometimes nothing does.
-pub(crate) fn change(r: &mut Random, state: &mut Arc<State>) {
+pub fn change(r: &mut Random, state: &mut Arc<State>) {
     if r.chance(15) {
         return; // The same once more, under a new revision.
     }

@@ -10,14 +10,14 @@ use crate::parse::Header;
 
 /// What changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Change {
-    pub(crate) source: (IpAddr, u16),
-    pub(crate) destination: (IpAddr, u16),
-    pub(crate) ttl: u8,
+pub struct Change {
+    pub source: (IpAddr, u16),
+    pub destination: (IpAddr, u16),
+    pub ttl: u8,
 }
 
 /// The packet with its addresses, ports (or ICMP echo id) and TTL replaced.
-pub(crate) fn rewrite(bytes: &[u8], header: &Header, change: &Change) -> Vec<u8> {
+pub fn rewrite(bytes: &[u8], header: &Header, change: &Change) -> Vec<u8> {
     let mut out = bytes.to_vec();
     let six = header.source.is_ipv6();
     let (from, width) = if six { (8, 16) } else { (12, 4) };

@@ -7,7 +7,7 @@ use crate::packets::flag::{ACK, FIN, RST, SYN};
 
 /// What a segment does to its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Move {
+pub enum Move {
     /// It passes, and the flow is in this state.
     To(Life),
     /// It does not pass, and nothing changes.
@@ -39,17 +39,17 @@ fn segment(flags: u8) -> Option<Segment> {
 }
 
 /// Whether any TCP sends such flags.
-pub(crate) fn is_sane(flags: u8) -> bool {
+pub fn is_sane(flags: u8) -> bool {
     segment(flags).is_some()
 }
 
 /// Whether a segment opens a connection.
-pub(crate) fn opens(flags: u8) -> bool {
+pub fn opens(flags: u8) -> bool {
     segment(flags) == Some(Segment::Syn)
 }
 
 /// What a segment does. `fins` says who has sent a FIN: the opener, the other.
-pub(crate) fn act(life: Life, flags: u8, reply: bool, fins: [bool; 2]) -> Move {
+pub fn act(life: Life, flags: u8, reply: bool, fins: [bool; 2]) -> Move {
     let Some(segment) = segment(flags) else { return Move::Invalid };
     let other_fin = fins[usize::from(!reply)];
     match (life, segment, reply) {
@@ -75,7 +75,7 @@ pub(crate) fn act(life: Life, flags: u8, reply: bool, fins: [bool; 2]) -> Move {
 }
 
 /// Where the packet that opened a flow stood, as policies see it.
-pub(crate) fn opening_axis(protocol: u8, echo: bool, six: bool, port: u16) -> u32 {
+pub fn opening_axis(protocol: u8, echo: bool, six: bool, port: u16) -> u32 {
     match protocol {
         6 => axis::TCP | u32::from(port),
         17 => axis::UDP | u32::from(port),

@@ -3,7 +3,7 @@
 use crate::random::Random;
 
 /// Spoils a packet in one way.
-pub(crate) fn spoil(r: &mut Random, bytes: &mut Vec<u8>, six: bool) {
+pub fn spoil(r: &mut Random, bytes: &mut Vec<u8>, six: bool) {
     let header = if six { 40 } else { 20 };
     match r.below(12) {
         // Cut short.

@@ -9,41 +9,41 @@ use crate::parse::{Header, Transport};
 
 /// One flow, both directions.
 #[derive(Clone, Debug)]
-pub(crate) struct Flow {
-    pub(crate) opener: Side,
-    pub(crate) protocol: u8,
-    pub(crate) echo: bool,
-    pub(crate) source: (IpAddr, u16),
-    pub(crate) destination: (IpAddr, u16),
-    pub(crate) translated: (IpAddr, u16),
-    pub(crate) replies: Side,
+pub struct Flow {
+    pub opener: Side,
+    pub protocol: u8,
+    pub echo: bool,
+    pub source: (IpAddr, u16),
+    pub destination: (IpAddr, u16),
+    pub translated: (IpAddr, u16),
+    pub replies: Side,
     /// Where to, when it leaves by a site.
-    pub(crate) route: Option<u16>,
-    pub(crate) life: Life,
-    pub(crate) rule: u32,
+    pub route: Option<u16>,
+    pub life: Life,
+    pub rule: u32,
     /// Revision that admits it.
-    pub(crate) revision: u32,
-    pub(crate) ways: [Way; 2],
+    pub revision: u32,
+    pub ways: [Way; 2],
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Way {
-    pub(crate) packets: u64,
-    pub(crate) bytes: u64,
-    pub(crate) last_seen: u64,
-    pub(crate) fin: bool,
+pub struct Way {
+    pub packets: u64,
+    pub bytes: u64,
+    pub last_seen: u64,
+    pub fin: bool,
 }
 
 /// The packet in hand.
-pub(crate) struct Packet<'a> {
-    pub(crate) arrival: &'a Arrival,
-    pub(crate) header: Header,
-    pub(crate) transport: Transport,
+pub struct Packet<'a> {
+    pub arrival: &'a Arrival,
+    pub header: Header,
+    pub transport: Transport,
 }
 
 impl Flow {
     /// Whether neither direction has carried anything for longer than its state allows.
-    pub(crate) fn is_over(&self, now: u64, timeouts: &Timeouts) -> bool {
+    pub fn is_over(&self, now: u64, timeouts: &Timeouts) -> bool {
         let icmp = if self.source.0.is_ipv6() { 58 } else { 1 };
         let timeout = match (self.life, self.protocol) {
             (Life::SynSent | Life::SynReceived, _) => timeouts.tcp_handshake,
@@ -60,7 +60,7 @@ impl Flow {
     }
 
     /// For comparison.
-    pub(crate) fn dump(&self) -> FlowDump {
+    pub fn dump(&self) -> FlowDump {
         let way = |w: &Way| WayDump { packets: w.packets, bytes: w.bytes, last_seen: w.last_seen as u32 };
         FlowDump {
             side: self.opener as u8,
@@ -79,7 +79,7 @@ impl Flow {
 }
 
 /// The flow a packet belongs to by its tuple, and the direction.
-pub(crate) fn find(flows: &[Flow], packet: &Packet<'_>) -> Option<(usize, usize)> {
+pub fn find(flows: &[Flow], packet: &Packet<'_>) -> Option<(usize, usize)> {
     let from = (packet.header.source, packet.transport.source_port);
     let to = (packet.header.destination, packet.transport.destination_port);
     let side = packet.arrival.side;

@@ -18,7 +18,7 @@ use crate::spoil::spoil;
 use crate::world::{self, EGRESS, PEERS, PORTS};
 
 /// Makes one case, a step at a time, from what the gateway did with the steps before.
-pub(crate) struct Generator {
+pub struct Generator {
     random: Random,
     state: Arc<State>,
     setup: Setup,
@@ -52,7 +52,7 @@ enum Speech {
 
 impl Generator {
     /// A case by its seed.
-    pub(crate) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let state = Arc::new(world::state(&mut random));
         let timeouts = Timeouts {
@@ -97,12 +97,12 @@ impl Generator {
     }
 
     /// What holds for the whole case.
-    pub(crate) fn setup(&self) -> Setup {
+    pub fn setup(&self) -> Setup {
         self.setup.clone()
     }
 
     /// The next step.
-    pub(crate) fn next(&mut self) -> Step {
+    pub fn next(&mut self) -> Step {
         self.current = None;
         if let Some(step) = self.queue.pop() {
             return step;
@@ -127,7 +127,7 @@ impl Generator {
     }
 
     /// Learns what the gateway made of the last packet.
-    pub(crate) fn learn(&mut self, outcome: &Outcome) {
+    pub fn learn(&mut self, outcome: &Outcome) {
         let Some((index, forward, scripted)) = self.current else { return };
         if matches!(outcome.verdict, Verdict::Drop(_)) {
             return;

@@ -3,17 +3,17 @@
 use std::net::IpAddr;
 
 /// TCP flag bits (RFC 9293 3.1).
-pub(crate) mod flag {
-    pub(crate) const FIN: u8 = 1;
-    pub(crate) const SYN: u8 = 2;
-    pub(crate) const RST: u8 = 4;
-    pub(crate) const PSH: u8 = 8;
-    pub(crate) const ACK: u8 = 16;
+pub mod flag {
+    pub const FIN: u8 = 1;
+    pub const SYN: u8 = 2;
+    pub const RST: u8 = 4;
+    pub const PSH: u8 = 8;
+    pub const ACK: u8 = 16;
 }
 
 /// What goes behind the IP header.
 #[derive(Clone, Debug)]
-pub(crate) enum Payload {
+pub enum Payload {
     /// A segment with these flags and this much data.
     Tcp { source: u16, destination: u16, flags: u8, data: usize },
     /// A datagram; without checksum where `unchecked` (IPv4 only).
@@ -26,27 +26,27 @@ pub(crate) enum Payload {
 
 /// A packet before it is written down.
 #[derive(Clone, Debug)]
-pub(crate) struct Draft {
-    pub(crate) source: IpAddr,
-    pub(crate) destination: IpAddr,
-    pub(crate) ttl: u8,
-    pub(crate) payload: Payload,
+pub struct Draft {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub ttl: u8,
+    pub payload: Payload,
     /// IPv6 extension headers before the payload: number and length in units of eight bytes.
-    pub(crate) extensions: Vec<(u8, u8)>,
+    pub extensions: Vec<(u8, u8)>,
     /// IPv4 options, in words.
-    pub(crate) options: u8,
+    pub options: u8,
     /// IPv4 flags and fragment offset.
-    pub(crate) fragment: u16,
+    pub fragment: u16,
 }
 
 impl Draft {
     /// An ordinary packet.
-    pub(crate) fn new(source: IpAddr, destination: IpAddr, payload: Payload) -> Self {
+    pub fn new(source: IpAddr, destination: IpAddr, payload: Payload) -> Self {
         Self { source, destination, ttl: 64, payload, extensions: Vec::new(), options: 0, fragment: 0x4000 }
     }
 
     /// The bytes.
-    pub(crate) fn build(&self) -> Vec<u8> {
+    pub fn build(&self) -> Vec<u8> {
         match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let segment = self.segment(1, &pseudo(self.source, self.destination));
@@ -143,12 +143,12 @@ impl Draft {
 }
 
 /// The addresses of a pseudo-header.
-pub(crate) fn pseudo(source: IpAddr, destination: IpAddr) -> Vec<u8> {
+pub fn pseudo(source: IpAddr, destination: IpAddr) -> Vec<u8> {
     [octets(source), octets(destination)].concat()
 }
 
 /// An address in network order.
-pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
+pub fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(a) => a.octets().to_vec(),
         IpAddr::V6(a) => a.octets().to_vec(),
@@ -156,12 +156,12 @@ pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 /// The Internet checksum over several pieces, all but the last of even length (RFC 1071).
-pub(crate) fn checksum(pieces: &[&[u8]]) -> u16 {
+pub fn checksum(pieces: &[&[u8]]) -> u16 {
     !sum(pieces)
 }
 
 /// The one's complement sum.
-pub(crate) fn sum(pieces: &[&[u8]]) -> u16 {
+pub fn sum(pieces: &[&[u8]]) -> u16 {
     let mut sum = 0u32;
     for piece in pieces {
         for pair in piece.chunks(2) {

@@ -12,7 +12,7 @@ use sluicegate_engine::tables::{Config, Egress, HAS_DEADLINE, Stage};
 use crate::case::{Exit, FlowDump, OVERLAY_DEVICE, Setup, WayDump};
 
 /// The live flows among the half-entries of one family; an error where halves contradict each other.
-pub(crate) fn flows<F: Family>(
+pub fn flows<F: Family>(
     halves: impl Iterator<Item = (Stage, Key<F::Address>, Flow<F::Address>)>,
     now: u64,
 ) -> Result<Vec<FlowDump>, String>
@@ -94,7 +94,7 @@ fn address<F: Family>(address: F::Address) -> IpAddr {
 }
 
 /// The configuration as the engine reads it.
-pub(crate) fn config(setup: &Setup, now: u64, deadline: Option<u64>) -> Config {
+pub fn config(setup: &Setup, now: u64, deadline: Option<u64>) -> Config {
     let [(IpAddr::V4(network4), length4), (IpAddr::V6(network6), length6)] = setup.overlay else {
         panic!("one overlay range per family");
     };
@@ -113,7 +113,7 @@ pub(crate) fn config(setup: &Setup, now: u64, deadline: Option<u64>) -> Config {
 }
 
 /// An egress entry as the engine reads it.
-pub(crate) fn egress(exit: &Exit) -> Egress {
+pub fn egress(exit: &Exit) -> Egress {
     Egress {
         device: exit.device,
         mtu: exit.mtu,
