@@ -9,6 +9,7 @@ pub mod classify;
 pub mod event;
 pub mod family;
 pub mod flow;
+pub mod guard;
 pub mod image;
 mod live;
 pub mod nat;

@@ -75,6 +75,10 @@ reasons! {
     NotOpening = 19, "not_opening";
     /// Rewriting the packet failed.
     Internal = 20, "internal";
+    /// For WireGuard's port on the underlay, and no WireGuard message.
+    UnderlayMalformed = 21, "underlay_malformed";
+    /// A WireGuard handshake initiation beyond what one source prefix may send.
+    UnderlayHandshakeRate = 22, "underlay_handshake_rate";
 }
 
 impl DropReason {
