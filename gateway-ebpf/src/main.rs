@@ -6,6 +6,7 @@
 //! | `overlay_out_l3`, `overlay_out_l2` | TC egress of the overlay device | what this host sends into the overlay |
 //! | `site_in` | TC ingress of a site device | what answers flows |
 //! | `site_screen` | XDP of a site device | drops the unsolicited before an skb exists |
+//! | `underlay_guard` | XDP of an underlay device | drops what is no WireGuard message, and handshakes beyond the rate |
 //! | `clock` | none: run once by the agent | tells the tick rate |
 //!
 //! Every program fails closed: whatever it cannot do is a drop, counted by reason.
@@ -14,6 +15,7 @@
 
 mod clock;
 mod frame;
+mod guard;
 mod maps;
 mod skb;
 
