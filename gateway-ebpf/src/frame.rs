@@ -5,8 +5,8 @@ use sluicegate_engine::packet::Packet;
 
 use crate::skb::ETHERNET;
 
-/// Offsets are below this: keeps packet pointers bounded for the verifier.
-const OFFSET_MAX: u32 = 1024;
+/// Offsets are below this: keeps packet pointers bounded for the verifier. A power of two.
+pub const OFFSET_MAX: u32 = 1024;
 
 /// A frame without VLAN tags; tagged ones are left to TC, which sees them without their tag.
 pub struct Frame<'a> {
@@ -38,7 +38,7 @@ impl<'a> Frame<'a> {
             return None;
         }
         let (start, end) = self.bounds();
-        let at = start + ETHERNET as usize + offset as usize;
+        let at = start + ETHERNET as usize + bounded(offset);
         if at + N > end { None } else { Some(at) }
     }
 
@@ -75,6 +75,19 @@ impl Packet for Frame<'_> {
         let (start, end) = self.bounds();
         (end.wrapping_sub(start) as u32).wrapping_sub(ETHERNET)
     }
+}
+
+/// An offset known to be below [`OFFSET_MAX`], in a form that every verifier knows to be. The compiler keeps offsets on the
+/// stack and checks one copy, then adds another; the verifiers of 6.1 and 6.12 do not see that both are the same. It cannot see
+/// through this instruction, so the register that is added is the one that is bounded.
+#[inline(always)]
+pub fn bounded(offset: u32) -> usize {
+    let mut bounded = u64::from(offset);
+    // SAFETY: one instruction on one register.
+    unsafe {
+        core::arch::asm!("{0} &= {1}", inout(reg) bounded, const OFFSET_MAX - 1, options(pure, nomem, nostack));
+    }
+    bounded as usize
 }
 
 /// Loads `N` bytes in words as wide as they come. The compiler would load bytes one by one, since it must assume that

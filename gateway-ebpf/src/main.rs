@@ -12,6 +12,8 @@
 //! Every program fails closed: whatever it cannot do is a drop, counted by reason.
 #![no_std]
 #![no_main]
+// Inline assembly for this target.
+#![feature(asm_experimental_arch)]
 
 mod clock;
 mod frame;

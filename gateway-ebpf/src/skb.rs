@@ -5,15 +5,13 @@ use aya_ebpf::helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_head, bpf
 use sluicegate_engine::checksum::fold;
 use sluicegate_engine::packet::Packet;
 
-use crate::frame::{load, store};
+use crate::frame::{OFFSET_MAX, bounded, load, store};
 
 /// Length of an Ethernet header, bytes.
 pub const ETHERNET: u32 = 14;
 
 /// Headers an engine decision needs: Ethernet, IPv6, some extensions, TCP without options.
 const HEADERS: u32 = 128;
-/// Offsets are below this: keeps packet pointers bounded for the verifier.
-const OFFSET_MAX: u32 = 1024;
 
 /// An skb whose IP header starts `L2` bytes into its data.
 pub struct Skb<const L2: u32> {
@@ -57,7 +55,7 @@ impl<const L2: u32> Skb<L2> {
             return None;
         }
         let (start, end, _) = self.bounds();
-        let at = start + L2 as usize + offset as usize;
+        let at = start + L2 as usize + bounded(offset);
         if at + N > end { None } else { Some(at) }
     }
 }
