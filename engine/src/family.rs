@@ -35,6 +35,12 @@ pub trait Family: Copy + 'static {
     /// The one's complement sum of the address, for checksums; not folded.
     fn sum(address: Self::Address) -> u32;
 
+    /// The address `steps` after this one. Only the last 16 bits of an IPv6 address count on, without carry.
+    fn plus(address: Self::Address, steps: u16) -> Self::Address;
+
+    /// How many steps `address` comes after `first`, as [`Self::plus`] counts them; `u32::MAX` where it does not.
+    fn steps(first: Self::Address, address: Self::Address) -> u32;
+
     /// The address as 16 bytes; IPv4 as IPv4-mapped IPv6 (RFC 4291 2.5.5.2).
     fn mapped(address: Self::Address) -> [u8; 16];
 
@@ -110,6 +116,16 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn plus(address: Address4, steps: u16) -> Address4 {
+        Address4(u32::from_be_bytes(address.0).wrapping_add(u32::from(steps)).to_be_bytes())
+    }
+
+    #[inline(always)]
+    fn steps(first: Address4, address: Address4) -> u32 {
+        u32::from_be_bytes(address.0).wrapping_sub(u32::from_be_bytes(first.0))
+    }
+
+    #[inline(always)]
     fn mapped(address: Address4) -> [u8; 16] {
         let [a, b, c, d] = address.0;
         [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
@@ -163,6 +179,23 @@ impl Family for V6 {
     }
 
     #[inline(always)]
+    fn plus(address: Address6, steps: u16) -> Address6 {
+        let (high, low) = halves(address);
+        let last = (low as u16).wrapping_add(steps);
+        let low = low & !0xffff | u64::from(last);
+        Address6((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
+    }
+
+    #[inline(always)]
+    fn steps(first: Address6, address: Address6) -> u32 {
+        let (a, b) = (halves(first), halves(address));
+        if a.0 != b.0 || (a.1 ^ b.1) >> 16 != 0 {
+            return u32::MAX;
+        }
+        (b.1 as u32 & 0xffff).wrapping_sub(a.1 as u32 & 0xffff)
+    }
+
+    #[inline(always)]
     fn mapped(address: Address6) -> [u8; 16] {
         address.0
     }
@@ -195,6 +228,22 @@ mod tests {
             assert!(!v6(bad), "{bad}");
         }
         assert!(v4("10.0.0.1") && v4("100.64.0.1") && v6("fd00::1") && v6("2001:db8::1") && v6("fec0::1"));
+    }
+
+    #[test]
+    fn steps_lead_where_plus_does() {
+        let v4 = |s: &str| Address4::from(s.parse::<Ipv4Addr>().unwrap());
+        let v6 = |s: &str| Address6::from(s.parse::<Ipv6Addr>().unwrap());
+        assert_eq!(V4::plus(v4("203.0.113.250"), 10), v4("203.0.114.4"));
+        assert_eq!(V6::plus(v6("2001:db8::fff0"), 15), v6("2001:db8::ffff"));
+        for steps in [0, 1, 255] {
+            assert_eq!(V4::steps(v4("10.0.0.1"), V4::plus(v4("10.0.0.1"), steps)), u32::from(steps));
+            assert_eq!(V6::steps(v6("fd00::1"), V6::plus(v6("fd00::1"), steps)), u32::from(steps));
+        }
+        assert!(V4::steps(v4("10.0.0.2"), v4("10.0.0.1")) > 0xffff);
+        assert!(V6::steps(v6("fd00::2"), v6("fd00::1")) > 0xffff);
+        assert!(V6::steps(v6("fd00::1"), v6("fd01::1")) > 0xffff);
+        assert!(V6::steps(v6("fd00::1"), v6("fd00::1:1")) > 0xffff);
     }
 
     #[test]

@@ -79,6 +79,10 @@ reasons! {
     UnderlayMalformed = 21, "underlay_malformed";
     /// A WireGuard handshake initiation beyond what one source prefix may send.
     UnderlayHandshakeRate = 22, "underlay_handshake_rate";
+    /// Its source has opened as many flows lately as it may without an answer.
+    SourceLimit = 23, "source_limit";
+    /// It is for an address this gateway masquerades with: flows do not turn back there.
+    Hairpin = 24, "hairpin";
 }
 
 impl DropReason {

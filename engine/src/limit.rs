@@ -1,0 +1,80 @@
+//! How many flows a source may open that nobody answers: a window for each source, opened by its first packet.
+//!
+//! An opening counts, an answer takes it back. In one window a source opens as many flows as it may, and one more for
+//! every answer it got; so that of its half-open flows, which live no longer than a window, there are never more than two
+//! windows' worth. Nothing has to be counted when flows end, and nothing is written for packets of flows.
+
+/// What one source opened lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Openings {
+    /// Tick in which the window began.
+    pub since: u32,
+    /// Flows opened in it and not answered.
+    pub count: u32,
+}
+
+impl Openings {
+    /// Whether the source may open one more flow at `now`, which then counts. A window is `window` ticks long.
+    #[inline(always)]
+    pub fn admit(&mut self, now: u32, window: u32, most: u32) -> bool {
+        if self.is_over(now, window) {
+            *self = Self { since: now, count: 0 };
+        }
+        if self.count >= most {
+            return false;
+        }
+        self.count += 1;
+        true
+    }
+
+    /// A flow was answered.
+    #[inline(always)]
+    pub fn answered(&mut self) {
+        self.count = self.count.saturating_sub(1);
+    }
+
+    #[inline(always)]
+    fn is_over(&self, now: u32, window: u32) -> bool {
+        // A packet on another processor may have begun the window in a later tick.
+        let age = now.wrapping_sub(self.since) as i32;
+        age < 0 && age < -(window as i32) || age >= 0 && age as u32 > window
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_admits_as_many_as_it_may_and_one_more_for_each_answer() {
+        let mut source = Openings { since: 100, count: 0 };
+        for tick in 100..103 {
+            assert!(source.admit(tick, 60, 3));
+        }
+        assert!(!source.admit(103, 60, 3));
+        source.answered();
+        assert!(source.admit(160, 60, 3), "the window is not over, but one was answered");
+        assert!(!source.admit(160, 60, 3));
+        assert!(source.admit(161, 60, 3), "another window");
+        assert_eq!(source, Openings { since: 161, count: 1 });
+    }
+
+    #[test]
+    fn an_answer_to_a_flow_of_an_earlier_window_is_no_debt() {
+        let mut source = Openings::default();
+        source.answered();
+        assert_eq!(source.count, 0);
+    }
+
+    #[test]
+    fn ticks_that_wrap_and_processors_that_run_ahead_start_no_new_window() {
+        let mut source = Openings { since: u32::MAX - 5, count: 3 };
+        assert!(!source.admit(10, 60, 3));
+        let mut source = Openings { since: 500, count: 3 };
+        assert!(!source.admit(499, 60, 3));
+        // A source that was silent for half of all ticks is not refused for what it did then.
+        let mut source = Openings { since: 0, count: 3 };
+        assert!(source.admit(0x9000_0000, 60, 3));
+    }
+}
