@@ -9,7 +9,7 @@ use sluicegate_engine::guard::{Finding, Guard, Source, inspect4, inspect6};
 use sluicegate_engine::packet::Packet;
 
 use crate::clock;
-use crate::frame::{load, store};
+use crate::frame::{OFFSET_MAX, bounded, load, store};
 use crate::maps;
 
 /// Port and rate: one entry.
@@ -125,13 +125,12 @@ struct Packets {
 impl Packets {
     #[inline(always)]
     fn at<const N: usize>(&self, offset: u32) -> Option<usize> {
-        // Keeps packet pointers bounded for the verifier.
-        const OFFSET_MAX: u32 = 1024;
+        let offset = self.start.wrapping_add(offset);
         if offset >= OFFSET_MAX {
             return None;
         }
         let (start, end) = self.bounds();
-        let at = start + (self.start & 31) as usize + offset as usize;
+        let at = start + bounded(offset);
         if at + N > end { None } else { Some(at) }
     }
 
