@@ -86,7 +86,7 @@ pub struct Flow<A> {
     pub source_port: u16,
     /// Destination port after translation, host order.
     pub destination_port: u16,
-    /// Route number, for halves that leave to the site.
+    /// Route number of the flow, where it leaves to the site: in both halves.
     pub route: u16,
     /// `State`.
     pub state: u8,
@@ -98,8 +98,30 @@ pub struct Flow<A> {
     pub exit: u8,
     /// Zero.
     pub padding: u16,
-    /// Room for a cached next hop.
-    pub reserved: [u32; 3],
+    /// The neighbour this direction was last sent to.
+    pub hop: Hop,
+}
+
+/// A neighbour's link-layer address, as the kernel resolved it: learned from a packet it sent, good for a while.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Hop {
+    /// Tick in which it was learned.
+    pub learned: u32,
+    /// The address, as it is on the wire.
+    pub mac: [u8; 6],
+    /// Not zero when there is one.
+    pub known: u16,
+}
+
+impl Hop {
+    /// Whether it may still be used: no older than `lifetime` ticks, and learned after `since`, the tick in which
+    /// neighbours last changed.
+    #[inline(always)]
+    pub fn is_good(&self, now: u32, lifetime: u32, since: u32) -> bool {
+        let age = now.wrapping_sub(self.learned) as i32;
+        self.known != 0 && age < lifetime as i32 && self.learned.wrapping_sub(since) as i32 > 0
+    }
 }
 
 /// This half carries replies.

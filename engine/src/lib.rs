@@ -20,6 +20,7 @@ mod open;
 pub mod packet;
 pub mod pipeline;
 pub mod reason;
+pub mod stage;
 pub mod tables;
 pub mod tcp;
 mod track;

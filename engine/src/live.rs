@@ -3,15 +3,14 @@
 use crate::event::EventKind;
 use crate::flow::{Exit, FIN, Flow, Key, Side, State, TRANSLATED};
 use crate::image::axis;
-use crate::nat;
 use crate::network::Header;
-use crate::open::{event, set_reply};
+use crate::open::event;
 use crate::packet::{echo, protocol, tcp as flag};
-use crate::pipeline::Refusal;
 use crate::reason::DropReason;
-use crate::tables::{Active, Egresses, NotConfirmed, Stage, Tables};
+use crate::stage::Refusal;
+use crate::tables::{Egresses, NotConfirmed, Stage, Tables};
 use crate::tcp::{self, Step};
-use crate::work::{Half, Leaving, Work};
+use crate::work::{Half, Leaving, Opening, Work};
 
 /// What a look-up found.
 pub(crate) enum Found {
@@ -48,11 +47,11 @@ pub(crate) fn touch<A: Copy>(
     Found::Quick
 }
 
-/// Brings the flow up to date with the packet. `Ok(false)` means there is no flow after all: judge the packet as a first one.
+/// Ends a flow that is over, and asks the image in force about one that an earlier image admitted. `Ok(false)` means that
+/// there is no flow any more: judge the packet as a first one.
 #[inline(always)]
-pub(crate) fn advance<F: Header + Egresses, T: Tables<F>>(
+pub fn renew<F: Egresses, T: Tables<F>>(
     tables: &mut T,
-    active: Active,
     side: Side,
     stage: Stage,
     work: &mut Work<F::Address>,
@@ -63,9 +62,21 @@ pub(crate) fn advance<F: Header + Egresses, T: Tables<F>>(
         forget::<F, T>(tables, stage, &work.key, &work.other);
         return Ok(false);
     }
-    if work.half.epoch != work.epoch {
-        revalidate::<F, T>(tables, active, side, stage, work)?;
+    if work.half.epoch != work.active.epoch() {
+        revalidate::<F, T>(tables, side, stage, work)?;
     }
+    Ok(true)
+}
+
+/// Brings the flow up to date with the packet. `Ok(false)` means there is no flow after all: judge the packet as a first one.
+#[inline(always)]
+pub fn advance<F: Egresses, T: Tables<F>>(
+    tables: &mut T,
+    stage: Stage,
+    work: &mut Work<F::Address>,
+) -> Result<bool, Refusal> {
+    let now = work.now;
+    work.other.set_mirror(&work.half.to, work.key.protocol, work.half.other_side);
     let state = match next_state(&work.half, work.key.protocol, work.transport.flags) {
         Step::Stay => State::from_number(work.half.state),
         Step::To(state) => state,
@@ -111,6 +122,7 @@ pub(crate) fn advance<F: Header + Egresses, T: Tables<F>>(
         Kept::Yes => {
             let Work { half, leaving, .. } = work;
             leaving.to = half.to;
+            leaving.hop = half.hop;
             leaving.route = half.route;
             leaving.exit = half.exit;
             leaving.translated = half.flags & TRANSLATED != 0;
@@ -143,16 +155,16 @@ const fn is_backwards(reply: bool, flags: u8) -> bool {
 
 /// Asks the image in force whether it admits the flow; when not, ends it.
 #[inline(always)]
-fn revalidate<F: Header + Egresses, T: Tables<F>>(
+fn revalidate<F: Egresses, T: Tables<F>>(
     tables: &mut T,
-    active: Active,
     side: Side,
     stage: Stage,
     work: &mut Work<F::Address>,
 ) -> Result<(), Refusal> {
     let reply = work.half.is_reply();
     let original = if reply { &work.other } else { &work.key };
-    let judgement = tables.judge(active, original.source, original.destination, opening_axis::<F>(original));
+    let judgement =
+        tables.judge(work.active, original.source, original.destination, opening_axis::<F>(original));
     let attributes = judgement.attributes;
     // Where the flow goes is known by where its replies come from.
     let reply_side = if reply { side as u8 } else { work.half.other_side };
@@ -164,19 +176,15 @@ fn revalidate<F: Header + Egresses, T: Tables<F>>(
     if !(judgement.source.may_open(opener) && judgement.decision.accepts() && still_there) {
         return Err(revoke::<F, T>(tables, side, stage, work));
     }
-    let (epoch, rule) = (work.epoch, judgement.decision.slot());
+    let (epoch, rule) = (work.active.epoch(), judgement.decision.slot());
     let route = attributes.route().unwrap_or(0);
     work.half.epoch = epoch;
     work.half.rule = rule;
-    if !reply {
-        work.half.route = route;
-    }
+    work.half.route = route;
     let admit = |half: &mut Flow<F::Address>| {
         half.epoch = epoch;
         half.rule = rule;
-        if !half.is_reply() {
-            half.route = route;
-        }
+        half.route = route;
     };
     // Both halves, whatever becomes of the packet in hand.
     let _ = tables.with_flow(stage, &work.key, admit);
@@ -185,7 +193,7 @@ fn revalidate<F: Header + Egresses, T: Tables<F>>(
 }
 
 #[inline(always)]
-fn revoke<F: Header, T: Tables<F>>(
+fn revoke<F: Egresses, T: Tables<F>>(
     tables: &mut T,
     side: Side,
     stage: Stage,
@@ -231,31 +239,34 @@ enum Kept {
 
 /// The half-open table may evict one half: a first half makes its reply half anew, if nobody took its key.
 #[inline(always)]
-fn restore<F: Header, T: Tables<F>>(
+fn restore<F: Egresses, T: Tables<F>>(
     tables: &mut T,
     stage: Stage,
-    work: &Work<F::Address>,
+    work: &mut Work<F::Address>,
     timeout: u32,
 ) -> bool {
     let half = &work.half;
     if half.is_reply() || matches!(stage, Stage::Confirmed) {
         return false;
     }
-    let exit = if half.exit == Exit::Overlay as u8 { Exit::Host } else { Exit::Overlay };
-    nat::claim::<F, T>(tables, &work.other, |reply| {
-        reply.last_seen = work.now;
-        reply.timeout = timeout;
-        reply.epoch = half.epoch;
-        reply.rule = half.rule;
-        reply.state = half.state;
-        set_reply(reply, &work.key, half.flags & TRANSLATED, exit);
-    })
-    .is_ok()
+    let reply_exit = if half.exit == Exit::Overlay as u8 { Exit::Host } else { Exit::Overlay };
+    work.opening = Opening {
+        source: half.to.source,
+        rule: half.rule,
+        timeout,
+        source_port: half.to.source_port,
+        route: half.route,
+        state: half.state,
+        masquerade: half.flags & TRANSLATED != 0,
+        exits: [half.exit, reply_exit as u8],
+        reply_side: half.other_side,
+    };
+    tables.claim(work).unwrap_or(false)
 }
 
 /// Moves both halves into the table that never evicts. They are in both tables for a moment, never in neither.
 #[inline(always)]
-fn confirm<F: Header, T: Tables<F>>(
+fn confirm<F: Egresses, T: Tables<F>>(
     tables: &mut T,
     key: &Key<F::Address>,
     other_key: &Key<F::Address>,
@@ -281,7 +292,7 @@ fn confirm<F: Header, T: Tables<F>>(
 }
 
 #[inline(always)]
-fn forget<F: Header, T: Tables<F>>(
+fn forget<F: Egresses, T: Tables<F>>(
     tables: &mut T,
     stage: Stage,
     key: &Key<F::Address>,

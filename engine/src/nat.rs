@@ -1,27 +1,26 @@
 //! Masquerade: a source address of the gateway, and a port nobody uses towards that destination.
 
 use crate::family::Family;
-use crate::flow::{Flow, Key};
+use crate::flow::Key;
 use crate::packet::protocol;
 use crate::reason::DropReason;
-use crate::tables::{Config, Refused, Stage, Tables};
+use crate::stage::Refusal;
+use crate::tables::{Config, Egresses, Refused, Stage, Tables};
+use crate::work::Work;
 
 /// Ports tried for one flow. At 90 % occupancy all of them are taken with a chance of 3 %; more would let a full table
 /// cost the packet path microseconds.
 pub const PROBES: u32 = 32;
 const STRIDE_MAX: u16 = 128;
 
-/// Inserts the reply half of a masqueraded flow under the first free port, which reserves that port: returns the port
-/// (or ICMP id), and leaves the half's key in `reply_key`. `init` fills in that half; `key` is the flow's own key; `source` is the gateway's address.
+/// Inserts the reply half of the flow in `work.opening` under the first free port, which reserves that port: it is
+/// `opening.source_port` then.
 #[inline(always)]
-pub fn reserve<F: Family, T: Tables<F>>(
+pub fn reserve<F: Egresses, T: Tables<F>>(
     tables: &mut T,
-    key: &Key<F::Address>,
-    reply_key: &mut Key<F::Address>,
-    source: F::Address,
-    reply_side: u8,
-    init: impl Fn(&mut Flow<F::Address>) + Copy,
-) -> Result<u16, DropReason> {
+    work: &mut Work<F::Address>,
+) -> Result<bool, Refusal> {
+    let Work { key, other, opening, .. } = work;
     let has_ports = matches!(key.protocol, protocol::TCP | protocol::UDP) || key.protocol == F::ICMP;
     let Range { first, count } = Range::of(tables.config());
     let probes = if has_ports { PROBES } else { 1 };
@@ -32,41 +31,44 @@ pub fn reserve<F: Family, T: Tables<F>>(
     // used up, so a small range is walked port by port.
     let stride =
         if count < STRIDE_MAX * PROBES as u16 { 1 } else { (spread::<F>(key) >> 16) as u16 % STRIDE_MAX + 1 };
-    reply_key.source = key.destination;
-    reply_key.destination = source;
-    reply_key.source_port = key.destination_port;
-    reply_key.protocol = key.protocol;
-    reply_key.side = reply_side;
-    reply_key.padding = 0;
-    for _ in 0..PROBES {
+    other.source = key.destination;
+    other.destination = opening.source;
+    other.source_port = key.destination_port;
+    other.protocol = key.protocol;
+    other.side = opening.reply_side;
+    other.padding = 0;
+    for _ in 0..probes {
         let port = if has_ports { first.wrapping_add(candidate) } else { 0 };
-        reply_key.destination_port = port;
-        match claim(tables, reply_key, init) {
-            Ok(()) => return Ok(port),
-            Err(Refused::Full) => return Err(DropReason::FlowTableFull),
-            Err(Refused::Exists) if probes == 1 => break,
-            Err(Refused::Exists) => {
-                candidate = ((u32::from(candidate) + u32::from(stride)) % u32::from(count.max(1))) as u16
-            }
+        work.other.destination_port = port;
+        if tables.claim(work)? {
+            work.opening.source_port = port;
+            return Ok(true);
         }
+        candidate = ((u32::from(candidate) + u32::from(stride)) % u32::from(count.max(1))) as u16;
     }
-    Err(DropReason::NatExhausted)
+    Err(Refusal::by_rule(DropReason::NatExhausted, work.opening.rule))
 }
 
-/// Inserts a reply half unless the key is in either table. The confirmed table is looked at last: a flow moves there before it
-/// leaves the half-open one, so it is never in neither.
+/// Inserts the reply half of the flow in `work.opening` under the key `work.other`, unless that is in either table: then
+/// `Ok(false)`. The confirmed table is looked at last: a flow moves there before it leaves the half-open one, so it is never
+/// in neither.
 #[inline(always)]
-pub fn claim<F: Family, T: Tables<F>>(
+pub fn claim<F: Egresses, T: Tables<F>>(
     tables: &mut T,
-    key: &Key<F::Address>,
-    init: impl Fn(&mut Flow<F::Address>),
-) -> Result<(), Refused> {
-    tables.insert_flow(Stage::HalfOpen, key, false, init)?;
-    if tables.with_flow(Stage::Confirmed, key, |_| ()).is_some() {
-        tables.remove_flow(Stage::HalfOpen, key);
-        return Err(Refused::Exists);
+    work: &mut Work<F::Address>,
+) -> Result<bool, Refusal> {
+    let Work { key, other, opening, now, active, .. } = work;
+    let (now, epoch) = (*now, active.epoch());
+    match tables.insert_flow(Stage::HalfOpen, other, false, |flow| opening.reply(key, now, epoch, flow)) {
+        Ok(()) => (),
+        Err(Refused::Exists) => return Ok(false),
+        Err(Refused::Full) => return Err(Refusal::by_rule(DropReason::FlowTableFull, opening.rule)),
     }
-    Ok(())
+    if tables.with_flow(Stage::Confirmed, other, |_| ()).is_some() {
+        tables.remove_flow(Stage::HalfOpen, other);
+        return Ok(false);
+    }
+    Ok(true)
 }
 
 struct Range {

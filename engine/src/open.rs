@@ -1,29 +1,40 @@
 //! A packet without a flow: judge it, and open one.
 
 use crate::event::{Event, EventKind};
-use crate::flow::{Exit, Flow, Key, REPLY, Side, State, TRANSLATED};
+use crate::flow::{Exit, Flow, Hop, Key, REPLY, Side, State, TRANSLATED};
 use crate::image::Attributes;
-use crate::nat;
 use crate::network::Header;
 use crate::packet::protocol;
-use crate::pipeline::Refusal;
 use crate::reason::DropReason;
-use crate::tables::{Active, Egresses, Stage, Tables};
+use crate::stage::Refusal;
+use crate::tables::{Egresses, Stage, Tables};
 use crate::tcp;
 use crate::translate::Translated;
-use crate::work::Work;
+use crate::work::{Opening, Work};
 
 /// Judges the first packet of a flow and, when a rule accepts it, inserts both halves.
 #[inline(always)]
-pub(crate) fn open<F: Header + Egresses, T: Tables<F>>(
+pub(crate) fn open<F: Egresses, T: Tables<F>>(
     tables: &mut T,
-    active: Active,
     side: Side,
     work: &mut Work<F::Address>,
-) -> Result<(), Refusal> {
-    let Work { key, other, network, transport, leaving, .. } = work;
-    let key = &*key;
-    let judgement = tables.judge(active, key.source, key.destination, transport.axis);
+) -> Result<bool, Refusal> {
+    tables.admit(side, work)?;
+    if work.opening.masquerade {
+        tables.reserve(work)?;
+    }
+    tables.insert(side, work)
+}
+
+/// Asks the image, and works out the flow that would be.
+#[inline(always)]
+pub fn admit<F: Egresses, T: Tables<F>>(
+    tables: &mut T,
+    side: Side,
+    work: &mut Work<F::Address>,
+) -> Result<bool, Refusal> {
+    let Work { key, network, transport, active, opening, .. } = work;
+    let judgement = tables.judge(*active, key.source, key.destination, transport.axis);
     if !judgement.source.may_open(side) {
         return Err(DropReason::SpoofedSource.into());
     }
@@ -40,75 +51,83 @@ pub(crate) fn open<F: Header + Egresses, T: Tables<F>>(
     let Some((exit, reply_side, reply_exit)) = ways(side, judgement.attributes) else {
         return refuse(DropReason::NoEgress);
     };
-    let opens = if network.protocol == protocol::TCP { tcp::opens(transport.flags) } else { transport.opens };
+    let tcp = network.protocol == protocol::TCP;
+    let opens = if tcp { tcp::opens(transport.flags) } else { transport.opens };
     if !opens {
-        return refuse(if network.protocol == protocol::TCP {
-            DropReason::InvalidTcp
-        } else {
-            DropReason::NotOpening
-        });
+        return refuse(if tcp { DropReason::InvalidTcp } else { DropReason::NotOpening });
     }
-
-    let state = if network.protocol == protocol::TCP { State::SynSent } else { State::Unreplied };
-    let timeout = tables.config().timeouts.of(state, network.protocol, F::ICMP);
-    let (now, epoch) = (work.now, work.epoch);
-    let born = move |flow: &mut Flow<F::Address>| {
-        flow.last_seen = now;
-        flow.timeout = timeout;
-        flow.epoch = epoch;
-        flow.rule = rule;
-        flow.state = state as u8;
-    };
+    let state = if tcp { State::SynSent } else { State::Unreplied };
     let route = judgement.attributes.route().unwrap_or(0);
     let masquerade = matches!(exit, Exit::Site) && judgement.attributes.masquerade();
-    let translated = if masquerade { TRANSLATED } else { 0 };
-    let reply = move |flow: &mut Flow<F::Address>| {
-        born(flow);
-        set_reply(flow, key, translated, reply_exit);
-    };
-    let (source, source_port) = if masquerade {
+    let source = if masquerade {
         let address = tables.egress(route).map(|egress| egress.source::<F>()).unwrap_or_default();
         if address == F::Address::default() {
             return refuse(DropReason::NoEgress);
         }
-        match nat::reserve(tables, key, other, address, reply_side as u8, reply) {
-            Ok(port) => (address, port),
-            Err(reason) => return refuse(reason),
-        }
+        address
     } else {
-        (key.source, key.source_port)
+        key.source
     };
-    leaving.to = Translated {
+    *opening = Opening {
         source,
+        rule,
+        timeout: tables.config().timeouts.of(state, network.protocol, F::ICMP),
+        source_port: key.source_port,
+        route,
+        state: state as u8,
+        masquerade,
+        exits: [exit as u8, reply_exit as u8],
+        reply_side: reply_side as u8,
+    };
+    Ok(true)
+}
+
+/// Inserts the halves of the flow, the reply half first unless reserving a port has done so, and tells of the flow.
+#[inline(always)]
+pub fn insert<F: Egresses, T: Tables<F>>(
+    tables: &mut T,
+    side: Side,
+    work: &mut Work<F::Address>,
+) -> Result<bool, Refusal> {
+    let Work { key, other, network, leaving, opening, now, active, .. } = work;
+    let (now, epoch) = (*now, active.epoch());
+    leaving.to = Translated {
+        source: opening.source,
         destination: key.destination,
-        source_port,
+        source_port: opening.source_port,
         destination_port: key.destination_port,
     };
-    leaving.route = route;
-    leaving.exit = exit as u8;
-    leaving.translated = masquerade;
-    other.set_mirror(&leaving.to, key.protocol, reply_side as u8);
+    leaving.route = opening.route;
+    leaving.exit = opening.exits[0];
+    leaving.translated = opening.masquerade;
+    leaving.hop = Hop::default();
+    other.set_mirror(&leaving.to, key.protocol, opening.reply_side);
+    let full = Err(Refusal::by_rule(DropReason::FlowTableFull, opening.rule));
     // Without translation nobody else can own the reply key: a racing first packet of the same flow at the most.
-    if !masquerade && tables.insert_flow(Stage::HalfOpen, other, true, reply).is_err() {
-        return refuse(DropReason::FlowTableFull);
+    if !opening.masquerade
+        && tables
+            .insert_flow(Stage::HalfOpen, other, true, |flow| opening.reply(key, now, epoch, flow))
+            .is_err()
+    {
+        return full;
     }
     let inserted = tables.insert_flow(Stage::HalfOpen, key, true, |flow| {
-        born(flow);
+        opening.born(now, epoch, flow);
         flow.packets = 1;
         flow.bytes = u64::from(network.length);
-        flow.source = source;
+        flow.source = opening.source;
         flow.destination = key.destination;
-        flow.source_port = source_port;
+        flow.source_port = opening.source_port;
         flow.destination_port = key.destination_port;
-        flow.route = route;
-        flow.flags = translated;
-        flow.other_side = reply_side as u8;
-        flow.exit = exit as u8;
+        flow.flags = opening.translated();
+        flow.other_side = opening.reply_side;
+        flow.exit = opening.exits[0];
     });
     if inserted.is_err() {
         tables.remove_flow(Stage::HalfOpen, other);
-        return refuse(DropReason::FlowTableFull);
+        return full;
     }
+    let Opening { rule, masquerade, source, source_port, .. } = work.opening;
     tables.count_admitted(rule);
     tables.emit(|told| {
         event::<F>(told, side, work);
@@ -119,7 +138,32 @@ pub(crate) fn open<F: Header + Egresses, T: Tables<F>>(
             told.translated_port = source_port;
         }
     });
-    Ok(())
+    Ok(true)
+}
+
+impl<A: Copy> Opening<A> {
+    #[inline(always)]
+    fn translated(&self) -> u8 {
+        if self.masquerade { TRANSLATED } else { 0 }
+    }
+
+    /// Fills in what both halves are born with.
+    #[inline(always)]
+    fn born(&self, now: u32, epoch: u32, flow: &mut Flow<A>) {
+        flow.last_seen = now;
+        flow.timeout = self.timeout;
+        flow.epoch = epoch;
+        flow.rule = self.rule;
+        flow.state = self.state;
+        flow.route = self.route;
+    }
+
+    /// Fills in the reply half of the flow whose own key is `key`.
+    #[inline(always)]
+    pub(crate) fn reply(&self, key: &Key<A>, now: u32, epoch: u32, flow: &mut Flow<A>) {
+        self.born(now, epoch, flow);
+        set_reply(flow, key, self.translated(), self.exits[1]);
+    }
 }
 
 /// Exit of the first packet, and side and exit of its replies. A destination that lies in no permitted direction has none:
@@ -136,14 +180,14 @@ fn ways(side: Side, attributes: Attributes) -> Option<(Exit, Side, Exit)> {
 
 /// Fills in what makes a half the reply half of the flow with `key`.
 #[inline(always)]
-pub(crate) fn set_reply<A: Copy>(flow: &mut Flow<A>, key: &Key<A>, translated: u8, exit: Exit) {
+fn set_reply<A: Copy>(flow: &mut Flow<A>, key: &Key<A>, translated: u8, exit: u8) {
     flow.source = key.destination;
     flow.destination = key.source;
     flow.source_port = key.destination_port;
     flow.destination_port = key.source_port;
     flow.flags = REPLY | translated;
     flow.other_side = key.side;
-    flow.exit = exit as u8;
+    flow.exit = exit;
 }
 
 /// Fills in what the packet says; the caller adds what happened.

@@ -1,13 +1,12 @@
 //! One packet from arrival to verdict: the only way in, and the only way out.
 
 use crate::event::EventKind;
-use crate::family::Family;
 use crate::flow::{Exit, Key, Side};
-use crate::network::Header;
 use crate::open::event;
-use crate::packet::{Network, Packet, Transport, protocol, transport};
+use crate::packet::{Network, Packet, protocol, transport};
 use crate::reason::DropReason;
-use crate::tables::{Active, Config, Egresses, Stage, Tables};
+use crate::stage::Refusal;
+use crate::tables::{Config, Egresses, Stage, Tables};
 use crate::tcp;
 use crate::track::track;
 use crate::translate::{decrement_ttl, translate};
@@ -28,32 +27,46 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
-/// Why a packet does not pass.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Refusal {
-    reason: DropReason,
-    /// Slot + 1 of the rule concerned, or 0.
-    rule: u32,
-    /// Whether an event about it was written already.
-    told: bool,
+/// The steps of a packet's way that read or write the packet, and the tables behind them; between them lies the flow, whose
+/// stages are methods of [`Tables`]. In user space a step is a call; in the kernel it is a global function, as
+/// [`crate::stage`] explains.
+pub trait Steps<F: Egresses> {
+    /// What is behind the packet.
+    type Tables: Tables<F>;
+
+    /// The tables.
+    fn tables(&mut self) -> &mut Self::Tables;
+
+    /// Reads the packet and checks all that can be checked without a flow. `Ok(false)`: a site packet that is none of the
+    /// gateway's business.
+    fn identify(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal>;
+
+    /// Sends the packet on its way: egress, size, TTL, translation. `Ok` is always `true`.
+    fn leave(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal>;
 }
 
-impl Refusal {
+/// Packet and tables in the same hands.
+struct Direct<'a, P, T> {
+    packet: &'a mut P,
+    tables: &'a mut T,
+}
+
+impl<F: Egresses, P: Packet, T: Tables<F>> Steps<F> for Direct<'_, P, T> {
+    type Tables = T;
+
     #[inline(always)]
-    pub(crate) fn by_rule(reason: DropReason, rule: u32) -> Self {
-        Self { reason, rule: rule + 1, told: false }
+    fn tables(&mut self) -> &mut T {
+        self.tables
     }
 
     #[inline(always)]
-    pub(crate) fn told(reason: DropReason) -> Self {
-        Self { reason, rule: 0, told: true }
+    fn identify(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        identify::<F, P, T>(self.packet, side, self.tables, work)
     }
-}
 
-impl From<DropReason> for Refusal {
     #[inline(always)]
-    fn from(reason: DropReason) -> Self {
-        Self { reason, rule: 0, told: false }
+    fn leave(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        leave::<F, P, T>(self.packet, side, self.tables, work)
     }
 }
 
@@ -67,21 +80,46 @@ pub fn process<F, P, T>(
     work: &mut Work<F::Address>,
 ) -> Verdict
 where
-    F: Header + Egresses,
+    F: Egresses,
     P: Packet,
     T: Tables<F>,
 {
-    if let Err(reason) = arrive::<F>(packet, side, now, work) {
-        if matches!(side, Side::Site) {
-            return Verdict::Pass;
-        }
-        tables.count_dropped(reason);
-        return Verdict::Drop(reason);
-    }
-    match decide::<F, P, T>(packet, side, tables, work) {
+    run::<F, _>(&mut Direct { packet, tables }, side, now, work)
+}
+
+/// As [`process`], with the steps as the caller takes them.
+#[inline(always)]
+pub fn run<F: Egresses, S: Steps<F>>(
+    steps: &mut S,
+    side: Side,
+    now: u64,
+    work: &mut Work<F::Address>,
+) -> Verdict {
+    work.begin(side, now);
+    match decide::<F, S>(steps, side, work) {
         Ok(verdict) => verdict,
-        Err(refusal) => drop::<F, T>(tables, side, &refusal, work),
+        Err(refusal) => refuse::<F, _>(steps.tables(), side, &refusal, work),
     }
+}
+
+#[inline(always)]
+fn decide<F: Egresses, S: Steps<F>>(
+    steps: &mut S,
+    side: Side,
+    work: &mut Work<F::Address>,
+) -> Result<Verdict, Refusal> {
+    if !steps.identify(side, work)? {
+        return Ok(Verdict::Pass);
+    }
+    if !track::<F, _>(steps.tables(), side, work)? {
+        return unsolicited::<F>(steps.tables().config(), &work.network);
+    }
+    steps.leave(side, work)?;
+    Ok(match work.leaving.way(side) {
+        Exit::Host => Verdict::Host,
+        Exit::Site => Verdict::Site(work.leaving.device),
+        Exit::Overlay => Verdict::Overlay,
+    })
 }
 
 /// Looks at a site packet before an skb exists, and changes nothing: `Drop` for what the whole path would drop for want of
@@ -89,16 +127,14 @@ where
 #[inline(always)]
 pub fn screen<F, P, T>(packet: &P, tables: &mut T, now: u64, work: &mut Work<F::Address>) -> Verdict
 where
-    F: Header + Egresses,
+    F: Egresses,
     P: Packet,
     T: Tables<F>,
 {
-    if arrive::<F>(packet, Side::Site, now, work).is_err() {
-        return Verdict::Pass;
-    }
+    work.begin(Side::Site, now);
     let looked = match identify::<F, P, T>(packet, Side::Site, tables, work) {
-        Ok(None) => return Verdict::Pass,
-        Ok(Some(_)) => {
+        Ok(false) => return Verdict::Pass,
+        Ok(true) => {
             if is_expected::<F, T>(tables, &work.key) {
                 Ok(Verdict::Pass)
             } else {
@@ -109,75 +145,43 @@ where
     };
     match looked {
         Ok(verdict) => verdict,
-        Err(refusal) => drop::<F, T>(tables, Side::Site, &refusal, work),
+        Err(refusal) => refuse::<F, T>(tables, Side::Site, &refusal, work),
     }
 }
 
+/// [`Steps::identify`], for whoever implements it.
 #[inline(always)]
-fn arrive<F: Header>(
-    packet: &impl Packet,
-    side: Side,
-    now: u64,
-    work: &mut Work<F::Address>,
-) -> Result<(), DropReason> {
-    F::network(packet, &mut work.network)?;
-    work.transport = Transport::default();
-    work.side = side as u8;
-    work.now = now as u32;
-    work.ticks = now;
-    Ok(())
-}
-
-#[inline(always)]
-fn decide<F, P, T>(
-    packet: &mut P,
-    side: Side,
-    tables: &mut T,
-    work: &mut Work<F::Address>,
-) -> Result<Verdict, Refusal>
-where
-    F: Header + Egresses,
-    P: Packet,
-    T: Tables<F>,
-{
-    let Some(active) = identify::<F, P, T>(packet, side, tables, work)? else { return Ok(Verdict::Pass) };
-    work.epoch = active.epoch();
-    if !track::<F, T>(tables, active, side, work)? {
-        return unsolicited::<F>(tables.config(), &work.network);
-    }
-    leave::<F, P, T>(packet, side, tables, work)
-}
-
-/// Checks all that can be checked without a flow, and makes the key. `Ok(None)` is a site packet that is none of the
-/// gateway's business.
-#[inline(always)]
-fn identify<F, P, T>(
+pub fn identify<F, P, T>(
     packet: &P,
     side: Side,
     tables: &mut T,
     work: &mut Work<F::Address>,
-) -> Result<Option<Active>, Refusal>
+) -> Result<bool, Refusal>
 where
-    F: Header + Egresses,
+    F: Egresses,
     P: Packet,
     T: Tables<F>,
 {
-    let network = &work.network;
     let site = matches!(side, Side::Site);
+    if let Err(reason) = F::network(packet, &mut work.network) {
+        // Not even the addresses can be trusted: there is nothing to tell.
+        return if site { Ok(false) } else { Err(Refusal::told(reason)) };
+    }
+    let network = &work.network;
     let [overlay, mask] = F::overlay(tables.config());
     if site && F::within(network.source, overlay, mask) {
         return Err(DropReason::SpoofedSource.into());
     }
     // What comes from the site is the gateway's business when it is for the overlay; or, later, when a flow expects it.
     let for_host = site && !F::within(network.destination, overlay, mask);
-    let refuse = |reason: DropReason| if for_host { Ok(None) } else { Err(Refusal::from(reason)) };
+    let refuse = |reason: DropReason| if for_host { Ok(false) } else { Err(Refusal::from(reason)) };
 
     let routable = F::is_routable(network.source) && F::is_routable(network.destination);
     if !for_host && !routable {
         return refuse(DropReason::NotUnicast);
     }
-    let active = tables.active();
-    if active.epoch() == 0 {
+    work.active = tables.active();
+    if work.active.epoch() == 0 {
         return refuse(DropReason::NoImage);
     }
     if let Some(problem) = network.problem {
@@ -201,15 +205,15 @@ where
     } else if network.protocol == protocol::TCP && !tcp::is_sane(work.transport.flags) {
         DropReason::InvalidTcp
     } else {
-        return Ok(Some(active));
+        return Ok(true);
     };
     // What a flow expects does not go to the host's stack, which would answer it with a reset and end the flow.
-    if for_host && !is_expected::<F, T>(tables, &work.key) { Ok(None) } else { Err(reason.into()) }
+    if for_host && !is_expected::<F, T>(tables, &work.key) { Ok(false) } else { Err(reason.into()) }
 }
 
 /// Whether there is a half-entry for this key.
 #[inline(always)]
-fn is_expected<F: Family, T: Tables<F>>(tables: &mut T, key: &Key<F::Address>) -> bool {
+fn is_expected<F: Egresses, T: Tables<F>>(tables: &mut T, key: &Key<F::Address>) -> bool {
     tables.with_flow(Stage::Confirmed, key, |_| ()).is_some()
         || tables.with_flow(Stage::HalfOpen, key, |_| ()).is_some()
 }
@@ -226,7 +230,7 @@ fn unsolicited<F: Egresses>(config: &Config, network: &Network<F::Address>) -> R
 }
 
 #[inline(always)]
-fn drop<F: Header, T: Tables<F>>(
+fn refuse<F: Egresses, T: Tables<F>>(
     tables: &mut T,
     side: Side,
     refusal: &Refusal,
@@ -244,46 +248,48 @@ fn drop<F: Header, T: Tables<F>>(
     Verdict::Drop(refusal.reason)
 }
 
-/// Sends the packet on its way: size, TTL, translation.
+/// [`Steps::leave`], for whoever implements it.
 #[inline(always)]
-fn leave<F, P, T>(
+pub fn leave<F, P, T>(
     packet: &mut P,
     side: Side,
     tables: &mut T,
-    work: &Work<F::Address>,
-) -> Result<Verdict, Refusal>
+    work: &mut Work<F::Address>,
+) -> Result<bool, Refusal>
 where
-    F: Header + Egresses,
+    F: Egresses,
     P: Packet,
     T: Tables<F>,
 {
-    let Work { network, leaving, .. } = work;
-    let (verdict, mtu) = match leaving.exit() {
-        Exit::Host => (Verdict::Host, 0),
-        // What the host itself sends is already on its way into the overlay.
-        Exit::Overlay if matches!(side, Side::Local) => (Verdict::Host, 0),
-        Exit::Overlay => (Verdict::Overlay, tables.config().overlay_mtu),
+    let Work { network, leaving, transport, .. } = work;
+    let mtu = match leaving.way(side) {
+        Exit::Host => {
+            tables.count_forwarded(side, network.length);
+            return Ok(true);
+        }
+        Exit::Overlay => tables.config().overlay_mtu,
         Exit::Site => match tables.egress(leaving.route) {
-            Some(egress) if egress.device != 0 => (Verdict::Site(egress.device), egress.mtu),
+            Some(egress) if egress.device != 0 => {
+                leaving.device = egress.device;
+                egress.mtu
+            }
             _ => return Err(DropReason::NoEgress.into()),
         },
     };
-    if !matches!(verdict, Verdict::Host) {
-        if network.ttl <= 1 {
-            return Err(DropReason::TtlExpired.into());
-        }
-        if mtu != 0 && packet.length() > mtu && segment_length(packet, network) > mtu {
-            return Err(DropReason::TooBig.into());
-        }
-        if leaving.translated && !translate::<F>(packet, network, &work.transport, &leaving.to) {
-            return Err(DropReason::Internal.into());
-        }
-        if !decrement_ttl::<F>(packet) {
-            return Err(DropReason::Internal.into());
-        }
+    if network.ttl <= 1 {
+        return Err(DropReason::TtlExpired.into());
+    }
+    if mtu != 0 && packet.length() > mtu && segment_length(packet, network) > mtu {
+        return Err(DropReason::TooBig.into());
+    }
+    if leaving.translated && !translate::<F>(packet, network, transport, &leaving.to) {
+        return Err(DropReason::Internal.into());
+    }
+    if !decrement_ttl::<F>(packet) {
+        return Err(DropReason::Internal.into());
     }
     tables.count_forwarded(side, network.length);
-    Ok(verdict)
+    Ok(true)
 }
 
 /// Length of the packets this one becomes on the wire.

@@ -2,9 +2,12 @@
 
 use crate::classify::Judgement;
 use crate::event::Event;
-use crate::family::{Address4, Address6, Family};
+use crate::family::{Address4, Address6};
 use crate::flow::{Flow, Key, Side, Timeouts};
+use crate::network::Header;
 use crate::reason::DropReason;
+use crate::stage::Refusal;
+use crate::work::Work;
 
 /// Which image is in force: one 64-bit word, read once per packet.
 ///
@@ -52,13 +55,17 @@ pub struct Config {
     pub nat_first: u16,
     /// Number of them; a power of two is not needed.
     pub nat_count: u16,
+    /// Tick after which a neighbour must have been learned to be used: the agent sets it when neighbours change.
+    pub hops_since: u32,
+    /// Ticks for which a learned neighbour is used before the kernel is asked again; 0 for never.
+    pub hop_lifetime: u32,
     /// The clock, when the program runs in a test.
     pub test_clock: u64,
     /// How long flows live.
     pub timeouts: Timeouts,
 }
 
-const _: () = assert!(size_of::<Config>() == 112 && size_of::<Egress>() == 32);
+const _: () = assert!(size_of::<Config>() == 120 && size_of::<Egress>() == 32);
 
 /// `deadline` counts.
 pub const HAS_DEADLINE: u32 = 1;
@@ -97,7 +104,7 @@ impl Egress {
 }
 
 /// Picks the family's address out of an [`Egress`] and the family's prefix out of a [`Config`].
-pub trait Egresses: Family {
+pub trait Egresses: Header {
     /// The masquerade address.
     fn egress(egress: &Egress) -> Self::Address;
     /// Overlay network and mask.
@@ -154,7 +161,7 @@ pub enum NotConfirmed {
 }
 
 /// The engine's surroundings, for one family.
-pub trait Tables<F: Family> {
+pub trait Tables<F: Egresses> {
     /// What the operator set.
     fn config(&self) -> &Config;
 
@@ -209,4 +216,59 @@ pub trait Tables<F: Family> {
 
     /// Tells of an event, which `fill` writes into an all-zero record; never blocks, losses are counted by the table.
     fn emit(&mut self, fill: impl FnOnce(&mut Event));
+
+    /// The stage for a packet whose flow may be over or may have lost its rule; see [`crate::stage`]. `Ok(false)`: it is
+    /// over, and there is none.
+    #[inline(always)]
+    fn renew(&mut self, stage: Stage, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal>
+    where
+        Self: Sized,
+    {
+        crate::live::renew::<F, Self>(self, side, stage, work)
+    }
+
+    /// The stage for a packet that may change its flow. `Ok(false)`: there is no flow after all.
+    #[inline(always)]
+    fn advance(&mut self, stage: Stage, work: &mut Work<F::Address>) -> Result<bool, Refusal>
+    where
+        Self: Sized,
+    {
+        crate::live::advance::<F, Self>(self, stage, work)
+    }
+
+    /// The stage for a packet without a flow: judges it. `Ok` is always `true`, here and below.
+    #[inline(always)]
+    fn admit(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal>
+    where
+        Self: Sized,
+    {
+        crate::open::admit::<F, Self>(self, side, work)
+    }
+
+    /// The stage that inserts the flow of an admitted packet.
+    #[inline(always)]
+    fn insert(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal>
+    where
+        Self: Sized,
+    {
+        crate::open::insert::<F, Self>(self, side, work)
+    }
+
+    /// The stage that takes a key for the reply half of a flow. `Ok(false)`: somebody has it.
+    #[inline(always)]
+    fn claim(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal>
+    where
+        Self: Sized,
+    {
+        crate::nat::claim::<F, Self>(self, work)
+    }
+
+    /// The stage that finds a port for a masqueraded flow and reserves it by inserting its reply half.
+    #[inline(always)]
+    fn reserve(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal>
+    where
+        Self: Sized,
+    {
+        crate::nat::reserve::<F, Self>(self, work)
+    }
 }

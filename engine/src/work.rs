@@ -1,7 +1,8 @@
 //! What is known of the packet in hand.
 
-use crate::flow::{Exit, Flow, Key, REPLY, TRANSLATED};
+use crate::flow::{Exit, Flow, Hop, Key, REPLY, Side, TRANSLATED};
 use crate::packet::{Network, Transport};
+use crate::tables::{Active, Config};
 use crate::translate::Translated;
 
 /// Everything the engine works out about one packet. The caller lends the memory: an IPv6 packet's keys and addresses are
@@ -18,12 +19,34 @@ pub struct Work<A> {
     pub(crate) leaving: Leaving<A>,
     /// `Side` the packet came from.
     pub(crate) side: u8,
-    /// Epoch of the image in force.
-    pub(crate) epoch: u32,
+    /// The image in force.
+    pub(crate) active: Active,
+    pub(crate) opening: Opening<A>,
     /// Ticks.
     pub(crate) ticks: u64,
     /// Their low half, by which flows age.
     pub(crate) now: u32,
+}
+
+/// The flow that a first packet opens.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Opening<A> {
+    /// Source address after translation; with `masquerade` one of the gateway's own.
+    pub(crate) source: A,
+    /// Slot of the rule that admits it.
+    pub(crate) rule: u32,
+    /// Ticks until it is over without a reply.
+    pub(crate) timeout: u32,
+    /// Source port after translation.
+    pub(crate) source_port: u16,
+    pub(crate) route: u16,
+    /// `State`.
+    pub(crate) state: u8,
+    pub(crate) masquerade: bool,
+    /// `Exit` of the first half, and of the reply half.
+    pub(crate) exits: [u8; 2],
+    /// `Side` the replies come from.
+    pub(crate) reply_side: u8,
 }
 
 /// What is needed of a half-entry to advance its flow.
@@ -38,16 +61,44 @@ pub(crate) struct Half<A> {
     pub(crate) other_side: u8,
     pub(crate) exit: u8,
     pub(crate) over: bool,
+    pub(crate) hop: Hop,
 }
 
 /// How a packet leaves.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Leaving<A> {
     pub(crate) to: Translated<A>,
+    pub(crate) hop: Hop,
+    /// Index of the site device, for packets that leave there.
+    pub(crate) device: u32,
     pub(crate) route: u16,
     /// `Exit`.
     pub(crate) exit: u8,
     pub(crate) translated: bool,
+}
+
+impl<A> Work<A> {
+    /// Starts on another packet.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self, side: Side, now: u64) {
+        self.transport = Transport::default();
+        self.side = side as u8;
+        self.now = now as u32;
+        self.ticks = now;
+    }
+
+    /// The neighbour that a packet which has been let go leaves by, where it is known and still good.
+    #[inline(always)]
+    pub fn hop(&self, config: &Config) -> Option<[u8; 6]> {
+        let hop = &self.leaving.hop;
+        hop.is_good(self.now, config.hop_lifetime, config.hops_since).then_some(hop.mac)
+    }
+
+    /// Number of the route that a packet which has been let go to a site leaves by.
+    #[inline(always)]
+    pub fn route(&self) -> u16 {
+        self.leaving.route
+    }
 }
 
 impl<A: Copy> Half<A> {
@@ -63,6 +114,7 @@ impl<A: Copy> Half<A> {
         self.other_side = flow.other_side;
         self.exit = flow.exit;
         self.over = flow.is_over(now);
+        self.hop = flow.hop;
     }
 
     #[inline(always)]
@@ -76,14 +128,19 @@ impl<A: Copy> Leaving<A> {
     #[inline(always)]
     pub(crate) fn set(&mut self, flow: &Flow<A>) {
         self.to.set(flow);
+        self.hop = flow.hop;
         self.route = flow.route;
         self.exit = flow.exit;
         self.translated = flow.flags & TRANSLATED != 0;
     }
 
+    /// The way out for a packet from `side`: what the host itself sends is already on its way into the overlay.
     #[inline(always)]
-    pub(crate) fn exit(&self) -> Exit {
-        Exit::from_number(self.exit)
+    pub(crate) fn way(&self, side: Side) -> Exit {
+        match Exit::from_number(self.exit) {
+            Exit::Overlay if matches!(side, Side::Local) => Exit::Host,
+            exit => exit,
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod frame;
 mod guard;
 mod maps;
 mod skb;
+mod tc;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
@@ -27,14 +28,13 @@ use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use sluicegate_engine::family::{V4, V6};
 use sluicegate_engine::flow::Side;
-use sluicegate_engine::network::Header;
-use sluicegate_engine::pipeline::{Verdict, process, screen};
+use sluicegate_engine::pipeline::{self, Verdict, screen};
 use sluicegate_engine::reason::DropReason;
-use sluicegate_engine::tables::{Egresses, Tables};
 
 use crate::frame::Frame;
 use crate::maps::{Maps, PerFamily};
-use crate::skb::{ETHERNET, Skb};
+use crate::skb::ETHERNET;
+use crate::tc::Tc;
 
 /// In `tc_index` of a packet that a program here sends into the overlay, so that the egress program lets it by. The field
 /// is the host's own scratch space: no packet brings a value along, and nothing but TC programs sets it.
@@ -134,16 +134,15 @@ fn tc6<const L2: u32, const SIDE: u8>(skb: *mut __sk_buff) -> i32 {
 }
 
 #[inline(always)]
-fn run<F: Header + Egresses + PerFamily, const L2: u32, const SIDE: u8>(skb: *mut __sk_buff) -> i32 {
-    let mut packet = Skb::<L2>::new(skb);
-    let (Some(mut maps), Some(work)) = (Maps::new(), F::work()) else { return SHOT };
-    packet.linearise_headers();
-    let now = clock::now(maps.config);
-    let verdict = process::<F, _, _>(&mut packet, Side::from_number(SIDE), &mut maps, now, work);
-    match verdict {
+fn run<F: PerFamily, const L2: u32, const SIDE: u8>(skb: *mut __sk_buff) -> i32 {
+    let (Some(maps), Some(work)) = (Maps::new(), F::work()) else { return SHOT };
+    let config = maps.config;
+    let now = clock::now(config);
+    let mut steps = Tc::<L2> { skb, maps };
+    match pipeline::run::<F, _>(&mut steps, Side::from_number(SIDE), now, work) {
         Verdict::Pass | Verdict::Host => NEXT,
         Verdict::Site(device) => to_ethernet::<L2>(skb, device),
-        Verdict::Overlay => into_overlay(skb, Tables::<F>::config(&maps).overlay_device),
+        Verdict::Overlay => into_overlay(skb, config.overlay_device),
         Verdict::Drop(_) => SHOT,
     }
 }
@@ -184,7 +183,7 @@ fn screen6(ctx: &XdpContext) -> bool {
 }
 
 #[inline(always)]
-fn screened<F: Header + Egresses + PerFamily>(ctx: &XdpContext) -> bool {
+fn screened<F: PerFamily>(ctx: &XdpContext) -> bool {
     let (Some(mut maps), Some(work)) = (Maps::new(), F::work()) else { return true };
     let now = clock::now(maps.config);
     matches!(screen::<F, _, _>(&Frame::new(ctx), &mut maps, now, work), Verdict::Drop(_))

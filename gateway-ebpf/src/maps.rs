@@ -8,10 +8,11 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use sluicegate_engine::classify::{Judgement, Line, Lines, Wide, search_services, search4, search6};
 use sluicegate_engine::event::Event;
-use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
+use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::flow::{Flow, Key, Side};
 use sluicegate_engine::reason::DropReason;
-use sluicegate_engine::tables::{Active, Config, Egress, NotConfirmed, Refused, Stage, Tables};
+use sluicegate_engine::stage::{self, Outcome, Refusal};
+use sluicegate_engine::tables::{Active, Config, Egress, Egresses, NotConfirmed, Refused, Stage, Tables};
 use sluicegate_engine::work::Work;
 
 use crate::clock;
@@ -122,7 +123,7 @@ fn add(counter: Option<*mut u64>, amount: u64) {
 }
 
 /// The maps of one address family.
-pub trait PerFamily: Family {
+pub trait PerFamily: Egresses {
     fn get(stage: Stage, key: &Key<Self::Address>) -> Option<*mut Flow<Self::Address>>;
     fn insert(
         stage: Stage,
@@ -134,10 +135,17 @@ pub trait PerFamily: Family {
     fn scratch() -> Option<*mut Flow<Self::Address>>;
     /// Memory for the packet in hand.
     fn work() -> Option<&'static mut Work<Self::Address>>;
+    /// The family's global function for each stage.
+    fn renew(stage: u32, side: u32) -> u64;
+    fn advance(stage: u32) -> u64;
+    fn admit(side: u32) -> u64;
+    fn claim() -> u64;
+    fn reserve() -> u64;
+    fn insert_both(side: u32) -> u64;
 }
 
 macro_rules! per_family {
-    ($family:ty, $confirmed:ident, $half_open:ident, $scratch:ident, $work:ident) => {
+    ($family:ty, $confirmed:ident, $half_open:ident, $scratch:ident, $work:ident, $renew:ident, $advance:ident, $admit:ident, $claim:ident, $reserve:ident, $insert:ident) => {
         impl PerFamily for $family {
             #[inline(always)]
             fn get(stage: Stage, key: &Key<Self::Address>) -> Option<*mut Flow<Self::Address>> {
@@ -179,12 +187,111 @@ macro_rules! per_family {
                 // SAFETY: the entry of this processor; the programs run with bottom halves off, so none interrupts another.
                 $work.get_ptr_mut(0).map(|work| unsafe { &mut *work })
             }
+
+            #[inline(always)]
+            fn renew(stage: u32, side: u32) -> u64 {
+                $renew(stage, side)
+            }
+
+            #[inline(always)]
+            fn advance(stage: u32) -> u64 {
+                $advance(stage)
+            }
+
+            #[inline(always)]
+            fn admit(side: u32) -> u64 {
+                $admit(side)
+            }
+
+            #[inline(always)]
+            fn claim() -> u64 {
+                $claim()
+            }
+
+            #[inline(always)]
+            fn reserve() -> u64 {
+                $reserve()
+            }
+
+            #[inline(always)]
+            fn insert_both(side: u32) -> u64 {
+                $insert(side)
+            }
+        }
+
+        /// A stage of the engine as a global function: verified once, with any arguments.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $renew(table: u32, side: u32) -> u64 {
+            let side = Side::from_number(side as u8);
+            in_work::<$family>(|maps, work| stage::renew::<$family, _>(maps, side, stage_of(table), work))
+        }
+
+        /// As above.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $advance(table: u32) -> u64 {
+            in_work::<$family>(|maps, work| stage::advance::<$family, _>(maps, stage_of(table), work))
+        }
+
+        /// As above.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $admit(side: u32) -> u64 {
+            let side = Side::from_number(side as u8);
+            in_work::<$family>(|maps, work| stage::admit::<$family, _>(maps, side, work))
+        }
+
+        /// As above.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $claim() -> u64 {
+            in_work::<$family>(|maps, work| stage::claim::<$family, _>(maps, work))
+        }
+
+        /// As above.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $reserve() -> u64 {
+            in_work::<$family>(|maps, work| stage::reserve::<$family, _>(maps, work))
+        }
+
+        /// As above.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $insert(side: u32) -> u64 {
+            let side = Side::from_number(side as u8);
+            in_work::<$family>(|maps, work| stage::insert::<$family, _>(maps, side, work))
         }
     };
 }
 
-per_family!(V4, FLOWS4, HALF_OPEN4, SCRATCH4, WORK4);
-per_family!(V6, FLOWS6, HALF_OPEN6, SCRATCH6, WORK6);
+per_family!(V4, FLOWS4, HALF_OPEN4, SCRATCH4, WORK4, renew4, advance4, admit4, claim4, reserve4, insert4);
+per_family!(V6, FLOWS6, HALF_OPEN6, SCRATCH6, WORK6, renew6, advance6, admit6, claim6, reserve6, insert6);
+
+/// The table with this number.
+#[inline(always)]
+const fn stage_of(table: u32) -> Stage {
+    if table == 0 { Stage::Confirmed } else { Stage::HalfOpen }
+}
+
+/// Runs a stage on the packet in hand.
+#[inline(always)]
+pub fn in_work<F: PerFamily>(
+    stage: impl FnOnce(&mut Maps, &mut Work<F::Address>) -> Result<bool, Refusal>,
+) -> u64 {
+    let (Some(mut maps), Some(work)) = (Maps::new(), F::work()) else {
+        return Outcome::from(Err(Refusal::from(DropReason::Internal))).0;
+    };
+    Outcome::from(stage(&mut maps, work)).0
+}
+
+/// Calls a stage's global function, which finds `work` by itself: for the compiler, `work` is in its hands meanwhile.
+#[inline(always)]
+pub fn lend<A>(work: &mut Work<A>, stage: impl FnOnce() -> u64) -> Result<bool, Refusal> {
+    core::hint::black_box(&raw mut *work);
+    Outcome(stage()).into()
+}
 
 /// The engine's surroundings in the kernel.
 pub struct Maps {
@@ -363,6 +470,36 @@ impl<F: PerFamily> Tables<F> for Maps {
         };
         fill(entry.write(Event::default()));
         entry.submit(0);
+    }
+
+    #[inline(always)]
+    fn renew(&mut self, stage: Stage, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        lend(work, || F::renew(matches!(stage, Stage::HalfOpen).into(), side as u32))
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, stage: Stage, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        lend(work, || F::advance(matches!(stage, Stage::HalfOpen).into()))
+    }
+
+    #[inline(always)]
+    fn admit(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        lend(work, || F::admit(side as u32))
+    }
+
+    #[inline(always)]
+    fn claim(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        lend(work, F::claim)
+    }
+
+    #[inline(always)]
+    fn reserve(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        lend(work, F::reserve)
+    }
+
+    #[inline(always)]
+    fn insert(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        lend(work, || F::insert_both(side as u32))
     }
 }
 

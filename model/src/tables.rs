@@ -107,6 +107,9 @@ pub fn config(setup: &Setup, now: u64, deadline: Option<u64>) -> Config {
         overlay_mtu: setup.overlay_mtu,
         nat_first: setup.nat_first,
         nat_count: setup.nat_count,
+        // Nothing the model knows of depends on the neighbours.
+        hops_since: 0,
+        hop_lifetime: 0,
         test_clock: now,
         timeouts: setup.timeouts,
     }

@@ -1,0 +1,76 @@
+//! The steps that touch a packet in TC, as global functions: one for each family and kind of device.
+
+use aya_ebpf::bindings::__sk_buff;
+use sluicegate_engine::family::{V4, V6};
+use sluicegate_engine::flow::Side;
+use sluicegate_engine::pipeline::{self, Steps};
+use sluicegate_engine::stage::Refusal;
+use sluicegate_engine::work::Work;
+
+use crate::maps::{Maps, PerFamily, in_work, lend};
+use crate::skb::{ETHERNET, Skb};
+
+/// A packet in TC on a device whose link-layer header takes `L2` bytes: none or an Ethernet one.
+pub struct Tc<const L2: u32> {
+    pub skb: *mut __sk_buff,
+    pub maps: Maps,
+}
+
+impl<F: PerFamily, const L2: u32> Steps<F> for Tc<L2> {
+    type Tables = Maps;
+
+    #[inline(always)]
+    fn tables(&mut self) -> &mut Maps {
+        &mut self.maps
+    }
+
+    #[inline(always)]
+    fn identify(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        let (skb, side) = (self.skb, side as u32);
+        lend(work, || match (F::VERSION, L2) {
+            (4, 0) => identify_l3_4(skb, side),
+            (4, _) => identify_l2_4(skb, side),
+            (_, 0) => identify_l3_6(skb, side),
+            (_, _) => identify_l2_6(skb, side),
+        })
+    }
+
+    #[inline(always)]
+    fn leave(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        let (skb, side) = (self.skb, side as u32);
+        lend(work, || match (F::VERSION, L2) {
+            (4, 0) => leave_l3_4(skb, side),
+            (4, _) => leave_l2_4(skb, side),
+            (_, 0) => leave_l3_6(skb, side),
+            (_, _) => leave_l2_6(skb, side),
+        })
+    }
+}
+
+macro_rules! steps {
+    ($family:ty, $l2:expr, $identify:ident, $leave:ident) => {
+        /// [`pipeline::identify`], verified once, for any packet.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $identify(skb: *mut __sk_buff, side: u32) -> u64 {
+            let packet = Skb::<{ $l2 }>::new(skb);
+            packet.linearise_headers();
+            let side = Side::from_number(side as u8);
+            in_work::<$family>(|maps, work| pipeline::identify::<$family, _, _>(&packet, side, maps, work))
+        }
+
+        /// [`pipeline::leave`], verified once, for any packet.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $leave(skb: *mut __sk_buff, side: u32) -> u64 {
+            let mut packet = Skb::<{ $l2 }>::new(skb);
+            let side = Side::from_number(side as u8);
+            in_work::<$family>(|maps, work| pipeline::leave::<$family, _, _>(&mut packet, side, maps, work))
+        }
+    };
+}
+
+steps!(V4, 0, identify_l3_4, leave_l3_4);
+steps!(V6, 0, identify_l3_6, leave_l3_6);
+steps!(V4, ETHERNET, identify_l2_4, leave_l2_4);
+steps!(V6, ETHERNET, identify_l2_6, leave_l2_6);
