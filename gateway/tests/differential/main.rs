@@ -18,7 +18,7 @@ use std::env;
 
 use sluicegate_engine::flow::State;
 use sluicegate_engine::pipeline::Verdict;
-use sluicegate_model::{case, generator, model, packets, parse, tables, world};
+use sluicegate_model::{case, generator, packets, parse, tables, world};
 
 use crate::case::{FlowDump, Setup, Step};
 use crate::generator::Generator;

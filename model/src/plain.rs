@@ -1,0 +1,204 @@
+//! The engine's surroundings as plain maps: the least that [`Tables`] can be, without bounds and without haste.
+
+use std::collections::BTreeMap;
+
+use sluicegate_engine::classify::{Judgement, Line};
+use sluicegate_engine::event::Event;
+use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
+use sluicegate_engine::flow::{Flow, Key, Side};
+use sluicegate_engine::reason::DropReason;
+use sluicegate_engine::tables::{Active, Config, Egress, Egresses, NotConfirmed, Refused, Stage, Tables};
+
+use crate::case::Counters;
+use crate::user::{Half, Twin};
+
+/// Tables that remember everything and refuse nothing.
+#[derive(Default)]
+pub struct Plain {
+    config: Config,
+    active: Active,
+    image: Vec<Line>,
+    egress: Vec<Egress>,
+    v4: Flows<Address4>,
+    v6: Flows<Address6>,
+    counters: Counters,
+    events: Vec<Event>,
+}
+
+/// Both tables of one family.
+#[derive(Default)]
+pub struct Flows<A> {
+    confirmed: BTreeMap<Key<A>, Flow<A>>,
+    half_open: BTreeMap<Key<A>, Flow<A>>,
+}
+
+impl<A: Copy + Ord> Flows<A> {
+    fn of(&mut self, stage: Stage) -> &mut BTreeMap<Key<A>, Flow<A>> {
+        match stage {
+            Stage::Confirmed => &mut self.confirmed,
+            Stage::HalfOpen => &mut self.half_open,
+        }
+    }
+
+    fn sweep(&mut self, now: u32) {
+        let all: BTreeMap<Key<A>, Flow<A>> =
+            self.half_open.iter().chain(&self.confirmed).map(|(key, flow)| (*key, *flow)).collect();
+        let other_is_over = |key: &Key<A>, flow: &Flow<A>| {
+            all.get(&flow.other_key(key.protocol)).is_none_or(|other| other.is_over(now))
+        };
+        for table in [&mut self.confirmed, &mut self.half_open] {
+            table.retain(|key, flow| !(flow.is_over(now) && other_is_over(key, flow)));
+        }
+    }
+
+    fn halves(&self) -> Vec<Half<A>> {
+        let confirmed = self.confirmed.iter().map(|(key, flow)| (Stage::Confirmed, *key, *flow));
+        confirmed.chain(self.half_open.iter().map(|(key, flow)| (Stage::HalfOpen, *key, *flow))).collect()
+    }
+}
+
+impl Plain {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self { counters: Counters::new(), ..Self::default() }
+    }
+}
+
+/// Picks a family's flows out of the tables.
+pub trait PerFamily: Egresses + Family<Address: Ord> {
+    fn flows(tables: &mut Plain) -> &mut Flows<Self::Address>;
+}
+
+impl PerFamily for V4 {
+    fn flows(tables: &mut Plain) -> &mut Flows<Address4> {
+        &mut tables.v4
+    }
+}
+
+impl PerFamily for V6 {
+    fn flows(tables: &mut Plain) -> &mut Flows<Address6> {
+        &mut tables.v6
+    }
+}
+
+impl<F: PerFamily> Tables<F> for Plain {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn active(&self) -> Active {
+        self.active
+    }
+
+    fn judge(&self, _active: Active, source: F::Address, destination: F::Address, axis: u32) -> Judgement {
+        F::classify(self.image.as_slice(), source, destination, axis)
+    }
+
+    fn egress(&self, route: u16) -> Option<&Egress> {
+        self.egress.get(usize::from(route))
+    }
+
+    fn with_flow<R>(
+        &mut self,
+        stage: Stage,
+        key: &Key<F::Address>,
+        f: impl FnOnce(&mut Flow<F::Address>) -> R,
+    ) -> Option<R> {
+        F::flows(self).of(stage).get_mut(key).map(f)
+    }
+
+    fn insert_flow(
+        &mut self,
+        stage: Stage,
+        key: &Key<F::Address>,
+        replace: bool,
+        init: impl FnOnce(&mut Flow<F::Address>),
+    ) -> Result<(), Refused> {
+        let table = F::flows(self).of(stage);
+        if table.contains_key(key) && !replace {
+            return Err(Refused::Exists);
+        }
+        let mut flow = Flow::default();
+        init(&mut flow);
+        table.insert(*key, flow);
+        Ok(())
+    }
+
+    fn confirm_flow(
+        &mut self,
+        key: &Key<F::Address>,
+        update: impl FnOnce(&mut Flow<F::Address>),
+    ) -> Result<(), NotConfirmed> {
+        let flows = F::flows(self);
+        let mut flow = *flows.half_open.get(key).ok_or(NotConfirmed::Missing)?;
+        update(&mut flow);
+        flows.confirmed.insert(*key, flow);
+        Ok(())
+    }
+
+    fn remove_flow(&mut self, stage: Stage, key: &Key<F::Address>) {
+        F::flows(self).of(stage).remove(key);
+    }
+
+    fn count_forwarded(&mut self, side: Side, bytes: u32) {
+        let [packets, total] = &mut self.counters.forwarded[side as usize];
+        *packets += 1;
+        *total += u64::from(bytes);
+    }
+
+    fn count_dropped(&mut self, reason: DropReason) {
+        self.counters.drops[reason as usize] += 1;
+    }
+
+    fn count_admitted(&mut self, rule: u32) {
+        self.counters.rules[rule as usize][0] += 1;
+    }
+
+    fn count_refused(&mut self, rule: u32) {
+        self.counters.rules[rule as usize][1] += 1;
+    }
+
+    fn emit(&mut self, fill: impl FnOnce(&mut Event)) {
+        let mut event = Event::default();
+        fill(&mut event);
+        self.events.push(event);
+    }
+}
+
+impl Twin for Plain {
+    type Tables = Self;
+
+    fn tables(&mut self) -> &mut Self {
+        self
+    }
+
+    fn set_image(&mut self, lines: Vec<Line>, epoch: u32) {
+        self.image = lines;
+        self.active = Active::new(0, epoch);
+    }
+
+    fn set_egress(&mut self, egress: Vec<Egress>) {
+        self.egress = egress;
+    }
+
+    fn set_config(&mut self, config: Config) {
+        self.config = config;
+    }
+
+    fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    fn sweep(&mut self, now: u32) {
+        self.v4.sweep(now);
+        self.v6.sweep(now);
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters.clone()
+    }
+
+    fn halves(&self) -> (Vec<Half<Address4>>, Vec<Half<Address6>>) {
+        (self.v4.halves(), self.v6.halves())
+    }
+}

@@ -1,0 +1,129 @@
+//! The engine over tables in this process, driven packet by packet.
+
+use sluicegate_engine::classify::Line;
+use sluicegate_engine::event::Event;
+use sluicegate_engine::family::{Address4, Address6, V4, V6};
+use sluicegate_engine::flow::{Flow, Key};
+use sluicegate_engine::image::header;
+use sluicegate_engine::packet::{Packet, Slice};
+use sluicegate_engine::pipeline::{Verdict, process, screen};
+use sluicegate_engine::tables::{Config, Egress, Stage, Tables};
+use sluicegate_engine::work::Work;
+
+use crate::case::{Arrival, Counters, Exit, FlowDump, Outcome, SLOTS, Setup};
+use crate::tables;
+
+/// A half-entry and the table it is in.
+pub type Half<A> = (Stage, Key<A>, Flow<A>);
+
+/// Tables that the engine can be driven over: the gateway's own, or [`crate::plain::Plain`].
+pub trait Twin {
+    /// What the engine sees of them.
+    type Tables: Tables<V4> + Tables<V6>;
+
+    fn tables(&mut self) -> &mut Self::Tables;
+    /// Puts a validated image in force.
+    fn set_image(&mut self, lines: Vec<Line>, epoch: u32);
+    fn set_egress(&mut self, egress: Vec<Egress>);
+    fn set_config(&mut self, config: Config);
+    /// Events since the last call, oldest first.
+    fn take_events(&mut self) -> Vec<Event>;
+    /// The agent's pass over the flows.
+    fn sweep(&mut self, now: u32);
+    fn counters(&self) -> Counters;
+    fn halves(&self) -> (Vec<Half<Address4>>, Vec<Half<Address6>>);
+}
+
+/// A gateway in this process.
+pub struct User<T> {
+    setup: Setup,
+    twin: T,
+    work4: Work<Address4>,
+    work6: Work<Address6>,
+}
+
+impl<T: Twin> User<T> {
+    /// Before a first image.
+    pub fn new(setup: Setup, twin: T) -> Self {
+        Self { setup, twin, work4: Work::default(), work6: Work::default() }
+    }
+
+    pub fn set_image(&mut self, revision: u32, lines: &[Line]) {
+        assert!(lines[header::RULE_SLOTS / 16][header::RULE_SLOTS % 16] <= SLOTS as u32);
+        self.twin.set_image(lines.to_vec(), revision);
+    }
+
+    pub fn set_egress(&mut self, exits: &[Exit]) {
+        self.twin.set_egress(exits.iter().map(tables::egress).collect());
+    }
+
+    pub fn packet(&mut self, arrival: &Arrival, now: u64, deadline: Option<u64>) -> Result<Outcome, String> {
+        self.twin.set_config(tables::config(&self.setup, now, deadline));
+        let mut bytes = arrival.bytes.clone();
+        let mut verdict = Verdict::Pass;
+        if arrival.screened {
+            let packet = Slice(&mut bytes);
+            verdict = if arrival.six {
+                screen::<V6, _, _>(&packet, self.twin.tables(), now, &mut self.work6)
+            } else {
+                screen::<V4, _, _>(&packet, self.twin.tables(), now, &mut self.work4)
+            };
+            if !matches!(verdict, Verdict::Pass | Verdict::Drop(_)) {
+                return Err(format!("the screen said {verdict:?}"));
+            }
+        }
+        if verdict == Verdict::Pass {
+            let mut packet = Offloaded { bytes: Slice(&mut bytes), segment: arrival.segment };
+            let side = arrival.side;
+            verdict = if arrival.six {
+                process::<V6, _, _>(&mut packet, side, self.twin.tables(), now, &mut self.work6)
+            } else {
+                process::<V4, _, _>(&mut packet, side, self.twin.tables(), now, &mut self.work4)
+            };
+        }
+        if matches!(verdict, Verdict::Drop(_)) {
+            bytes.clear();
+        }
+        Ok(Outcome { verdict, bytes, events: self.twin.take_events() })
+    }
+
+    pub fn sweep(&mut self, now: u64) {
+        self.twin.sweep(now as u32);
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.twin.counters()
+    }
+
+    pub fn flows(&self, now: u64) -> Result<Vec<FlowDump>, String> {
+        let (four, six) = self.twin.halves();
+        let mut flows = tables::flows::<V4>(four.into_iter(), now)?;
+        flows.extend(tables::flows::<V6>(six.into_iter(), now)?);
+        flows.sort();
+        Ok(flows)
+    }
+}
+
+/// A packet that the device may yet cut up.
+struct Offloaded<'a> {
+    bytes: Slice<'a>,
+    segment: u16,
+}
+
+impl Packet for Offloaded<'_> {
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.bytes.read(offset)
+    }
+
+    fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> bool {
+        self.bytes.write(offset, bytes)
+    }
+
+    fn length(&self) -> u32 {
+        self.bytes.length()
+    }
+
+    fn segment_length(&self, headers: u32) -> u32 {
+        if self.segment == 0 { self.length() } else { headers + u32::from(self.segment) }
+    }
+}
