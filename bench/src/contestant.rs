@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
-use sluicegate_gateway::datapath::{Choice, Datapath as _, Egress, Settings};
+use sluicegate_gateway::datapath::{Choice, Datapath as _, Egress, FlowSettings, Settings};
 use sluicegate_lab::{Lab, Namespace, Program};
 
 use crate::account;
@@ -167,6 +167,7 @@ fn ours(lab: &Lab, name: &str, gateway: &Namespace, policies: u32) -> Result<Ebp
         flow_entries: 262_144,
         image_words: image.words.len() as u32,
         mtu: 1420,
+        flows: FlowSettings::default(),
     };
     let mut datapath = gateway.enter(|| EbpfDatapath::open(&settings, "overlay"))??;
     gateway.enter(|| -> Result<()> {
@@ -180,6 +181,7 @@ fn ours(lab: &Lab, name: &str, gateway: &Namespace, policies: u32) -> Result<Ebp
                 device,
                 source_v4: Some([10, 0, 0, 1].into()),
                 source_v6: "fd11::1".parse().ok(),
+                pool: [1, 1],
             })
             .collect();
         datapath.set_egress(&routes)?;

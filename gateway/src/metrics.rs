@@ -1,5 +1,7 @@
 //! The gateway's metrics: the whole list, and how they are written.
 
+mod flows;
+
 use prometheus::{
     Encoder as _, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -7,6 +9,8 @@ use prometheus::{
 
 use crate::agent::REFUSALS;
 use crate::status::Status;
+
+pub(crate) use flows::protocol_name;
 
 /// What is counted by the agent itself; everything else is read from the status when it is asked for.
 pub struct Metrics {
@@ -59,6 +63,7 @@ impl Metrics {
         describe(&now, status)?;
         let mut families = self.registry.gather();
         families.extend(now.gather());
+        families.push(flows::collisions(status));
         families.sort_by(|a, b| a.name().cmp(b.name()));
         let mut text = Vec::new();
         TextEncoder::new().encode(&families, &mut text)?;
@@ -147,6 +152,7 @@ fn describe(registry: &Registry, status: &Status) -> anyhow::Result<()> {
         status.degraded.len() as u64,
     )?;
     routes(registry, status)?;
+    flows::describe(registry, status)?;
     info(registry, "build_info", "The agent's version.", "version", &status.version)?;
     info(registry, "datapath_info", "Which datapath judges.", "kind", &status.datapath.kind)
 }
@@ -228,6 +234,8 @@ mod tests {
             routers: vec![router("a", 100), router("b", 200)],
             ..Route::default()
         }];
+        status.datapath.tables = vec![crate::status::FlowTable::default()];
+        status.masquerade.in_use = vec![crate::status::PortsInUse::default()];
         metrics.render(&status).unwrap()
     }
 
@@ -267,10 +275,19 @@ mod tests {
                 "failover_transitions_total counter",
                 "flow_entries gauge",
                 "flow_entries_max gauge",
+                "flow_table_bytes gauge",
+                "flow_table_entries gauge",
+                "flow_table_entries_max gauge",
                 "flows gauge",
                 "flows_started_total counter",
                 "forwarded_bytes_total counter",
                 "forwarded_packets_total counter",
+                "half_open_evictions_total counter",
+                "masquerade_exhausted_destinations gauge",
+                "masquerade_flows gauge",
+                "masquerade_port_collisions histogram",
+                "masquerade_ports gauge",
+                "masquerade_ports_in_use gauge",
                 "overlay_peers gauge",
                 "overlay_peers_live gauge",
                 "policy_applied_timestamp_seconds gauge",
@@ -278,6 +295,7 @@ mod tests {
                 "policy_apply_seconds histogram",
                 "policy_revision gauge",
                 "route_active gauge",
+                "table_memory_bytes gauge",
             ]
         );
     }

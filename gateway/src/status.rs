@@ -1,5 +1,7 @@
 //! What an agent says of itself: the document behind `status`, the metrics and the health pages.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Names the document and its version.
@@ -26,6 +28,9 @@ pub struct Status {
     pub routes: Vec<Route>,
     /// Prefixes this agent is a router of.
     pub routed: Vec<Routed>,
+    /// Flows that leave with addresses of this host.
+    #[serde(default)]
+    pub masquerade: Masquerade,
     /// Totals.
     pub counters: Counters,
     /// Conditions a person should know of, each a sentence.
@@ -75,6 +80,73 @@ pub struct Datapath {
     pub kind: String,
     /// Devices that lead to the site.
     pub site_devices: Vec<String>,
+    /// The flow tables.
+    #[serde(default)]
+    pub tables: Vec<FlowTable>,
+    /// Bytes of memory in all maps or tables; those of the kernel are taken from the start.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Seconds without a packet after which a flow is over, by state.
+    #[serde(default)]
+    pub timeouts: BTreeMap<String, u32>,
+}
+
+/// A flow table of one family.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FlowTable {
+    /// `confirmed` or `half_open`.
+    pub stage: String,
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Half-entries in it, two for each flow.
+    pub entries: u64,
+    /// Half-entries it can hold.
+    pub capacity: u64,
+    /// Bytes of memory it takes when it is full.
+    pub bytes: u64,
+}
+
+/// How flows leave with addresses of this host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Masquerade {
+    /// First and last port, or ICMP id.
+    pub ports: (u16, u16),
+    /// What is in use, by address and protocol.
+    pub in_use: Vec<PortsInUse>,
+    /// Destinations for which no port was free, the worst first; 32 at the most.
+    pub exhausted: Vec<Exhausted>,
+    /// Flows by how many ports were taken before one was free: 0 to 31.
+    pub collisions: Vec<u64>,
+}
+
+/// Ports in use at one address.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PortsInUse {
+    /// The address flows leave with.
+    pub address: String,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Flows.
+    pub flows: u64,
+    /// Distinct ports they use: one serves many destinations.
+    pub ports: u64,
+}
+
+/// A destination for which no port was free.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Exhausted {
+    /// Address.
+    pub destination: String,
+    /// Port; 0 for protocols without.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Drop events that told of it: a sample, and at the most.
+    pub events: u64,
+    /// How many of them may have told of another destination.
+    pub error: u64,
+    /// When the last one was told, Unix milliseconds.
+    pub last_ms: u64,
 }
 
 /// The image in force.
@@ -176,6 +248,9 @@ pub struct Counters {
     pub flow_entries: u64,
     /// Entries it can hold.
     pub flow_entries_max: u64,
+    /// Half-open half-entries that made room for others.
+    #[serde(default)]
+    pub half_open_evicted: u64,
     /// Events lost, from all causes.
     pub events_lost: u64,
     /// How often a prefix moved to another router.

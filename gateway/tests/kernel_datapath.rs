@@ -10,7 +10,9 @@ use std::time::Duration;
 use sluicegate_api::image::Image;
 use sluicegate_engine::reason::DropReason;
 use sluicegate_gateway::datapath::ebpf::{EbpfDatapath, detach};
-use sluicegate_gateway::datapath::{ApplyError, Choice, Datapath as _, Egress, EventKind, Settings};
+use sluicegate_gateway::datapath::{
+    ApplyError, Choice, Datapath as _, Egress, EventKind, FlowSettings, Settings,
+};
 use sluicegate_lab::{Lab, Namespace};
 use sluicegate_policy::Compiler;
 use sluicegate_policy::model::{
@@ -246,6 +248,7 @@ impl Stage {
             flow_entries: 4096,
             image_words: 1 << 17,
             mtu: 1420,
+            flows: FlowSettings::default(),
         };
         Self { settings, gateway, site, _peers: peers, lab }
     }
@@ -266,6 +269,7 @@ impl Stage {
                 device,
                 source_v4: Some([10, 0, 0, 1].into()),
                 source_v6: Some("fd11::1".parse().unwrap()),
+                pool: [1, 1],
             })
             .collect();
         self.gateway

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::network::{Network, Routed};
+use super::pools;
+use crate::config::Pool;
 use crate::datapath::{Egress, device};
 use crate::netlink::{Netlink, NetlinkError, Target};
 
@@ -22,15 +24,17 @@ pub(super) struct Resolved {
     pub degraded: Vec<String>,
 }
 
-/// Resolves every routed prefix of `network`; `sites` are the site devices that are there now, by index.
+/// Resolves every routed prefix of `network`; `sites` are the site devices that are there now, by index, and `pools` the
+/// addresses to masquerade with, by device.
 pub(super) async fn resolve(
     netlink: &Netlink,
     network: &Network,
     sites: &BTreeMap<u32, String>,
+    pools: &BTreeMap<String, Vec<Pool>>,
 ) -> Result<Resolved, NetlinkError> {
     let mut resolved = Resolved::default();
     for routed in &network.routed {
-        match one(netlink, routed, sites).await? {
+        match one(netlink, routed, sites, pools).await? {
             Ok((egress, device)) => {
                 resolved.egress.push(egress);
                 if !resolved.mtus.contains_key(&device) {
@@ -44,6 +48,7 @@ pub(super) async fn resolve(
             }
         }
     }
+    resolved.degraded.extend(pools::trouble(netlink, pools, sites).await?);
     Ok(resolved)
 }
 
@@ -51,6 +56,7 @@ async fn one(
     netlink: &Netlink,
     routed: &Routed,
     sites: &BTreeMap<u32, String>,
+    pools: &BTreeMap<String, Vec<Pool>>,
 ) -> Result<Result<(Egress, String), String>, NetlinkError> {
     let mut route = None;
     for sample in samples(&routed.prefix) {
@@ -69,7 +75,8 @@ async fn one(
             "this host's route to it leaves by device {name}, which is no site device; name it with --site-device"
         )));
     };
-    let mut source = route.source;
+    let pool = pools::of(pools, name, &routed.prefix);
+    let mut source = pool.map(Pool::first).or(route.source);
     if source.is_none() {
         source = source_on(&netlink.addresses(index).await?, &routed.prefix);
     }
@@ -81,7 +88,9 @@ async fn one(
         Some(IpAddr::V6(v6)) => (None, Some(v6)),
         None => (None, None),
     };
-    Ok(Ok((Egress { route: routed.route, device: index, source_v4, source_v6 }, name.clone())))
+    let count = [pool.map_or(1, Pool::count); 2];
+    let egress = Egress { route: routed.route, device: index, source_v4, source_v6, pool: count };
+    Ok(Ok((egress, name.clone())))
 }
 
 /// Addresses inside `prefix` by which to look its route up: the first few after the network address, and the last.
@@ -167,20 +176,35 @@ mod tests {
             routes: Vec::new(),
             routed: vec![routed(0, "10.9.0.0/24"), routed(1, "fd09::/64")],
         };
-        let resolved = || {
+        let mut pools = BTreeMap::new();
+        let resolved = |pools: &BTreeMap<String, Vec<Pool>>| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let netlink = Netlink::open().unwrap();
                 let index = netlink.link("site0").await.unwrap().unwrap().index;
-                resolve(&netlink, &network, &[(index, "site0".to_owned())].into()).await.unwrap()
+                resolve(&netlink, &network, &[(index, "site0".to_owned())].into(), pools).await.unwrap()
             })
         };
-        let before = host.enter(resolved).unwrap();
+        let before = host.enter(|| resolved(&pools)).unwrap();
         assert_eq!((before.egress.len(), before.degraded.len()), (2, 0), "{before:?}");
-        assert_eq!(before, host.enter(resolved).unwrap());
+        assert_eq!(before, host.enter(|| resolved(&pools)).unwrap());
         host.ip(&["link", "set", "site0", "mtu", "1300"]).unwrap();
-        let after = host.enter(resolved).unwrap();
+        let after = host.enter(|| resolved(&pools)).unwrap();
         assert_eq!((after.egress.clone(), after.mtus["site0"]), (before.egress.clone(), 1300));
         assert_ne!(before, after);
+
+        let ranges = vec!["10.9.0.1-10.9.0.4".parse().unwrap(), "fd08::8-fd08::f".parse().unwrap()];
+        pools.insert("site0".to_owned(), ranges);
+        let pooled = host.enter(|| resolved(&pools)).unwrap();
+        assert_eq!((pooled.egress[0].source_v4, pooled.egress[0].pool[0]), (Some([10, 9, 0, 1].into()), 4));
+        assert_eq!((pooled.egress[1].source_v6, pooled.egress[1].pool[1]), ("fd08::8".parse().ok(), 8));
+        // The addresses of the link are not there yet; those that must be routed here need not be.
+        assert!(pooled.degraded.len() == 1 && pooled.degraded[0].contains("10.9.0.2/32 dev site0"), "{pooled:?}");
+        for address in ["10.9.0.2/32", "10.9.0.3/32", "10.9.0.4/32"] {
+            host.address("site0", address).unwrap();
+        }
+        assert!(host.enter(|| resolved(&pools)).unwrap().degraded.is_empty());
+        pools.insert("site9".to_owned(), Vec::new());
+        assert!(host.enter(|| resolved(&pools)).unwrap().degraded[0].contains("site9"));
     }
 }

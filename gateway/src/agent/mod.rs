@@ -2,13 +2,17 @@
 
 mod contact;
 mod egress;
+mod local;
+mod masquerade;
 mod network;
 mod policy;
+mod pools;
 mod report;
 mod routing;
 mod run;
 mod snapshot;
 mod store;
+mod top;
 mod work;
 
 use std::collections::BTreeMap;
@@ -33,6 +37,7 @@ use contact::Contact;
 use egress::Resolved;
 use network::Network;
 use policy::Policy;
+use masquerade::Exhausted;
 use routing::{Plan, Routing};
 use store::Store;
 
@@ -52,6 +57,9 @@ struct Surroundings {
     contact: Contact,
 }
 
+    feed: Arc<Feed>,
+    /// Where masquerade ports ran out.
+    exhausted: Exhausted,
 /// The agent between one opening of its devices and the next.
 struct Agent<'a, O: Overlay> {
     around: &'a mut Surroundings,

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::block_in_place;
 
+use super::masquerade::Exhausted;
 use super::network::Network;
 use super::policy::Policy;
 use super::routing::{Plan, Routing};
@@ -137,6 +138,8 @@ async fn surround(settings: Settings, identity: Identity) -> anyhow::Result<Surr
         contact,
     };
     tokio::spawn(session_when_known(session));
+        feed,
+        exhausted: Exhausted::default(),
     Ok(around)
 }
 

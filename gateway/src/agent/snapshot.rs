@@ -1,9 +1,10 @@
 //! The agent's state as others read it.
 
-use serde_json::json;
+use std::collections::BTreeMap;
+
 use sluicegate_api::agent::LinkState;
 
-use super::{Agent, hex, report};
+use super::{Agent, hex, masquerade, report};
 use crate::overlay::{Link, Overlay};
 use crate::status::{self, Status};
 use crate::system;
@@ -26,6 +27,9 @@ impl<O: Overlay> Agent<'_, O> {
             datapath: status::Datapath {
                 kind: report::kind_name(self.datapath.kind()).into(),
                 site_devices: self.sites.values().cloned().collect(),
+                tables: self.counters.tables.iter().map(table).collect(),
+                memory_bytes: self.counters.memory_bytes,
+                timeouts: self.timeouts(),
             },
             policy: status::Policy {
                 revision: in_force.map(|now| now.revision),
@@ -37,6 +41,7 @@ impl<O: Overlay> Agent<'_, O> {
             peers: self.peers(),
             routes: self.routes(),
             routed: self.routed(),
+            masquerade: self.masquerade(),
             counters: self.totals(),
             degraded: self.degraded(),
         }
@@ -129,6 +134,21 @@ impl<O: Overlay> Agent<'_, O> {
                 metric: active.and_then(|id| route.routers.get(id)).copied(),
                 routers: route.routers.iter().map(router).collect(),
             }
+    fn timeouts(&self) -> BTreeMap<String, u32> {
+        let timeouts = self.around.settings.datapath.flows.timeouts.named();
+        timeouts.into_iter().map(|(name, seconds)| (name.to_owned(), seconds)).collect()
+    }
+
+    fn masquerade(&self) -> status::Masquerade {
+        let ports = &self.around.settings.datapath.nat_ports;
+        status::Masquerade {
+            ports: (*ports.start(), *ports.end()),
+            in_use: masquerade::in_use(&self.flows),
+            exhausted: self.around.exhausted.destinations(),
+            collisions: self.counters.port_collisions.clone(),
+        }
+    }
+
         };
         network.routes.iter().map(route).collect()
     }
@@ -143,11 +163,22 @@ impl<O: Overlay> Agent<'_, O> {
             metric: routed.metric,
             device: self.resolved.as_ref().and_then(|resolved| resolved.devices.get(&routed.prefix)).cloned(),
         };
+            half_open_evicted: self.counters.half_open_evicted,
         network.routed.iter().map(routed).collect()
     }
 
     fn totals(&self) -> status::Counters {
         let forwarded = |&(direction, packets, bytes): &(&str, u64, u64)| status::Forwarded {
+
+fn table(table: &crate::datapath::FlowTable) -> status::FlowTable {
+    status::FlowTable {
+        stage: table.stage.into(),
+        family: table.family.into(),
+        entries: table.entries,
+        capacity: table.capacity,
+        bytes: table.bytes,
+    }
+}
             direction: direction.into(),
             packets,
             bytes,

@@ -295,7 +295,7 @@ impl<O: Overlay> Agent<'_, O> {
 
     async fn resolve_egress(&mut self) -> anyhow::Result<()> {
         let Some(network) = &self.network else { return Ok(()) };
-        let mut resolved = egress::resolve(&self.netlink, network, &self.sites).await?;
+        let mut resolved = egress::resolve(&self.netlink, network, &self.sites, &self.around.settings.pools).await?;
         let missing = self
             .around
             .settings

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
+use crate::metrics::protocol_name;
 use crate::status::Status;
 use crate::system;
 
@@ -16,6 +17,9 @@ pub(super) fn render(status: &Status) -> String {
     section(&mut text, "Peers", peers(status));
     section(&mut text, "Routes", routes(status));
     section(&mut text, "Routed here", routed(status));
+    section(&mut text, "Flow tables", tables(status));
+    section(&mut text, "Masquerade", masquerade(status));
+    section(&mut text, "No free port towards", exhausted(status));
     section(&mut text, "Forwarded", forwarded(status));
     section(&mut text, "Dropped", drops(status));
     if !status.degraded.is_empty() {
@@ -50,7 +54,8 @@ fn write_head(text: &mut String, status: &Status) -> std::fmt::Result {
         true => String::new(),
         false => format!(", site {}", status.datapath.site_devices.join(" ")),
     };
-    writeln!(text, "Datapath   {}{sites}", status.datapath.kind)?;
+    let memory = mebibytes(status.datapath.memory_bytes);
+    writeln!(text, "Datapath   {}{sites}, tables of {memory}", status.datapath.kind)?;
     match (policy.revision, &policy.hash) {
         (Some(revision), Some(hash)) => {
             let applied =
@@ -127,6 +132,52 @@ fn routed(status: &Status) -> Vec<Vec<String>> {
         vec![r.prefix.clone(), r.network_id.clone(), device, yes(r.masquerade), r.metric.to_string()]
     }));
     rows
+}
+
+fn tables(status: &Status) -> Vec<Vec<String>> {
+    let mut rows = vec![header(&["table", "family", "entries", "of", "memory"])];
+    rows.extend(status.datapath.tables.iter().map(|t| {
+        let memory = mebibytes(t.bytes);
+        vec![t.stage.clone(), t.family.clone(), t.entries.to_string(), t.capacity.to_string(), memory]
+    }));
+    if status.counters.half_open_evicted > 0 {
+        let evicted = status.counters.half_open_evicted.to_string();
+        rows.push(vec!["half_open".into(), "evicted".into(), evicted, String::new(), String::new()]);
+    }
+    rows
+}
+
+fn masquerade(status: &Status) -> Vec<Vec<String>> {
+    let mut rows = vec![header(&["address", "protocol", "flows", "ports in use", "of"])];
+    let (first, last) = status.masquerade.ports;
+    rows.extend(status.masquerade.in_use.iter().map(|used| {
+        vec![
+            used.address.clone(),
+            protocol_name(used.protocol),
+            used.flows.to_string(),
+            used.ports.to_string(),
+            (u32::from(last.saturating_sub(first)) + 1).to_string(),
+        ]
+    }));
+    rows
+}
+
+fn exhausted(status: &Status) -> Vec<Vec<String>> {
+    let mut rows = vec![header(&["destination", "port", "protocol", "events", "last"])];
+    rows.extend(status.masquerade.exhausted.iter().map(|e| {
+        vec![
+            e.destination.clone(),
+            e.port.to_string(),
+            protocol_name(e.protocol),
+            e.events.to_string(),
+            format!("{} ago", ago(e.last_ms)),
+        ]
+    }));
+    rows
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 fn forwarded(status: &Status) -> Vec<Vec<String>> {

@@ -1,12 +1,13 @@
 //! The configuration file.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{DEFAULT_FILE, EndState, NatPorts, Role};
-use crate::datapath::Choice;
+use super::{DEFAULT_FILE, EndState, NatPorts, Pool, Role};
+use crate::datapath::{Choice, FlowTimeouts};
 
 /// The configuration file; every key is optional, an unknown one is an error.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -22,6 +23,9 @@ pub struct File {
     pub datapath: DatapathKeys,
     pub policy: PolicyKeys,
     pub failover: FailoverKeys,
+    pub timeouts: FlowTimeouts,
+    pub masquerade: MasqueradeKeys,
+    pub limits: LimitsKeys,
 }
 
 /// `[overlay]`
@@ -43,7 +47,26 @@ pub struct DatapathKeys {
     pub site_devices: Option<Vec<String>>,
     pub nat_ports: Option<NatPorts>,
     pub flow_entries: Option<u32>,
+    pub half_open_entries: Option<u32>,
     pub image_words: Option<u32>,
+}
+
+/// `[masquerade]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MasqueradeKeys {
+    /// Addresses to masquerade with, by the device they leave by: one range a family.
+    pub pools: BTreeMap<String, Vec<Pool>>,
+    /// Whether a UDP source port keeps its masquerade port towards every destination (RFC 4787 REQ-1).
+    pub endpoint_independent: bool,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsKeys {
+    /// Flows one source may have opened lately that were not answered; 0 for any number.
+    pub half_open_per_source: u32,
 }
 
 /// `[policy]`

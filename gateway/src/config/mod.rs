@@ -3,7 +3,9 @@
 mod file;
 mod flags;
 mod nat_ports;
+mod pool;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,8 +15,9 @@ use serde::{Deserialize, Serialize};
 pub use file::{ConfigError, File};
 pub use flags::{Common, RunFlags};
 pub use nat_ports::NatPorts;
+pub use pool::Pool;
 
-use crate::datapath;
+use crate::datapath::{self, FlowSettings};
 
 /// What this agent is in the overlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -77,6 +80,8 @@ pub struct Settings {
     pub endpoint: Option<SocketAddr>,
     /// The datapath.
     pub datapath: datapath::Settings,
+    /// Addresses to masquerade with, by the device they leave by: at the most one range of each family.
+    pub pools: BTreeMap<String, Vec<Pool>>,
     /// How long the last image stands without word from control; `None` is for ever.
     pub max_policy_age: Option<Duration>,
     /// How routers are watched and left.
@@ -144,6 +149,16 @@ impl Settings {
         } else {
             run.site_devices.clone()
         };
+        let flows = FlowSettings {
+            timeouts: file.timeouts,
+            half_open_entries: file.datapath.half_open_entries,
+            half_open_per_source: file.limits.half_open_per_source,
+            endpoint_independent: file.masquerade.endpoint_independent,
+        };
+        if let Some(trouble) = flows.timeouts.trouble() {
+            return Err(ConfigError::Value(trouble));
+        }
+        let pools = pool::checked(file.masquerade.pools).map_err(ConfigError::Value)?;
         let datapath = datapath::Settings {
             choice: pick(&run.datapath, &file.datapath.kind, Default::default),
             bpf_dir: places.bpf_dir.clone(),
@@ -152,8 +167,10 @@ impl Settings {
             flow_entries: pick(&run.flow_entries, &file.datapath.flow_entries, || 262_144),
             image_words: pick(&run.image_words, &file.datapath.image_words, || 1 << 20),
             mtu,
+            flows,
         };
         Ok(Self {
+            pools,
             metrics: run.metrics.or(file.metrics),
             listen_port: run.listen_port.or(file.overlay.listen_port),
             endpoint: run.endpoint.or(file.overlay.endpoint),
@@ -213,9 +230,27 @@ mod tests {
             "[failover]\nprobe_interval_ms = 1\n",
             "[datapath]\nnat_ports = \"9-3\"\n",
             "[datapath]\nnat_ports = \"0-3\"\n",
+            "[timeouts]\nudp = 0\n",
+            "[timeouts]\ntcp_established = 100000000\n",
+            "[masquerade]\npools = { eth1 = [\"192.0.2.1\", \"192.0.2.9\"] }\n",
+            "[masquerade]\npools = { eth1 = [\"192.0.2.9-192.0.2.1\"] }\n",
+            "[limits]\nhalf_open_per_source = -1\n",
         ] {
             assert!(settings(toml, RunFlags::default()).is_err(), "{toml}");
         }
+    }
+
+    #[test]
+    fn timeouts_limits_and_pools_come_from_the_file() {
+        let toml = "[timeouts]\nudp = 300\n[limits]\nhalf_open_per_source = 512\n[datapath]\nhalf_open_entries = 8192\n\
+                    [masquerade]\nendpoint_independent = true\n\
+                    pools = { eth1 = [\"203.0.113.8-203.0.113.15\", \"2001:db8::100-2001:db8::10f\"] }\n";
+        let settings = settings(toml, RunFlags::default()).unwrap();
+        let flows = &settings.datapath.flows;
+        assert_eq!((flows.timeouts.udp, flows.timeouts.icmp), (300, 60));
+        assert_eq!((flows.half_open_per_source, flows.endpoint_independent), (512, true));
+        assert_eq!(flows.half_open_entries(settings.datapath.flow_entries), 8192);
+        assert_eq!(settings.pools["eth1"].iter().map(Pool::count).collect::<Vec<_>>(), [8, 16]);
     }
 
     #[test]

@@ -6,6 +6,9 @@ pub mod ebpf;
 mod events;
 #[cfg(test)]
 pub(crate) mod fake;
+mod flow_settings;
+mod ledger;
+mod live;
 mod open;
 pub(crate) mod records;
 mod settings;
@@ -18,6 +21,8 @@ use std::time::Duration;
 
 use sluicegate_api::image::{Hash, Image};
 
+pub use live::{Live, LiveFamily};
+pub use flow_settings::{FlowSettings, FlowTimeouts};
 pub use open::{Opened, detach, guarded, open};
 pub use settings::{Choice, Settings};
 
@@ -118,6 +123,8 @@ pub struct Egress {
 }
 
 /// Totals since the programs were first loaded.
+    /// How many IPv4 and IPv6 addresses there are to masquerade with, from the sources on; 0 counts as 1.
+    pub pool: [u16; 2],
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
     /// Packets and bytes forwarded or delivered, by direction: "overlay", "site", "local" (where they came from).
@@ -139,6 +146,29 @@ pub struct Counters {
 pub struct RuleCounters {
     /// The slot.
     pub slot: u32,
+    /// The flow tables.
+    pub tables: Vec<FlowTable>,
+    /// Half-open half-entries that made room for others.
+    pub half_open_evicted: u64,
+    /// Masqueraded flows by how many ports were taken before one was free: 0 to 31.
+    pub port_collisions: Vec<u64>,
+    /// Bytes of the kernel's memory in maps, or of this process's in tables, at the most.
+    pub memory_bytes: u64,
+}
+
+/// A flow table of one family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowTable {
+    /// `confirmed` or `half_open`.
+    pub stage: &'static str,
+    /// `ipv4` or `ipv6`.
+    pub family: &'static str,
+    /// Half-entries in it at the last sweep; two for each flow.
+    pub entries: u64,
+    /// Half-entries it can hold.
+    pub capacity: u64,
+    /// Bytes of memory it takes: of the kernel's, all of it from the start; of this process's, when it is full.
+    pub bytes: u64,
     /// Flows admitted.
     pub flows: u64,
     /// Packets refused.

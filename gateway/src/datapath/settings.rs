@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::FlowSettings;
+
 /// Which datapath the operator asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -35,4 +37,6 @@ pub struct Settings {
     pub image_words: u32,
     /// MTU of the overlay device.
     pub mtu: u16,
+    /// How long flows live, and how many there can be from whom.
+    pub flows: FlowSettings,
 }

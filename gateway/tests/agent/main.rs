@@ -5,6 +5,7 @@ mod control;
 #[path = "../userspace/image.rs"]
 mod image;
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
@@ -92,7 +93,9 @@ fn settings(choice: Choice, dir: &Path, bpf_dir: &Path) -> Settings {
             flow_entries: 4096,
             image_words: 4096,
             mtu: 1420,
+            flows: datapath::FlowSettings::default(),
         },
+        pools: BTreeMap::new(),
         max_policy_age: None,
         failover: Failover {
             probe_interval: Duration::from_secs(1),

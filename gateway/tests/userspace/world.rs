@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use sluicegate_gateway::datapath::userspace::UserspaceDatapath;
-use sluicegate_gateway::datapath::{Choice, Datapath as _, Egress, Settings};
+use sluicegate_gateway::datapath::{Choice, Datapath as _, Egress, FlowSettings, Settings};
 use sluicegate_gateway::overlay::PacketChannels;
 use sluicegate_gateway::tun::{Tun, index_of};
 use sluicegate_lab::{Lab, Namespace};
@@ -99,6 +99,7 @@ impl World {
             device,
             source_v4: Some(Ipv4Addr::new(10, 9, 0, 1)),
             source_v6: Some(Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1)),
+            pool: [1, 1],
         };
         self.ask(move |datapath| datapath.set_egress(&[egress]))
     }
@@ -151,6 +152,7 @@ pub(crate) fn settings() -> Settings {
         flow_entries: 4096,
         image_words: 4096,
         mtu: 1420,
+        flows: FlowSettings::default(),
     }
 }
 

@@ -18,6 +18,10 @@ pub(super) struct FlowMaps<F: Family> {
     confirmed: Table<F>,
     half_open: Table<F>,
 }
+    /// Confirmed half-entries, as of the last sweep.
+    swept: u64,
+    /// Half-open ones.
+    swept_half_open: u64,
 
 type HalfEntries<F> = BpfMap<MapData, Raw<KeyOf<F>>, Raw<FlowOf<F>>>;
 type KeyOf<F> = Key<<F as Family>::Address>;
@@ -47,13 +51,33 @@ where
             let map = aya::maps::Map::from_map_data(super::load::pinned(bpf_dir, name)?)?;
             Ok(Table { entries: BpfMap::try_from(map)?, raw: super::load::pinned(bpf_dir, name)? })
         };
-        Ok(Self { confirmed: table(confirmed)?, half_open: table(half_open)? })
+        Ok(Self { confirmed: table(confirmed)?, half_open: table(half_open)?, swept: 0, swept_half_open: 0 })
+    }
+
+    /// The half-entry of `key`; looking does not make it more recently used.
+    pub(super) fn get(&self, stage: Stage, key: &KeyOf<F>) -> Option<FlowOf<F>> {
+        let table = match stage {
+            Stage::Confirmed => &self.confirmed,
+            Stage::HalfOpen => &self.half_open,
+        };
+        table.entries.get(&Raw(*key), 0).ok().map(|flow| flow.0)
+    }
+
+    /// Confirmed half-entries, as of the last sweep.
+    pub(super) fn entries(&self) -> u64 {
+        self.swept
+    }
+
+    /// Half-open half-entries, as of the last sweep.
+    pub(super) fn half_open_entries(&self) -> u64 {
+        self.swept_half_open
     }
 
     /// Ends what has timed out and adds what lives to `sweep`.
     pub(super) fn sweep(&mut self, now: u32, hz: u32, sweep: &mut Sweep) -> anyhow::Result<()> {
-        sweep.entries += self.confirmed.sweep(now, hz, sweep)? as u64;
-        self.half_open.sweep(now, hz, sweep)?;
+        self.swept = self.confirmed.sweep(now, hz, sweep)? as u64;
+        sweep.entries += self.swept;
+        self.swept_half_open = self.half_open.sweep(now, hz, sweep)? as u64;
         Ok(())
     }
 }

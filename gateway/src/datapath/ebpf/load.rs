@@ -29,6 +29,8 @@ pub(super) struct Sizes {
     pub(super) image_lines: u32,
     /// Half-entries in each confirmed table.
     pub(super) flow_entries: u32,
+    /// Half-entries in each half-open table.
+    pub(super) half_open_entries: u32,
     /// Rule slots.
     pub(super) rule_slots: u32,
 }
@@ -67,30 +69,36 @@ pub(super) fn load(settings: &Settings, overlay_is_ethernet: bool) -> anyhow::Re
     let asked = Sizes {
         image_lines: settings.image_words.div_ceil(16).max(2),
         flow_entries: settings.flow_entries.max(1024),
+        half_open_entries: settings.flows.half_open_entries(settings.flow_entries),
         rule_slots: check::RULE_SLOTS,
     };
     let sizes = Sizes {
         image_lines: pinned_entries(&maps, "IMAGE")?.map_or(asked.image_lines, |entries| entries / 2),
         flow_entries: pinned_entries(&maps, "FLOWS4")?.unwrap_or(asked.flow_entries),
+        half_open_entries: pinned_entries(&maps, "HALF_OPEN4")?.unwrap_or(asked.half_open_entries),
         rule_slots: pinned_entries(&maps, "RULES")?.unwrap_or(asked.rule_slots),
     };
     let mut degraded = Vec::new();
     if sizes != asked {
         degraded.push(format!(
-            "the maps keep the sizes they were made with ({} image lines, {} flow entries) so that no flow is lost; run \
-             `sluicegate-gateway detach` and start again to get {} and {}",
-            sizes.image_lines, sizes.flow_entries, asked.image_lines, asked.flow_entries
+            "the maps keep the sizes they were made with ({} image lines, {} flow entries, {} half-open ones) so that no flow is \
+             lost; run `sluicegate-gateway detach` and start again to get {}, {} and {}",
+            sizes.image_lines,
+            sizes.flow_entries,
+            sizes.half_open_entries,
+            asked.image_lines,
+            asked.flow_entries,
+            asked.half_open_entries
         ));
     }
-    let half_open = (sizes.flow_entries / 4).max(1024);
     let mut ebpf = EbpfLoader::new()
         .default_map_pin_directory(&maps)
         .map_max_entries("IMAGE", sizes.image_lines * 2)
         .map_max_entries("EGRESS", sluicegate_engine::image::ROUTES_MAX)
         .map_max_entries("FLOWS4", sizes.flow_entries)
         .map_max_entries("FLOWS6", sizes.flow_entries)
-        .map_max_entries("HALF_OPEN4", half_open)
-        .map_max_entries("HALF_OPEN6", half_open)
+        .map_max_entries("HALF_OPEN4", sizes.half_open_entries)
+        .map_max_entries("HALF_OPEN6", sizes.half_open_entries)
         .map_max_entries("RULES", sizes.rule_slots)
         .override_global("IMAGE_LINES", &sizes.image_lines, true)
         .override_global("OVERLAY_ETHERNET", &u32::from(overlay_is_ethernet), true)

@@ -5,6 +5,7 @@ mod flows;
 mod image;
 mod load;
 mod pod;
+mod memory;
 mod ports;
 mod sys;
 
@@ -21,7 +22,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use sluicegate_api::image::Image;
 use sluicegate_engine::event::Event as Record;
 use sluicegate_engine::family::{V4, V6};
-use sluicegate_engine::flow::{Side, Timeouts};
+use sluicegate_engine::flow::Side;
 use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::tables::{self, Config, HAS_DEADLINE};
 
@@ -32,10 +33,11 @@ use self::load::{Loaded, Sizes};
 use self::pod::Raw;
 use super::events::from_record;
 use super::slots::RuleSlots;
+use self::ports::HostPorts;
 use super::totals::RuleTotals;
 use super::{
-    ApplyError, Counters, Datapath, Egress, Event, EventKind, FlowRecord, InForce, Kind, RuleCounters,
-    Settings, device,
+    ApplyError, Counters, Datapath, Egress, Event, EventKind, FlowRecord, FlowTable, InForce, Kind, Live,
+    RouteCounters, RuleCounters, Settings, device,
 };
 
 /// Programs and maps in the kernel, which go on judging when this is dropped.
@@ -49,6 +51,8 @@ pub struct EbpfDatapath {
     hz: u32,
     images: Images,
     config: Array<MapData, Raw<Config>>,
+    /// Bytes of the kernel's memory, by map.
+    memory: BTreeMap<String, u64>,
     settings: Config,
     egress: Array<MapData, Raw<tables::Egress>>,
     /// Route numbers that have an entry in `egress`.
@@ -76,16 +80,14 @@ pub struct EbpfDatapath {
 
 impl EbpfDatapath {
     /// Loads the programs and puts them on the overlay device and the site devices, over what an earlier agent left pinned:
+    ports: HostPorts,
     /// its flows, its image and its counters go on. A site device that is not there is attached to when it comes.
     pub fn open(settings: &Settings, overlay: &str) -> anyhow::Result<Self> {
         let index =
             device::index(overlay).with_context(|| format!("overlay device {overlay} is not there"))?;
         let ethernet =
             device::is_ethernet(overlay).with_context(|| format!("overlay device {overlay} has no type"))?;
-        let Loaded { mut ebpf, sizes, mut degraded } = load::load(settings, ethernet)?;
-        if !settings.site_devices.is_empty() {
-            degraded.extend(ports::conflicts(&settings.nat_ports));
-        }
+        let Loaded { mut ebpf, sizes, degraded } = load::load(settings, ethernet)?;
         let hz = load::tick_rate(&mut ebpf)?;
         let dir = &settings.bpf_dir;
         let images = Images::new(
@@ -111,12 +113,13 @@ impl EbpfDatapath {
                 overlay_device: index,
                 overlay_mtu: settings.mtu.into(),
                 nat_first: *settings.nat_ports.start(),
+            memory: memory::of_maps(&load::maps_dir(dir))?,
                 nat_count: settings
                     .nat_ports
                     .end()
                     .saturating_sub(*settings.nat_ports.start())
                     .saturating_add(1),
-                timeouts: Timeouts::defaults(hz),
+                timeouts: settings.flows.timeouts.ticks(hz),
                 // Until the agent says otherwise the overlay and the deadline are the ones the programs go by already.
                 ..pinned
             },
@@ -146,6 +149,7 @@ impl EbpfDatapath {
         let egress: Vec<(u32, tables::Egress)> =
             sys::entries(load::pinned(dir, "EGRESS")?.fd().as_fd(), 16_384)
                 .context("map EGRESS could not be read")?;
+            ports: HostPorts::new(&settings.nat_ports, !settings.site_devices.is_empty()),
         let there = egress.iter().filter(|(_, egress)| *egress != tables::Egress::default());
         datapath.routes = there.map(|(route, _)| *route as u16).collect();
         for hook in attach::overlay(ethernet) {
@@ -189,6 +193,25 @@ impl EbpfDatapath {
     fn clock(&mut self) -> anyhow::Result<u64> {
         load::ticks(&mut self.ebpf)
     }
+    /// The flow tables, as of the last sweep.
+    fn flow_tables(&self) -> Vec<FlowTable> {
+        let (confirmed, half_open) = (self.sizes.flow_entries.into(), self.sizes.half_open_entries.into());
+        [
+            ("confirmed", "ipv4", "FLOWS4", self.flows4.entries(), confirmed),
+            ("confirmed", "ipv6", "FLOWS6", self.flows6.entries(), confirmed),
+            ("half_open", "ipv4", "HALF_OPEN4", self.flows4.half_open_entries(), half_open),
+            ("half_open", "ipv6", "HALF_OPEN6", self.flows6.half_open_entries(), half_open),
+        ]
+        .map(|(stage, family, map, entries, capacity)| FlowTable {
+            stage,
+            family,
+            entries,
+            capacity,
+            bytes: self.memory.get(map).copied().unwrap_or(0),
+        })
+        .into()
+    }
+
 
     /// Puts the programs on the site devices that are there and lack them. What fails is kept as a condition: a device
     /// without our programs forwards nothing, since the host does not forward either.
@@ -367,10 +390,14 @@ impl Datapath for EbpfDatapath {
     }
 
     fn degraded(&self) -> Vec<String> {
-        self.degraded.iter().chain(self.trouble.values()).cloned().collect()
+        self.degraded.iter().chain(self.ports.sentences()).chain(self.trouble.values()).cloned().collect()
     }
 }
 
+            tables: self.flow_tables(),
+            half_open_evicted: 0,
+            port_collisions: Vec::new(),
+            memory_bytes: self.memory.values().sum(),
 /// Whether the programs of an earlier agent judge what the overlay device `overlay` carries now.
 pub fn guards(bpf_dir: &Path, overlay: &str) -> bool {
     let Some(index) = device::index(overlay) else { return false };
@@ -394,5 +421,6 @@ pub fn detach(bpf_dir: &Path) -> anyhow::Result<()> {
         // Another layout's directory beside ours keeps the parent.
         let _ = std::fs::remove_dir(dir);
     }
+        self.ports.look();
     Ok(())
 }

@@ -8,6 +8,8 @@ use hashlink::LinkedHashMap;
 use sluicegate_engine::flow::{Flow, Key};
 use sluicegate_engine::tables::{NotConfirmed, Refused, Stage};
 
+use crate::datapath::FlowTable;
+
 /// Both tables. Hashing is keyed at random: addresses and ports are a stranger's choice.
 pub(super) struct Flows<A> {
     confirmed: HashMap<Key<A>, Flow<A>>,
@@ -40,6 +42,14 @@ pub(super) struct Ended<A> {
     pub(super) carried: Carried,
 }
 
+/// What had to go for a half-entry.
+pub(super) struct Inserted<A> {
+    /// Whether a half-open half-entry made room.
+    pub(super) evicted: bool,
+    /// The flow that ended by it.
+    pub(super) ended: Option<Ended<A>>,
+}
+
 /// A flow that lives.
 pub(super) struct Live<'a, A> {
     pub(super) key: &'a Key<A>,
@@ -69,14 +79,22 @@ impl<A: Copy + Default + Eq + Hash> Flows<A> {
         }
     }
 
-    /// Inserts a half-entry; returns the flow that had to go for it.
+    /// The half-entry of `key`, and nothing changes by the look.
+    pub(super) fn peek(&self, stage: Stage, key: &Key<A>) -> Option<&Flow<A>> {
+        match stage {
+            Stage::Confirmed => self.confirmed.get(key),
+            Stage::HalfOpen => self.half_open.get(key),
+        }
+    }
+
+    /// Inserts a half-entry; tells what had to go for it.
     pub(super) fn insert(
         &mut self,
         stage: Stage,
         key: &Key<A>,
         replace: bool,
         flow: Flow<A>,
-    ) -> Result<Option<Ended<A>>, Refused> {
+    ) -> Result<Inserted<A>, Refused> {
         match stage {
             Stage::Confirmed => {
                 let full = self.confirmed.len() >= self.confirmed_max;
@@ -86,7 +104,7 @@ impl<A: Copy + Default + Eq + Hash> Flows<A> {
                     Entry::Vacant(_) if full => return Err(Refused::Full),
                     Entry::Vacant(free) => _ = free.insert(flow),
                 }
-                Ok(None)
+                Ok(Inserted { evicted: false, ended: None })
             }
             Stage::HalfOpen => {
                 let there = self.half_open.contains_key(key);
@@ -99,7 +117,8 @@ impl<A: Copy + Default + Eq + Hash> Flows<A> {
                     None
                 };
                 self.half_open.insert(*key, flow);
-                Ok(oldest.and_then(|(key, flow)| self.part(key, flow)))
+                let evicted = oldest.is_some();
+                Ok(Inserted { evicted, ended: oldest.and_then(|(key, flow)| self.part(key, flow)) })
             }
         }
     }
@@ -171,6 +190,23 @@ impl<A: Copy + Default + Eq + Hash> Flows<A> {
     /// Confirmed half-entries there are.
     pub(super) fn confirmed(&self) -> usize {
         self.confirmed.len()
+    /// One of the two tables. What an entry takes follows from how the tables are made: slots for 8/7 of the entries,
+    /// rounded up to a power of two, of an entry and a byte each; in order of use, of a pointer to an entry with two links.
+    pub(super) fn size(&self, stage: &'static str, family: &'static str) -> FlowTable {
+        let entry = size_of::<(Key<A>, Flow<A>)>();
+        let slots = |entries: usize| (entries * 8 / 7).next_power_of_two();
+        let (entries, capacity, bytes) = if stage == "confirmed" {
+            (self.confirmed.len(), self.confirmed_max, slots(self.confirmed_max) * (entry + 1))
+        } else {
+            let links = 2 * size_of::<usize>();
+            let most = self.half_open_max;
+            let bytes = slots(most) * (size_of::<usize>() + 1) + most * (entry + links);
+            (self.half_open.len(), most, bytes)
+        };
+        let [entries, capacity, bytes] = [entries, capacity, bytes].map(|n| n as u64);
+        FlowTable { stage, family, entries, capacity, bytes }
+    }
+
     }
 
     fn get(&self, key: &Key<A>) -> Option<&Flow<A>> {

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use sluicegate_api::image::Image;
-use sluicegate_engine::flow::{Side, Timeouts};
+use sluicegate_engine::flow::Side;
 use sluicegate_engine::image::header;
 use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::tables::{self as engine, HAS_DEADLINE};
@@ -71,7 +71,7 @@ impl UserspaceDatapath {
         let confirmed = settings.flow_entries as usize;
         let mut tables = UserTables::new(Limits {
             confirmed,
-            half_open: (confirmed / 4).max(1024),
+            half_open: settings.flows.half_open_entries(settings.flow_entries) as usize,
             events: EVENTS,
             ticks_per_second: HZ,
         });
@@ -93,7 +93,7 @@ impl UserspaceDatapath {
             overlay_mtu: settings.mtu.into(),
             nat_first: ports.as_ref().map_or(0, PortPool::first),
             nat_count: ports.as_ref().map_or(0, PortPool::count),
-            timeouts: Timeouts::defaults(HZ),
+            timeouts: settings.flows.timeouts.ticks(HZ),
             ..engine::Config::default()
         };
         let judge = Arc::new(Judge::new(tables));
@@ -210,6 +210,11 @@ impl Datapath for UserspaceDatapath {
                     drops: rule.refused,
                     packets: rule.packets,
                     bytes: rule.bytes,
+        let tables = state.tables.sizes();
+        let routes = self.routes.keys().filter_map(|number| {
+            let (packets, bytes) = self.routes.of(number);
+            Some(RouteCounters { route: u16::try_from(number).ok()?, packets, bytes, ..RouteCounters::default() })
+        });
                 })
                 .collect(),
             flows_started: totals.started,
@@ -227,6 +232,10 @@ impl Datapath for UserspaceDatapath {
         drop(state);
         self.unsent = (unsent, unsent > self.unsent.0);
         Ok(live)
+            memory_bytes: tables.iter().map(|table| table.bytes).sum(),
+            tables,
+            half_open_evicted: totals.half_open_evicted,
+            port_collisions: Vec::new(),
     }
 
     fn events(&mut self) -> Vec<Event> {

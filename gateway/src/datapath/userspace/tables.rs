@@ -11,10 +11,12 @@ use sluicegate_engine::event::{Event, EventKind};
 use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
 use sluicegate_engine::flow::{Flow, Key, Side};
 use sluicegate_engine::reason::DropReason;
-use sluicegate_engine::tables::{Active, Config, Egress, NotConfirmed, Refused, Stage, Tables};
+use sluicegate_engine::tables::{
+    Active, Config, Egress, Egresses, NotConfirmed, Refused, Stage, Tables,
+};
 
 use super::flows::{Ended, Flows};
-use crate::datapath::{self, FlowRecord, records};
+use crate::datapath::{self, FlowRecord, FlowTable, records};
 
 /// How much [`UserTables`] may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub struct Totals {
     pub started: u64,
     /// Events and ended flows that found no room.
     pub lost: u64,
+    /// Half-open half-entries that made room for others.
+    pub half_open_evicted: u64,
 }
 
 /// Totals of one rule slot.
@@ -165,6 +169,16 @@ impl UserTables {
         let hz = u64::from(self.limits.ticks_per_second.max(1));
         F::flows(self).live().map(move |live| {
             let mut record = records::flow::<F>(live.key, live.flow);
+    /// The tables: what is in them, and what they may take.
+    pub fn sizes(&self) -> Vec<FlowTable> {
+        let mut tables = Vec::new();
+        for stage in ["confirmed", "half_open"] {
+            tables.push(self.v4.size(stage, "ipv4"));
+            tables.push(self.v6.size(stage, "ipv6"));
+        }
+        tables
+    }
+
             record.packets = live.carried.packets;
             record.bytes = live.carried.bytes;
             let ticks = u64::from(now.wrapping_sub(live.last_seen));
@@ -198,7 +212,7 @@ impl UserTables {
 }
 
 /// Picks a family's flows out of the tables.
-pub trait PerFamily: Family {
+pub trait PerFamily: Egresses {
     #[doc(hidden)]
     #[expect(private_interfaces, reason = "the trait is public to be named in bounds, not to be called")]
     fn flows(tables: &UserTables) -> &Flows<Self::Address>;
@@ -272,8 +286,10 @@ where
     ) -> Result<(), Refused> {
         let mut flow = Flow::default();
         init(&mut flow);
-        if let Some(evicted) = F::flows_mut(self).insert(stage, key, replace, flow)? {
-            self.end::<F>(&evicted);
+        let inserted = F::flows_mut(self).insert(stage, key, replace, flow)?;
+        self.totals.half_open_evicted += u64::from(inserted.evicted);
+        if let Some(ended) = inserted.ended {
+            self.end::<F>(&ended);
         }
         self.carried(flow.rule, [0; 2], [flow.packets, flow.bytes]);
         Ok(())

@@ -1,0 +1,124 @@
+//! What an operator chooses about flows: how long they live, how many there can be, and from whom.
+
+use serde::Deserialize;
+use sluicegate_engine::flow::Timeouts;
+
+/// What an operator chooses about flows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlowSettings {
+    /// How long flows live without a packet.
+    pub timeouts: FlowTimeouts,
+    /// Half-open half-entries of each family; `None`: a quarter of the confirmed ones.
+    pub half_open_entries: Option<u32>,
+    /// Flows one source may have opened lately that were not answered; 0 for any number.
+    pub half_open_per_source: u32,
+    /// Whether a UDP source port keeps its masquerade port towards every destination.
+    pub endpoint_independent: bool,
+}
+
+impl FlowSettings {
+    /// Half-open half-entries of each family, for so many confirmed ones.
+    pub fn half_open_entries(&self, confirmed: u32) -> u32 {
+        self.half_open_entries.unwrap_or(confirmed / 4).max(1024)
+    }
+}
+
+/// Seconds without a packet after which a flow is over, by state: the table `[timeouts]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "each is documented at the field of its name in the engine")]
+pub struct FlowTimeouts {
+    pub tcp_handshake: u32,
+    pub tcp_established: u32,
+    pub tcp_closing: u32,
+    pub tcp_time_wait: u32,
+    pub tcp_reset: u32,
+    pub udp_unreplied: u32,
+    pub udp: u32,
+    pub icmp: u32,
+    pub other: u32,
+}
+
+impl Default for FlowTimeouts {
+    fn default() -> Self {
+        let seconds = Timeouts::defaults(1);
+        Self {
+            tcp_handshake: seconds.tcp_handshake,
+            tcp_established: seconds.tcp_established,
+            tcp_closing: seconds.tcp_closing,
+            tcp_time_wait: seconds.tcp_time_wait,
+            tcp_reset: seconds.tcp_reset,
+            udp_unreplied: seconds.udp_unreplied,
+            udp: seconds.udp,
+            icmp: seconds.icmp,
+            other: seconds.other,
+        }
+    }
+}
+
+impl FlowTimeouts {
+    /// The longest, seconds: 14 days. Ages are 31 bits of ticks, of which there are a thousand a second at the most.
+    pub const LONGEST: u32 = 14 * 24 * 3600;
+
+    /// By name, in the order of the documentation.
+    pub fn named(&self) -> [(&'static str, u32); 9] {
+        [
+            ("tcp_handshake", self.tcp_handshake),
+            ("tcp_established", self.tcp_established),
+            ("tcp_closing", self.tcp_closing),
+            ("tcp_time_wait", self.tcp_time_wait),
+            ("tcp_reset", self.tcp_reset),
+            ("udp_unreplied", self.udp_unreplied),
+            ("udp", self.udp),
+            ("icmp", self.icmp),
+            ("other", self.other),
+        ]
+    }
+
+    /// What is wrong with them, as a sentence.
+    pub fn trouble(&self) -> Option<String> {
+        let bad = self.named().into_iter().find(|(_, seconds)| !(1..=Self::LONGEST).contains(seconds));
+        bad.map(|(name, seconds)| {
+            format!("[timeouts] {name} = {seconds} is not between 1 and {} seconds", Self::LONGEST)
+        })
+    }
+
+    /// As the engine reads them, for `hz` ticks a second.
+    pub fn ticks(&self, hz: u32) -> Timeouts {
+        let ticks = |seconds: u32| seconds.saturating_mul(hz);
+        Timeouts {
+            tcp_handshake: ticks(self.tcp_handshake),
+            tcp_established: ticks(self.tcp_established),
+            tcp_closing: ticks(self.tcp_closing),
+            tcp_time_wait: ticks(self.tcp_time_wait),
+            tcp_reset: ticks(self.tcp_reset),
+            udp_unreplied: ticks(self.udp_unreplied),
+            udp: ticks(self.udp),
+            icmp: ticks(self.icmp),
+            other: ticks(self.other),
+            ..Timeouts::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_the_engines_at_every_tick_rate() {
+        for hz in [100, 250, 1000] {
+            assert_eq!(FlowTimeouts::default().ticks(hz), Timeouts::defaults(hz));
+        }
+    }
+
+    #[test]
+    fn the_longest_time_out_is_an_age_the_engine_can_tell() {
+        assert!(i32::try_from(u64::from(FlowTimeouts::LONGEST) * 1000).is_ok());
+        let zero = FlowTimeouts { icmp: 0, ..FlowTimeouts::default() };
+        assert!(zero.trouble().unwrap().contains("icmp = 0"));
+        let long = FlowTimeouts { udp: FlowTimeouts::LONGEST + 1, ..FlowTimeouts::default() };
+        assert!(long.trouble().unwrap().contains("udp ="));
+        assert_eq!(FlowTimeouts::default().trouble(), None);
+    }
+}
