@@ -12,6 +12,7 @@ pub mod failover;
 pub mod files;
 pub mod identity;
 pub mod join;
+pub mod local;
 pub mod lock;
 pub mod metrics;
 pub mod netlink;

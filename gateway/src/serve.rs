@@ -16,6 +16,11 @@ use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::local;
+use crate::local::events::Feed;
+use crate::local::flows::Flows;
+use crate::local::top::Top;
+use crate::local::trace::{Request, Trace};
 use crate::metrics::Metrics;
 use crate::status::Status;
 use crate::system;
@@ -25,8 +30,12 @@ use crate::system;
 pub enum Query {
     /// Its status.
     Status(oneshot::Sender<Box<Status>>),
-    /// Its live flows, as JSON.
-    Flows(oneshot::Sender<serde_json::Value>),
+    /// Its live flows.
+    Flows(oneshot::Sender<Flows>),
+    /// Its counters, by rule, resource and reason.
+    Top(oneshot::Sender<Box<Top>>),
+    /// What would become of a packet, or why there can be no such packet.
+    Trace(Box<Request>, oneshot::Sender<Result<Box<Trace>, String>>),
 }
 
 /// How long the agent may take to answer itself before it counts as stuck.
@@ -39,15 +48,21 @@ const SANE_CLOCK_MS: u64 = 1_735_689_600_000;
 pub struct Asker {
     queries: mpsc::Sender<Query>,
     metrics: Arc<Metrics>,
+    feed: Arc<Feed>,
 }
 
 impl Asker {
-    /// Asks through `queries`.
-    pub fn new(queries: mpsc::Sender<Query>, metrics: Arc<Metrics>) -> Self {
-        Self { queries, metrics }
+    /// Asks through `queries`; events come through `feed`.
+    pub fn new(queries: mpsc::Sender<Query>, metrics: Arc<Metrics>, feed: Arc<Feed>) -> Self {
+        Self { queries, metrics, feed }
     }
 
-    async fn ask<T>(&self, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Option<T> {
+    /// Where flow events come from.
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    pub(crate) async fn ask<T>(&self, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let asked = async {
             self.queries.send(query(answer)).await.ok()?;
@@ -72,7 +87,7 @@ pub async fn tcp(address: SocketAddr, asker: Asker) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves `/v1/status` and `/v1/flows` on the unix socket `path` (0660) until the process ends.
+/// Serves `/v1/status` and the pages of [`local`](crate::local) on the unix socket `path` (0660) until the process ends.
 pub async fn unix(path: &Path, asker: Asker) -> anyhow::Result<()> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)
@@ -96,7 +111,7 @@ pub async fn unix(path: &Path, asker: Asker) -> anyhow::Result<()> {
         UnixListener::bind(path).with_context(|| format!("the socket {} cannot be made", path.display()))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
         .with_context(|| format!("the permissions of {} cannot be set", path.display()))?;
-    let app = Router::new().route("/v1/status", get(status)).route("/v1/flows", get(flows)).with_state(asker);
+    let app = Router::new().route("/v1/status", get(status)).merge(local::http::routes()).with_state(asker);
     tokio::spawn(async move { axum::serve(listener, app).await });
     Ok(())
 }
@@ -136,13 +151,6 @@ async fn status(State(asker): State<Asker>) -> Response {
     }
 }
 
-async fn flows(State(asker): State<Asker>) -> Response {
-    match asker.ask(Query::Flows).await {
-        Some(flows) => Json(flows).into_response(),
-        None => busy(),
-    }
-}
-
-fn busy() -> Response {
+pub(crate) fn busy() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "the agent is starting or does not answer\n").into_response()
 }

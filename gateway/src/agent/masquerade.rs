@@ -63,12 +63,13 @@ fn counted(flows: impl Iterator<Item = (u8, (IpAddr, u16))>) -> Vec<status::Port
         *count += 1;
         ports[usize::from(port) / 64] |= 1 << (port % 64);
     }
-    let used = |((address, protocol), (flows, ports)): (&(IpAddr, u8), &(u64, Vec<u64>))| status::PortsInUse {
-        address: address.to_string(),
-        protocol: *protocol,
-        flows: *flows,
-        ports: ports.iter().map(|word| u64::from(word.count_ones())).sum(),
-    };
+    let used =
+        |((address, protocol), (flows, ports)): (&(IpAddr, u8), &(u64, Vec<u64>))| status::PortsInUse {
+            address: address.to_string(),
+            protocol: *protocol,
+            flows: *flows,
+            ports: ports.iter().map(|word| u64::from(word.count_ones())).sum(),
+        };
     all.iter().map(used).collect()
 }
 
@@ -112,7 +113,10 @@ mod tests {
         };
         let exhausted = EventKind::Drop("nat_exhausted");
         let mut told = Exhausted::default();
-        told.note(&[event(exhausted, 6, 443), event(exhausted, 6, 443), event(EventKind::Drop("no_rule"), 6, 80)], 3);
+        told.note(
+            &[event(exhausted, 6, 443), event(exhausted, 6, 443), event(EventKind::Drop("no_rule"), 6, 80)],
+            3,
+        );
         told.note(&[event(exhausted, 1, 0x0800)], 4);
         let destinations = told.destinations();
         let seen: Vec<_> = destinations.iter().map(|d| (d.port, d.protocol, d.events, d.last_ms)).collect();

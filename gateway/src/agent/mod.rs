@@ -28,6 +28,8 @@ use crate::config::Settings;
 use crate::control::{FromControl, Known, Outbox};
 use crate::datapath::{Counters, Datapath, FlowRecord};
 use crate::identity::Identity;
+use crate::local::events::Feed;
+use crate::local::names::Names;
 use crate::metrics::Metrics;
 use crate::netlink::Netlink;
 use crate::overlay::{Link, Overlay, PublicKey};
@@ -35,9 +37,9 @@ use crate::serve::Query;
 use crate::tun::Tun;
 use contact::Contact;
 use egress::Resolved;
+use masquerade::Exhausted;
 use network::Network;
 use policy::Policy;
-use masquerade::Exhausted;
 use routing::{Plan, Routing};
 use store::Store;
 
@@ -55,11 +57,11 @@ struct Surroundings {
     known: watch::Sender<Known>,
     resync: Arc<Notify>,
     contact: Contact,
-}
-
     feed: Arc<Feed>,
     /// Where masquerade ports ran out.
     exhausted: Exhausted,
+}
+
 /// The agent between one opening of its devices and the next.
 struct Agent<'a, O: Overlay> {
     around: &'a mut Surroundings,
@@ -83,6 +85,8 @@ struct Agent<'a, O: Overlay> {
     resolved: Option<Resolved>,
     flows: Vec<FlowRecord>,
     counters: Counters,
+    /// What numbers and addresses are called; made when it is needed, forgotten when image or overlay change.
+    names: Option<Arc<Names>>,
     /// Conditions a person should know of, by what they are about.
     trouble: BTreeMap<Trouble, String>,
 }

@@ -145,6 +145,12 @@ impl Policy {
         now.or_else(|| self.previous.as_ref()?.rules.get(&slot))
     }
 
+    /// The image in force and the one before it, as far as they are held.
+    pub(super) fn images(&self) -> Vec<Arc<Image>> {
+        let held = self.held.as_ref().map(|held| held.image.clone());
+        held.into_iter().chain(self.previous.clone()).collect()
+    }
+
     /// What a person should know.
     pub(super) fn degraded(&self) -> Option<String> {
         self.trouble.clone()

@@ -19,6 +19,7 @@ use crate::config::{Role, Settings};
 use crate::control::{Known, Outbox, Session, Url, report};
 use crate::datapath::{self, Counters};
 use crate::identity::Identity;
+use crate::local::events::Feed;
 use crate::lock::Lock;
 use crate::metrics::Metrics;
 use crate::netlink::{Netlink, NetlinkError};
@@ -101,7 +102,8 @@ async fn surround(settings: Settings, identity: Identity) -> anyhow::Result<Surr
     let metrics = Arc::new(Metrics::new()?);
     let outbox = Arc::new(Outbox::default());
     let (ask, queries) = mpsc::channel(16);
-    let asker = Asker::new(ask, metrics.clone());
+    let feed = Arc::new(Feed::default());
+    let asker = Asker::new(ask, metrics.clone(), feed.clone());
     serve::unix(&settings.places.socket, asker.clone()).await?;
     if let Some(address) = settings.metrics {
         serve::tcp(address, asker).await?;
@@ -136,10 +138,10 @@ async fn surround(settings: Settings, identity: Identity) -> anyhow::Result<Surr
         known,
         resync,
         contact,
-    };
-    tokio::spawn(session_when_known(session));
         feed,
         exhausted: Exhausted::default(),
+    };
+    tokio::spawn(session_when_known(session));
     Ok(around)
 }
 
@@ -221,6 +223,7 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, UserspaceOv
         resolved: None,
         flows: Vec::new(),
         counters: Counters::default(),
+        names: None,
         trouble: BTreeMap::new(),
     };
     agent.note(Trouble::Datapath, opened.degraded);

@@ -47,23 +47,6 @@ impl<O: Overlay> Agent<'_, O> {
         }
     }
 
-    /// The live flows as of the last sweep.
-    pub(super) fn flows_document(&self) -> serde_json::Value {
-        let flow = |f: &crate::datapath::FlowRecord| {
-            let rule = self.policy.rule(f.rule);
-            json!({
-                "protocol": f.protocol,
-                "source": f.source, "source_port": f.source_port,
-                "destination": f.destination, "destination_port": f.destination_port,
-                "translated": f.translated.map(|(ip, port)| std::net::SocketAddr::new(ip, port).to_string()),
-                "state": f.state, "packets": f.packets, "bytes": f.bytes, "idle_seconds": f.idle.as_secs_f64(),
-                "rule_id": rule.map(|r| &r.rule_id), "policy_id": rule.map(|r| &r.policy_id),
-                "policy_name": rule.map(|r| &r.policy_name),
-            })
-        };
-        json!({ "schema": "sluicegate.gateway.flows/1", "flows": self.flows.iter().map(flow).collect::<Vec<_>>() })
-    }
-
     /// The links in control's words.
     pub(super) fn link_states(&self) -> Vec<LinkState> {
         let Some(network) = &self.network else { return Vec::new() };
@@ -134,6 +117,23 @@ impl<O: Overlay> Agent<'_, O> {
                 metric: active.and_then(|id| route.routers.get(id)).copied(),
                 routers: route.routers.iter().map(router).collect(),
             }
+        };
+        network.routes.iter().map(route).collect()
+    }
+
+    fn routed(&self) -> Vec<status::Routed> {
+        let Some(network) = &self.network else { return Vec::new() };
+        let routed = |routed: &super::network::Routed| status::Routed {
+            prefix: routed.prefix.to_string(),
+            network_id: routed.network.clone(),
+            resource_id: routed.resource.clone(),
+            masquerade: routed.masquerade,
+            metric: routed.metric,
+            device: self.resolved.as_ref().and_then(|resolved| resolved.devices.get(&routed.prefix)).cloned(),
+        };
+        network.routed.iter().map(routed).collect()
+    }
+
     fn timeouts(&self) -> BTreeMap<String, u32> {
         let timeouts = self.around.settings.datapath.flows.timeouts.named();
         timeouts.into_iter().map(|(name, seconds)| (name.to_owned(), seconds)).collect()
@@ -149,36 +149,8 @@ impl<O: Overlay> Agent<'_, O> {
         }
     }
 
-        };
-        network.routes.iter().map(route).collect()
-    }
-
-    fn routed(&self) -> Vec<status::Routed> {
-        let Some(network) = &self.network else { return Vec::new() };
-        let routed = |routed: &super::network::Routed| status::Routed {
-            prefix: routed.prefix.to_string(),
-            network_id: routed.network.clone(),
-            resource_id: routed.resource.clone(),
-            masquerade: routed.masquerade,
-            metric: routed.metric,
-            device: self.resolved.as_ref().and_then(|resolved| resolved.devices.get(&routed.prefix)).cloned(),
-        };
-            half_open_evicted: self.counters.half_open_evicted,
-        network.routed.iter().map(routed).collect()
-    }
-
     fn totals(&self) -> status::Counters {
         let forwarded = |&(direction, packets, bytes): &(&str, u64, u64)| status::Forwarded {
-
-fn table(table: &crate::datapath::FlowTable) -> status::FlowTable {
-    status::FlowTable {
-        stage: table.stage.into(),
-        family: table.family.into(),
-        entries: table.entries,
-        capacity: table.capacity,
-        bytes: table.bytes,
-    }
-}
             direction: direction.into(),
             packets,
             bytes,
@@ -191,8 +163,19 @@ fn table(table: &crate::datapath::FlowTable) -> status::FlowTable {
             flows_started: self.counters.flows_started,
             flow_entries: self.counters.flow_entries.0,
             flow_entries_max: self.counters.flow_entries.1,
+            half_open_evicted: self.counters.half_open_evicted,
             events_lost: self.counters.events_lost + self.around.outbox.lost(),
             failovers: self.routing.transitions(),
         }
+    }
+}
+
+fn table(table: &crate::datapath::FlowTable) -> status::FlowTable {
+    status::FlowTable {
+        stage: table.stage.into(),
+        family: table.family.into(),
+        entries: table.entries,
+        capacity: table.capacity,
+        bytes: table.bytes,
     }
 }

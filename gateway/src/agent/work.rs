@@ -15,7 +15,6 @@ use super::{Agent, Trouble, egress, report};
 use crate::control::FromControl;
 use crate::netlink::Changes;
 use crate::overlay::Overlay;
-use crate::serve::Query;
 use crate::system;
 
 /// Between looks at the links: the resolution of failover, when probes come as often.
@@ -49,7 +48,7 @@ impl<O: Overlay> Agent<'_, O> {
                 _ = look.tick() => self.look().await?,
                 _ = sweep.tick() => self.sweep()?,
                 _ = review.tick() => self.review().await?,
-                Some(query) = self.around.queries.recv() => self.answer(query),
+                Some(query) = self.around.queries.recv() => self.answer(query).await,
                 why = self.overlay.failed() => return Err(why),
             }
         }
@@ -157,6 +156,7 @@ impl<O: Overlay> Agent<'_, O> {
     }
 
     fn settle(&mut self, outcome: Outcome) {
+        self.names = None;
         match outcome.refused {
             None => {
                 self.around.metrics.applied(outcome.acknowledgement.apply_microseconds);
@@ -209,6 +209,7 @@ impl<O: Overlay> Agent<'_, O> {
         self.note(Trouble::Device, set.err().map(|e| e.to_string()));
         self.routing.decide(&network, &self.around.settings.failover, Instant::now());
         self.network = Some(network);
+        self.names = None;
         self.replan(true).await?;
         self.resolve_egress().await
     }
@@ -228,6 +229,8 @@ impl<O: Overlay> Agent<'_, O> {
     }
 
     async fn look(&mut self) -> anyhow::Result<()> {
+        // The ring holds what a flood writes in a fraction of a second; and who watches wants to see it now.
+        self.tell();
         self.links = self.overlay.links().await;
         let now = Instant::now();
         let failover = &self.around.settings.failover;
@@ -250,9 +253,7 @@ impl<O: Overlay> Agent<'_, O> {
             self.counters = counters;
         }
         self.note_expiry();
-        let now = system::unix_ms();
-        let events = self.datapath.events();
-        self.around.outbox.flows(events.iter().map(|event| report::flow_event(event, &self.policy, now)));
+        self.tell();
         let in_force = self.datapath.in_force().map_or(0, |now| now.revision);
         let health = report::health(
             self.datapath.kind(),
@@ -295,7 +296,8 @@ impl<O: Overlay> Agent<'_, O> {
 
     async fn resolve_egress(&mut self) -> anyhow::Result<()> {
         let Some(network) = &self.network else { return Ok(()) };
-        let mut resolved = egress::resolve(&self.netlink, network, &self.sites, &self.around.settings.pools).await?;
+        let mut resolved =
+            egress::resolve(&self.netlink, network, &self.sites, &self.around.settings.pools).await?;
         let missing = self
             .around
             .settings
@@ -342,21 +344,6 @@ impl<O: Overlay> Agent<'_, O> {
             self.places = places;
         }
         self.note(Trouble::Store, stored.err().map(|e| format!("{e:#}")));
-    }
-
-    fn answer(&mut self, query: Query) {
-        // Whoever asked may be gone.
-        match query {
-            Query::Status(answer) => {
-                if let Ok(counters) = block_in_place(|| self.datapath.counters()) {
-                    self.counters = counters;
-                }
-                let _ = answer.send(Box::new(self.status()));
-            }
-            Query::Flows(answer) => {
-                let _ = answer.send(self.flows_document());
-            }
-        }
     }
 }
 

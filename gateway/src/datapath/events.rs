@@ -28,6 +28,7 @@ pub(crate) fn from_record(record: &Record) -> Event {
         destination_port: record.destination_port,
         protocol: record.protocol,
         rule: record.rule.checked_sub(1),
+        route: None,
         translated,
         packets: record.packets,
         bytes: record.bytes,

@@ -72,6 +72,10 @@ impl Datapath for FakeDatapath {
         std::mem::take(&mut self.0.lock().unwrap().events)
     }
 
+    fn live(&mut self) -> anyhow::Result<Box<dyn Live + '_>> {
+        anyhow::bail!("the fake has no tables")
+    }
+
     fn degraded(&self) -> Vec<String> {
         Vec::new()
     }

@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use sluicegate_api::image::{Hash, Image};
 
-pub use live::{Live, LiveFamily};
 pub use flow_settings::{FlowSettings, FlowTimeouts};
+pub use live::{Live, LiveFamily};
 pub use open::{Opened, detach, guarded, open};
 pub use settings::{Choice, Settings};
 
@@ -66,6 +66,9 @@ pub trait Datapath: Send {
 
     /// Events since the last call, oldest first.
     fn events(&mut self) -> Vec<Event>;
+
+    /// The tables as they are, for a look that changes nothing.
+    fn live(&mut self) -> anyhow::Result<Box<dyn Live + '_>>;
 
     /// Conditions a person should know of, each a sentence: "site device eth1 uses generic XDP because ...".
     fn degraded(&self) -> Vec<String>;
@@ -120,11 +123,11 @@ pub struct Egress {
     pub source_v4: Option<Ipv4Addr>,
     /// Source of masqueraded IPv6 packets.
     pub source_v6: Option<Ipv6Addr>,
+    /// How many IPv4 and IPv6 addresses there are to masquerade with, from the sources on; 0 counts as 1.
+    pub pool: [u16; 2],
 }
 
 /// Totals since the programs were first loaded.
-    /// How many IPv4 and IPv6 addresses there are to masquerade with, from the sources on; 0 counts as 1.
-    pub pool: [u16; 2],
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
     /// Packets and bytes forwarded or delivered, by direction: "overlay", "site", "local" (where they came from).
@@ -133,19 +136,16 @@ pub struct Counters {
     pub drops: Vec<(&'static str, u64)>,
     /// Per rule slot: flows admitted, packets refused, packets and bytes of its flows.
     pub rules: Vec<RuleCounters>,
+    /// Per route number: the same of flows and packets for it.
+    pub routes: Vec<RouteCounters>,
     /// Flows started.
     pub flows_started: u64,
     /// Events lost because nobody read them in time.
     pub events_lost: u64,
+    /// Events left out by sampling.
+    pub events_suppressed: u64,
     /// Live half-entries, and how many there can be.
     pub flow_entries: (u64, u64),
-}
-
-/// Totals of one rule slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RuleCounters {
-    /// The slot.
-    pub slot: u32,
     /// The flow tables.
     pub tables: Vec<FlowTable>,
     /// Half-open half-entries that made room for others.
@@ -169,9 +169,31 @@ pub struct FlowTable {
     pub capacity: u64,
     /// Bytes of memory it takes: of the kernel's, all of it from the start; of this process's, when it is full.
     pub bytes: u64,
+}
+
+/// Totals of one rule slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleCounters {
+    /// The slot.
+    pub slot: u32,
     /// Flows admitted.
     pub flows: u64,
     /// Packets refused.
+    pub drops: u64,
+    /// Packets of admitted flows, both directions.
+    pub packets: u64,
+    /// Bytes of admitted flows, both directions, from the IP header on.
+    pub bytes: u64,
+}
+
+/// Totals of one route number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteCounters {
+    /// The number.
+    pub route: u16,
+    /// Flows admitted.
+    pub flows: u64,
+    /// First packets refused that were for it, for want of a rule or by one.
     pub drops: u64,
     /// Packets of admitted flows, both directions.
     pub packets: u64,
@@ -192,14 +214,22 @@ pub struct FlowRecord {
     pub destination_port: u16,
     /// IP protocol number.
     pub protocol: u8,
+    /// Where it was opened from: "overlay" or "local".
+    pub side: &'static str,
     /// The rule that admitted it.
     pub rule: u32,
+    /// Number of the route it leaves by, when it is for the site.
+    pub route: Option<u16>,
     /// Source after masquerade.
     pub translated: Option<(IpAddr, u16)>,
     /// Packets, both directions.
     pub packets: u64,
     /// Bytes, both directions, from the IP header on.
     pub bytes: u64,
+    /// Packets and bytes of the replies alone.
+    pub replies: (u64, u64),
+    /// Whether it was answered: its entries are never evicted.
+    pub confirmed: bool,
     /// State: "syn_sent", "established", "closing", "unreplied", ...
     pub state: &'static str,
     /// Time since the last packet.
@@ -225,6 +255,8 @@ pub struct Event {
     pub protocol: u8,
     /// The rule concerned, when one matched.
     pub rule: Option<u32>,
+    /// Number of the route concerned, where it is known: of ends always.
+    pub route: Option<u16>,
     /// Source after masquerade.
     pub translated: Option<(IpAddr, u16)>,
     /// Packets, both directions (end and revoke).

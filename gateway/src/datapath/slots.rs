@@ -1,13 +1,15 @@
-//! Which rule a slot stands for: slots of rules that are gone are given out again, their counters are not.
+//! Which rule a slot stands for, and which resource a route number: numbers of what is gone are given out again, their
+//! counters are not.
 
 use std::collections::HashMap;
 
 use sluicegate_api::image::Image;
 
-/// The rule that each slot stood for last.
+/// The rule that each slot stood for last, and the resource behind each route number.
 #[derive(Debug, Default)]
 pub(crate) struct RuleSlots {
     rules: HashMap<u32, String>,
+    routes: HashMap<u32, String>,
 }
 
 impl RuleSlots {
@@ -21,6 +23,18 @@ impl RuleSlots {
             }
         }
         renamed
+    }
+
+    /// The same of route numbers: those that lead to another resource than before.
+    pub(crate) fn rerouted(&mut self, image: &Image) -> Vec<u32> {
+        let mut rerouted = Vec::new();
+        for (number, route) in &image.routes {
+            let before = self.routes.insert(*number, route.resource_id.clone());
+            if before.is_some_and(|before| before != route.resource_id) {
+                rerouted.push(*number);
+            }
+        }
+        rerouted
     }
 }
 

@@ -21,6 +21,8 @@ const OURS: u8 = 83;
 pub struct RouteTo {
     /// To what.
     pub target: Target,
+    /// The next router, when the destination is not on the device's own link.
+    pub via: Option<IpAddr>,
     /// The source address the kernel would take.
     pub source: Option<IpAddr>,
 }
@@ -86,11 +88,14 @@ impl Netlink {
         }
         let mut device = None;
         let mut source = None;
+        let mut via = None;
         for attribute in &message.attributes {
             match attribute {
                 RouteAttribute::Oif(index) => device = Some(*index),
                 RouteAttribute::PrefSource(RouteAddress::Inet(v4)) => source = Some(IpAddr::V4(*v4)),
                 RouteAttribute::PrefSource(RouteAddress::Inet6(v6)) => source = Some(IpAddr::V6(*v6)),
+                RouteAttribute::Gateway(RouteAddress::Inet(v4)) => via = Some(IpAddr::V4(*v4)),
+                RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => via = Some(IpAddr::V6(*v6)),
                 _ => {}
             }
         }
@@ -99,7 +104,7 @@ impl Netlink {
             (RouteType::Unicast, None) => return Ok(None),
             _ => Target::Here,
         };
-        Ok(Some(RouteTo { target, source }))
+        Ok(Some(RouteTo { target, via, source }))
     }
 
     async fn our_routes(&self, index: u32) -> Result<Vec<RouteMessage>, NetlinkError> {

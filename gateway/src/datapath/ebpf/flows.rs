@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use aya::maps::{HashMap as BpfMap, MapData};
 use sluicegate_engine::family::Family;
 use sluicegate_engine::flow::{Flow, Key};
+use sluicegate_engine::tables::Stage;
 
 use super::pod::Raw;
 use crate::datapath::{Event, FlowRecord, records};
@@ -17,11 +18,11 @@ use crate::datapath::{Event, FlowRecord, records};
 pub(super) struct FlowMaps<F: Family> {
     confirmed: Table<F>,
     half_open: Table<F>,
-}
     /// Confirmed half-entries, as of the last sweep.
     swept: u64,
     /// Half-open ones.
     swept_half_open: u64,
+}
 
 type HalfEntries<F> = BpfMap<MapData, Raw<KeyOf<F>>, Raw<FlowOf<F>>>;
 type KeyOf<F> = Key<<F as Family>::Address>;
@@ -147,9 +148,11 @@ fn record<F: Family>(
     });
     let idle = (now.wrapping_sub(last_seen) as i32).max(0) as u64;
     let first = records::flow::<F>(key, flow);
+    let replies = other.map_or((0, 0), |other| (other.packets, other.bytes));
     FlowRecord {
-        packets: first.packets + other.map_or(0, |other| other.packets),
-        bytes: first.bytes + other.map_or(0, |other| other.bytes),
+        packets: first.packets + replies.0,
+        bytes: first.bytes + replies.1,
+        replies,
         idle: Duration::from_millis(idle * 1000 / u64::from(hz)),
         ..first
     }

@@ -3,7 +3,8 @@
 use anyhow::Context as _;
 use aya::maps::{Array, MapData};
 use sluicegate_api::image::{Hash, Image};
-use sluicegate_engine::image::LINE;
+use sluicegate_engine::classify::Line;
+use sluicegate_engine::image::{LINE, header};
 use sluicegate_engine::tables::Active;
 
 use super::sys::{GracePeriod, Mapped};
@@ -58,6 +59,22 @@ impl Images {
         }
         let record = self.records.get(&active.half(), 0).ok()?;
         Some(unpack(record))
+    }
+
+    /// Which half the programs judge by.
+    pub(super) fn active(&self) -> Active {
+        Active(self.active.load(0))
+    }
+
+    /// The image in force, as long as its header says; none before the first.
+    pub(super) fn lines(&self) -> &[Line] {
+        let active = self.active();
+        if active.epoch() == 0 {
+            return &[];
+        }
+        let half = self.halves.lines(active.half() as usize * self.half, self.half);
+        let words = half.first().map_or(0, |head| head[header::WORDS] as usize);
+        half.get(..words / LINE).unwrap_or(half)
     }
 
     /// Exchanges the image. When it returns, no packet is judged by the one before.

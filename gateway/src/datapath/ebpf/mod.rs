@@ -3,9 +3,10 @@
 mod attach;
 mod flows;
 mod image;
+mod live;
 mod load;
-mod pod;
 mod memory;
+mod pod;
 mod ports;
 mod sys;
 
@@ -29,12 +30,14 @@ use sluicegate_engine::tables::{self, Config, HAS_DEADLINE};
 use self::attach::Hook;
 use self::flows::{FlowMaps, Sweep};
 use self::image::Images;
+use self::live::LiveMaps;
 use self::load::{Loaded, Sizes};
 use self::pod::Raw;
-use super::events::from_record;
-use super::slots::RuleSlots;
 use self::ports::HostPorts;
-use super::totals::RuleTotals;
+use super::events::from_record;
+use super::ledger::Ledger;
+use super::slots::RuleSlots;
+use super::totals::Totals;
 use super::{
     ApplyError, Counters, Datapath, Egress, Event, EventKind, FlowRecord, FlowTable, InForce, Kind, Live,
     RouteCounters, RuleCounters, Settings, device,
@@ -48,11 +51,11 @@ pub struct EbpfDatapath {
     ethernet: bool,
     site_devices: Vec<String>,
     sizes: Sizes,
+    /// Bytes of the kernel's memory, by map.
+    memory: BTreeMap<String, u64>,
     hz: u32,
     images: Images,
     config: Array<MapData, Raw<Config>>,
-    /// Bytes of the kernel's memory, by map.
-    memory: BTreeMap<String, u64>,
     settings: Config,
     egress: Array<MapData, Raw<tables::Egress>>,
     /// Route numbers that have an entry in `egress`.
@@ -69,18 +72,21 @@ pub struct EbpfDatapath {
     flows6: FlowMaps<V6>,
     entries: u64,
     events: Vec<Event>,
-    totals: RuleTotals,
+    totals: Totals,
+    /// The same by route number.
+    route_totals: Totals,
+    ledger: Ledger,
     slots: RuleSlots,
     /// Flows admitted by rules whose slot another rule has now.
     retired: u64,
     degraded: Vec<String>,
+    ports: HostPorts,
     /// Trouble with devices, by hook.
     trouble: BTreeMap<(String, &'static str), String>,
 }
 
 impl EbpfDatapath {
     /// Loads the programs and puts them on the overlay device and the site devices, over what an earlier agent left pinned:
-    ports: HostPorts,
     /// its flows, its image and its counters go on. A site device that is not there is attached to when it comes.
     pub fn open(settings: &Settings, overlay: &str) -> anyhow::Result<Self> {
         let index =
@@ -107,13 +113,13 @@ impl EbpfDatapath {
             ethernet,
             site_devices: settings.site_devices.clone(),
             sizes,
+            memory: memory::of_maps(&load::maps_dir(dir))?,
             hz,
             images,
             settings: Config {
                 overlay_device: index,
                 overlay_mtu: settings.mtu.into(),
                 nat_first: *settings.nat_ports.start(),
-            memory: memory::of_maps(&load::maps_dir(dir))?,
                 nat_count: settings
                     .nat_ports
                     .end()
@@ -137,10 +143,13 @@ impl EbpfDatapath {
             flows6,
             entries: 0,
             events: Vec::new(),
-            totals: RuleTotals::default(),
+            totals: Totals::default(),
+            route_totals: Totals::default(),
+            ledger: Ledger::default(),
             slots: RuleSlots::default(),
             retired: 0,
             degraded,
+            ports: HostPorts::new(&settings.nat_ports, !settings.site_devices.is_empty()),
             trouble: BTreeMap::new(),
             ebpf,
         };
@@ -149,7 +158,6 @@ impl EbpfDatapath {
         let egress: Vec<(u32, tables::Egress)> =
             sys::entries(load::pinned(dir, "EGRESS")?.fd().as_fd(), 16_384)
                 .context("map EGRESS could not be read")?;
-            ports: HostPorts::new(&settings.nat_ports, !settings.site_devices.is_empty()),
         let there = egress.iter().filter(|(_, egress)| *egress != tables::Egress::default());
         datapath.routes = there.map(|(route, _)| *route as u16).collect();
         for hook in attach::overlay(ethernet) {
@@ -185,14 +193,6 @@ impl EbpfDatapath {
         Ok(())
     }
 
-    fn write_config(&mut self) -> anyhow::Result<()> {
-        self.config.set(0, Raw(self.settings), 0).context("map CONFIG could not be written")
-    }
-
-    /// The programs' clock now.
-    fn clock(&mut self) -> anyhow::Result<u64> {
-        load::ticks(&mut self.ebpf)
-    }
     /// The flow tables, as of the last sweep.
     fn flow_tables(&self) -> Vec<FlowTable> {
         let (confirmed, half_open) = (self.sizes.flow_entries.into(), self.sizes.half_open_entries.into());
@@ -212,6 +212,14 @@ impl EbpfDatapath {
         .into()
     }
 
+    fn write_config(&mut self) -> anyhow::Result<()> {
+        self.config.set(0, Raw(self.settings), 0).context("map CONFIG could not be written")
+    }
+
+    /// The programs' clock now.
+    fn clock(&mut self) -> anyhow::Result<u64> {
+        load::ticks(&mut self.ebpf)
+    }
 
     /// Puts the programs on the site devices that are there and lack them. What fails is kept as a condition: a device
     /// without our programs forwards nothing, since the host does not forward either.
@@ -251,17 +259,29 @@ impl EbpfDatapath {
         Ok(())
     }
 
+    /// Counts what an ended flow had carried.
+    fn end(&mut self, event: &Event) {
+        self.ledger.note(event);
+        if let Some(rule) = event.rule {
+            self.totals.ended(rule, event.packets, event.bytes);
+        }
+        if let Some(route) = event.route {
+            self.route_totals.ended(route.into(), event.packets, event.bytes);
+        }
+    }
+
     fn drain_ring(&mut self) {
+        let mut told = Vec::new();
         while let Some(item) = self.ring.next() {
             let Some(bytes) = item.first_chunk::<{ size_of::<Record>() }>() else { continue };
             // SAFETY: a record as the programs write it: plain integers and byte arrays, every bit pattern valid.
             let record = unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast::<Record>()) };
-            let event = from_record(&record);
-            if event.kind == EventKind::Revoke {
-                self.totals.ended(&event);
-            }
-            self.events.push(event);
+            told.push(from_record(&record));
         }
+        for event in told.iter().filter(|event| event.kind == EventKind::Revoke) {
+            self.end(event);
+        }
+        self.events.append(&mut told);
     }
 }
 
@@ -276,6 +296,9 @@ impl Datapath for EbpfDatapath {
 
     fn apply(&mut self, revision: u64, image: &Image) -> Result<(), ApplyError> {
         self.images.exchange(revision, image.hash(), image)?;
+        for route in self.slots.rerouted(image) {
+            self.route_totals.forget(route);
+        }
         for slot in self.slots.renamed(image) {
             // The image is in force whatever becomes of a counter.
             if let Err(error) = self.start_anew(slot) {
@@ -357,13 +380,29 @@ impl Datapath for EbpfDatapath {
                 RuleCounters { slot, flows, drops, packets, bytes }
             })
             .collect();
+        let routes = self.route_totals.keys().filter_map(|number| {
+            let (packets, bytes) = self.route_totals.of(number);
+            Some(RouteCounters {
+                route: u16::try_from(number).ok()?,
+                packets,
+                bytes,
+                ..RouteCounters::default()
+            })
+        });
+        let routes = routes.collect();
         Ok(Counters {
+            routes,
             forwarded,
             drops,
             flows_started: self.retired + rules.iter().map(|rule| rule.flows).sum::<u64>(),
             rules,
             events_lost: sum(&self.lost, 0)?,
+            events_suppressed: 0,
             flow_entries: (self.entries, u64::from(self.sizes.flow_entries) * 2),
+            tables: self.flow_tables(),
+            half_open_evicted: 0,
+            port_collisions: Vec::new(),
+            memory_bytes: self.memory.values().sum(),
         })
     }
 
@@ -375,12 +414,19 @@ impl Datapath for EbpfDatapath {
         self.entries = sweep.entries;
         self.drain_ring();
         for event in &sweep.ended {
-            self.totals.ended(event);
+            self.end(event);
         }
-        self.totals.live(&sweep.live);
+        let vanished = self.ledger.vanished(&sweep.live);
+        for event in &vanished {
+            self.end(event);
+        }
+        self.totals.live(&sweep.live, |flow| Some(flow.rule));
+        self.route_totals.live(&sweep.live, |flow| flow.route.map(u32::from));
         self.events.append(&mut sweep.ended);
+        self.events.extend(vanished);
         self.attach_sites(false);
         self.attach_overlay()?;
+        self.ports.look();
         Ok(sweep.live)
     }
 
@@ -389,15 +435,16 @@ impl Datapath for EbpfDatapath {
         std::mem::take(&mut self.events)
     }
 
+    fn live(&mut self) -> anyhow::Result<Box<dyn Live + '_>> {
+        let now = self.clock()?;
+        Ok(Box::new(LiveMaps { datapath: self, now }))
+    }
+
     fn degraded(&self) -> Vec<String> {
         self.degraded.iter().chain(self.ports.sentences()).chain(self.trouble.values()).cloned().collect()
     }
 }
 
-            tables: self.flow_tables(),
-            half_open_evicted: 0,
-            port_collisions: Vec::new(),
-            memory_bytes: self.memory.values().sum(),
 /// Whether the programs of an earlier agent judge what the overlay device `overlay` carries now.
 pub fn guards(bpf_dir: &Path, overlay: &str) -> bool {
     let Some(index) = device::index(overlay) else { return false };
@@ -421,6 +468,5 @@ pub fn detach(bpf_dir: &Path) -> anyhow::Result<()> {
         // Another layout's directory beside ours keeps the parent.
         let _ = std::fs::remove_dir(dir);
     }
-        self.ports.look();
     Ok(())
 }

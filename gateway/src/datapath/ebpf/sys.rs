@@ -4,6 +4,8 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
+use sluicegate_engine::classify::Line;
+
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
@@ -174,6 +176,17 @@ impl Mapped {
         // SAFETY: as in `store`.
         unsafe { std::sync::atomic::AtomicU64::from_ptr(self.address.cast::<u64>().add(index)) }
             .load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// The image lines of a part: `start` and `length` in bytes, on whole lines.
+    pub(super) fn lines(&self, start: usize, length: usize) -> &[Line] {
+        assert!(start.is_multiple_of(size_of::<Line>()));
+        assert!(start.checked_add(length).is_some_and(|end| end <= self.length));
+        // SAFETY: inside the mapping, aligned since it starts on a page; programs only read it, and this process writes to it
+        // through `&mut self` alone.
+        unsafe {
+            std::slice::from_raw_parts(self.address.add(start).cast::<Line>(), length / size_of::<Line>())
+        }
     }
 
     /// The bytes of a part no program reads now.

@@ -55,6 +55,8 @@ pub(super) struct Live<'a, A> {
     pub(super) key: &'a Key<A>,
     pub(super) flow: &'a Flow<A>,
     pub(super) carried: Carried,
+    /// What replies alone carried.
+    pub(super) replies: Carried,
     /// Tick of the last packet of either direction.
     pub(super) last_seen: u32,
 }
@@ -170,9 +172,10 @@ impl<A: Copy + Default + Eq + Hash> Flows<A> {
     pub(super) fn live(&self) -> impl Iterator<Item = Live<'_, A>> {
         self.halves().filter(|(_, _, flow)| !flow.is_reply()).map(|(_, key, flow)| {
             let reply = self.get(&flow.other_key(key.protocol));
-            let mut live = Live { key, flow, carried: Carried::of(flow), last_seen: flow.last_seen };
+            let replies = reply.map(Carried::of).unwrap_or_default();
+            let carried = sum(Carried::of(flow), replies);
+            let mut live = Live { key, flow, carried, replies, last_seen: flow.last_seen };
             if let Some(reply) = reply {
-                live.carried = sum(live.carried, Carried::of(reply));
                 if (reply.last_seen.wrapping_sub(live.last_seen) as i32) > 0 {
                     live.last_seen = reply.last_seen;
                 }
@@ -187,9 +190,6 @@ impl<A: Copy + Default + Eq + Hash> Flows<A> {
         confirmed.chain(self.half_open.iter().map(|(key, flow)| (Stage::HalfOpen, key, flow)))
     }
 
-    /// Confirmed half-entries there are.
-    pub(super) fn confirmed(&self) -> usize {
-        self.confirmed.len()
     /// One of the two tables. What an entry takes follows from how the tables are made: slots for 8/7 of the entries,
     /// rounded up to a power of two, of an entry and a byte each; in order of use, of a pointer to an entry with two links.
     pub(super) fn size(&self, stage: &'static str, family: &'static str) -> FlowTable {
@@ -207,6 +207,9 @@ impl<A: Copy + Default + Eq + Hash> Flows<A> {
         FlowTable { stage, family, entries, capacity, bytes }
     }
 
+    /// Confirmed half-entries there are.
+    pub(super) fn confirmed(&self) -> usize {
+        self.confirmed.len()
     }
 
     fn get(&self, key: &Key<A>) -> Option<&Flow<A>> {

@@ -7,6 +7,7 @@
 mod carry;
 mod flows;
 mod judge;
+mod live;
 mod offload;
 mod ports;
 mod site;
@@ -29,17 +30,20 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::judge::{HZ, Judge};
+use self::live::Locked;
 use self::ports::PortPool;
 use self::sites::Sites;
 use super::events::from_record;
 use super::slots::RuleSlots;
+use super::totals::Totals as PathTotals;
 use super::{
-    ApplyError, Counters, Datapath, Egress, Event, FlowRecord, InForce, Kind, RuleCounters, Settings, check,
-    device,
+    ApplyError, Counters, Datapath, Egress, Event, EventKind, FlowRecord, InForce, Kind, Live, RouteCounters,
+    RuleCounters, Settings, check, device,
 };
 use crate::overlay::PacketChannels;
 use crate::tun::Tun;
 
+pub use live::LiveTables;
 pub use tables::{Limits, PerFamily, RuleTotals, Totals, UserTables};
 
 /// Packets waiting between WireGuard and the engine, each way.
@@ -53,6 +57,8 @@ pub struct UserspaceDatapath {
     settings: Settings,
     in_force: Option<InForce>,
     slots: RuleSlots,
+    /// Packets and bytes by route number.
+    routes: PathTotals,
     sites: Sites,
     /// Held for as long as flows may use them; empty on a peer, which masquerades nothing.
     ports: Option<PortPool>,
@@ -109,6 +115,7 @@ impl UserspaceDatapath {
             settings: settings.clone(),
             in_force: None,
             slots: RuleSlots::default(),
+            routes: PathTotals::default(),
             sites,
             ports,
             trouble,
@@ -139,6 +146,9 @@ impl Datapath for UserspaceDatapath {
             state.tables.start_anew(slot);
         }
         drop(state);
+        for route in self.slots.rerouted(image) {
+            self.routes.forget(route);
+        }
         self.in_force = Some(InForce { revision, hash });
         Ok(())
     }
@@ -200,7 +210,18 @@ impl Datapath for UserspaceDatapath {
         });
         let rules = (0u32..).zip(&totals.rules).filter(|(_, rule)| **rule != RuleTotals::default());
         let (live, most) = state.tables.entries();
+        let tables = state.tables.sizes();
+        let routes = self.routes.keys().filter_map(|number| {
+            let (packets, bytes) = self.routes.of(number);
+            Some(RouteCounters {
+                route: u16::try_from(number).ok()?,
+                packets,
+                bytes,
+                ..RouteCounters::default()
+            })
+        });
         Ok(Counters {
+            routes: routes.collect(),
             forwarded: forwarded.collect(),
             drops: DropReason::ALL.iter().map(|r| (r.name(), totals.dropped[*r as usize])).collect(),
             rules: rules
@@ -210,16 +231,16 @@ impl Datapath for UserspaceDatapath {
                     drops: rule.refused,
                     packets: rule.packets,
                     bytes: rule.bytes,
-        let tables = state.tables.sizes();
-        let routes = self.routes.keys().filter_map(|number| {
-            let (packets, bytes) = self.routes.of(number);
-            Some(RouteCounters { route: u16::try_from(number).ok()?, packets, bytes, ..RouteCounters::default() })
-        });
                 })
                 .collect(),
             flows_started: totals.started,
             events_lost: totals.lost,
+            events_suppressed: 0,
             flow_entries: (live as u64, most as u64),
+            memory_bytes: tables.iter().map(|table| table.bytes).sum(),
+            tables,
+            half_open_evicted: totals.half_open_evicted,
+            port_collisions: Vec::new(),
         })
     }
 
@@ -231,17 +252,26 @@ impl Datapath for UserspaceDatapath {
         let live = state.tables.sweep(now as u32);
         drop(state);
         self.unsent = (unsent, unsent > self.unsent.0);
+        self.routes.live(&live, |flow| flow.route.map(u32::from));
         Ok(live)
-            memory_bytes: tables.iter().map(|table| table.bytes).sum(),
-            tables,
-            half_open_evicted: totals.half_open_evicted,
-            port_collisions: Vec::new(),
     }
 
     fn events(&mut self) -> Vec<Event> {
         let mut state = self.judge.state();
         let (told, ended) = (state.tables.take_events(), state.tables.take_ended());
-        told.iter().map(from_record).chain(ended).collect()
+        drop(state);
+        let events: Vec<Event> = told.iter().map(from_record).chain(ended).collect();
+        for event in events.iter().filter(|e| matches!(e.kind, EventKind::End | EventKind::Revoke)) {
+            if let Some(route) = event.route {
+                self.routes.ended(route.into(), event.packets, event.bytes);
+            }
+        }
+        events
+    }
+
+    fn live(&mut self) -> anyhow::Result<Box<dyn Live + '_>> {
+        let now = self.judge.now();
+        Ok(Box::new(LiveTables::new(Locked(self.judge.state()), now)))
     }
 
     fn degraded(&self) -> Vec<String> {

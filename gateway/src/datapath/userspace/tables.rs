@@ -11,9 +11,7 @@ use sluicegate_engine::event::{Event, EventKind};
 use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
 use sluicegate_engine::flow::{Flow, Key, Side};
 use sluicegate_engine::reason::DropReason;
-use sluicegate_engine::tables::{
-    Active, Config, Egress, Egresses, NotConfirmed, Refused, Stage, Tables,
-};
+use sluicegate_engine::tables::{Active, Config, Egress, Egresses, NotConfirmed, Refused, Stage, Tables};
 
 use super::flows::{Ended, Flows};
 use crate::datapath::{self, FlowRecord, FlowTable, records};
@@ -113,6 +111,47 @@ impl UserTables {
         &mut self.config
     }
 
+    /// Ticks in a second.
+    pub(super) fn hz(&self) -> u32 {
+        self.limits.ticks_per_second
+    }
+
+    /// What the operator set.
+    pub(super) fn config_ref(&self) -> &Config {
+        &self.config
+    }
+
+    /// The image in force.
+    pub(super) fn in_force(&self) -> Active {
+        self.active
+    }
+
+    /// Its lines.
+    pub(super) fn image(&self) -> &[Line] {
+        &self.image
+    }
+
+    /// Where a route leaves.
+    pub(super) fn egress_of(&self, route: u16) -> Option<Egress> {
+        self.egress.get(usize::from(route)).copied()
+    }
+
+    /// An IPv4 half-entry; looking does not make it more recently used.
+    pub(super) fn peek4(&self, stage: Stage, key: &Key<Address4>) -> Option<Flow<Address4>> {
+        self.v4.peek(stage, key).copied()
+    }
+
+    /// An IPv6 half-entry, as [`Self::peek4`].
+    pub(super) fn peek6(&self, stage: Stage, key: &Key<Address6>) -> Option<Flow<Address6>> {
+        self.v6.peek(stage, key).copied()
+    }
+
+    /// Whether no further half-entry of this IP version can be confirmed.
+    pub(super) fn is_full(&self, version: u8) -> bool {
+        let confirmed = if version == 4 { self.v4.confirmed() } else { self.v6.confirmed() };
+        confirmed >= self.limits.confirmed
+    }
+
     /// Where routes leave, by route number; one that is not there has no egress.
     pub fn set_egress(&mut self, egress: Vec<Egress>) {
         self.egress = egress;
@@ -126,6 +165,16 @@ impl UserTables {
     /// Confirmed half-entries of both families, and how many there can be.
     pub fn entries(&self) -> (usize, usize) {
         (self.v4.confirmed() + self.v6.confirmed(), 2 * self.limits.confirmed)
+    }
+
+    /// The tables: what is in them, and what they may take.
+    pub fn sizes(&self) -> Vec<FlowTable> {
+        let mut tables = Vec::new();
+        for stage in ["confirmed", "half_open"] {
+            tables.push(self.v4.size(stage, "ipv4"));
+            tables.push(self.v6.size(stage, "ipv6"));
+        }
+        tables
     }
 
     /// Every half-entry of one family.
@@ -169,18 +218,9 @@ impl UserTables {
         let hz = u64::from(self.limits.ticks_per_second.max(1));
         F::flows(self).live().map(move |live| {
             let mut record = records::flow::<F>(live.key, live.flow);
-    /// The tables: what is in them, and what they may take.
-    pub fn sizes(&self) -> Vec<FlowTable> {
-        let mut tables = Vec::new();
-        for stage in ["confirmed", "half_open"] {
-            tables.push(self.v4.size(stage, "ipv4"));
-            tables.push(self.v6.size(stage, "ipv6"));
-        }
-        tables
-    }
-
             record.packets = live.carried.packets;
             record.bytes = live.carried.bytes;
+            record.replies = (live.replies.packets, live.replies.bytes);
             let ticks = u64::from(now.wrapping_sub(live.last_seen));
             record.idle = Duration::from_millis(ticks * 1000 / hz);
             record

@@ -1,0 +1,57 @@
+//! What judges packets now, to be looked at and never touched.
+
+use std::hash::Hash;
+
+use sluicegate_engine::classify::Line;
+use sluicegate_engine::family::{Address4, Address6, V4, V6};
+use sluicegate_engine::flow::{Flow, Key};
+use sluicegate_engine::network::Header;
+use sluicegate_engine::tables::{Active, Config, Egress, Egresses, Stage};
+
+/// The tables of a datapath, read-only: what a traced packet is judged by.
+pub trait Live {
+    /// The clock, ticks.
+    fn now(&self) -> u64;
+
+    /// Ticks in a second.
+    fn hz(&self) -> u32;
+
+    /// What the operator set.
+    fn config(&self) -> Config;
+
+    /// The image in force.
+    fn active(&self) -> Active;
+
+    /// Its lines; none before a first image.
+    fn image(&self) -> &[Line];
+
+    /// Where a route leaves.
+    fn egress(&self, route: u16) -> Option<Egress>;
+
+    /// An IPv4 half-entry.
+    fn flow4(&self, stage: Stage, key: &Key<Address4>) -> Option<Flow<Address4>>;
+
+    /// An IPv6 half-entry.
+    fn flow6(&self, stage: Stage, key: &Key<Address6>) -> Option<Flow<Address6>>;
+
+    /// Whether the table of confirmed flows had no room left for another half-entry of this IP version when last looked.
+    fn is_full(&self, version: u8) -> bool;
+}
+
+/// Picks a family's flows out of [`Live`].
+pub trait LiveFamily: Header + Egresses<Address: Hash> {
+    /// A half-entry.
+    fn flow(live: &dyn Live, stage: Stage, key: &Key<Self::Address>) -> Option<Flow<Self::Address>>;
+}
+
+impl LiveFamily for V4 {
+    fn flow(live: &dyn Live, stage: Stage, key: &Key<Address4>) -> Option<Flow<Address4>> {
+        live.flow4(stage, key)
+    }
+}
+
+impl LiveFamily for V6 {
+    fn flow(live: &dyn Live, stage: Stage, key: &Key<Address6>) -> Option<Flow<Address6>> {
+        live.flow6(stage, key)
+    }
+}
