@@ -10,6 +10,7 @@ pub mod event;
 pub mod family;
 pub mod flow;
 pub mod guard;
+pub mod hop;
 pub mod image;
 pub mod limit;
 mod live;

@@ -3,6 +3,7 @@
 use crate::classify::Judgement;
 use crate::event::Event;
 use crate::family::{Address4, Address6};
+use crate::hop::Link;
 use crate::flow::{Flow, Key, Side, Timeouts};
 use crate::network::Header;
 use crate::reason::DropReason;
@@ -59,13 +60,17 @@ pub struct Config {
     pub hops_since: u32,
     /// Ticks for which a learned neighbour is used before the kernel is asked again; 0 for never.
     pub hop_lifetime: u32,
+    /// How frames leave by the overlay device, when that is an Ethernet.
+    pub overlay_link: Link,
+    /// Zero.
+    pub padding: u32,
     /// The clock, when the program runs in a test.
     pub test_clock: u64,
     /// How long flows live.
     pub timeouts: Timeouts,
 }
 
-const _: () = assert!(size_of::<Config>() == 120 && size_of::<Egress>() == 32);
+const _: () = assert!(size_of::<Config>() == 144 && size_of::<Egress>() == 64);
 
 /// `deadline` counts.
 pub const HAS_DEADLINE: u32 = 1;
@@ -93,6 +98,10 @@ pub struct Egress {
     pub padding: u32,
     /// Source of masqueraded IPv6 packets; zero when there is none.
     pub source6: Address6,
+    /// How frames leave by the device.
+    pub link: Link,
+    /// Zero: an entry is a cache line.
+    pub reserved: [u32; 3],
 }
 
 impl Egress {

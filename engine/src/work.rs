@@ -94,6 +94,12 @@ impl<A> Work<A> {
         hop.is_good(self.now, config.hop_lifetime, config.hops_since).then_some(hop.mac)
     }
 
+    /// What the network header of the packet says.
+    #[inline(always)]
+    pub fn network(&self) -> &Network<A> {
+        &self.network
+    }
+
     /// Number of the route that a packet which has been let go to a site leaves by.
     #[inline(always)]
     pub fn route(&self) -> u16 {

@@ -1,6 +1,6 @@
 //! A packet as XDP sees it, and access to packet memory.
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::bindings::xdp_md;
 use sluicegate_engine::packet::Packet;
 
 use crate::skb::ETHERNET;
@@ -8,54 +8,84 @@ use crate::skb::ETHERNET;
 /// Offsets are below this: keeps packet pointers bounded for the verifier. A power of two.
 pub const OFFSET_MAX: u32 = 1024;
 
-/// A frame without VLAN tags; tagged ones are left to TC, which sees them without their tag.
-pub struct Frame<'a> {
-    ctx: &'a XdpContext,
+/// A frame whose IP header starts `l2` bytes into it: behind an Ethernet header and up to two VLAN tags.
+pub struct Frame {
+    ctx: *mut xdp_md,
+    l2: u32,
 }
 
-impl<'a> Frame<'a> {
-    /// Wraps the context of an XDP program.
+/// What lies in front of the IP header.
+pub struct LinkLayer {
+    /// EtherType behind all tags, as it lies in memory.
+    pub ethertype: u32,
+    /// Bytes up to the IP header: 14, 18 or 22.
+    pub length: u32,
+    /// VLAN ids, host order: the outer one in the upper half when there are two, else in the lower; 0 without tags.
+    pub vlans: u32,
+}
+
+/// Bits of a tag that are the VLAN id (IEEE 802.1Q 9.6).
+const VLAN_ID: u32 = 0x0fff;
+const TAG: u16 = 0x8100u16.to_be();
+const SERVICE_TAG: u16 = 0x88a8u16.to_be();
+
+impl Frame {
+    /// A frame with `l2` bytes in front of its IP header, 14 to 22.
     #[inline(always)]
-    pub fn new(ctx: &'a XdpContext) -> Self {
-        Self { ctx }
+    pub fn new(ctx: *mut xdp_md, l2: u32) -> Self {
+        Self { ctx, l2: l2 & 31 }
     }
 
-    /// The EtherType as it lies in memory; 0 in a runt.
+    /// Reads what lies in front of the IP header; `None` in a runt.
     #[inline(always)]
-    pub fn ethertype(&self) -> u32 {
-        let (start, end) = self.bounds();
-        let at = start + 12;
-        if at + 2 > end {
-            return 0;
+    pub fn link_layer(ctx: *mut xdp_md) -> Option<LinkLayer> {
+        let (start, end) = bounds(ctx);
+        if start + ETHERNET as usize > end {
+            return None;
         }
-        // SAFETY: the two bytes are inside the frame.
-        u32::from(u16::from_ne_bytes(unsafe { load::<2>(at) }))
+        // SAFETY: inside the frame, as just checked.
+        let mut ethertype = u16::from_ne_bytes(unsafe { load::<2>(start + 12) });
+        let (mut length, mut vlans) = (ETHERNET, 0);
+        for at in [14, 18] {
+            if ethertype != TAG && ethertype != SERVICE_TAG {
+                break;
+            }
+            if start + at + 4 > end {
+                return None;
+            }
+            // SAFETY: inside the frame, as just checked.
+            let [tag, next] = unsafe { [load::<2>(start + at), load::<2>(start + at + 2)] };
+            ethertype = u16::from_ne_bytes(next);
+            vlans = vlans << 16 | u32::from(u16::from_be_bytes(tag)) & VLAN_ID;
+            length += 4;
+        }
+        Some(LinkLayer { ethertype: ethertype.into(), length, vlans })
     }
 
     #[inline(always)]
     fn at<const N: usize>(&self, offset: u32) -> Option<usize> {
-        if offset >= OFFSET_MAX {
+        // A link-layer header more stays below the mask.
+        if offset >= OFFSET_MAX - 32 {
             return None;
         }
-        let (start, end) = self.bounds();
-        let at = start + ETHERNET as usize + bounded(offset);
+        let (start, end) = bounds(self.ctx);
+        let at = start + bounded(self.l2 + offset);
         if at + N > end { None } else { Some(at) }
-    }
-
-    /// Start and end of the frame; volatile for the reason given at `Skb::bounds`.
-    #[inline(always)]
-    fn bounds(&self) -> (usize, usize) {
-        let ctx = self.ctx.ctx;
-        // SAFETY: the context of an XDP program; these fields may be read.
-        unsafe {
-            let start = core::ptr::read_volatile(&raw const (*ctx).data) as usize;
-            let end = core::ptr::read_volatile(&raw const (*ctx).data_end) as usize;
-            (start, end)
-        }
     }
 }
 
-impl Packet for Frame<'_> {
+/// Start and end of the frame; volatile for the reason given at `Skb::bounds`.
+#[inline(always)]
+pub fn bounds(ctx: *mut xdp_md) -> (usize, usize) {
+    // SAFETY: the context of an XDP program; these fields may be read.
+    unsafe {
+        let start = core::ptr::read_volatile(&raw const (*ctx).data) as usize;
+        let end = core::ptr::read_volatile(&raw const (*ctx).data_end) as usize;
+        (start, end)
+    }
+}
+
+impl Packet for Frame {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         // SAFETY: `at` has checked that the bytes are inside the frame.
@@ -72,8 +102,14 @@ impl Packet for Frame<'_> {
 
     #[inline(always)]
     fn length(&self) -> u32 {
-        let (start, end) = self.bounds();
-        (end.wrapping_sub(start) as u32).wrapping_sub(ETHERNET)
+        let (start, end) = bounds(self.ctx);
+        let mut length = end as u64;
+        // The compiler would otherwise fold `l2` into a 32-bit difference of pointers, which the verifier refuses.
+        // SAFETY: one instruction on two registers.
+        unsafe {
+            core::arch::asm!("{0} -= {1}", inout(reg) length, in(reg) start as u64, options(pure, nomem, nostack));
+        }
+        (length as u32).wrapping_sub(self.l2)
     }
 }
 

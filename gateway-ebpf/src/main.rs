@@ -5,7 +5,8 @@
 //! | `overlay_in_l3`, `overlay_in_l2` | TC ingress of the overlay device (without, with an Ethernet header) | what the overlay sends |
 //! | `overlay_out_l3`, `overlay_out_l2` | TC egress of the overlay device | what this host sends into the overlay |
 //! | `site_in` | TC ingress of a site device | what answers flows |
-//! | `site_screen` | XDP of a site device | drops the unsolicited before an skb exists |
+//! | `site_out` | TC egress of a site device | nothing: it learns neighbours |
+//! | `overlay_xdp`, `site_xdp`, `trunk_xdp` | XDP of an Ethernet overlay, a site device, a device with VLANs | the whole path, or the drop stage in front of TC |
 //! | `underlay_guard` | XDP of an underlay device | drops what is no WireGuard message, and handshakes beyond the rate |
 //! | `clock` | none: run once by the agent | tells the tick rate |
 //!
@@ -18,20 +19,23 @@
 mod clock;
 mod frame;
 mod guard;
+mod handover;
 mod maps;
 mod skb;
 mod tc;
+mod xdp;
 
-use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
-use aya_ebpf::macros::{classifier, xdp};
-use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
 use sluicegate_engine::family::{V4, V6};
 use sluicegate_engine::flow::Side;
-use sluicegate_engine::pipeline::{self, Verdict, screen};
+use sluicegate_engine::pipeline::{self, Verdict};
 use sluicegate_engine::reason::DropReason;
+use sluicegate_engine::tables::Tables;
 
-use crate::frame::Frame;
+use crate::handover::Handover;
 use crate::maps::{Maps, PerFamily};
 use crate::skb::ETHERNET;
 use crate::tc::Tc;
@@ -39,6 +43,8 @@ use crate::tc::Tc;
 /// In `tc_index` of a packet that a program here sends into the overlay, so that the egress program lets it by. The field
 /// is the host's own scratch space: no packet brings a value along, and nothing but TC programs sets it.
 const JUDGED: u32 = 0x5c47;
+/// The same, of a packet whose neighbour the kernel resolves and the egress program learns.
+const LEARN: u32 = 0x5c48;
 
 /// Goes on to the next program, or to the stack.
 const NEXT: i32 = TC_ACT_UNSPEC;
@@ -72,15 +78,15 @@ pub fn site_in(ctx: TcContext) -> i32 {
     tc::<ETHERNET, SITE>(&ctx)
 }
 
-#[xdp]
-pub fn site_screen(ctx: XdpContext) -> u32 {
-    let frame = Frame::new(&ctx);
-    let dropped = match frame.ethertype() {
-        IPV4 => screen4(&ctx),
-        IPV6 => screen6(&ctx),
-        _ => false,
-    };
-    if dropped { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
+/// On the way out of a site device: learns the neighbours that the kernel has resolved.
+#[classifier]
+pub fn site_out(ctx: TcContext) -> i32 {
+    let skb = ctx.skb.skb;
+    if mark(skb) == LEARN {
+        set_mark(skb, 0);
+        learn(skb, SITE);
+    }
+    NEXT
 }
 
 /// Writes the tick counter to a map: two runs a known time apart give the tick rate.
@@ -96,14 +102,27 @@ const LOCAL: u8 = Side::Local as u8;
 #[inline(always)]
 fn overlay_out<const L2: u32>(ctx: &TcContext) -> i32 {
     let skb = ctx.skb.skb;
-    // SAFETY: the context of a TC program; `tc_index` may be read and written (net/core/filter.c, tc_cls_act_is_valid_access).
-    unsafe {
-        if (*skb).tc_index == JUDGED {
-            (*skb).tc_index = 0;
-            return NEXT;
+    let mark = mark(skb);
+    if mark == JUDGED || mark == LEARN {
+        set_mark(skb, 0);
+        if L2 != 0 && mark == LEARN {
+            learn(skb, OVERLAY);
         }
+        return NEXT;
     }
     tc::<L2, LOCAL>(ctx)
+}
+
+#[inline(always)]
+fn mark(skb: *mut __sk_buff) -> u32 {
+    // SAFETY: the context of a TC program; `tc_index` may be read (net/core/filter.c, tc_cls_act_is_valid_access).
+    unsafe { (*skb).tc_index }
+}
+
+#[inline(always)]
+fn set_mark(skb: *mut __sk_buff, mark: u32) {
+    // SAFETY: the context of a TC program; `tc_index` may be written.
+    unsafe { (*skb).tc_index = mark };
 }
 
 #[inline(always)]
@@ -135,58 +154,87 @@ fn tc6<const L2: u32, const SIDE: u8>(skb: *mut __sk_buff) -> i32 {
 
 #[inline(always)]
 fn run<F: PerFamily, const L2: u32, const SIDE: u8>(skb: *mut __sk_buff) -> i32 {
+    if L2 != 0 && SIDE != LOCAL && maps::overlay_is_ethernet() {
+        match Handover::of(skb) {
+            Some(Handover::Host) => return NEXT,
+            Some(Handover::Site(device)) => return to_neighbour(skb, device),
+            Some(Handover::Overlay) => return into_overlay(skb, None),
+            None => (),
+        }
+    }
     let (Some(maps), Some(work)) = (Maps::new(), F::work()) else { return SHOT };
     let config = maps.config;
     let now = clock::now(config);
     let mut steps = Tc::<L2> { skb, maps };
     match pipeline::run::<F, _>(&mut steps, Side::from_number(SIDE), now, work) {
         Verdict::Pass | Verdict::Host => NEXT,
-        Verdict::Site(device) => to_ethernet::<L2>(skb, device),
-        Verdict::Overlay => into_overlay(skb, config.overlay_device),
+        Verdict::Site(device) => {
+            let egress = <Maps as Tables<F>>::egress(&steps.maps, work.route());
+            let hop = work.hop(config).zip(egress.map(|egress| egress.link.mac));
+            to_site::<L2>(skb, device, hop)
+        }
+        Verdict::Overlay => into_overlay(skb, work.hop(config).map(|hop| (hop, config.overlay_link.mac))),
         Verdict::Drop(_) => SHOT,
     }
 }
 
-/// Hands the packet to a site device, with the neighbour resolved by the kernel.
+/// A neighbour's address and the device's own.
+type Macs = ([u8; 6], [u8; 6]);
+
+/// Hands the packet to a site device: to the neighbour its flow knows, or to the one the kernel finds.
 #[inline(always)]
-fn to_ethernet<const L2: u32>(skb: *mut __sk_buff, device: u32) -> i32 {
-    // The helper pulls an Ethernet header that a packet from a device without one does not have yet.
+fn to_site<const L2: u32>(skb: *mut __sk_buff, device: u32, macs: Option<Macs>) -> i32 {
+    // The helpers want an Ethernet header that a packet from a device without one does not have yet.
     if L2 == 0 && !skb::push_ethernet(skb) {
-        maps::drop_uncounted_family(DropReason::Internal);
-        return SHOT;
+        return failed();
     }
+    match macs {
+        Some((hop, own)) if skb::write_macs(skb, hop, own) => {
+            // SAFETY: a plain redirect of a frame that is complete.
+            unsafe { bpf_redirect(device, 0) as i32 }
+        }
+        Some(_) => failed(),
+        None => to_neighbour(skb, device),
+    }
+}
+
+/// Hands the packet to `device`, with the neighbour resolved by the kernel: the program on its way out learns it.
+#[inline(always)]
+fn to_neighbour(skb: *mut __sk_buff, device: u32) -> i32 {
+    set_mark(skb, LEARN);
     // SAFETY: no parameters: the route to the destination out of `device` names the neighbour.
     unsafe { bpf_redirect_neigh(device, core::ptr::null_mut(), 0, 0) as i32 }
 }
 
 #[inline(always)]
-fn into_overlay(skb: *mut __sk_buff, device: u32) -> i32 {
-    // SAFETY: as in `overlay_out`.
-    unsafe { (*skb).tc_index = JUDGED };
-    if maps::overlay_is_ethernet() {
-        // SAFETY: as in `to_ethernet`; the packet has an Ethernet header, since it came from a site.
-        unsafe { bpf_redirect_neigh(device, core::ptr::null_mut(), 0, 0) as i32 }
-    } else {
+fn into_overlay(skb: *mut __sk_buff, macs: Option<Macs>) -> i32 {
+    let Some(maps) = Maps::new() else { return SHOT };
+    let device = maps.config.overlay_device;
+    if maps::overlay_is_ethernet() && macs.is_none() {
+        return to_neighbour(skb, device);
+    }
+    set_mark(skb, JUDGED);
+    match macs {
+        Some((hop, own)) if maps::overlay_is_ethernet() && !skb::write_macs(skb, hop, own) => failed(),
         // SAFETY: a plain redirect; the kernel strips the Ethernet header for a device without one.
-        unsafe { bpf_redirect(device, 0) as i32 }
+        _ => unsafe { bpf_redirect(device, 0) as i32 },
     }
 }
 
-#[inline(never)]
-fn screen4(ctx: &XdpContext) -> bool {
-    screened::<V4>(ctx)
-}
-
-#[inline(never)]
-fn screen6(ctx: &XdpContext) -> bool {
-    screened::<V6>(ctx)
+#[inline(always)]
+fn learn(skb: *mut __sk_buff, answers: u8) {
+    // SAFETY: the context of a TC program; `protocol` may be read.
+    match unsafe { (*skb).protocol } {
+        IPV4 => tc::learn_4(skb, answers.into()),
+        IPV6 => tc::learn_6(skb, answers.into()),
+        _ => 0,
+    };
 }
 
 #[inline(always)]
-fn screened<F: PerFamily>(ctx: &XdpContext) -> bool {
-    let (Some(mut maps), Some(work)) = (Maps::new(), F::work()) else { return true };
-    let now = clock::now(maps.config);
-    matches!(screen::<F, _, _>(&Frame::new(ctx), &mut maps, now, work), Verdict::Drop(_))
+fn failed() -> i32 {
+    maps::drop_uncounted_family(DropReason::Internal);
+    SHOT
 }
 
 /// The kernel's helpers for GPL programs are used: the object is dual licensed.

@@ -3,9 +3,9 @@
 //! All are pinned by name, so that flows, counters and the image outlive the agent. Sizes here are the smallest; the loader
 //! sets the ones in force.
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_NOEXIST};
+use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_NOEXIST, xdp_md};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use sluicegate_engine::classify::{Judgement, Line, Lines, Wide, search_services, search4, search6};
 use sluicegate_engine::event::Event;
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
@@ -56,6 +56,16 @@ static WORK4: PerCpuArray<Work<A4>> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static WORK6: PerCpuArray<Work<A6>> = PerCpuArray::with_max_entries(1, 0);
 
+/// Sides by device and VLAN ids.
+#[map]
+static VLANS: HashMap<[u32; 2], u32> = HashMap::pinned(256, 0);
+/// The devices XDP may send by.
+#[map]
+static DEVICES: DevMapHash = DevMapHash::pinned(256, 0);
+/// Not zero when a driver refused metadata: one entry.
+#[map]
+static METADATA_REFUSED: Array<u32> = Array::pinned(1, 0);
+
 /// The ticks that program `clock` has read.
 #[map]
 static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
@@ -100,6 +110,35 @@ pub fn overlay_is_ethernet() -> bool {
 fn constant(value: &'static u32) -> u32 {
     // SAFETY: a load from the program's read-only data, which the loader sets before the kernel freezes it.
     unsafe { core::ptr::read_volatile(value) }
+}
+
+/// The side that frames with these VLAN ids belong to, on the device where `ctx` was received; 0 when to none.
+#[inline(always)]
+pub fn side_of(ctx: *mut xdp_md, vlans: u32) -> u32 {
+    // SAFETY: the context of an XDP program; this field may be read.
+    let device = unsafe { (*ctx).ingress_ifindex };
+    // SAFETY: entries are plain numbers, read once.
+    unsafe { VLANS.get(&[device, vlans]) }.copied().unwrap_or(0)
+}
+
+/// Sends the frame by `device`, which the agent has put into the map when it set the link.
+#[inline(always)]
+pub fn redirect(device: u32) -> u32 {
+    match DEVICES.redirect(device, 0) {
+        Ok(action) | Err(action) => action,
+    }
+}
+
+/// Whether the driver of a device has refused metadata since the programs were loaded.
+#[inline(always)]
+pub fn metadata_is_refused() -> bool {
+    METADATA_REFUSED.get(0).is_none_or(|refused| *refused != 0)
+}
+
+/// Remembers that.
+#[inline(always)]
+pub fn refuse_metadata() {
+    let _ = METADATA_REFUSED.set(0, 1, 0);
 }
 
 /// Counts a drop outside the engine.

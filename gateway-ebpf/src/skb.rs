@@ -125,3 +125,11 @@ pub fn push_ethernet(skb: *mut __sk_buff) -> bool {
     let ethertype = unsafe { (*skb).protocol } as u16;
     header.write(0, [0u8; 12]) && header.write(12, ethertype.to_ne_bytes())
 }
+
+/// Writes a neighbour's address and the device's own into a frame.
+#[inline(always)]
+pub fn write_macs(skb: *mut __sk_buff, neighbour: [u8; 6], own: [u8; 6]) -> bool {
+    let [a, b, c, d, e, f] = neighbour;
+    let [g, h, i, j, k, l] = own;
+    Skb::<0>::new(skb).write(0, [a, b, c, d, e, f, g, h, i, j, k, l])
+}

@@ -3,10 +3,13 @@
 use aya_ebpf::bindings::__sk_buff;
 use sluicegate_engine::family::{V4, V6};
 use sluicegate_engine::flow::Side;
+use sluicegate_engine::hop;
+use sluicegate_engine::packet::Packet as _;
 use sluicegate_engine::pipeline::{self, Steps};
 use sluicegate_engine::stage::Refusal;
 use sluicegate_engine::work::Work;
 
+use crate::clock;
 use crate::maps::{Maps, PerFamily, in_work, lend};
 use crate::skb::{ETHERNET, Skb};
 
@@ -69,6 +72,28 @@ macro_rules! steps {
         }
     };
 }
+
+macro_rules! learn {
+    ($family:ty, $learn:ident) => {
+        /// [`hop::learn`] from a frame on its way out of an Ethernet; `answers` is the side its flow's answers come from.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $learn(skb: *mut __sk_buff, answers: u32) -> u64 {
+            let Some(mac) = Skb::<0>::new(skb).read::<6>(0) else { return 0 };
+            let answers = Side::from_number(answers as u8);
+            in_work::<$family>(|maps, work| {
+                let now = clock::now(maps.config);
+                let packet = Skb::<ETHERNET>::new(skb);
+                packet.linearise_headers();
+                hop::learn::<$family, _, _>(&packet, answers, maps, now, mac, work);
+                Ok(true)
+            })
+        }
+    };
+}
+
+learn!(V4, learn_4);
+learn!(V6, learn_6);
 
 steps!(V4, 0, identify_l3_4, leave_l3_4);
 steps!(V6, 0, identify_l3_6, leave_l3_6);
