@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
-use sluicegate_gateway::datapath::{Choice, Datapath as _, Egress, FlowSettings, Settings};
+use sluicegate_gateway::datapath::{Choice, Datapath as _, Egress, FlowSettings, Settings, XdpSettings};
 use sluicegate_lab::{Lab, Namespace, Program};
 
 use crate::account;
@@ -168,6 +168,7 @@ fn ours(lab: &Lab, name: &str, gateway: &Namespace, policies: u32) -> Result<Ebp
         image_words: image.words.len() as u32,
         mtu: 1420,
         flows: FlowSettings::default(),
+        xdp: XdpSettings::default(),
     };
     let mut datapath = gateway.enter(|| EbpfDatapath::open(&settings, "overlay"))??;
     gateway.enter(|| -> Result<()> {

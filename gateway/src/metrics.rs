@@ -152,9 +152,24 @@ fn describe(registry: &Registry, status: &Status) -> anyhow::Result<()> {
         status.degraded.len() as u64,
     )?;
     routes(registry, status)?;
+    xdp(registry, status)?;
     flows::describe(registry, status)?;
     info(registry, "build_info", "The agent's version.", "version", &status.version)?;
     info(registry, "datapath_info", "Which datapath judges.", "kind", &status.datapath.kind)
+}
+
+fn xdp(registry: &Registry, status: &Status) -> anyhow::Result<()> {
+    let opts = Opts::new(
+        name("xdp_mode"),
+        "How XDP is attached to a device: native, generic, off (not wanted) or refused. Always 1.",
+    );
+    let modes = IntGaugeVec::new(opts, &["device", "mode"])?;
+    for attached in &status.datapath.xdp {
+        modes.with_label_values(&[&attached.device, &attached.mode]).set(1);
+    }
+    registry.register(Box::new(modes))?;
+    let guarded = status.datapath.guard.as_ref().is_some_and(|guard| guard.port != 0);
+    gauge(registry, "underlay_guard", "1 while WireGuard's port is guarded.", u64::from(guarded))
 }
 
 fn routes(registry: &Registry, status: &Status) -> anyhow::Result<()> {
@@ -224,6 +239,8 @@ mod tests {
         metrics.refused("hash");
         let mut status = Status { version: "1.2.3".into(), ..Status::default() };
         status.datapath.kind = "ebpf".into();
+        status.datapath.xdp = vec![crate::status::Xdp { device: "eth1".into(), mode: "generic".into() }];
+        status.datapath.guard = Some(crate::status::Guard { port: 51_820, ..Default::default() });
         status.counters.forwarded = vec![Forwarded { direction: "overlay".into(), packets: 3, bytes: 300 }];
         let drop = |r: &DropReason| Drops { reason: r.name().into(), packets: 0 };
         status.counters.drops = DropReason::ALL.iter().map(drop).collect();
@@ -253,6 +270,13 @@ mod tests {
         let page = page();
         assert!(page.contains("sluicegate_gateway_route_active{metric=\"200\",network=\"net\"} 1"), "{page}");
         assert!(page.contains("sluicegate_gateway_route_active{metric=\"100\",network=\"net\"} 0"), "{page}");
+    }
+
+    #[test]
+    fn the_mode_of_xdp_is_shown() {
+        let page = page();
+        assert!(page.contains("sluicegate_gateway_xdp_mode{device=\"eth1\",mode=\"generic\"} 1"), "{page}");
+        assert!(page.contains("sluicegate_gateway_underlay_guard 1"), "{page}");
     }
 
     /// The list of metrics is an interface: a change here is a change for everybody's dashboards.
@@ -295,6 +319,8 @@ mod tests {
                 "policy_apply_seconds histogram",
                 "policy_revision gauge",
                 "route_active gauge",
+                "underlay_guard gauge",
+                "xdp_mode gauge",
                 "table_memory_bytes gauge",
             ]
         );

@@ -80,6 +80,12 @@ pub struct Datapath {
     pub kind: String,
     /// Devices that lead to the site.
     pub site_devices: Vec<String>,
+    /// How XDP is attached to each device that is to have it.
+    #[serde(default)]
+    pub xdp: Vec<Xdp>,
+    /// The underlay guard, where there is one.
+    #[serde(default)]
+    pub guard: Option<Guard>,
     /// The flow tables.
     #[serde(default)]
     pub tables: Vec<FlowTable>,
@@ -147,6 +153,28 @@ pub struct Exhausted {
     pub error: u64,
     /// When the last one was told, Unix milliseconds.
     pub last_ms: u64,
+}
+
+/// How XDP is attached to a device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Xdp {
+    /// The device.
+    pub device: String,
+    /// `native`, `generic`, `off` (not wanted), or `refused`: `degraded` says why.
+    pub mode: String,
+}
+
+/// The underlay guard.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Guard {
+    /// Devices named for it.
+    pub devices: Vec<String>,
+    /// WireGuard's UDP port.
+    pub port: u16,
+    /// Handshake initiations a source prefix (/24, /56) may send a second.
+    pub handshakes_per_second: u32,
+    /// How many at once after silence.
+    pub burst: u32,
 }
 
 /// The image in force.

@@ -11,7 +11,7 @@ use sluicegate_api::image::Image;
 use sluicegate_engine::reason::DropReason;
 use sluicegate_gateway::datapath::ebpf::{EbpfDatapath, detach};
 use sluicegate_gateway::datapath::{
-    ApplyError, Choice, Datapath as _, Egress, EventKind, FlowSettings, Settings,
+    ApplyError, Choice, Datapath as _, Egress, EventKind, FlowSettings, Settings, XdpSettings,
 };
 use sluicegate_lab::{Lab, Namespace};
 use sluicegate_policy::Compiler;
@@ -249,6 +249,7 @@ impl Stage {
             image_words: 1 << 17,
             mtu: 1420,
             flows: FlowSettings::default(),
+            xdp: XdpSettings::default(),
         };
         Self { settings, gateway, site, _peers: peers, lab }
     }

@@ -195,6 +195,7 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, UserspaceOv
             start_overlay(around, HostSide::Channels(channels)).await?
         }
     };
+    datapath.set_listen_port(overlay.listen_port())?;
     // Before an image comes into force: one that has outlived its age must not pass a single packet.
     let allowance = around.contact.allowance(settings.max_policy_age, around.store.since_contact());
     datapath.set_deadline(allowance)?;

@@ -27,6 +27,8 @@ impl<O: Overlay> Agent<'_, O> {
             datapath: status::Datapath {
                 kind: report::kind_name(self.datapath.kind()).into(),
                 site_devices: self.sites.values().cloned().collect(),
+                xdp: self.datapath.xdp().into_iter().map(xdp).collect(),
+                guard: self.datapath.guard().map(guard),
                 tables: self.counters.tables.iter().map(table).collect(),
                 memory_bytes: self.counters.memory_bytes,
                 timeouts: self.timeouts(),
@@ -177,5 +179,18 @@ fn table(table: &crate::datapath::FlowTable) -> status::FlowTable {
         entries: table.entries,
         capacity: table.capacity,
         bytes: table.bytes,
+    }
+}
+
+fn xdp(attached: crate::datapath::XdpDevice) -> status::Xdp {
+    status::Xdp { device: attached.device, mode: attached.mode.name().into() }
+}
+
+fn guard(state: crate::datapath::GuardState) -> status::Guard {
+    status::Guard {
+        devices: state.devices,
+        port: state.port,
+        handshakes_per_second: state.handshakes_per_second,
+        burst: state.burst,
     }
 }

@@ -56,6 +56,21 @@ fn write_head(text: &mut String, status: &Status) -> std::fmt::Result {
     };
     let memory = mebibytes(status.datapath.memory_bytes);
     writeln!(text, "Datapath   {}{sites}, tables of {memory}", status.datapath.kind)?;
+    let xdp = &status.datapath.xdp;
+    if !xdp.is_empty() {
+        let modes: Vec<String> = xdp.iter().map(|x| format!("{} {}", x.device, x.mode)).collect();
+        writeln!(text, "XDP        {}", modes.join(", "))?;
+    }
+    if let Some(guard) = &status.datapath.guard {
+        writeln!(
+            text,
+            "Guard      port {} on {}, {} handshakes a second and {} at once for each source prefix",
+            guard.port,
+            guard.devices.join(" "),
+            guard.handshakes_per_second,
+            guard.burst
+        )?;
+    }
     match (policy.revision, &policy.hash) {
         (Some(revision), Some(hash)) => {
             let applied =

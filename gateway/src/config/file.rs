@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{DEFAULT_FILE, EndState, NatPorts, Pool, Role};
-use crate::datapath::{Choice, FlowTimeouts};
+use super::{DEFAULT_FILE, EndState, NatPorts, Pool, Role, UnderlayKeys};
+use crate::datapath::{Choice, FlowTimeouts, XdpChoice};
 
 /// The configuration file; every key is optional, an unknown one is an error.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -20,6 +20,7 @@ pub struct File {
     pub socket: Option<PathBuf>,
     pub metrics: Option<SocketAddr>,
     pub overlay: OverlayKeys,
+    pub underlay: UnderlayKeys,
     pub datapath: DatapathKeys,
     pub policy: PolicyKeys,
     pub failover: FailoverKeys,
@@ -43,6 +44,7 @@ pub struct OverlayKeys {
 #[serde(deny_unknown_fields, default)]
 pub struct DatapathKeys {
     pub kind: Option<Choice>,
+    pub xdp: Option<XdpChoice>,
     pub bpf_dir: Option<PathBuf>,
     pub site_devices: Option<Vec<String>>,
     pub nat_ports: Option<NatPorts>,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::{EndState, NatPorts, Role};
-use crate::datapath::Choice;
+use crate::datapath::{Choice, XdpChoice};
 
 /// What every verb takes.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -50,6 +50,26 @@ pub struct RunFlags {
     /// Which datapath judges [default: auto]
     #[arg(long, env = "SLUICEGATE_DATAPATH")]
     pub datapath: Option<Choice>,
+    /// How XDP programs are attached [default: native]
+    #[arg(long, env = "SLUICEGATE_XDP")]
+    pub xdp: Option<XdpChoice>,
+    /// On WireGuard's port let only WireGuard's messages pass, and handshakes no faster than the rate; needs eBPF
+    #[arg(long, env = "SLUICEGATE_UNDERLAY_GUARD")]
+    pub underlay_guard: bool,
+    /// Device that WireGuard's packets arrive on, for the guard (repeat for several)
+    #[arg(
+        long = "underlay-device",
+        env = "SLUICEGATE_UNDERLAY_DEVICES",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub underlay_devices: Vec<String>,
+    /// Handshake initiations a second for each source prefix, /24 or /56 [default: 20]
+    #[arg(long, env = "SLUICEGATE_HANDSHAKES_PER_SECOND", value_name = "N")]
+    pub handshakes_per_second: Option<u32>,
+    /// Handshake initiations at once after silence [default: 100]
+    #[arg(long, env = "SLUICEGATE_HANDSHAKE_BURST", value_name = "N")]
+    pub handshake_burst: Option<u32>,
     /// Serve /metrics, /healthz and /readyz here
     #[arg(long, env = "SLUICEGATE_METRICS", value_name = "IP:PORT")]
     pub metrics: Option<SocketAddr>,

@@ -4,6 +4,7 @@ mod file;
 mod flags;
 mod nat_ports;
 mod pool;
+mod underlay;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ pub use file::{ConfigError, File};
 pub use flags::{Common, RunFlags};
 pub use nat_ports::NatPorts;
 pub use pool::Pool;
+pub use underlay::UnderlayKeys;
 
 use crate::datapath::{self, FlowSettings};
 
@@ -158,6 +160,7 @@ impl Settings {
         if let Some(trouble) = flows.timeouts.trouble() {
             return Err(ConfigError::Value(trouble));
         }
+        let xdp = underlay::resolve(run, &file)?;
         let pools = pool::checked(file.masquerade.pools).map_err(ConfigError::Value)?;
         let datapath = datapath::Settings {
             choice: pick(&run.datapath, &file.datapath.kind, Default::default),
@@ -168,6 +171,7 @@ impl Settings {
             image_words: pick(&run.image_words, &file.datapath.image_words, || 1 << 20),
             mtu,
             flows,
+            xdp,
         };
         Ok(Self {
             pools,

@@ -1,8 +1,10 @@
 //! Facts about network devices of this process's network namespace. By ioctl and not by /sys, which shows the network
 //! namespace it was mounted in.
 
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd as _;
 
 use socket2::{Domain, Socket, Type};
@@ -56,6 +58,39 @@ pub(crate) fn names() -> Vec<String> {
     }
 }
 
+/// Every address of every device, IPv4 in its mapped form.
+pub(crate) fn addresses() -> io::Result<BTreeSet<[u8; 16]>> {
+    let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: the call allocates a list and stores its start, which is freed once below.
+    if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut addresses = BTreeSet::new();
+    let mut entry = first;
+    while !entry.is_null() {
+        // SAFETY: an entry of the list. A device without an address has none; one with an address of a family has the
+        // structure of that family.
+        unsafe {
+            let address = (*entry).ifa_addr;
+            match (!address.is_null()).then(|| i32::from((*address).sa_family)) {
+                Some(libc::AF_INET) => {
+                    let v4 = (*address.cast::<libc::sockaddr_in>()).sin_addr.s_addr;
+                    addresses.insert(Ipv4Addr::from(v4.to_ne_bytes()).to_ipv6_mapped().octets());
+                }
+                Some(libc::AF_INET6) => {
+                    let v6 = (*address.cast::<libc::sockaddr_in6>()).sin6_addr.s6_addr;
+                    addresses.insert(Ipv6Addr::from(v6).octets());
+                }
+                _ => {}
+            }
+            entry = (*entry).ifa_next;
+        }
+    }
+    // SAFETY: the list from above, not used afterwards.
+    unsafe { libc::freeifaddrs(first) };
+    Ok(addresses)
+}
+
 fn request(name: &str, what: libc::Ioctl) -> io::Result<libc::ifreq> {
     let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
     // SAFETY: `ifreq` is plain old data for which all zeros is a valid value.
@@ -80,6 +115,7 @@ mod tests {
         assert_eq!(name(index).unwrap(), "lo");
         assert!(names().contains(&"lo".to_owned()) && !is_ethernet("lo").unwrap());
         assert!(mtu("lo").unwrap() >= 1280);
+        assert!(addresses().unwrap().contains(&Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets()));
         assert!(mtu("no-such-device").is_err() && super::index("no-such-device").is_none());
     }
 }

@@ -15,6 +15,7 @@ mod settings;
 mod slots;
 mod totals;
 pub mod userspace;
+mod xdp;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub use flow_settings::{FlowSettings, FlowTimeouts};
 pub use live::{Live, LiveFamily};
 pub use open::{Opened, detach, guarded, open};
 pub use settings::{Choice, Settings};
+pub use xdp::{GuardSettings, GuardState, XdpChoice, XdpDevice, XdpMode, XdpSettings};
 
 /// Which datapath judges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,22 @@ pub trait Datapath: Send {
 
     /// The tables as they are, for a look that changes nothing.
     fn live(&mut self) -> anyhow::Result<Box<dyn Live + '_>>;
+
+    /// WireGuard listens on this UDP port: for the underlay guard, where there is one.
+    fn set_listen_port(&mut self, port: u16) -> anyhow::Result<()> {
+        let _ = port;
+        Ok(())
+    }
+
+    /// How XDP is attached to each device that is to have it.
+    fn xdp(&self) -> Vec<XdpDevice> {
+        Vec::new()
+    }
+
+    /// What the underlay guard does, where there is one.
+    fn guard(&self) -> Option<GuardState> {
+        None
+    }
 
     /// Conditions a person should know of, each a sentence: "site device eth1 uses generic XDP because ...".
     fn degraded(&self) -> Vec<String>;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::FlowSettings;
+use super::{FlowSettings, XdpSettings};
 
 /// Which datapath the operator asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -39,4 +39,6 @@ pub struct Settings {
     pub mtu: u16,
     /// How long flows live, and how many there can be from whom.
     pub flows: FlowSettings,
+    /// What XDP is used for, and how.
+    pub xdp: XdpSettings,
 }

@@ -94,6 +94,7 @@ fn settings(choice: Choice, dir: &Path, bpf_dir: &Path) -> Settings {
             image_words: 4096,
             mtu: 1420,
             flows: datapath::FlowSettings::default(),
+            xdp: datapath::XdpSettings::default(),
         },
         pools: BTreeMap::new(),
         max_policy_age: None,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use sluicegate_gateway::datapath::userspace::UserspaceDatapath;
-use sluicegate_gateway::datapath::{Choice, Datapath as _, Egress, FlowSettings, Settings};
+use sluicegate_gateway::datapath::{Choice, Datapath as _, Egress, FlowSettings, Settings, XdpSettings};
 use sluicegate_gateway::overlay::PacketChannels;
 use sluicegate_gateway::tun::{Tun, index_of};
 use sluicegate_lab::{Lab, Namespace};
@@ -153,6 +153,7 @@ pub(crate) fn settings() -> Settings {
         image_words: 4096,
         mtu: 1420,
         flows: FlowSettings::default(),
+        xdp: XdpSettings::default(),
     }
 }
 

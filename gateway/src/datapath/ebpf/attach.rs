@@ -1,20 +1,22 @@
 //! Attaching the programs to devices by pinned links: they stay when the agent goes, and a new agent's programs take their
-//! place in one step, without a packet in between that sees none.
+//! place in one step, without a packet in between that sees none. Nobody else's program is ever replaced or removed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode, tc};
 use aya::util::KernelVersion;
 
+use super::links::{self, LinkInfo};
 use super::load::links_dir;
-use super::sys;
-use crate::datapath::device;
+use super::{netlink, sys};
+use crate::datapath::{XdpChoice, device};
 
 /// Priority and handle of our filters where there is no tcx: fixed, so that a new agent replaces its own and no other.
 const PRIORITY: u16 = 0x5c47;
@@ -25,8 +27,8 @@ const HANDLE: u32 = 1;
 pub(super) enum Hook {
     /// TC ingress or egress.
     Tc(&'static str, TcAttachType),
-    /// Native XDP.
-    Xdp(&'static str),
+    /// XDP, run by the driver or, with `generic`, by the stack.
+    Xdp { program: &'static str, generic: bool },
 }
 
 /// The hooks of an overlay device, with or without Ethernet header.
@@ -36,14 +38,32 @@ pub(super) const fn overlay(ethernet: bool) -> [Hook; 2] {
     [Hook::Tc(into, TcAttachType::Ingress), Hook::Tc(out, TcAttachType::Egress)]
 }
 
+/// The XDP program of a site device. It begins with the guard, for where that is wanted too.
+pub(super) const SITE_XDP: &str = "site_screen";
+/// The XDP program of a device that is guarded and leads to no site.
+pub(super) const GUARD_XDP: &str = "underlay_guard";
+
 /// The hooks of a site device: TC first, since XDP alone forwards nothing.
-pub(super) const SITE: [Hook; 2] = [Hook::Tc("site_in", TcAttachType::Ingress), Hook::Xdp("site_screen")];
+pub(super) fn site(xdp: XdpChoice) -> Vec<Hook> {
+    let mut hooks = vec![Hook::Tc("site_in", TcAttachType::Ingress)];
+    hooks.extend(Hook::xdp(SITE_XDP, xdp));
+    hooks
+}
 
 impl Hook {
+    /// XDP as the operator wants it; `None` when it is not wanted.
+    pub(super) fn xdp(program: &'static str, choice: XdpChoice) -> Option<Self> {
+        match choice {
+            XdpChoice::Off => None,
+            XdpChoice::Native => Some(Self::Xdp { program, generic: false }),
+            XdpChoice::Generic => Some(Self::Xdp { program, generic: true }),
+        }
+    }
+
     /// The program that belongs there.
     pub(super) fn program(self) -> &'static str {
         match self {
-            Hook::Tc(program, _) | Hook::Xdp(program) => program,
+            Hook::Tc(program, _) | Hook::Xdp { program, .. } => program,
         }
     }
 
@@ -52,13 +72,13 @@ impl Hook {
         match self {
             Hook::Tc(_, TcAttachType::Egress) => "tc-egress",
             Hook::Tc(..) => "tc-ingress",
-            Hook::Xdp(_) => "xdp",
+            Hook::Xdp { .. } => "xdp",
         }
     }
 }
 
 /// Sees to it that our program is at `hook` of `device`, now with index `index`. With `renew`, a program that is there
-/// already is replaced by the one loaded now.
+/// already is replaced by the one loaded now. Returns the kernel's id of the program there; `None` where filters have no links.
 pub(super) fn ensure(
     ebpf: &mut Ebpf,
     bpf_dir: &Path,
@@ -66,14 +86,23 @@ pub(super) fn ensure(
     index: u32,
     hook: Hook,
     renew: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<u32>> {
     let path = pin_path(bpf_dir, device, hook);
-    if let Some(link) = live(&path, index) {
-        return if renew { replace(ebpf, link, hook).with_context(|| at(device, hook)) } else { Ok(()) };
+    if let Some((link, info)) = live(&path, index) {
+        if !renew {
+            return Ok(Some(info.program));
+        }
+        if is_as_wanted(hook, index, info) {
+            replace(ebpf, link, hook).with_context(|| at(device, hook))?;
+            return Ok(live(&path, index).map(|(_, info)| info.program));
+        }
+        // Native and generic are two places: a link stays in the one it was made for.
+        remove(&path).with_context(|| at(device, hook))?;
     }
     // The device is another one than before, or none was there: nothing of ours is attached to it.
     let _ = fs::remove_file(&path);
-    attach(ebpf, &path, device, index, hook).with_context(|| at(device, hook))
+    attach(ebpf, bpf_dir, &path, device, index, hook).with_context(|| at(device, hook))?;
+    Ok(live(&path, index).map(|(_, info)| info.program))
 }
 
 /// Whether a program of an earlier agent is at `hook` of `device`, now with index `index`.
@@ -81,30 +110,51 @@ pub(super) fn holds(bpf_dir: &Path, device: &str, index: u32, hook: Hook) -> boo
     live(&pin_path(bpf_dir, device, hook), index).is_some()
 }
 
-/// Removes every program attached under `bpf_dir`.
+/// Removes what an earlier agent attached at places that are not among `wanted`: devices that lead to the site no longer.
+pub(super) fn retain<'a>(
+    bpf_dir: &Path,
+    wanted: impl IntoIterator<Item = (&'a str, Hook)>,
+) -> anyhow::Result<()> {
+    let wanted: BTreeSet<PathBuf> =
+        wanted.into_iter().map(|(device, hook)| pin_path(bpf_dir, device, hook)).collect();
+    for path in pins(bpf_dir).into_iter().filter(|path| !wanted.contains(path)) {
+        remove(&path)?;
+    }
+    Ok(())
+}
+
+/// Removes every program attached under `bpf_dir`, at once.
 pub(super) fn detach_all(bpf_dir: &Path) -> anyhow::Result<()> {
-    let links = links_dir(bpf_dir);
-    for entry in fs::read_dir(&links).into_iter().flatten().flatten() {
-        let path = entry.path();
-        fs::remove_file(&path).with_context(|| format!("{} could not be removed", path.display()))?;
+    for path in pins(bpf_dir) {
+        remove(&path)?;
     }
     if has_tcx() {
         return Ok(());
     }
     // Netlink filters have no pins; ours are known by the names of their programs.
     for device in device::names() {
-        for hook in [overlay(false), overlay(true), SITE].into_iter().flatten() {
+        for hook in [overlay(false), overlay(true)].into_iter().flatten().chain(site(XdpChoice::Off)) {
             if let Hook::Tc(program, side) = hook {
                 // Not there is as good as removed.
                 let _ = tc::qdisc_detach_program(&device, side, program);
             }
         }
+        let mark = clsact_mark(bpf_dir, &device);
+        if mark.is_dir() {
+            let index = device::index(&device);
+            index.map_or(Ok(false), netlink::remove_idle_clsact).with_context(|| {
+                format!("the clsact qdisc of {device} could not be removed; `tc qdisc del dev {device} clsact` does")
+            })?;
+        }
+    }
+    for mark in marks(bpf_dir) {
+        fs::remove_dir(&mark).with_context(|| format!("{} could not be removed", mark.display()))?;
     }
     Ok(())
 }
 
 /// Whether TC programs are attached by links (`tcx`), which came with Linux 6.6; netlink filters before.
-fn has_tcx() -> bool {
+pub(super) fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 
@@ -113,16 +163,56 @@ fn at(device: &str, hook: Hook) -> String {
 }
 
 fn pin_path(bpf_dir: &Path, device: &str, hook: Hook) -> PathBuf {
-    // A bpffs takes no dots in names, devices do (VLANs).
-    links_dir(bpf_dir).join(format!("{}-{}", device.replace('.', "_"), hook.name()))
+    links_dir(bpf_dir).join(format!("{}-{}", in_bpffs(device), hook.name()))
+}
+
+/// A directory that says the clsact qdisc of a device is ours: a bpffs holds nothing else.
+fn clsact_mark(bpf_dir: &Path, device: &str) -> PathBuf {
+    links_dir(bpf_dir).join(format!("{}-clsact", in_bpffs(device)))
+}
+
+/// A bpffs takes no dots in names, devices do (VLANs).
+fn in_bpffs(device: &str) -> String {
+    device.replace('.', "_")
+}
+
+fn pins(bpf_dir: &Path) -> Vec<PathBuf> {
+    entries(bpf_dir, false)
+}
+
+fn marks(bpf_dir: &Path) -> Vec<PathBuf> {
+    entries(bpf_dir, true)
+}
+
+fn entries(bpf_dir: &Path, directories: bool) -> Vec<PathBuf> {
+    let all = fs::read_dir(links_dir(bpf_dir)).into_iter().flatten().flatten().map(|entry| entry.path());
+    all.filter(|path| path.is_dir() == directories).collect()
 }
 
 /// The link pinned at `path`, when it is still attached to the device with `index`.
-fn live(path: &Path, index: u32) -> Option<FdLink> {
+fn live(path: &Path, index: u32) -> Option<(FdLink, LinkInfo)> {
     let pinned = sys::open_pinned(path).ok()?;
-    // A link whose device is gone says 0.
-    let device = sys::link_device(pinned.as_fd()).ok()?;
-    if device == index { PinnedLink::from_pin(path).ok().map(FdLink::from) } else { None }
+    let info = links::link_info(pinned.as_fd()).ok()?;
+    if info.device != index {
+        return None;
+    }
+    Some((PinnedLink::from_pin(path).ok().map(FdLink::from)?, info))
+}
+
+/// Takes the link pinned at `path` off its device, and the pin away.
+fn remove(path: &Path) -> anyhow::Result<()> {
+    if let Ok(link) = sys::open_pinned(path) {
+        // A link whose device is gone is off already.
+        let _ = links::detach(link.as_fd());
+    }
+    fs::remove_file(path).with_context(|| format!("{} could not be removed", path.display()))
+}
+
+/// Whether the link is where `hook` is: an XDP link may be of the other mode.
+fn is_as_wanted(hook: Hook, index: u32, link: LinkInfo) -> bool {
+    let Hook::Xdp { generic, .. } = hook else { return true };
+    let Ok(there) = netlink::xdp_programs(index) else { return true };
+    (if generic { there.generic } else { there.native }) == Some(link.program)
 }
 
 fn replace(ebpf: &mut Ebpf, link: FdLink, hook: Hook) -> anyhow::Result<()> {
@@ -132,7 +222,7 @@ fn replace(ebpf: &mut Ebpf, link: FdLink, hook: Hook) -> anyhow::Result<()> {
             let id = program.attach_to_link(link.try_into()?)?;
             keep(program.take_link(id)?);
         }
-        Hook::Xdp(program) => {
+        Hook::Xdp { program, .. } => {
             let program: &mut Xdp = program_mut(ebpf, program)?.try_into()?;
             let id = program.attach_to_link(link.try_into()?)?;
             // Closing our descriptor of a pinned link detaches nothing.
@@ -142,7 +232,14 @@ fn replace(ebpf: &mut Ebpf, link: FdLink, hook: Hook) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn attach(ebpf: &mut Ebpf, path: &Path, device: &str, index: u32, hook: Hook) -> anyhow::Result<()> {
+fn attach(
+    ebpf: &mut Ebpf,
+    bpf_dir: &Path,
+    path: &Path,
+    device: &str,
+    index: u32,
+    hook: Hook,
+) -> anyhow::Result<()> {
     match hook {
         Hook::Tc(program, side) if has_tcx() => {
             let program: &mut SchedClassifier = program_mut(ebpf, program)?.try_into()?;
@@ -152,8 +249,10 @@ fn attach(ebpf: &mut Ebpf, path: &Path, device: &str, index: u32, hook: Hook) ->
             FdLink::try_from(program.take_link(id)?)?.pin(path)?;
         }
         Hook::Tc(program, side) => {
-            // The qdisc may be there, and may be somebody else's: that is fine.
-            let _ = tc::qdisc_add_clsact(device);
+            // The qdisc may be there, and may be somebody else's: that is fine, but it is then not ours to remove.
+            if tc::qdisc_add_clsact(device).is_ok() {
+                let _ = fs::create_dir(clsact_mark(bpf_dir, device));
+            }
             let program: &mut SchedClassifier = program_mut(ebpf, program)?.try_into()?;
             let handle = TcHandle::from(HANDLE);
             let there = SchedClassifierLink::attached(device, side, PRIORITY, handle, None)?;
@@ -163,9 +262,13 @@ fn attach(ebpf: &mut Ebpf, path: &Path, device: &str, index: u32, hook: Hook) ->
             })?;
             keep(program.take_link(id)?);
         }
-        Hook::Xdp(program) => {
+        Hook::Xdp { program, generic } => {
+            if !device::is_ethernet(device)? {
+                bail!("its packets have no Ethernet header, which XDP programs here read");
+            }
             let program: &mut Xdp = program_mut(ebpf, program)?.try_into()?;
-            let id = program.attach_to_if_index(index, XdpMode::Driver)?;
+            let mode = if generic { XdpMode::Skb } else { XdpMode::Driver };
+            let id = program.attach_to_if_index(index, mode)?;
             FdLink::try_from(program.take_link(id)?)?.pin(path)?;
         }
     }

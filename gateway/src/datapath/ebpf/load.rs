@@ -9,7 +9,7 @@ use aya::maps::{Array, MapData, MapInfo};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
-use super::attach;
+use super::{attach, guard};
 use crate::datapath::{Settings, check};
 
 /// The programs, built from `gateway-ebpf/`.
@@ -20,7 +20,6 @@ const LAYOUT: &str = "v1";
 
 /// The TC programs of every agent; those of the overlay device depend on its kind.
 const TC_PROGRAMS: [&str; 2] = ["site_in", "clock"];
-const XDP_PROGRAM: &str = "site_screen";
 
 /// Sizes in force: the ones asked for, or the ones of the maps found pinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +90,7 @@ pub(super) fn load(settings: &Settings, overlay_is_ethernet: bool) -> anyhow::Re
             asked.half_open_entries
         ));
     }
+    let guarded = settings.xdp.guard.is_some();
     let mut ebpf = EbpfLoader::new()
         .default_map_pin_directory(&maps)
         .map_max_entries("IMAGE", sizes.image_lines * 2)
@@ -100,6 +100,8 @@ pub(super) fn load(settings: &Settings, overlay_is_ethernet: bool) -> anyhow::Re
         .map_max_entries("HALF_OPEN4", sizes.half_open_entries)
         .map_max_entries("HALF_OPEN6", sizes.half_open_entries)
         .map_max_entries("RULES", sizes.rule_slots)
+        .map_max_entries("GUARD_SOURCES", if guarded { guard::SOURCES } else { 1 })
+        .override_global("GUARDED", &u32::from(guarded), true)
         .override_global("IMAGE_LINES", &sizes.image_lines, true)
         .override_global("OVERLAY_ETHERNET", &u32::from(overlay_is_ethernet), true)
         .load(OBJECT)
@@ -110,9 +112,12 @@ pub(super) fn load(settings: &Settings, overlay_is_ethernet: bool) -> anyhow::Re
             ebpf.program_mut(name).with_context(|| format!("the object lacks program {name}"))?.try_into()?;
         program.load().map_err(|e| refused(name, e))?;
     }
-    let screen: &mut Xdp =
-        ebpf.program_mut(XDP_PROGRAM).context("the object lacks its XDP program")?.try_into()?;
-    screen.load().map_err(|e| refused(XDP_PROGRAM, e))?;
+    let guard = guarded.then_some(attach::GUARD_XDP);
+    for name in [attach::SITE_XDP].into_iter().chain(guard) {
+        let program: &mut Xdp =
+            ebpf.program_mut(name).with_context(|| format!("the object lacks program {name}"))?.try_into()?;
+        program.load().map_err(|e| refused(name, e))?;
+    }
     Ok(Loaded { ebpf, sizes, degraded })
 }
 

@@ -1,11 +1,15 @@
 //! The kernel's datapath: programs in TC and XDP, everything they know in pinned maps.
 
 mod attach;
+mod devices;
 mod flows;
+mod guard;
 mod image;
+mod links;
 mod live;
 mod load;
 mod memory;
+mod netlink;
 mod pod;
 mod ports;
 mod sys;
@@ -27,8 +31,9 @@ use sluicegate_engine::flow::Side;
 use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::tables::{self, Config, HAS_DEADLINE};
 
-use self::attach::Hook;
+use self::devices::Devices;
 use self::flows::{FlowMaps, Sweep};
+use self::guard::GuardMaps;
 use self::image::Images;
 use self::live::LiveMaps;
 use self::load::{Loaded, Sizes};
@@ -39,8 +44,8 @@ use super::ledger::Ledger;
 use super::slots::RuleSlots;
 use super::totals::Totals;
 use super::{
-    ApplyError, Counters, Datapath, Egress, Event, EventKind, FlowRecord, FlowTable, InForce, Kind, Live,
-    RouteCounters, RuleCounters, Settings, device,
+    ApplyError, Counters, Datapath, Egress, Event, EventKind, FlowRecord, FlowTable, GuardState, InForce,
+    Kind, Live, RouteCounters, RuleCounters, Settings, XdpDevice, device,
 };
 
 /// Programs and maps in the kernel, which go on judging when this is dropped.
@@ -49,7 +54,11 @@ pub struct EbpfDatapath {
     bpf_dir: PathBuf,
     overlay: String,
     ethernet: bool,
-    site_devices: Vec<String>,
+    devices: Devices,
+    /// Where the underlay guard is asked for.
+    guard: Option<GuardMaps>,
+    /// Trouble with the guard's maps, and with other programs on the overlay device.
+    trouble: BTreeMap<&'static str, String>,
     sizes: Sizes,
     /// Bytes of the kernel's memory, by map.
     memory: BTreeMap<String, u64>,
@@ -81,8 +90,6 @@ pub struct EbpfDatapath {
     retired: u64,
     degraded: Vec<String>,
     ports: HostPorts,
-    /// Trouble with devices, by hook.
-    trouble: BTreeMap<(String, &'static str), String>,
 }
 
 impl EbpfDatapath {
@@ -96,6 +103,8 @@ impl EbpfDatapath {
         let Loaded { mut ebpf, sizes, degraded } = load::load(settings, ethernet)?;
         let hz = load::tick_rate(&mut ebpf)?;
         let dir = &settings.bpf_dir;
+        let guard =
+            settings.xdp.guard.as_ref().map(|guard| GuardMaps::new(&mut ebpf, guard, hz)).transpose()?;
         let images = Images::new(
             &load::pinned(dir, "ACTIVE")?,
             &load::pinned(dir, "IMAGE")?,
@@ -111,7 +120,9 @@ impl EbpfDatapath {
             bpf_dir: dir.clone(),
             overlay: overlay.to_owned(),
             ethernet,
-            site_devices: settings.site_devices.clone(),
+            devices: Devices::new(settings),
+            guard,
+            trouble: BTreeMap::new(),
             sizes,
             memory: memory::of_maps(&load::maps_dir(dir))?,
             hz,
@@ -150,7 +161,6 @@ impl EbpfDatapath {
             retired: 0,
             degraded,
             ports: HostPorts::new(&settings.nat_ports, !settings.site_devices.is_empty()),
-            trouble: BTreeMap::new(),
             ebpf,
         };
         datapath.write_config()?;
@@ -163,7 +173,9 @@ impl EbpfDatapath {
         for hook in attach::overlay(ethernet) {
             attach::ensure(&mut datapath.ebpf, dir, overlay, index, hook, true)?;
         }
-        datapath.attach_sites(true);
+        let overlay_hooks = attach::overlay(ethernet).into_iter().map(|hook| (overlay, hook));
+        attach::retain(dir, overlay_hooks.chain(datapath.devices.hooks()))?;
+        datapath.devices.attach(&mut datapath.ebpf, true);
         Ok(datapath)
     }
 
@@ -221,28 +233,17 @@ impl EbpfDatapath {
         load::ticks(&mut self.ebpf)
     }
 
-    /// Puts the programs on the site devices that are there and lack them. What fails is kept as a condition: a device
-    /// without our programs forwards nothing, since the host does not forward either.
-    fn attach_sites(&mut self, renew: bool) {
-        for device in self.site_devices.clone() {
-            let index = device::index(&device);
-            for hook in attach::SITE {
-                let key = (device.clone(), hook.name());
-                let done = match index {
-                    Some(index) => attach::ensure(&mut self.ebpf, &self.bpf_dir, &device, index, hook, renew),
-                    None => Err(anyhow::anyhow!("site device {device} is not there")),
-                };
-                match (done, hook) {
-                    (Ok(()), _) => drop(self.trouble.remove(&key)),
-                    (Err(e), Hook::Tc(..)) => drop(self.trouble.insert(key, format!("{e:#}"))),
-                    (Err(e), Hook::Xdp(_)) => {
-                        drop(
-                            self.trouble
-                                .insert(key, format!("{e:#}; TC alone judges what comes from {device}")),
-                        );
-                    }
-                }
-            }
+    /// Puts back what is missing, and tells the guard what has changed around it.
+    fn keep_up(&mut self) {
+        self.devices.attach(&mut self.ebpf, false);
+        let refreshed = self.guard.as_mut().map_or(Ok(()), GuardMaps::refresh);
+        self.note("guard", refreshed.err().map(|e| format!("the underlay guard goes by what was: {e:#}")));
+    }
+
+    fn note(&mut self, what: &'static str, sentence: Option<String>) {
+        match sentence {
+            Some(sentence) => drop(self.trouble.insert(what, sentence)),
+            None => drop(self.trouble.remove(what)),
         }
     }
 
@@ -254,7 +255,9 @@ impl EbpfDatapath {
             self.write_config()?;
         }
         for hook in attach::overlay(self.ethernet) {
-            attach::ensure(&mut self.ebpf, &self.bpf_dir, &self.overlay, index, hook, false)?;
+            let program = attach::ensure(&mut self.ebpf, &self.bpf_dir, &self.overlay, index, hook, false)?;
+            let in_front = program.and_then(|program| devices::in_front(&self.overlay, hook, program));
+            self.note(hook.name(), in_front);
         }
         Ok(())
     }
@@ -317,7 +320,7 @@ impl Datapath for EbpfDatapath {
     fn set_egress(&mut self, routes: &[Egress]) -> anyhow::Result<()> {
         // Before anything leaves by a device that came back: answers that no program sees end in the host's stack, which
         // resets the flows they belong to.
-        self.attach_sites(false);
+        self.keep_up();
         let gone = self.routes.iter().filter(|number| !routes.iter().any(|route| route.route == **number));
         for number in gone {
             self.egress
@@ -424,7 +427,7 @@ impl Datapath for EbpfDatapath {
         self.route_totals.live(&sweep.live, |flow| flow.route.map(u32::from));
         self.events.append(&mut sweep.ended);
         self.events.extend(vanished);
-        self.attach_sites(false);
+        self.keep_up();
         self.attach_overlay()?;
         self.ports.look();
         Ok(sweep.live)
@@ -440,8 +443,27 @@ impl Datapath for EbpfDatapath {
         Ok(Box::new(LiveMaps { datapath: self, now }))
     }
 
+    fn set_listen_port(&mut self, port: u16) -> anyhow::Result<()> {
+        self.guard.as_mut().map_or(Ok(()), |guard| guard.set_port(port))
+    }
+
+    fn xdp(&self) -> Vec<XdpDevice> {
+        self.devices.xdp()
+    }
+
+    fn guard(&self) -> Option<GuardState> {
+        self.guard.as_ref().map(GuardMaps::state)
+    }
+
     fn degraded(&self) -> Vec<String> {
-        self.degraded.iter().chain(self.ports.sentences()).chain(self.trouble.values()).cloned().collect()
+        self.degraded
+            .iter()
+            .chain(self.ports.sentences())
+            .chain(self.trouble.values())
+            .chain(self.devices.degraded())
+            .chain(self.guard.as_ref().and_then(GuardMaps::degraded))
+            .cloned()
+            .collect()
     }
 }
 

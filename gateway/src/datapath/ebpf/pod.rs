@@ -1,6 +1,7 @@
 //! Engine types as map keys and values.
 
 use sluicegate_engine::flow::{Flow, Key};
+use sluicegate_engine::guard::Guard;
 use sluicegate_engine::tables::{Config, Egress};
 
 /// A `repr(C)` engine type without padding, as aya wants it.
@@ -12,6 +13,7 @@ pub(super) struct Raw<T>(pub(super) T);
 trait Plain: Copy + 'static {}
 impl Plain for Config {}
 impl Plain for Egress {}
+impl Plain for Guard {}
 impl<A: Copy + 'static> Plain for Key<A> {}
 impl<A: Copy + 'static> Plain for Flow<A> {}
 

@@ -1,4 +1,4 @@
-//! The kernel interface that aya does not have: batched map reads, memory-mapped arrays, a grace period, links.
+//! The kernel interface that aya does not have: batched map reads, memory-mapped arrays, a grace period, pins.
 
 use std::ffi::CString;
 use std::io;
@@ -49,7 +49,8 @@ struct ElementAttr {
     flags: u64,
 }
 
-fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
+/// One `bpf(2)` call.
+pub(super) fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
     // SAFETY: `attr` is a prefix of `union bpf_attr` of the given size, and its pointers are to live buffers of the sizes
     // the map has; the kernel checks everything else.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
@@ -242,38 +243,6 @@ impl GracePeriod {
         };
         bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(|_| ())
     }
-}
-
-/// Index of the device a link is attached to, from `bpf_link_info` of tcx and XDP links; 0 when the device is gone.
-pub(super) fn link_device(link: BorrowedFd<'_>) -> io::Result<u32> {
-    const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-
-    /// The head of `struct bpf_link_info`, up to what all device links have in common.
-    #[repr(C)]
-    #[derive(Default)]
-    struct LinkInfo {
-        kind: u32,
-        id: u32,
-        program: u32,
-        padding: u32,
-        device: u32,
-        attach_type: u32,
-        rest: [u64; 16],
-    }
-    #[repr(C)]
-    struct InfoAttr {
-        fd: u32,
-        length: u32,
-        info: u64,
-    }
-    let mut info = LinkInfo::default();
-    let mut attr = InfoAttr {
-        fd: link.as_raw_fd() as u32,
-        length: size_of::<LinkInfo>() as u32,
-        info: &raw mut info as u64,
-    };
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok(info.device)
 }
 
 /// Opens what is pinned at `path`.

@@ -276,6 +276,13 @@ impl Datapath for UserspaceDatapath {
 
     fn degraded(&self) -> Vec<String> {
         let mut all: Vec<String> = self.trouble.iter().cloned().collect();
+        if self.settings.xdp.guard.is_some() {
+            all.push(
+                "the underlay guard is an eBPF program and does not run in user space: WireGuard alone checks what arrives on its \
+                 port, and its own limit of handshakes stays; use `--datapath ebpf`, or take `[underlay] guard` out"
+                    .into(),
+            );
+        }
         all.extend(self.sites.degraded());
         if self.unsent.1 {
             let (count, why) = &self.judge.state().unsent;

@@ -1,0 +1,175 @@
+//! The programs of site and underlay devices: put there, kept there, and what is in their way.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use aya::Ebpf;
+use aya::programs::SchedClassifier;
+
+use super::attach::{self, GUARD_XDP, Hook};
+use super::links::Neighbour;
+use super::netlink;
+use crate::datapath::{Settings, XdpChoice, XdpDevice, XdpMode, device};
+
+/// The devices besides the overlay's, and how it stands with each of their hooks.
+pub(super) struct Devices {
+    bpf_dir: PathBuf,
+    site: Vec<String>,
+    /// Devices that are guarded; some may be site devices too.
+    guarded: Vec<String>,
+    xdp: XdpChoice,
+    modes: BTreeMap<String, XdpMode>,
+    /// Sentences, by device and hook.
+    trouble: BTreeMap<(String, &'static str), String>,
+}
+
+impl Devices {
+    /// Those that `settings` name; nothing is attached yet.
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            bpf_dir: settings.bpf_dir.clone(),
+            site: settings.site_devices.clone(),
+            guarded: settings.xdp.guard.as_ref().map(|guard| guard.devices.clone()).unwrap_or_default(),
+            xdp: settings.xdp.choice,
+            modes: BTreeMap::new(),
+            trouble: BTreeMap::new(),
+        }
+    }
+
+    /// Every place that is to have a program.
+    pub(super) fn hooks(&self) -> Vec<(&str, Hook)> {
+        let site = self
+            .site
+            .iter()
+            .flat_map(|device| attach::site(self.xdp).into_iter().map(move |hook| (device.as_str(), hook)));
+        let guard = self.guarded.iter().filter(|device| !self.site.contains(device));
+        let guard = guard.filter_map(|device| Some((device.as_str(), Hook::xdp(GUARD_XDP, self.xdp)?)));
+        site.chain(guard).collect()
+    }
+
+    /// Puts the programs on the devices that are there and lack them; with `renew`, in place of an earlier agent's. What
+    /// fails is kept as a condition: a site device without our programs forwards nothing, since the host does not forward either.
+    pub(super) fn attach(&mut self, ebpf: &mut Ebpf, renew: bool) {
+        let hooks: Vec<(String, Hook)> =
+            self.hooks().into_iter().map(|(device, hook)| (device.to_owned(), hook)).collect();
+        for (device, hook) in hooks {
+            let done = match device::index(&device) {
+                Some(index) => attach::ensure(ebpf, &self.bpf_dir, &device, index, hook, renew)
+                    .map(|program| (index, program)),
+                None => Err(anyhow!("{} device {device} is not there", self.role(&device))),
+            };
+            let sentence = match done {
+                Ok((index, program)) => self.settled(&device, hook, index, program),
+                Err(e) => Some(self.failed(&device, hook, &e)),
+            };
+            let key = (device, hook.name());
+            match sentence {
+                Some(sentence) => drop(self.trouble.insert(key, sentence)),
+                None => drop(self.trouble.remove(&key)),
+            }
+        }
+    }
+
+    /// How XDP is attached to each device.
+    pub(super) fn xdp(&self) -> Vec<XdpDevice> {
+        let guarded = self.guarded.iter().filter(|device| !self.site.contains(device));
+        let mode = |device: &String| match self.xdp {
+            XdpChoice::Off => XdpMode::Off,
+            _ => self.modes.get(device).copied().unwrap_or(XdpMode::Refused),
+        };
+        let all = self.site.iter().chain(guarded);
+        all.map(|device| XdpDevice { device: device.clone(), mode: mode(device) }).collect()
+    }
+
+    /// Sentences about what is not as it should be.
+    pub(super) fn degraded(&self) -> impl Iterator<Item = &String> {
+        self.trouble.values()
+    }
+
+    fn role(&self, device: &String) -> &'static str {
+        if self.site.contains(device) { "site" } else { "underlay" }
+    }
+
+    /// The program is there: in what mode, and is anybody in front of it?
+    fn settled(&mut self, device: &str, hook: Hook, index: u32, program: Option<u32>) -> Option<String> {
+        match hook {
+            Hook::Xdp { generic, .. } => {
+                let there = netlink::xdp_programs(index).unwrap_or_default();
+                let mode = match program {
+                    Some(_) if there.native == program => XdpMode::Native,
+                    Some(_) if there.generic == program => XdpMode::Generic,
+                    // The kernel does not tell: it was attached as asked.
+                    _ if generic => XdpMode::Generic,
+                    _ => XdpMode::Native,
+                };
+                self.modes.insert(device.to_owned(), mode);
+                None
+            }
+            Hook::Tc(..) => in_front(device, hook, program?),
+        }
+    }
+
+    fn failed(&mut self, device: &String, hook: Hook, error: &anyhow::Error) -> String {
+        let Hook::Xdp { generic, .. } = hook else { return format!("{error:#}") };
+        self.modes.insert(device.clone(), XdpMode::Refused);
+        let site = self.site.contains(device).then(|| format!("TC alone judges what comes from {device}"));
+        let guard =
+            self.guarded.contains(device).then(|| format!("WireGuard's port is not guarded on {device}"));
+        let consequence = [site, guard].into_iter().flatten().collect::<Vec<_>>().join(", and ");
+        format!("{}; {consequence}", why_not(device, generic, error))
+    }
+}
+
+/// Why XDP cannot be had on `device`, and what to do.
+fn why_not(device: &str, generic: bool, error: &anyhow::Error) -> String {
+    const WITHOUT: &str = "or set `[datapath] xdp = \"off\"` to live without XDP";
+
+    let errno = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
+    let there = device::index(device).and_then(|index| netlink::xdp_programs(index).ok());
+    if let Some(id) = there.and_then(|there| there.other_than(None)) {
+        let neighbour = Neighbour::of(id);
+        return if neighbour.is_dispatcher() {
+            format!(
+                "XDP of {device} belongs to {neighbour}, the dispatcher of libxdp, which goes on undisturbed: Sluicegate does not \
+                 join it; unload what it runs (`xdp-loader unload {device} --all`) {WITHOUT}"
+            )
+        } else {
+            format!(
+                "XDP of {device} belongs to {neighbour}, which goes on undisturbed: the kernel runs one program there; take it off \
+                 (`bpftool net show dev {device}` tells more) {WITHOUT}"
+            )
+        };
+    }
+    if errno == Some(libc::EOPNOTSUPP) && !generic {
+        return format!(
+            "the driver of {device} has no native XDP; set `[datapath] xdp = \"generic\"` for the slower kind, which needs no \
+             driver, {WITHOUT}"
+        );
+    }
+    if device::index(device).is_none() {
+        return format!("{error:#}");
+    }
+    format!(
+        "{error:#}; lower its MTU or switch off large receive offload if the driver asks for that, {WITHOUT}"
+    )
+}
+
+/// What to say of a TC program that runs before `own` at `hook` of `device`, where the kernel keeps an order.
+pub(super) fn in_front(device: &str, hook: Hook, own: u32) -> Option<String> {
+    let Hook::Tc(_, side) = hook else { return None };
+    if !attach::has_tcx() {
+        return None;
+    }
+    let (_, programs) = SchedClassifier::query_tcx(device, side).ok()?;
+    let first = programs.first().filter(|first| first.id() != own)?;
+    // Not among them at all: it has just been taken off, and comes back with the next look.
+    programs.iter().find(|program| program.id() == own)?;
+    let first = Neighbour { id: first.id(), name: first.name_as_str().unwrap_or_default().to_owned() };
+    Some(format!(
+        "{first} runs before Sluicegate's at {} of {device}: what it drops, rewrites or redirects is not judged as it arrived; \
+         attach it after Sluicegate's",
+        hook.name()
+    ))
+}
