@@ -3,9 +3,11 @@
 mod bench;
 mod clean_lab;
 mod demo;
+mod nightly;
 mod project;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -27,6 +29,10 @@ enum Verb {
     Demo(demo::Args),
     /// Check format, lints and docs, then run all tests and the demo
     Test(test::Args),
+    /// Run the gateway's tests on Debian's kernels 6.1 and 6.12 in QEMU, and on this host's
+    Vm(vm::Args),
+    /// What takes too long for every change: all kernels, a long differential test, all benchmarks
+    Nightly(nightly::Args),
     /// Compare with nftables and plain forwarding (arguments are those of the bench program)
     Bench(bench::Args),
     /// Remove what killed demos and tests left behind
@@ -38,6 +44,8 @@ fn main() -> ExitCode {
         Verb::Setup => setup::run(setup::Voice::Full).map(|()| ExitCode::SUCCESS),
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Vm(args) => vm::run(&args),
+        Verb::Nightly(args) => nightly::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::CleanLab => clean_lab::run(),
     };

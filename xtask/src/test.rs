@@ -20,19 +20,24 @@ pub(crate) struct Args {
 }
 
 /// Read by the differential test: how many packets it sends through the engines.
-const CASES: &str = "SLUICEGATE_CASES";
+pub(crate) const CASES: &str = "SLUICEGATE_CASES";
 
-struct Step {
-    name: &'static str,
-    command: Command,
+/// A command that is to succeed.
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) command: Command,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     project::require_root("test")?;
     setup::run(setup::Voice::OnlyChanges)?;
+    perform_all(steps(args)?)
+}
+
+/// Performs every step, each with a log in `target/xtask`, and says what came of it.
+pub(crate) fn perform_all(steps: Vec<Step>) -> Result<ExitCode> {
     let logs = project::root().join("target/xtask");
     fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
-    let steps = steps(args)?;
     let (count, start) = (steps.len(), Instant::now());
     let mut failed = Vec::new();
     for step in steps {

@@ -16,13 +16,17 @@ pub(crate) enum Voice {
     OnlyChanges,
 }
 
-/// A program that building, the tests or the demo call, and the package it is in.
-struct Tool {
-    program: &'static str,
-    package: &'static str,
-    why: &'static str,
+/// A program that is called, and the package it is in.
+pub(crate) struct Tool {
+    /// What is looked for on `PATH`.
+    pub(crate) program: &'static str,
+    /// Debian's name of what it is in.
+    pub(crate) package: &'static str,
+    /// What it does here, as the end of a sentence.
+    pub(crate) why: &'static str,
 }
 
+/// What building, the tests and the demo call.
 const TOOLS: [Tool; 7] = [
     Tool {
         program: "cc",
@@ -65,6 +69,21 @@ pub(crate) fn run(voice: Voice) -> Result<()> {
     let toolchain = Toolchain::find().context("everything was installed, and yet")?;
     println!("everything is there; the eBPF programs are built with {toolchain}");
     Ok(())
+}
+
+/// Installs those of `tools` that are missing: for a verb that needs more than [`run`] installs.
+pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<_> = tools.iter().filter(|tool| !on_path(tool.program)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !on_path("apt-get") {
+        bail!("{}", by_hand(&missing, None));
+    }
+    for tool in &missing {
+        println!("missing: {}, which {}", tool.program, tool.why);
+    }
+    apt::install(&missing.iter().map(|tool| tool.package).collect::<Vec<_>>())
 }
 
 fn install_toolchain() -> Result<()> {
