@@ -360,6 +360,23 @@ impl Lines for Half {
     }
 
     #[inline(always)]
+    fn le_mask(&self, a: u32, b: u32) -> u32 {
+        let mut mask = u64::from(b);
+        // SAFETY: three instructions on registers.
+        unsafe {
+            core::arch::asm!(
+                "{0} -= {1}",
+                "{0} s>>= 63",
+                "{0} ^= -1",
+                inout(reg) mask,
+                in(reg) u64::from(a),
+                options(pure, nomem, nostack)
+            );
+        }
+        mask as u32
+    }
+
+    #[inline(always)]
     fn search4(&self, starts: u32, len: u32, key: u32) -> u32 {
         verified_search4(self.0, starts, len, key)
     }
