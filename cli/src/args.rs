@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::destination::Destination;
+use crate::filter::Filter;
+use crate::source::Source;
 
 /// The operator's command line of Sluicegate.
 #[derive(Debug, Parser)]
@@ -14,7 +16,7 @@ use crate::destination::Destination;
     version,
     max_term_width = 100,
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 control not reached or not logged in, \
-                  4 denied (policy explain)."
+                  4 denied (policy explain, trace)."
 )]
 pub struct Cli {
     /// Flags every verb takes.
@@ -50,6 +52,10 @@ pub struct Global {
     /// Where `sluice login` keeps address and token [default: $XDG_CONFIG_HOME/sluicegate/cli.toml]
     #[arg(long, global = true, env = "SLUICE_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Socket of the agent on this host, for trace, capture, drops, flow list and gateway top; with it flow watch
+    /// follows that agent instead of control [default: /run/sluicegate/gateway.sock]
+    #[arg(long, global = true, env = "SLUICE_GATEWAY_SOCKET", hide_env_values = true, value_name = "PATH")]
+    pub gateway_socket: Option<PathBuf>,
     /// How long to wait for an answer, e.g. 500ms, 10s, 1m
     #[arg(long, global = true, default_value = "10s", value_parser = duration, value_name = "TIME")]
     pub timeout: Duration,
@@ -92,6 +98,27 @@ pub enum Noun {
     /// What gateways let through and what they dropped
     #[command(subcommand)]
     Flow(Flow),
+    /// Follow one made-up packet through the live tables of the agent here
+    #[command(
+        after_help = "The agent's own engine judges the packet by the tables in force; nothing is sent and nothing \
+                            changes.\n\nExamples:\n  sluice trace alice-laptop 10.20.0.10:443/tcp\n  \
+                            sluice trace '[fd00:90::2]:50000' '[fd00:20::10]:443/tcp' --tcp-flags ack\n  \
+                            sluice trace 10.20.0.10:443 10.20.0.2:22808/tcp --side site --tcp-flags syn-ack\n\n\
+                            Exit code 0 when the packet passes, 4 when it is dropped."
+    )]
+    Trace(Trace),
+    /// What the agent here drops, and why
+    #[command(subcommand)]
+    Drops(Drops),
+    /// Write packets of the agent here into a pcapng file, each with its verdict and rule as a comment
+    #[command(
+        after_help = "FILTER is any of: host ADDRESS, port N, proto tcp|udp|icmp|N, verdict drop|pass; all that is \
+                            given must match. Packets are written as they came, the first 128 bytes of each.\n\n\
+                            Examples:\n  sluice capture -w drops.pcapng verdict drop\n  \
+                            sluice capture -w - host 10.20.0.10 tcp port 443 | tshark -r - -T fields \
+                            -e frame.comment"
+    )]
+    Capture(Capture),
     /// Who changed what
     #[command(subcommand)]
     Audit(Audit),
@@ -110,6 +137,8 @@ pub struct Login {
 pub enum Gateway {
     /// All gateways: connection, image wanted and in force, traffic
     List,
+    /// Rates of the agent here by rule, resource and drop reason
+    Top(GatewayTop),
     /// One gateway in full
     Show {
         /// Id or name
@@ -215,14 +244,138 @@ pub enum Network {
     List,
 }
 
-/// `sluice flow`.
+/// `sluice gateway top`.
+#[derive(Args, Debug)]
+pub struct GatewayTop {
+    /// Print the rates of one interval and leave
+    #[arg(long)]
+    pub once: bool,
+    /// How often the counters are read
+    #[arg(long, default_value = "2s", value_parser = duration, value_name = "TIME")]
+    pub interval: Duration,
+}
+
+/// `sluice trace`.
+#[derive(Args, Debug)]
+pub struct Trace {
+    /// Address, or name or id of a peer, with a source port or ICMP id where it matters: HOST, HOST:PORT
+    #[arg(value_name = "SRC")]
+    pub source: Source,
+    /// Address, peer or resource of one address, with port and protocol: HOST:PORT/tcp, HOST:PORT/udp, HOST/icmp
+    #[arg(value_name = "DST:PORT/PROTO")]
+    pub destination: Destination,
+    /// Where the packet comes from: overlay, local (this host), site; otherwise local for the agent's own address, and
+    /// overlay for any other
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "SIDE")]
+    pub side: Option<Side>,
+    /// syn, ack, syn-ack, fin or rst; otherwise syn, or ack when there is a flow with these ports
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "FLAGS")]
+    pub tcp_flags: Option<TcpFlags>,
+    /// TTL or hop limit [default: 64]
+    #[arg(long, value_name = "N")]
+    pub ttl: Option<u8>,
+    /// Bytes from the IP header on [default: the headers]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(..=9000))]
+    pub length: Option<u16>,
+}
+
+/// Where a packet comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Side {
+    /// Decrypted from the overlay.
+    Overlay,
+    /// A site device.
+    Site,
+    /// This host, into the overlay.
+    Local,
+}
+
+/// What a TCP segment says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TcpFlags {
+    /// Opens.
+    Syn,
+    /// Carries data.
+    Ack,
+    /// Answers an opening.
+    SynAck,
+    /// Closes.
+    Fin,
+    /// Breaks off.
+    Rst,
+}
+
+impl Side {
+    /// As the agent calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::Overlay => "overlay",
+            Side::Site => "site",
+            Side::Local => "local",
+        }
+    }
+}
+
+impl TcpFlags {
+    /// As the agent calls them.
+    pub fn name(self) -> &'static str {
+        match self {
+            TcpFlags::Syn => "syn",
+            TcpFlags::Ack => "ack",
+            TcpFlags::SynAck => "syn-ack",
+            TcpFlags::Fin => "fin",
+            TcpFlags::Rst => "rst",
+        }
+    }
+}
+
+/// `sluice drops`.
 #[derive(Debug, Subcommand)]
-pub enum Flow {
-    /// Follow flow events as they come
+pub enum Drops {
+    /// How many packets were dropped for which reason
+    List,
+    /// Follow drops and revocations as they come
     Watch(FlowWatch),
 }
 
-/// `sluice flow watch`.
+/// `sluice capture`.
+#[derive(Args, Debug)]
+pub struct Capture {
+    /// The file; "-" is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub write: PathBuf,
+    /// Leave after N packets
+    #[arg(short, long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Leave after this time, e.g. 30s
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub duration: Option<Duration>,
+    /// Which packets; all of them when there is none
+    #[arg(value_name = "FILTER", trailing_var_arg = true)]
+    pub filter: Vec<String>,
+}
+
+/// `sluice flow`.
+#[derive(Debug, Subcommand)]
+pub enum Flow {
+    /// The live flows of the agent here
+    List(FlowList),
+    /// Follow flow events as they come: of every agent, from control; with --gateway-socket or --local of the agent here
+    Watch(FlowWatch),
+}
+
+/// `sluice flow list`.
+#[derive(Args, Debug)]
+pub struct FlowList {
+    /// At most this many, those that carried most; 0 is all
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    pub limit: usize,
+    /// Which flows, e.g. "host 10.20.0.10 port 443 proto tcp"
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Option<Filter>,
+}
+
+/// `sluice flow watch` and `sluice drops watch`.
 #[derive(Args, Debug)]
 pub struct FlowWatch {
     /// First show the last N events
@@ -231,6 +384,9 @@ pub struct FlowWatch {
     /// Leave after N events
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
+    /// Ask the agent here instead of control (drops watch always does)
+    #[arg(long)]
+    pub local: bool,
 }
 
 /// `sluice audit`.

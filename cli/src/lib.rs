@@ -8,16 +8,20 @@ pub mod client;
 pub mod config;
 pub mod destination;
 pub mod error;
+pub mod filter;
 pub mod human;
+pub mod local;
 pub mod rest;
+pub mod source;
 pub mod sse;
 pub mod terminal;
 mod verbs;
 
-use args::{Cli, Noun};
+use args::{Cli, Flow, Gateway, Global, Noun};
 use client::Client;
 use config::Target;
 use error::Failure;
+use local::Agent;
 use terminal::Terminal;
 
 /// Does what the command line says. The failure's kind is the exit code; a silent one has said everything already.
@@ -26,16 +30,25 @@ pub async fn run(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     if let Noun::Login(login) = &cli.noun {
         return verbs::login::run(&cli.global, login, terminal).await;
     }
+    let noun = match beside(&cli.global, cli.noun, terminal).await {
+        Asked::Control(noun) => noun,
+        Asked::Agent(done) => {
+            terminal.out.flush()?;
+            return done;
+        }
+    };
     let (target, remark) = Target::resolve(&cli.global)?;
     if let Some(remark) = remark {
         terminal.note(remark);
     }
     let client = Client::new(target, cli.global.timeout)?;
-    let done = match cli.noun {
-        Noun::Login(_) => Ok(()),
+    let done = match noun {
+        // Done above.
+        Noun::Login(_) | Noun::Trace(_) | Noun::Drops(_) | Noun::Capture(_) => Ok(()),
         Noun::Status => verbs::status::run(&client, terminal).await,
-        Noun::Gateway(args::Gateway::List) => verbs::gateway::list(&client, terminal).await,
-        Noun::Gateway(args::Gateway::Show { id }) => verbs::gateway::show(&client, terminal, &id).await,
+        Noun::Gateway(Gateway::Top(_)) | Noun::Flow(Flow::List(_)) => Ok(()),
+        Noun::Gateway(Gateway::List) => verbs::gateway::list(&client, terminal).await,
+        Noun::Gateway(Gateway::Show { id }) => verbs::gateway::show(&client, terminal, &id).await,
         Noun::Policy(args::Policy::List) => verbs::policy::list(&client, terminal).await,
         Noun::Policy(args::Policy::Apply(options)) => verbs::apply::run(&client, terminal, &options).await,
         Noun::Policy(args::Policy::Explain { source, destination }) => {
@@ -48,9 +61,46 @@ pub async fn run(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
             verbs::setup_key::create(&client, terminal, &options).await
         }
         Noun::Network(args::Network::List) => verbs::network::list(&client, terminal).await,
-        Noun::Flow(args::Flow::Watch(options)) => verbs::flow::watch(&client, terminal, &options).await,
+        Noun::Flow(Flow::Watch(options)) => verbs::flow::watch(&client, terminal, &options).await,
         Noun::Audit(args::Audit::List { limit }) => verbs::audit::list(&client, terminal, limit).await,
     };
     terminal.out.flush()?;
     done
+}
+
+/// Who is to be asked.
+enum Asked {
+    /// Control, this.
+    Control(Noun),
+    /// The agent on this host, and this came of it.
+    Agent(Result<(), Failure>),
+}
+
+/// Does what only the agent on this host can do; no login is needed for that.
+async fn beside(global: &Global, noun: Noun, terminal: &mut Terminal<'_>) -> Asked {
+    let local = match &noun {
+        Noun::Trace(_) | Noun::Drops(_) | Noun::Capture(_) => true,
+        Noun::Gateway(Gateway::Top(_)) | Noun::Flow(Flow::List(_)) => true,
+        Noun::Flow(Flow::Watch(options)) => options.local || global.gateway_socket.is_some(),
+        _ => false,
+    };
+    if !local {
+        return Asked::Control(noun);
+    }
+    let agent = match Agent::new(global) {
+        Ok(agent) => agent,
+        Err(failure) => return Asked::Agent(Err(failure)),
+    };
+    Asked::Agent(match &noun {
+        Noun::Trace(asked) => verbs::local::trace::run(&agent, terminal, asked).await,
+        Noun::Drops(args::Drops::List) => verbs::local::events::drops(&agent, terminal).await,
+        Noun::Drops(args::Drops::Watch(options)) => {
+            verbs::local::events::watch(&agent, terminal, options, "drop,revoke").await
+        }
+        Noun::Capture(options) => verbs::local::capture::run(&agent, terminal, options).await,
+        Noun::Gateway(Gateway::Top(options)) => verbs::local::top::run(&agent, terminal, options).await,
+        Noun::Flow(Flow::List(options)) => verbs::local::flows::list(&agent, terminal, options).await,
+        Noun::Flow(Flow::Watch(options)) => verbs::local::events::watch(&agent, terminal, options, "").await,
+        _ => Ok(()),
+    })
 }

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use time::UtcDateTime;
 
+use super::local::{End, Rule, protocol};
 use super::read;
 use crate::args::FlowWatch;
 use crate::client::Client;
@@ -22,11 +23,7 @@ pub(crate) async fn watch(
 ) -> Result<(), Failure> {
     let query: Vec<_> = options.replay.iter().map(|replay| ("replay", replay.to_string())).collect();
     let mut response = client.stream(PATH, &query).await?;
-    if !terminal.is_json() {
-        let header = row(["TIME (UTC)", "EVENT", "PROTO", "FROM", "TO", "AT", "BY RULE OR WHY, AND TRAFFIC"]);
-        terminal.line(header)?;
-        terminal.out.flush()?;
-    }
+    heading(terminal)?;
     let mut decoder = Decoder::default();
     let mut left = options.count.unwrap_or(u64::MAX);
     while left > 0 {
@@ -54,10 +51,20 @@ pub(crate) async fn watch(
     Ok(())
 }
 
+/// Prints the columns' names, for people.
+pub(super) fn heading(terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+    if !terminal.is_json() {
+        let header = row(["TIME (UTC)", "EVENT", "PROTO", "FROM", "TO", "AT", "BY RULE OR WHY, AND TRAFFIC"]);
+        terminal.line(header)?;
+        terminal.out.flush()?;
+    }
+    Ok(())
+}
+
 /// Prints one event; false when it was no flow but a remark about the stream.
-fn show(event: &Event, terminal: &mut Terminal<'_>) -> Result<bool, Failure> {
+pub(super) fn show(event: &Event, terminal: &mut Terminal<'_>) -> Result<bool, Failure> {
     let data: Value = serde_json::from_str(&event.data)
-        .map_err(|error| Failure::failed("control sent a flow event that is no JSON").why(error))?;
+        .map_err(|error| Failure::failed("a flow event came that is no JSON").why(error))?;
     if event.kind == "lost" {
         let missed = data["missed"].as_u64().unwrap_or_default();
         terminal.note(format!("missed {} events: they came faster than they were read", count(missed)));
@@ -91,7 +98,7 @@ struct Flow {
     protocol: u32,
     source: End,
     destination: End,
-    rule: DecidingRule,
+    rule: Rule,
     drop_reason: String,
     packets: u64,
     bytes: u64,
@@ -105,35 +112,12 @@ struct Reporter {
     name: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct End {
-    address: String,
-    port: u32,
-    name: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct DecidingRule {
-    policy_name: String,
-    rule_id: String,
-    rule_name: String,
-}
-
 impl Flow {
     fn line(&self) -> String {
         let nanoseconds = i128::from(self.time_ms) * 1_000_000;
         let time =
             UtcDateTime::from_unix_timestamp_nanos(nanoseconds).map_or_else(|_| NONE.to_owned(), clock);
-        let (protocol, has_ports) = match self.protocol {
-            1 => ("icmp".to_owned(), false),
-            58 => ("icmp6".to_owned(), false),
-            6 => ("tcp".to_owned(), true),
-            17 => ("udp".to_owned(), true),
-            132 => ("sctp".to_owned(), false),
-            other => (other.to_string(), false),
-        };
+        let (protocol, has_ports) = protocol(self.protocol);
         let from = self.source.text(has_ports);
         let mut to = self.destination.text(has_ports);
         if matches!(self.protocol, 1 | 58) {
@@ -148,15 +132,9 @@ impl Flow {
         if !self.drop_reason.is_empty() {
             parts.push(self.drop_reason.clone());
         }
-        if !self.rule.rule_id.is_empty() {
-            let DecidingRule { policy_name, rule_name, rule_id } = &self.rule;
-            let rule = if rule_name.is_empty() { rule_id } else { rule_name };
-            parts.push(match policy_name.as_str() {
-                "" => rule.clone(),
-                // A policy of one rule often gives it its own name.
-                policy if policy == rule => rule.clone(),
-                policy => format!("{policy} / {rule}"),
-            });
+        let rule = self.rule.text();
+        if !rule.is_empty() {
+            parts.push(rule);
         }
         if !self.translated_source.is_empty() {
             parts.push(format!("seen as {}", self.translated_source));
@@ -165,17 +143,6 @@ impl Flow {
             parts.push(format!("{} packets, {}", count(self.packets), bytes(self.bytes)));
         }
         parts.join("; ")
-    }
-}
-
-impl End {
-    fn text(&self, has_ports: bool) -> String {
-        let address = match has_ports {
-            true if self.address.contains(':') => format!("[{}]:{}", self.address, self.port),
-            true => format!("{}:{}", self.address, self.port),
-            false => self.address.clone(),
-        };
-        if self.name.is_empty() { address } else { format!("{} {address}", self.name) }
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod explain;
 pub(crate) mod flow;
 pub(crate) mod gateway;
 pub(crate) mod group;
+pub(crate) mod local;
 pub(crate) mod login;
 pub(crate) mod network;
 pub(crate) mod peer;
