@@ -62,10 +62,11 @@ impl Answer {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Bucket {
-    /// Tick up to which it was filled.
-    filled: u64,
-    /// An answer costs as many as there are ticks in a second, and every tick brings [`RATE`]: whole numbers at any tick rate.
-    credit: u64,
+    /// Tick up to which `spent` holds.
+    now: u64,
+    /// What is missing. An answer costs as much as there are ticks in a second, and every tick gives back [`RATE`]: whole
+    /// numbers at any tick rate.
+    spent: u64,
 }
 
 impl Bucket {
@@ -74,23 +75,21 @@ impl Bucket {
     pub fn take(&mut self, now: u64, ticks_per_second: u32) -> bool {
         let cost = u64::from(if ticks_per_second == 0 { 1 } else { ticks_per_second });
         let most = cost * BURST as u64;
-        // No more than fills it: the product cannot overflow then.
-        let elapsed = now.wrapping_sub(self.filled);
-        let credit = if elapsed >= most { most } else { self.credit + elapsed * RATE as u64 };
-        self.filled = now;
-        self.credit = if credit > most { most } else { credit };
-        if self.credit < cost {
-            return false;
-        }
-        self.credit -= cost;
-        true
+        // Never backwards, and no longer than fills it, so that the product cannot overflow.
+        let elapsed = now.saturating_sub(self.now);
+        let back = if elapsed >= most { most } else { elapsed * RATE as u64 };
+        let spent = self.spent.saturating_sub(back);
+        self.now = now;
+        let enough = spent + cost <= most;
+        self.spent = if enough { spent + cost } else { spent };
+        enough
     }
 }
 
 /// Turns a packet that was dropped for `reason` into the answer to its sender. False when there is none to send: the packet
 /// may be spoiled then.
 #[inline(always)]
-pub fn answer<F: Header + Egresses, P: Packet, T: Tables<F>>(
+pub fn answer<F: Egresses, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &mut T,
     side: Side,
@@ -180,21 +179,21 @@ const fn headers<F: Header>() -> u32 {
 fn write<F: Header, P: Packet>(
     packet: &mut P,
     network: &Network<F::Address>,
-    message: &Message,
+    said: &Message,
     source: F::Address,
 ) -> bool {
     let quoted = quoted::<F>(network.length);
     let headers = headers::<F>();
     let icmp = headers - ICMP;
-    let [a, b, c, d] = message.rest.to_be_bytes();
+    let [a, b, c, d] = said.rest.to_be_bytes();
     if !packet.requote(headers, quoted)
-        || !packet.write(icmp, [message.kind, message.code, 0, 0, a, b, c, d])
+        || !packet.write(icmp, [said.kind, said.code, 0, 0, a, b, c, d])
         || !write_network::<F>(packet, headers + quoted)
         || !F::write_addresses(packet, source, network.source)
     {
         return false;
     }
-    let Some(sum) = sum_on_the_wire(packet, icmp, headers, quoted, network) else { return false };
+    let Some(message) = sum_on_the_wire(packet, icmp, headers, quoted, network) else { return false };
     let pseudo = if F::VERSION == 6 {
         F::sum(source) + F::sum(network.source) + F::ICMP as u32 + ICMP + quoted
     } else {
@@ -204,7 +203,7 @@ fn write<F: Header, P: Packet>(
         }
         0
     };
-    packet.write(icmp + 2, (!fold(fold(sum) as u32 + fold(pseudo) as u32)).to_be_bytes())
+    packet.write(icmp + 2, (!fold(fold(message) as u32 + fold(pseudo) as u32)).to_be_bytes())
 }
 
 /// Everything of the IP header but addresses and checksum, which is zero.
@@ -258,4 +257,302 @@ fn sum(packet: &impl Packet, start: u32, end: u32) -> Option<u32> {
         at += 4;
     }
     Some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use core::net::{Ipv4Addr, Ipv6Addr};
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::checksum;
+    use crate::classify::Judgement;
+    use crate::event::Event;
+    use crate::family::{Family, V4, V6};
+    use crate::flow::{Flow, Key};
+    use crate::packet::Slice;
+    use crate::tables::{Active, Config, Egress, NotConfirmed, Refused, Stage};
+
+    struct Owned {
+        bytes: Vec<u8>,
+        unfinished: bool,
+    }
+
+    impl Packet for Owned {
+        fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+            self.bytes.get(offset as usize..)?.first_chunk().copied()
+        }
+
+        fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> bool {
+            Slice(&mut self.bytes).write(offset, bytes)
+        }
+
+        fn length(&self) -> u32 {
+            self.bytes.len() as u32
+        }
+
+        fn requote(&mut self, headers: u32, quoted: u32) -> bool {
+            self.bytes = [&vec![0xaa; headers as usize], &self.bytes[..quoted as usize]].concat();
+            true
+        }
+
+        fn is_unfinished(&mut self, scratch: u32) -> bool {
+            self.write(scratch, [0, 0]) && self.unfinished
+        }
+    }
+
+    #[derive(Default)]
+    struct Told {
+        config: Config,
+        egress: Egress,
+        bucket: Bucket,
+        answers: [u32; Answer::COUNT],
+    }
+
+    impl<F: Egresses> Tables<F> for Told {
+        fn config(&self) -> &Config {
+            &self.config
+        }
+        fn active(&self) -> Active {
+            Active::default()
+        }
+        fn judge(&self, _: Active, _: F::Address, _: F::Address, _: u32) -> Judgement {
+            Judgement::default()
+        }
+        fn egress(&self, route: u16) -> Option<&Egress> {
+            (route == 3).then_some(&self.egress)
+        }
+        fn with_flow<R>(
+            &mut self,
+            _: Stage,
+            _: &Key<F::Address>,
+            _: impl FnOnce(&mut Flow<F::Address>) -> R,
+        ) -> Option<R> {
+            None
+        }
+        fn insert_flow(
+            &mut self,
+            _: Stage,
+            _: &Key<F::Address>,
+            _: bool,
+            _: impl FnOnce(&mut Flow<F::Address>),
+        ) -> Result<(), Refused> {
+            Err(Refused::Full)
+        }
+        fn confirm_flow(
+            &mut self,
+            _: &Key<F::Address>,
+            _: impl FnOnce(&mut Flow<F::Address>),
+        ) -> Result<(), NotConfirmed> {
+            Err(NotConfirmed::Missing)
+        }
+        fn remove_flow(&mut self, _: Stage, _: &Key<F::Address>) {}
+        fn count_forwarded(&mut self, _: Side, _: u32) {}
+        fn count_dropped(&mut self, _: DropReason) {}
+        fn count_answer(&mut self, answer: Answer) {
+            self.answers[answer as usize] += 1;
+        }
+        fn may_answer(&mut self, now: u64) -> bool {
+            self.bucket.take(now, self.config.ticks_per_second)
+        }
+        fn count_admitted(&mut self, _: u32) {}
+        fn count_refused(&mut self, _: u32) {}
+        fn emit(&mut self, _: impl FnOnce(&mut Event)) {}
+    }
+
+    const OWN4: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
+    const SITE4: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 1);
+    const OWN6: Ipv6Addr = Ipv6Addr::new(0xfd64, 0, 0, 0, 0, 0, 0, 1);
+    const SITE6: Ipv6Addr = Ipv6Addr::new(0xfd01, 1, 0, 0, 0, 0, 0, 1);
+
+    fn told() -> Told {
+        Told {
+            config: Config {
+                own4: OWN4.into(),
+                own6: OWN6.into(),
+                ticks_per_second: 250,
+                ..Config::default()
+            },
+            egress: Egress { source4: SITE4.into(), source6: SITE6.into(), ..Egress::default() },
+            ..Told::default()
+        }
+    }
+
+    fn ip4(protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 0, 1, 2, 0, 0, 1, protocol, 3, 4, 100, 64, 0, 9, 10, 1, 2, 3];
+        packet.extend(payload);
+        let length = packet.len() as u16;
+        packet[2..4].copy_from_slice(&length.to_be_bytes());
+        packet
+    }
+
+    fn ip6(protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let [a, b] = (payload.len() as u16).to_be_bytes();
+        let mut packet = vec![0x60, 0, 0, 0, a, b, protocol, 1];
+        packet.extend(Ipv6Addr::new(0xfd64, 0, 0, 0, 0, 0, 0, 9).octets());
+        packet.extend(Ipv6Addr::new(0xfd01, 1, 0, 0, 0, 0, 0, 3).octets());
+        packet.extend(payload);
+        packet
+    }
+
+    fn answered<F: Egresses>(
+        told: &mut Told,
+        bytes: &[u8],
+        side: Side,
+        reason: DropReason,
+        unfinished: bool,
+    ) -> Option<Vec<u8>> {
+        let mut packet = Owned { bytes: bytes.to_vec(), unfinished };
+        let mut work = Work::<F::Address>::default();
+        F::network(&packet, &mut work.network).unwrap();
+        work.leaving.route = 3;
+        work.leaving.mtu = 1280;
+        answer::<F, _, _>(&mut packet, told, side, reason, &work).then_some(packet.bytes)
+    }
+
+    fn pseudo6(packet: &[u8]) -> u32 {
+        u32::from(!checksum::of(&packet[8..40], 58 + packet.len() as u32 - 40))
+    }
+
+    #[test]
+    fn what_a_router_says_in_ipv4() {
+        let long: Vec<u8> = (0..1400u32).map(|i| i as u8).collect();
+        let packet = ip4(17, &long);
+        for (side, source) in [(Side::Overlay, OWN4), (Side::Site, SITE4)] {
+            let answer = answered::<V4>(&mut told(), &packet, side, DropReason::TooBig, false).unwrap();
+            assert_eq!(answer.len(), 576);
+            assert_eq!(answer[..4], [0x45, 0xc0, 2, 0x40]);
+            assert_eq!(answer[8..10], [64, 1]);
+            assert_eq!(answer[12..16], source.octets());
+            assert_eq!(answer[16..20], packet[12..16]);
+            assert_eq!((checksum::of(&answer[..20], 0), checksum::of(&answer[20..], 0)), (0, 0));
+            assert_eq!((&answer[20..22], &answer[24..28]), (&[3, 4][..], &[0, 0, 5, 0][..]));
+            assert_eq!(answer[28..], packet[..548]);
+        }
+        let short = ip4(17, &[0; 11]);
+        let answer =
+            answered::<V4>(&mut told(), &short, Side::Overlay, DropReason::TtlExpired, false).unwrap();
+        assert_eq!((&answer[20..22], &answer[24..28]), (&[11, 0][..], &[0; 4][..]));
+        assert_eq!(answer[28..], short[..28], "whole words are quoted");
+        assert_eq!((checksum::of(&answer[..20], 0), checksum::of(&answer[20..], 0)), (0, 0));
+    }
+
+    #[test]
+    fn what_a_router_says_in_ipv6() {
+        let long: Vec<u8> = (0..1400u32).map(|i| i as u8).collect();
+        let packet = ip6(17, &long);
+        for (side, source) in [(Side::Overlay, OWN6), (Side::Site, SITE6)] {
+            let answer = answered::<V6>(&mut told(), &packet, side, DropReason::TooBig, false).unwrap();
+            assert_eq!(answer.len(), 1280);
+            assert_eq!(answer[..8], [0x60, 0, 0, 0, 4, 0xd8, 58, 64]);
+            assert_eq!(answer[8..24], source.octets());
+            assert_eq!(answer[24..40], packet[8..24]);
+            assert_eq!((&answer[40..42], &answer[44..48]), (&[2, 0][..], &[0, 0, 5, 0][..]));
+            assert_eq!(checksum::of(&answer[40..], pseudo6(&answer)), 0);
+            assert_eq!(answer[48..], packet[..1232]);
+        }
+        let short = ip6(6, &[9; 30]);
+        let answer =
+            answered::<V6>(&mut told(), &short, Side::Site, DropReason::TtlExpired, false).unwrap();
+        assert_eq!((&answer[40..42], &answer[44..48]), (&[3, 0][..], &[0; 4][..]));
+        assert_eq!(answer[48..], short[..68]);
+        assert_eq!(checksum::of(&answer[40..], pseudo6(&answer)), 0);
+    }
+
+    #[test]
+    fn a_quoted_checksum_that_the_device_fills_in_later_is_foreseen() {
+        for (protocol, field) in [(6, 16), (17, 6)] {
+            let mut transport: Vec<u8> = (0..60).collect();
+            transport[field..field + 2].copy_from_slice(&[0x12, 0x34]);
+            for v6 in [false, true] {
+                let packet = if v6 { ip6(protocol, &transport) } else { ip4(protocol, &transport) };
+                let answer = if v6 {
+                    answered::<V6>(&mut told(), &packet, Side::Site, DropReason::TtlExpired, true)
+                } else {
+                    answered::<V4>(&mut told(), &packet, Side::Site, DropReason::TtlExpired, true)
+                };
+                let mut answer = answer.unwrap();
+                // What skb_checksum_help does.
+                let (icmp, start) = if v6 { (40, 48 + 40) } else { (20, 28 + 20) };
+                let sum = checksum::of(&answer[start..], 0);
+                answer[start + field..start + field + 2].copy_from_slice(&sum.to_be_bytes());
+                let pseudo = if v6 { pseudo6(&answer) } else { 0 };
+                assert_eq!(checksum::of(&answer[icmp..], pseudo), 0, "{protocol} {v6}");
+            }
+        }
+        // Not known where it would be: SCTP's is another sum altogether.
+        let mut told = told();
+        let sctp = ip4(132, &[0; 40]);
+        assert_eq!(answered::<V4>(&mut told, &sctp, Side::Site, DropReason::TtlExpired, true), None);
+        assert_eq!(told.answers, [0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn what_nobody_answers() {
+        let mut told = told();
+        let mut silent4 = |packet: &[u8], reason| {
+            assert_eq!(answered::<V4>(&mut told, packet, Side::Overlay, reason, false), None);
+        };
+        for kind in [3, 4, 5, 11, 12] {
+            silent4(&ip4(1, &[kind, 0, 0, 0, 0, 0, 0, 0]), DropReason::TtlExpired);
+        }
+        silent4(&ip4(1, &[]), DropReason::TtlExpired);
+        let mut later = ip4(17, &[0; 16]);
+        later[7] = 1;
+        silent4(&later, DropReason::TtlExpired);
+        silent4(&ip4(17, &[0; 16]), DropReason::NoRule);
+        for kind in [1, 2, 3, 4, 127] {
+            let packet = ip6(58, &[kind, 0, 0, 0, 0, 0, 0, 0]);
+            assert_eq!(answered::<V6>(&mut told, &packet, Side::Site, DropReason::TooBig, false), None);
+        }
+        assert_eq!(told.answers, [0; 4]);
+        // An echo is no error, and a first fragment is answered.
+        let mut first = ip4(1, &[8, 0, 0, 0, 0, 0, 0, 0]);
+        first[6] = 0x20;
+        assert!(answered::<V4>(&mut told, &first, Side::Overlay, DropReason::TtlExpired, false).is_some());
+    }
+
+    #[test]
+    fn without_an_address_there_is_no_answer() {
+        let mut told = Told { egress: Egress::default(), ..told() };
+        let packet = ip4(17, &[0; 16]);
+        assert_eq!(answered::<V4>(&mut told, &packet, Side::Site, DropReason::TtlExpired, false), None);
+        told.config.own6 = V6Address::default();
+        let packet = ip6(17, &[0; 16]);
+        assert_eq!(answered::<V6>(&mut told, &packet, Side::Overlay, DropReason::TtlExpired, false), None);
+        assert_eq!(told.answers, [0, 0, 0, 2]);
+    }
+
+    type V6Address = <V6 as Family>::Address;
+
+    #[test]
+    fn fifty_at_once_and_a_thousand_a_second() {
+        for hz in [100, 250, 1000] {
+            let mut bucket = Bucket::default();
+            let start = 1 << 33;
+            let mut at = |tick: u64| (0..100).filter(|_| bucket.take(start + tick, hz)).count();
+            assert_eq!(at(0), 50);
+            assert_eq!(at(0), 0);
+            let second: usize = (1..=u64::from(hz)).map(&mut at).sum();
+            assert_eq!(second, 1000, "{hz}");
+            assert_eq!(at(10 * u64::from(hz)), 50);
+        }
+        let mut told = told();
+        let packet = ip4(17, &[0; 16]);
+        for i in 0..60 {
+            let sent = answered::<V4>(&mut told, &packet, Side::Overlay, DropReason::TtlExpired, false);
+            assert_eq!(sent.is_some(), i < 50);
+        }
+        assert_eq!(told.answers, [50, 0, 10, 0]);
+    }
+
+    #[test]
+    fn a_slow_clock_loses_nothing() {
+        // A rate that is no whole number of answers a tick.
+        let mut bucket = Bucket::default();
+        let sent = (1..=300 * 10).map(|tick| (0..9).filter(|_| bucket.take(1 << 20 | tick, 300)).count()).sum::<usize>();
+        assert!((10_000..=10_050).contains(&sent), "{sent}");
+    }
 }

@@ -4,6 +4,7 @@
 //! [`tables::Tables`], and time is an argument in ticks of the caller's choice. [`pipeline::process`] is the only entrance.
 #![no_std]
 
+pub mod answer;
 pub mod checksum;
 pub mod classify;
 pub mod event;
@@ -15,6 +16,7 @@ pub mod image;
 pub mod limit;
 mod live;
 pub mod mapping;
+pub mod mss;
 pub mod nat;
 pub mod network;
 mod open;

@@ -45,6 +45,20 @@ pub trait Packet {
         self.length()
     }
 
+    /// Makes this a packet of `headers` bytes that are yet to be written, followed by its own first `quoted` bytes. False where
+    /// that cannot be done, and for a packet that came to more than one host on its link, which nobody answers; it may be
+    /// spoiled then.
+    fn requote(&mut self, headers: u32, quoted: u32) -> bool {
+        let _ = (headers, quoted);
+        false
+    }
+
+    /// Whether its sender left the transport checksum to the device. May change the two bytes at `scratch`.
+    fn is_unfinished(&mut self, scratch: u32) -> bool {
+        let _ = scratch;
+        false
+    }
+
     /// Adjusts the transport checksum at `offset` by one's complement differences: `pseudo` of the pseudo-header,
     /// `payload` of what the checksum covers itself. With `zero_is_none` (UDP), a zero checksum stays zero and a computed
     /// zero becomes all ones (RFC 768). RFC 1624, equation 3.

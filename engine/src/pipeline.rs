@@ -1,5 +1,6 @@
 //! One packet from arrival to verdict: the only way in, and the only way out.
 
+pub use crate::answer::answer;
 use crate::event::EventKind;
 use crate::flow::{Exit, Key, Side};
 use crate::open::event;
@@ -23,6 +24,9 @@ pub enum Verdict {
     Site(u32),
     /// Into the overlay.
     Overlay,
+    /// Dropped, counted and told of; what the packet holds now, the ICMP error that says so to its sender, goes back out of
+    /// the device that the packet came from.
+    Answer,
     /// Dropped, counted, and perhaps told.
     Drop(DropReason),
 }
@@ -43,6 +47,18 @@ pub trait Steps<F: Egresses> {
 
     /// Sends the packet on its way: egress, size, TTL, translation. `Ok` is always `true`.
     fn leave(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal>;
+
+    /// Turns a packet that was dropped for `reason` into the answer to its sender. `Ok(false)`: there is none. See
+    /// [`answer`].
+    fn answer(
+        &mut self,
+        side: Side,
+        reason: DropReason,
+        work: &mut Work<F::Address>,
+    ) -> Result<bool, Refusal> {
+        let _ = (side, reason, work);
+        Ok(false)
+    }
 }
 
 /// Packet and tables in the same hands.
@@ -67,6 +83,16 @@ impl<F: Egresses, P: Packet, T: Tables<F>> Steps<F> for Direct<'_, P, T> {
     #[inline(always)]
     fn leave(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
         leave::<F, P, T>(self.packet, side, self.tables, work)
+    }
+
+    #[inline(always)]
+    fn answer(
+        &mut self,
+        side: Side,
+        reason: DropReason,
+        work: &mut Work<F::Address>,
+    ) -> Result<bool, Refusal> {
+        Ok(answer::<F, P, T>(self.packet, self.tables, side, reason, work))
     }
 }
 
@@ -98,7 +124,14 @@ pub fn run<F: Egresses, S: Steps<F>>(
     work.begin(side, now);
     match decide::<F, S>(steps, side, work) {
         Ok(verdict) => verdict,
-        Err(refusal) => refuse::<F, _>(steps.tables(), side, &refusal, work),
+        Err(refusal) => {
+            let dropped = refuse::<F, _>(steps.tables(), side, &refusal, work);
+            let answerable = matches!(refusal.reason, DropReason::TtlExpired | DropReason::TooBig);
+            if answerable && matches!(steps.answer(side, refusal.reason, work), Ok(true)) {
+                return Verdict::Answer;
+            }
+            dropped
+        }
     }
 }
 
@@ -280,6 +313,7 @@ where
         return Err(DropReason::TtlExpired.into());
     }
     if mtu != 0 && packet.length() > mtu && segment_length(packet, network) > mtu {
+        leaving.mtu = mtu;
         return Err(DropReason::TooBig.into());
     }
     if leaving.translated && !translate::<F>(packet, network, transport, &leaving.to) {

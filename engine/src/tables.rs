@@ -1,5 +1,6 @@
 //! What the engine needs of its surroundings: the image, flows, egress and counters.
 
+use crate::answer::Answer;
 use crate::classify::Judgement;
 use crate::event::Event;
 use crate::family::{Address4, Address6};
@@ -46,6 +47,12 @@ pub struct Config {
     /// First tick at which the image may no longer be enforced; meaningful with `HAS_DEADLINE`. 64 bits: it holds for as long
     /// as nobody renews it, and a counter that wraps would open the gate again.
     pub deadline: u64,
+    /// The agent's own overlay address, from which it answers into the overlay; zero when there is none.
+    pub own6: Address6,
+    /// The same for IPv4.
+    pub own4: Address4,
+    /// Ticks in a second.
+    pub ticks_per_second: u32,
     /// `HAS_DEADLINE`.
     pub flags: u32,
     /// Index of the overlay device.
@@ -70,7 +77,7 @@ pub struct Config {
     pub timeouts: Timeouts,
 }
 
-const _: () = assert!(size_of::<Config>() == 144 && size_of::<Egress>() == 64);
+const _: () = assert!(size_of::<Config>() == 168 && size_of::<Egress>() == 64);
 
 /// `deadline` counts.
 pub const HAS_DEADLINE: u32 = 1;
@@ -118,6 +125,8 @@ pub trait Egresses: Header {
     fn egress(egress: &Egress) -> Self::Address;
     /// Overlay network and mask.
     fn overlay(config: &Config) -> [Self::Address; 2];
+    /// The agent's own overlay address.
+    fn own(config: &Config) -> Self::Address;
 }
 
 impl Egresses for crate::family::V4 {
@@ -129,6 +138,10 @@ impl Egresses for crate::family::V4 {
     fn overlay(config: &Config) -> [Address4; 2] {
         config.overlay4
     }
+    #[inline(always)]
+    fn own(config: &Config) -> Address4 {
+        config.own4
+    }
 }
 
 impl Egresses for crate::family::V6 {
@@ -139,6 +152,10 @@ impl Egresses for crate::family::V6 {
     #[inline(always)]
     fn overlay(config: &Config) -> [Address6; 2] {
         config.overlay6
+    }
+    #[inline(always)]
+    fn own(config: &Config) -> Address6 {
+        config.own6
     }
 }
 
@@ -216,6 +233,18 @@ pub trait Tables<F: Egresses> {
 
     /// Counts a dropped packet.
     fn count_dropped(&mut self, reason: DropReason);
+
+    /// Counts what became of the wish to answer a dropped packet.
+    fn count_answer(&mut self, answer: Answer) {
+        let _ = answer;
+    }
+
+    /// Whether one more answer may be sent now: [`Bucket::take`](crate::answer::Bucket::take). Where packets are only looked
+    /// at, none may.
+    fn may_answer(&mut self, now: u64) -> bool {
+        let _ = now;
+        false
+    }
 
     /// Counts a flow that a rule admitted.
     fn count_admitted(&mut self, rule: u32);

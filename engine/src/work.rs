@@ -71,6 +71,8 @@ pub(crate) struct Leaving<A> {
     pub(crate) hop: Hop,
     /// Index of the site device, for packets that leave there.
     pub(crate) device: u32,
+    /// MTU of the way out, for packets larger than that.
+    pub(crate) mtu: u32,
     pub(crate) route: u16,
     /// `Exit`.
     pub(crate) exit: u8,

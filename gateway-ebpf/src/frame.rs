@@ -1,12 +1,13 @@
 //! A packet as XDP sees it, and access to packet memory.
 
 use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use sluicegate_engine::packet::Packet;
 
 use crate::skb::ETHERNET;
 
 /// Offsets are below this: keeps packet pointers bounded for the verifier. A power of two.
-pub const OFFSET_MAX: u32 = 1024;
+pub const OFFSET_MAX: u32 = 2048;
 
 /// A frame whose IP header starts `l2` bytes into it: behind an Ethernet header and up to two VLAN tags.
 pub struct Frame {
@@ -110,6 +111,34 @@ impl Packet for Frame {
             core::arch::asm!("{0} -= {1}", inout(reg) length, in(reg) start as u64, options(pure, nomem, nostack));
         }
         (length as u32).wrapping_sub(self.l2)
+    }
+
+    /// The link-layer header moves to the front, with its addresses swapped.
+    #[inline(always)]
+    fn requote(&mut self, headers: u32, quoted: u32) -> bool {
+        let beyond = self.length().wrapping_sub(quoted);
+        // SAFETY: plain helper calls; pointers into the frame are taken anew after them.
+        let moved = unsafe {
+            bpf_xdp_adjust_tail(self.ctx, 0i32.wrapping_sub(beyond as i32)) == 0
+                && bpf_xdp_adjust_head(self.ctx, 0i32.wrapping_sub(headers as i32)) == 0
+        };
+        let (start, end) = bounds(self.ctx);
+        let old = start + bounded(headers);
+        if !moved || old + ETHERNET as usize + 8 > end || start + ETHERNET as usize + 8 > end {
+            return false;
+        }
+        // SAFETY: inside the frame, as just checked: the longest link-layer header takes eight bytes more than an Ethernet one.
+        unsafe {
+            let [a, b, c, d, e, f, g, h, i, j, k, l] = load::<12>(old);
+            // What came to more than one host is answered by nobody.
+            if a & 1 != 0 {
+                return false;
+            }
+            let rest = load::<10>(old + 12);
+            store::<12>(start, [g, h, i, j, k, l, a, b, c, d, e, f]);
+            store::<10>(start + 12, rest);
+        }
+        true
     }
 }
 

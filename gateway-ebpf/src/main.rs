@@ -174,6 +174,7 @@ fn run<F: PerFamily, const L2: u32, const SIDE: u8>(skb: *mut __sk_buff) -> i32 
             to_site::<L2>(skb, device, hop)
         }
         Verdict::Overlay => into_overlay(skb, work.hop(config).map(|hop| (hop, config.overlay_link.mac))),
+        Verdict::Answer => back::<L2, SIDE>(skb),
         Verdict::Drop(_) => SHOT,
     }
 }
@@ -219,6 +220,19 @@ fn into_overlay(skb: *mut __sk_buff, macs: Option<Macs>) -> i32 {
         // SAFETY: a plain redirect; the kernel strips the Ethernet header for a device without one.
         _ => unsafe { bpf_redirect(device, 0) as i32 },
     }
+}
+
+/// Sends the packet back out of the device that it came from.
+#[inline(always)]
+fn back<const L2: u32, const SIDE: u8>(skb: *mut __sk_buff) -> i32 {
+    if L2 != 0 && !skb::turn_round(skb) {
+        return failed();
+    }
+    if SIDE == OVERLAY {
+        set_mark(skb, JUDGED);
+    }
+    // SAFETY: the context of a TC program, whose fields may be read, and a plain redirect.
+    unsafe { bpf_redirect((*skb).ifindex, 0) as i32 }
 }
 
 #[inline(always)]

@@ -6,6 +6,7 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_NOEXIST, xdp_md};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use sluicegate_engine::answer::{Answer, Bucket};
 use sluicegate_engine::classify::{Judgement, Line, Lines, Wide, search_services, search4, search6};
 use sluicegate_engine::event::Event;
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
@@ -72,6 +73,12 @@ static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
 /// Packets dropped, by reason.
 #[map]
 static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(DropReason::COUNT as u32, 0);
+/// What became of the wish to answer a dropped packet, by `Answer`.
+#[map]
+static ANSWERS: PerCpuArray<u64> = PerCpuArray::pinned(Answer::COUNT as u32, 0);
+/// How many answers this processor may send.
+#[map]
+static ANSWER_BUDGET: PerCpuArray<Bucket> = PerCpuArray::pinned(1, 0);
 /// Packets and bytes that went on, by side.
 #[map]
 static FORWARDED: PerCpuArray<[u64; 2]> = PerCpuArray::pinned(4, 0);
@@ -503,6 +510,18 @@ impl<F: PerFamily> Tables<F> for Maps {
     #[inline(always)]
     fn count_dropped(&mut self, reason: DropReason) {
         add(DROPS.get_ptr_mut(reason as u32), 1);
+    }
+
+    #[inline(always)]
+    fn count_answer(&mut self, answer: Answer) {
+        add(ANSWERS.get_ptr_mut(answer as u32), 1);
+    }
+
+    #[inline(always)]
+    fn may_answer(&mut self, now: u64) -> bool {
+        let Some(bucket) = ANSWER_BUDGET.get_ptr_mut(0) else { return false };
+        // SAFETY: the entry of this processor; the programs run with bottom halves off, so none interrupts another.
+        unsafe { (*bucket).take(now, self.config.ticks_per_second) }
     }
 
     #[inline(always)]

@@ -1,12 +1,18 @@
 //! A packet as TC sees it.
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
-use aya_ebpf::helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_head, bpf_skb_pull_data};
+use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
+use aya_ebpf::helpers::generated::{
+    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data,
+};
 use sluicegate_engine::checksum::fold;
 use sluicegate_engine::packet::Packet;
 
 use crate::frame::{OFFSET_MAX, bounded, load, store};
 
+/// `pkt_type` of what came to more than one host (include/uapi/linux/if_packet.h).
+const PACKET_BROADCAST: u32 = 1;
+const PACKET_MULTICAST: u32 = 2;
 /// Length of an Ethernet header, bytes.
 pub const ETHERNET: u32 = 14;
 
@@ -87,6 +93,37 @@ impl<const L2: u32> Packet for Skb<L2> {
         if payload == 0 { self.length() } else { headers.wrapping_add(payload) }
     }
 
+    /// Room is made between the link-layer and the network header, which moves the latter, as pushing another Ethernet header
+    /// would not; cutting the tail off also makes one linear packet of what segmentation offload would have cut up.
+    #[inline(always)]
+    fn requote(&mut self, headers: u32, quoted: u32) -> bool {
+        let kept = L2.wrapping_add(quoted);
+        // SAFETY: the context of a TC program, whose fields may be read, and plain helper calls; pointers into the packet are
+        // taken anew after them.
+        unsafe {
+            if matches!((*self.skb).pkt_type, PACKET_BROADCAST | PACKET_MULTICAST) {
+                return false;
+            }
+            // A sum that the device took over the whole packet goes when the length changes; so let it.
+            if (*self.skb).len == kept && bpf_skb_change_tail(self.skb, kept.wrapping_add(4), 0) != 0 {
+                return false;
+            }
+            bpf_skb_change_tail(self.skb, kept, 0) == 0
+                && bpf_skb_adjust_room(self.skb, headers as i32, BPF_ADJ_ROOM_MAC, 0) == 0
+        }
+    }
+
+    /// Where the device is to compute the checksum, the kernel's helper leaves alone what is no pseudo-header: that tells.
+    #[inline(always)]
+    fn is_unfinished(&mut self, scratch: u32) -> bool {
+        self.write(scratch, [0, 0]);
+        // SAFETY: a plain helper call; pointers into the packet are taken anew after it.
+        unsafe { bpf_l4_csum_replace(self.skb, L2.wrapping_add(scratch), 0, 1, 0) };
+        let untouched = self.read::<2>(scratch) == Some([0, 0]);
+        self.write(scratch, [0, 0]);
+        untouched
+    }
+
     /// By the kernel's helper: in a packet whose checksum the sender left to the device, the field holds only the
     /// pseudo-header's sum, and only the kernel knows which kind this packet is.
     #[inline(always)]
@@ -132,4 +169,12 @@ pub fn write_macs(skb: *mut __sk_buff, neighbour: [u8; 6], own: [u8; 6]) -> bool
     let [a, b, c, d, e, f] = neighbour;
     let [g, h, i, j, k, l] = own;
     Skb::<0>::new(skb).write(0, [a, b, c, d, e, f, g, h, i, j, k, l])
+}
+
+/// Swaps the addresses of the Ethernet header.
+#[inline(always)]
+pub fn turn_round(skb: *mut __sk_buff) -> bool {
+    let mut frame = Skb::<0>::new(skb);
+    let Some([a, b, c, d, e, f, g, h, i, j, k, l]) = frame.read::<12>(0) else { return false };
+    frame.write(0, [g, h, i, j, k, l, a, b, c, d, e, f])
 }

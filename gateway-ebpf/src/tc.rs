@@ -6,6 +6,7 @@ use sluicegate_engine::flow::Side;
 use sluicegate_engine::hop;
 use sluicegate_engine::packet::Packet as _;
 use sluicegate_engine::pipeline::{self, Steps};
+use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::stage::Refusal;
 use sluicegate_engine::work::Work;
 
@@ -48,10 +49,26 @@ impl<F: PerFamily, const L2: u32> Steps<F> for Tc<L2> {
             (_, _) => leave_l2_6(skb, side),
         })
     }
+
+    #[inline(always)]
+    fn answer(
+        &mut self,
+        side: Side,
+        reason: DropReason,
+        work: &mut Work<F::Address>,
+    ) -> Result<bool, Refusal> {
+        let (skb, side, reason) = (self.skb, side as u32, reason as u32);
+        lend(work, || match (F::VERSION, L2) {
+            (4, 0) => answer_l3_4(skb, side, reason),
+            (4, _) => answer_l2_4(skb, side, reason),
+            (_, 0) => answer_l3_6(skb, side, reason),
+            (_, _) => answer_l2_6(skb, side, reason),
+        })
+    }
 }
 
 macro_rules! steps {
-    ($family:ty, $l2:expr, $identify:ident, $leave:ident) => {
+    ($family:ty, $l2:expr, $identify:ident, $leave:ident, $answer:ident) => {
         /// [`pipeline::identify`], verified once, for any packet.
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -69,6 +86,18 @@ macro_rules! steps {
             let mut packet = Skb::<{ $l2 }>::new(skb);
             let side = Side::from_number(side as u8);
             in_work::<$family>(|maps, work| pipeline::leave::<$family, _, _>(&mut packet, side, maps, work))
+        }
+
+        /// [`pipeline::answer`], verified once, for any packet.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $answer(skb: *mut __sk_buff, side: u32, reason: u32) -> u64 {
+            let mut packet = Skb::<{ $l2 }>::new(skb);
+            let side = Side::from_number(side as u8);
+            let Some(reason) = DropReason::from_number(reason as u8) else { return 0 };
+            in_work::<$family>(|maps, work| {
+                Ok(pipeline::answer::<$family, _, _>(&mut packet, maps, side, reason, work))
+            })
         }
     };
 }
@@ -95,7 +124,7 @@ macro_rules! learn {
 learn!(V4, learn_4);
 learn!(V6, learn_6);
 
-steps!(V4, 0, identify_l3_4, leave_l3_4);
-steps!(V6, 0, identify_l3_6, leave_l3_6);
-steps!(V4, ETHERNET, identify_l2_4, leave_l2_4);
-steps!(V6, ETHERNET, identify_l2_6, leave_l2_6);
+steps!(V4, 0, identify_l3_4, leave_l3_4, answer_l3_4);
+steps!(V6, 0, identify_l3_6, leave_l3_6, answer_l3_6);
+steps!(V4, ETHERNET, identify_l2_4, leave_l2_4, answer_l2_4);
+steps!(V6, ETHERNET, identify_l2_6, leave_l2_6, answer_l2_6);

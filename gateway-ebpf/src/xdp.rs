@@ -5,7 +5,7 @@
 //! whose next hop is not known, or for a device that frames cannot be sent by, is sent by TC; one for the host goes up.
 //! A packet whose checksum its sender left to a device is not touched at all: TC judges it.
 
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_meta};
 use aya_ebpf::macros::xdp;
@@ -96,6 +96,7 @@ fn carry<F: PerFamily>(ctx: *mut xdp_md, side: u32, l2: u32) -> u32 {
             None => XDP_DROP,
         },
         Verdict::Overlay => send::<F>(ctx, l2, &config.overlay_link, work.hop(config), Handover::Overlay),
+        Verdict::Answer => XDP_TX,
         Verdict::Drop(_) => XDP_DROP,
     }
 }
@@ -195,10 +196,23 @@ impl<F: PerFamily> Steps<F> for Xdp {
         let (ctx, side, l2) = (self.ctx, side as u32, self.l2);
         lend(work, || if F::VERSION == 4 { leave_x_4(ctx, side, l2) } else { leave_x_6(ctx, side, l2) })
     }
+
+    #[inline(always)]
+    fn answer(
+        &mut self,
+        side: Side,
+        reason: DropReason,
+        work: &mut Work<F::Address>,
+    ) -> Result<bool, Refusal> {
+        let (ctx, side, l2, reason) = (self.ctx, side as u32, self.l2, reason as u32);
+        lend(work, || {
+            if F::VERSION == 4 { answer_x_4(ctx, side, l2, reason) } else { answer_x_6(ctx, side, l2, reason) }
+        })
+    }
 }
 
 macro_rules! steps {
-    ($family:ty, $identify:ident, $leave:ident) => {
+    ($family:ty, $identify:ident, $leave:ident, $answer:ident) => {
         /// [`pipeline::identify`], verified once, for any frame. A packet whose checksum is not whole is left to TC.
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -219,8 +233,20 @@ macro_rules! steps {
             let side = Side::from_number(side as u8);
             in_work::<$family>(|maps, work| pipeline::leave::<$family, _, _>(&mut frame, side, maps, work))
         }
+
+        /// [`pipeline::answer`], verified once, for any frame.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $answer(ctx: *mut xdp_md, side: u32, l2: u32, reason: u32) -> u64 {
+            let mut frame = Frame::new(ctx, l2);
+            let side = Side::from_number(side as u8);
+            let Some(reason) = DropReason::from_number(reason as u8) else { return 0 };
+            in_work::<$family>(|maps, work| {
+                Ok(pipeline::answer::<$family, _, _>(&mut frame, maps, side, reason, work))
+            })
+        }
     };
 }
 
-steps!(V4, identify_x_4, leave_x_4);
-steps!(V6, identify_x_6, leave_x_6);
+steps!(V4, identify_x_4, leave_x_4, answer_x_4);
+steps!(V6, identify_x_6, leave_x_6, answer_x_6);

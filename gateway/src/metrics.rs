@@ -93,6 +93,15 @@ fn describe(registry: &Registry, status: &Status) -> anyhow::Result<()> {
     for drop in &counters.drops {
         drops.with_label_values(&[&drop.reason]).inc_by(drop.packets);
     }
+    let answers = counter_vec(
+        registry,
+        "icmp_answers_total",
+        "Dropped packets that were to be answered by an ICMP error of the gateway's own, by what became of it.",
+        "kind",
+    )?;
+    for answer in &counters.icmp_answers {
+        answers.with_label_values(&[&answer.kind]).inc_by(answer.packets);
+    }
     counter(registry, "flows_started_total", "Flows that a rule admitted.", counters.flows_started)?;
     counter(
         registry,
@@ -228,10 +237,11 @@ mod tests {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
 
+    use sluicegate_engine::answer::Answer;
     use sluicegate_engine::reason::DropReason;
 
     use super::*;
-    use crate::status::{Drops, Forwarded, Route, Router};
+    use crate::status::{Drops, Forwarded, IcmpAnswers, Route, Router};
 
     fn page() -> String {
         let metrics = Metrics::new().unwrap();
@@ -244,6 +254,8 @@ mod tests {
         status.counters.forwarded = vec![Forwarded { direction: "overlay".into(), packets: 3, bytes: 300 }];
         let drop = |r: &DropReason| Drops { reason: r.name().into(), packets: 0 };
         status.counters.drops = DropReason::ALL.iter().map(drop).collect();
+        let answer = |a: &Answer| IcmpAnswers { kind: a.name().into(), packets: 0 };
+        status.counters.icmp_answers = Answer::ALL.iter().map(answer).collect();
         let router = |id: &str, metric| Router { peer_id: id.into(), metric, ..Router::default() };
         status.routes = vec![Route {
             network_id: "net".into(),
@@ -261,6 +273,10 @@ mod tests {
         let page = page();
         for reason in DropReason::ALL {
             let line = format!("sluicegate_gateway_dropped_packets_total{{reason=\"{}\"}} 0", reason.name());
+            assert!(page.contains(&line), "{line}");
+        }
+        for answer in Answer::ALL {
+            let line = format!("sluicegate_gateway_icmp_answers_total{{kind=\"{}\"}} 0", answer.name());
             assert!(page.contains(&line), "{line}");
         }
     }
@@ -307,6 +323,7 @@ mod tests {
                 "forwarded_bytes_total counter",
                 "forwarded_packets_total counter",
                 "half_open_evictions_total counter",
+                "icmp_answers_total counter",
                 "masquerade_exhausted_destinations gauge",
                 "masquerade_flows gauge",
                 "masquerade_port_collisions histogram",

@@ -268,6 +268,9 @@ pub struct Counters {
     pub forwarded: Vec<Forwarded>,
     /// Packets dropped, by reason; zeros too.
     pub drops: Vec<Drops>,
+    /// ICMP errors the gateway sent itself, and those it did not send, by kind; zeros too.
+    #[serde(default)]
+    pub icmp_answers: Vec<IcmpAnswers>,
     /// Live flows.
     pub flows: u64,
     /// Flows started.
@@ -283,6 +286,15 @@ pub struct Counters {
     pub events_lost: u64,
     /// How often a prefix moved to another router.
     pub failovers: u64,
+}
+
+/// Dropped packets that were to be answered.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct IcmpAnswers {
+    /// `time_exceeded` and `too_big` were sent; `suppressed` and `impossible` were not.
+    pub kind: String,
+    /// Packets.
+    pub packets: u64,
 }
 
 /// Packets forwarded.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sluicegate_engine::DropReason;
+use sluicegate_engine::answer::Answer;
 use sluicegate_engine::event::Event;
 use sluicegate_engine::flow::{Side, Timeouts};
 use sluicegate_engine::pipeline::Verdict;
@@ -101,6 +102,8 @@ pub struct Exit {
 pub struct Counters {
     /// By reason.
     pub drops: [u64; DropReason::COUNT],
+    /// What became of the wish to answer them, by `Answer` number.
+    pub answers: [u64; Answer::COUNT],
     /// Packets and bytes, by `Side` number.
     pub forwarded: [[u64; 2]; 4],
     /// Flows admitted and packets refused, by rule slot.

@@ -12,6 +12,7 @@
     reason = "test support: the modules say what they are, and chance has no default"
 )]
 
+pub mod answer;
 pub mod case;
 pub mod duo;
 pub mod flow;

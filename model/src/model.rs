@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sluicegate_engine::DropReason;
+use sluicegate_engine::answer::Answer;
 use sluicegate_engine::event::{Event, EventKind};
 use sluicegate_engine::flow::{Side, State as Life};
 use sluicegate_engine::image::{Attributes, Decision};
@@ -16,12 +17,14 @@ use sluicegate_engine::pipeline::Verdict;
 use sluicegate_policy::model::State;
 use sluicegate_policy::naive;
 
+use crate::answer::{Allowance, answer};
 use crate::case::{AGENT, Arrival, Counters, Exit, FlowDump, Outcome, Setup};
 use crate::flow::{Flow, Packet, Way, find};
 use crate::packets::flag;
 use crate::parse::{self, Header, Kind};
 use crate::rewrite::{Change, rewrite};
 use crate::tcp::{self, Move};
+use crate::world;
 
 /// A whole gateway.
 pub struct Model {
@@ -38,6 +41,7 @@ pub struct Model {
     /// Addresses of the peers this agent talks to at all.
     neighbours: BTreeSet<IpAddr>,
     pub counters: Counters,
+    allowance: Allowance,
 }
 
 /// A packet that does not go on: why, the slot of the rule concerned, and whether its flow ends with it.
@@ -49,11 +53,13 @@ struct Refusal {
     counted: bool,
     /// There is nothing to tell but the reason.
     untold: bool,
+    /// Its sender is to hear of it: by whom, if there is an address, and of which MTU.
+    answer: Option<(Option<IpAddr>, u32)>,
 }
 
 impl From<DropReason> for Refusal {
     fn from(reason: DropReason) -> Self {
-        Self { reason, rule: None, revoked: None, counted: false, untold: false }
+        Self { reason, rule: None, revoked: None, counted: false, untold: false, answer: None }
     }
 }
 
@@ -71,6 +77,7 @@ impl Model {
     /// Before a first image.
     pub fn new(setup: Setup) -> Self {
         Self {
+            allowance: Allowance::new(setup.start),
             now: setup.start,
             setup,
             policy: None,
@@ -137,10 +144,32 @@ impl Model {
                 if !refusal.untold {
                     events.push(Event { kind: kind as u8, reason, rule, packets, bytes, ..story });
                 }
-                Verdict::Drop(refusal.reason)
+                match self.answer(arrival, &refusal) {
+                    Some(bytes) => return Ok(Outcome { verdict: Verdict::Answer, bytes, events }),
+                    None => Verdict::Drop(refusal.reason),
+                }
             }
         };
         Ok(Outcome { verdict, bytes: Vec::new(), events })
+    }
+
+    /// What the sender of a dropped packet is told.
+    fn answer(&mut self, arrival: &Arrival, refusal: &Refusal) -> Option<Vec<u8>> {
+        let (source, mtu) = refusal.answer?;
+        let (header, _) = parse::network(&arrival.bytes, arrival.six).ok()?;
+        let (sent, bytes) = match source {
+            None => (Answer::Impossible, None),
+            Some(_) if !self.allowance.take(self.now) => (Answer::Suppressed, None),
+            Some(source) => {
+                let kind = match refusal.reason {
+                    DropReason::TooBig => Answer::TooBig,
+                    _ => Answer::TimeExceeded,
+                };
+                (kind, Some(answer(&arrival.bytes, &header, refusal.reason, mtu, source)?))
+            }
+        };
+        self.counters.answers[sent as usize] += 1;
+        bytes
     }
 
     /// The outer result is the implementation's fault, the inner one the packet's. Notes in `story` what is known so far:
@@ -294,6 +323,7 @@ impl Model {
             revoked: Some((total(|w| w.packets), total(|w| w.bytes))),
             counted: true,
             untold: false,
+            answer: None,
         })
     }
 
@@ -423,8 +453,14 @@ impl Model {
             }
             _ => (Verdict::Overlay, self.setup.overlay_mtu),
         };
+        // Whoever sent it hears of it from the address the gateway has on that side.
+        let six = packet.arrival.six;
+        let own = match (way, flow.route) {
+            (1, Some(route)) => self.egress.get(usize::from(route)).and_then(|e| e.source[usize::from(six)]),
+            _ => Some(world::peer(AGENT, six)),
+        };
         if header.ttl <= 1 {
-            return Err(DropReason::TtlExpired.into());
+            return Err(Refusal { answer: Some((own, 0)), ..DropReason::TtlExpired.into() });
         }
         let mut largest = packet.arrival.bytes.len();
         if packet.arrival.segment != 0 {
@@ -435,7 +471,7 @@ impl Model {
             largest = largest.min(header.transport + own + usize::from(packet.arrival.segment));
         }
         if mtu != 0 && largest > mtu as usize {
-            return Err(DropReason::TooBig.into());
+            return Err(Refusal { answer: Some((own, mtu)), ..DropReason::TooBig.into() });
         }
         let (source, destination) = match way {
             0 => (flow.translated, flow.destination),

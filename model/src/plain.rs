@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sluicegate_engine::answer::{Answer, Bucket};
 use sluicegate_engine::classify::{Judgement, Line};
 use sluicegate_engine::event::Event;
 use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
@@ -16,6 +17,7 @@ use crate::user::{Half, Twin};
 #[derive(Default)]
 pub struct Plain {
     config: Config,
+    bucket: Bucket,
     active: Active,
     image: Vec<Line>,
     egress: Vec<Egress>,
@@ -148,6 +150,14 @@ impl<F: PerFamily> Tables<F> for Plain {
 
     fn count_dropped(&mut self, reason: DropReason) {
         self.counters.drops[reason as usize] += 1;
+    }
+
+    fn count_answer(&mut self, answer: Answer) {
+        self.counters.answers[answer as usize] += 1;
+    }
+
+    fn may_answer(&mut self, now: u64) -> bool {
+        self.bucket.take(now, self.config.ticks_per_second)
     }
 
     fn count_admitted(&mut self, rule: u32) {

@@ -9,7 +9,9 @@ use sluicegate_engine::family::{Address4, Address6};
 use sluicegate_engine::flow::{Exit as Leave, FIN, Flow, Key, Side, State, TRANSLATED};
 use sluicegate_engine::tables::{Config, Egress, HAS_DEADLINE, Stage};
 
-use crate::case::{Exit, FlowDump, OVERLAY_DEVICE, Setup, WayDump};
+use crate::answer::TICKS_PER_SECOND;
+use crate::case::{AGENT, Exit, FlowDump, OVERLAY_DEVICE, Setup, WayDump};
+use crate::world;
 
 /// The live flows among the half-entries of one family; an error where halves contradict each other.
 pub fn flows<F: Family>(
@@ -102,6 +104,15 @@ pub fn config(setup: &Setup, now: u64, deadline: Option<u64>) -> Config {
         overlay4: [network4.into(), Address4((u32::MAX << (32 - length4)).to_be_bytes())],
         overlay6: [network6.into(), Address6((u128::MAX << (128 - length6)).to_be_bytes())],
         deadline: deadline.unwrap_or(0),
+        own4: match world::peer(AGENT, false) {
+            IpAddr::V4(own) => own.into(),
+            IpAddr::V6(_) => Address4::default(),
+        },
+        own6: match world::peer(AGENT, true) {
+            IpAddr::V6(own) => own.into(),
+            IpAddr::V4(_) => Address6::default(),
+        },
+        ticks_per_second: TICKS_PER_SECOND,
         flags: if deadline.is_some() { HAS_DEADLINE } else { 0 },
         overlay_device: OVERLAY_DEVICE,
         overlay_mtu: setup.overlay_mtu,

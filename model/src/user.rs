@@ -73,13 +73,14 @@ impl<T: Twin> User<T> {
             }
         }
         if verdict == Verdict::Pass {
-            let mut packet = Offloaded { bytes: Slice(&mut bytes), segment: arrival.segment };
+            let mut packet = Offloaded { bytes, segment: arrival.segment };
             let side = arrival.side;
             verdict = if arrival.six {
                 process::<V6, _, _>(&mut packet, side, self.twin.tables(), now, &mut self.work6)
             } else {
                 process::<V4, _, _>(&mut packet, side, self.twin.tables(), now, &mut self.work4)
             };
+            bytes = packet.bytes;
         }
         if matches!(verdict, Verdict::Drop(_)) {
             bytes.clear();
@@ -105,25 +106,31 @@ impl<T: Twin> User<T> {
 }
 
 /// A packet that the device may yet cut up.
-struct Offloaded<'a> {
-    bytes: Slice<'a>,
+struct Offloaded {
+    bytes: Vec<u8>,
     segment: u16,
 }
 
-impl Packet for Offloaded<'_> {
+impl Packet for Offloaded {
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        self.bytes.read(offset)
+        self.bytes.get(offset as usize..)?.first_chunk().copied()
     }
 
     fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> bool {
-        self.bytes.write(offset, bytes)
+        Slice(&mut self.bytes).write(offset, bytes)
     }
 
     fn length(&self) -> u32 {
-        self.bytes.length()
+        self.bytes.len() as u32
     }
 
     fn segment_length(&self, headers: u32) -> u32 {
         if self.segment == 0 { self.length() } else { headers + u32::from(self.segment) }
+    }
+
+    fn requote(&mut self, headers: u32, quoted: u32) -> bool {
+        self.bytes.truncate(quoted as usize);
+        self.bytes.splice(..0, vec![0; headers as usize]);
+        true
     }
 }

@@ -157,10 +157,12 @@ impl<O: Overlay> Agent<'_, O> {
             packets,
             bytes,
         };
+        let answers = |&(kind, packets): &(&str, u64)| status::IcmpAnswers { kind: kind.into(), packets };
         let drops = |&(reason, packets): &(&str, u64)| status::Drops { reason: reason.into(), packets };
         status::Counters {
             forwarded: self.counters.forwarded.iter().map(forwarded).collect(),
             drops: self.counters.drops.iter().map(drops).collect(),
+            icmp_answers: self.counters.answers.iter().map(answers).collect(),
             flows: self.flows.len() as u64,
             flows_started: self.counters.flows_started,
             flow_entries: self.counters.flow_entries.0,

@@ -200,7 +200,7 @@ impl<O: Overlay> Agent<'_, O> {
         tracing::info!(v4 = %network.own_v4, v6 = %network.own_v6, peers = network.peers.len(), "the overlay is described");
         self.overlay.set_own_address(network.own_v6.addr());
         let told =
-            block_in_place(|| self.datapath.set_overlay(network.own_v4.trunc(), network.own_v6.trunc()));
+            block_in_place(|| self.datapath.set_overlay(network.own_v4, network.own_v6));
         self.note(
             Trouble::Prefixes,
             told.err().map(|e| format!("the datapath could not be told the overlay's addresses: {e:#}")),

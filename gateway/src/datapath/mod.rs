@@ -49,7 +49,8 @@ pub trait Datapath: Send {
     /// packet is judged by it. `revision` is above the one in force; the caller has checked the hash.
     fn apply(&mut self, revision: u64, image: &Image) -> Result<(), ApplyError>;
 
-    /// The overlay's prefixes: what comes from the site for them, or pretends to come from them, is the gateway's business.
+    /// The agent's own addresses and, by their lengths, the overlay's prefixes: what comes from the site for these, or
+    /// pretends to come from them, is the gateway's business; with those it answers into the overlay.
     fn set_overlay(&mut self, v4: ipnet::Ipv4Net, v6: ipnet::Ipv6Net) -> anyhow::Result<()>;
 
     /// Where each route of the image leaves the host. A route not named here has no egress: its packets are dropped.
@@ -152,6 +153,8 @@ pub struct Counters {
     pub forwarded: Vec<(&'static str, u64, u64)>,
     /// Packets dropped, by `DropReason` name (every reason of the closed list, zeros too).
     pub drops: Vec<(&'static str, u64)>,
+    /// ICMP errors the gateway sent itself, and those it did not send, by `Answer` name (every kind, zeros too).
+    pub answers: Vec<(&'static str, u64)>,
     /// Per rule slot: flows admitted, packets refused, packets and bytes of its flows.
     pub rules: Vec<RuleCounters>,
     /// Per route number: the same of flows and packets for it.

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, RingBuf};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
+use sluicegate_engine::answer::Bucket;
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::event::Event;
 use sluicegate_engine::family::{Family, V4, V6};
@@ -53,6 +54,8 @@ pub(crate) struct Kernel {
     four: [Flows<V4>; 2],
     six: [Flows<V6>; 2],
     drops: PerCpuArray<MapData, u64>,
+    answers: PerCpuArray<MapData, u64>,
+    bucket: PerCpuArray<MapData, Raw<Bucket>>,
     forwarded: PerCpuArray<MapData, Raw<[u64; 2]>>,
     rules: PerCpuArray<MapData, Raw<[u64; 2]>>,
     lost: PerCpuArray<MapData, u64>,
@@ -70,6 +73,8 @@ pub(crate) enum Said {
     Next(Vec<u8>),
     /// Out of another device.
     Redirect(Vec<u8>),
+    /// Back to where the frame came from.
+    Back(Vec<u8>),
     /// Dropped.
     Shot,
 }
@@ -140,6 +145,8 @@ impl Kernel {
             four: [take("FLOWS4")?.try_into()?, take("HALF_OPEN4")?.try_into()?],
             six: [take("FLOWS6")?.try_into()?, take("HALF_OPEN6")?.try_into()?],
             drops: take("DROPS")?.try_into()?,
+            answers: take("ANSWERS")?.try_into()?,
+            bucket: take("ANSWER_BUDGET")?.try_into()?,
             forwarded: take("FORWARDED")?.try_into()?,
             rules: take("RULES")?.try_into()?,
             lost: take("EVENTS_LOST")?.try_into()?,
@@ -159,6 +166,8 @@ impl Kernel {
         for route in 0..ROUTES {
             self.egress.set(route, Raw(Egress::default()), 0)?;
         }
+        let full = vec![Raw(Bucket::default()); aya::util::nr_cpus().map_err(|(_, e)| e)?];
+        self.bucket.set(0, PerCpuValues::try_from(full)?, 0)?;
         self.half = 0;
         self.setup = Some(setup);
         self.configured = None;
@@ -220,11 +229,17 @@ impl Kernel {
         let mut context = [0; CONTEXT];
         context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&u32::from(arrival.segment).to_ne_bytes());
         let (code, after) = self.run(name, &frame, Some(&context))?;
-        ensure!(after.get(..ETHERNET) == Some(&frame[..ETHERNET]), "{name} changed the Ethernet header");
+        let back = [&frame[6..12], &frame[..6], &frame[12..ETHERNET]].concat();
+        let turned = after.get(..ETHERNET) == Some(&back[..]);
+        ensure!(
+            turned || after.get(..ETHERNET) == Some(&frame[..ETHERNET]),
+            "{name} changed the Ethernet header"
+        );
         let bytes = after[ETHERNET..].to_vec();
         Ok(Some(match code {
             -1 => Said::Next(bytes),
             2 => Said::Shot,
+            7 if turned => Said::Back(bytes),
             7 => Said::Redirect(bytes),
             _ => bail!("{name} said {code}"),
         }))
@@ -263,6 +278,9 @@ impl Kernel {
         let mut counters = Counters::new();
         for (i, drops) in (0..).zip(&mut counters.drops) {
             *drops = self.drops.get(&i, 0)?.iter().sum::<u64>() - self.before.drops[i as usize];
+        }
+        for (i, answers) in (0..).zip(&mut counters.answers) {
+            *answers = self.answers.get(&i, 0)?.iter().sum::<u64>() - self.before.answers[i as usize];
         }
         for (i, pair) in (0..).zip(&mut counters.forwarded) {
             *pair = minus(total(&self.forwarded.get(&i, 0)?), self.before.forwarded[i as usize]);

@@ -54,11 +54,13 @@ impl<'k> Trio<'k> {
         let (verdict, bytes) = match &said {
             Said::Next(bytes) => ("next", bytes.as_slice()),
             Said::Redirect(bytes) => ("redirect", bytes.as_slice()),
+            Said::Back(bytes) => ("back", bytes.as_slice()),
             Said::Shot => ("shot", [].as_slice()),
         };
         let expected = match model.verdict {
             Verdict::Pass | Verdict::Host => "next",
             Verdict::Site(_) | Verdict::Overlay => "redirect",
+            Verdict::Answer => "back",
             Verdict::Drop(_) => "shot",
         };
         same("events of the kernel", &model.events, &events)?;
@@ -88,6 +90,9 @@ impl<'k> Trio<'k> {
 fn add(to: &mut Counters, after: &Counters, before: &Counters) {
     for i in 0..to.drops.len() {
         to.drops[i] += after.drops[i] - before.drops[i];
+    }
+    for i in 0..to.answers.len() {
+        to.answers[i] += after.answers[i] - before.answers[i];
     }
     for k in 0..2 {
         for i in 0..to.forwarded.len() {

@@ -54,7 +54,12 @@ impl Twin for UserSpace {
 
     fn counters(&self) -> Counters {
         let totals = self.0.totals();
-        let mut counters = Counters { drops: totals.dropped, forwarded: totals.forwarded, ..Counters::new() };
+        let mut counters = Counters {
+            drops: totals.dropped,
+            answers: totals.answers,
+            forwarded: totals.forwarded,
+            ..Counters::new()
+        };
         for (ours, theirs) in counters.rules.iter_mut().zip(&totals.rules) {
             *ours = [theirs.admitted, theirs.refused];
         }

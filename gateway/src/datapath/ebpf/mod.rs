@@ -25,6 +25,7 @@ use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues, RingBuf};
 use ipnet::{Ipv4Net, Ipv6Net};
 use sluicegate_api::image::Image;
+use sluicegate_engine::answer::Answer;
 use sluicegate_engine::event::Event as Record;
 use sluicegate_engine::family::{V4, V6};
 use sluicegate_engine::flow::Side;
@@ -70,6 +71,7 @@ pub struct EbpfDatapath {
     /// Route numbers that have an entry in `egress`.
     routes: Vec<u16>,
     drops: PerCpuArray<MapData, u64>,
+    answers: PerCpuArray<MapData, u64>,
     forwarded: PerCpuArray<MapData, [u64; 2]>,
     rules: PerCpuArray<MapData, [u64; 2]>,
     /// The same map, for reading it in batches.
@@ -128,6 +130,7 @@ impl EbpfDatapath {
             hz,
             images,
             settings: Config {
+                ticks_per_second: hz,
                 overlay_device: index,
                 overlay_mtu: settings.mtu.into(),
                 nat_first: *settings.nat_ports.start(),
@@ -144,6 +147,7 @@ impl EbpfDatapath {
             egress: load::take(&mut ebpf, "EGRESS")?,
             routes: Vec::new(),
             drops: load::take(&mut ebpf, "DROPS")?,
+            answers: load::take(&mut ebpf, "ANSWERS")?,
             forwarded: load::take(&mut ebpf, "FORWARDED")?,
             rules: load::take(&mut ebpf, "RULES")?,
             rules_raw: load::pinned(dir, "RULES")?,
@@ -314,6 +318,7 @@ impl Datapath for EbpfDatapath {
     fn set_overlay(&mut self, v4: Ipv4Net, v6: Ipv6Net) -> anyhow::Result<()> {
         self.settings.overlay4 = [v4.network().into(), v4.netmask().into()];
         self.settings.overlay6 = [v6.network().into(), v6.netmask().into()];
+        (self.settings.own4, self.settings.own6) = (v4.addr().into(), v6.addr().into());
         self.write_config()
     }
 
@@ -364,6 +369,10 @@ impl Datapath for EbpfDatapath {
             .iter()
             .map(|reason| Ok((reason.name(), sum(&self.drops, *reason as u32)?)))
             .collect::<anyhow::Result<Vec<_>>>()?;
+        let answers = Answer::ALL
+            .iter()
+            .map(|answer| Ok((answer.name(), sum(&self.answers, *answer as u32)?)))
+            .collect::<anyhow::Result<Vec<_>>>()?;
         let forwarded = Side::ALL
             .iter()
             .map(|side| {
@@ -397,6 +406,7 @@ impl Datapath for EbpfDatapath {
             routes,
             forwarded,
             drops,
+            answers,
             flows_started: self.retired + rules.iter().map(|rule| rule.flows).sum::<u64>(),
             rules,
             events_lost: sum(&self.lost, 0)?,

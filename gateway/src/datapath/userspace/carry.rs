@@ -20,8 +20,17 @@ pub(super) async fn from_overlay(
     overlay: mpsc::WeakSender<Vec<u8>>,
 ) {
     while let Some(mut packet) = decrypted.recv().await {
-        match judge.judge(&mut Slice(&mut packet), Side::Overlay) {
+        let mut whole = Whole::new(&mut packet, 0);
+        match judge.judge(&mut whole, Side::Overlay) {
             Fate::Done => {}
+            Fate::Back => {
+                let (answer, overlay) = (whole.into_answer(), overlay.upgrade());
+                if let (Some(answer), Some(overlay)) = (answer, overlay)
+                    && overlay.try_send(answer).is_err()
+                {
+                    judge.unsent("to the overlay: its queue is full");
+                }
+            }
             Fate::Host => match tun.send(&packet).await {
                 Ok(()) => {}
                 // The device is gone, which whoever reads it finds out too; anything else concerns this packet alone.
@@ -60,7 +69,8 @@ pub(super) async fn from_host(judge: Arc<Judge>, tun: Tun, overlay: mpsc::Sender
         };
         let packet = &mut buffer[..length];
         match judge.judge(&mut Slice(packet), Side::Local) {
-            Fate::Done | Fate::Host => {}
+            // What the host sends is never answered: it has the overlay's MTU from the device.
+            Fate::Done | Fate::Host | Fate::Back => {}
             Fate::Overlay => {
                 if overlay.send(packet.to_vec()).await.is_err() {
                     return;
@@ -75,9 +85,10 @@ pub(super) async fn from_host(judge: Arc<Judge>, tun: Tun, overlay: mpsc::Sender
     }
 }
 
-/// Packets that arrive on a site device. Returns when the overlay's queue closes, or the device is gone for good.
+/// Packets that arrive on the site device with this index. Returns when the overlay's queue closes, or the device is gone for good.
 pub(super) async fn from_site(
     judge: Arc<Judge>,
+    device: u32,
     mut receiver: SiteReceiver,
     overlay: mpsc::WeakSender<Vec<u8>>,
 ) {
@@ -100,7 +111,21 @@ pub(super) async fn from_site(
             },
         };
         let Arrived { packet, cut } = arrived;
-        let Fate::Overlay = judge.judge(&mut Whole::new(packet, cut), Side::Site) else { continue };
+        let mut whole = Whole::new(packet, cut.map_or(0, |cut| cut.payload()));
+        match judge.judge(&mut whole, Side::Site) {
+            Fate::Overlay => {}
+            Fate::Back => {
+                let sent = match (whole.into_answer(), judge.sender(device)) {
+                    (Some(answer), Some(sender)) => sender.send(&answer),
+                    _ => Err(io::ErrorKind::NotConnected.into()),
+                };
+                if let Err(e) = sent {
+                    judge.unsent(format_args!("back to the site: {e}"));
+                }
+                continue;
+            }
+            Fate::Done | Fate::Host | Fate::Site(_) => continue,
+        }
         let Some(overlay) = overlay.upgrade() else { return };
         let Some(cut) = cut else {
             if overlay.send(packet.to_vec()).await.is_err() {

@@ -45,6 +45,8 @@ pub(super) enum Fate {
     Overlay,
     /// Out of a site device.
     Site(Arc<SiteSender>),
+    /// What the packet holds now, back to where it came from.
+    Back,
 }
 
 impl Judge {
@@ -82,6 +84,7 @@ impl Judge {
             // What the host sends passes as it was sent: into the overlay.
             (Verdict::Pass | Verdict::Host, Side::Local) | (Verdict::Overlay, _) => Fate::Overlay,
             (Verdict::Pass | Verdict::Host, Side::Overlay) => Fate::Host,
+            (Verdict::Answer, _) => Fate::Back,
             (Verdict::Site(device), _) => match state.senders.get(&device) {
                 Some(sender) => Fate::Site(sender.clone()),
                 None => {
@@ -91,6 +94,11 @@ impl Judge {
                 }
             },
         }
+    }
+
+    /// What sends by the site device with this index.
+    pub(super) fn sender(&self, device: u32) -> Option<Arc<SiteSender>> {
+        self.state().senders.get(&device).cloned()
     }
 
     /// Notes that a packet could not be sent.

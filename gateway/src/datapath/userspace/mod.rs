@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use sluicegate_api::image::Image;
+use sluicegate_engine::answer::Answer;
 use sluicegate_engine::flow::Side;
 use sluicegate_engine::image::header;
 use sluicegate_engine::reason::DropReason;
@@ -44,6 +45,7 @@ use crate::overlay::PacketChannels;
 use crate::tun::Tun;
 
 pub use live::LiveTables;
+pub use offload::Whole;
 pub use tables::{Limits, PerFamily, RuleTotals, Totals, UserTables};
 
 /// Packets waiting between WireGuard and the engine, each way.
@@ -95,6 +97,7 @@ impl UserspaceDatapath {
             }
         }
         *tables.config_mut() = engine::Config {
+            ticks_per_second: HZ,
             overlay_device: tun.index(),
             overlay_mtu: settings.mtu.into(),
             nat_first: ports.as_ref().map_or(0, PortPool::first),
@@ -158,6 +161,7 @@ impl Datapath for UserspaceDatapath {
         let config = state.tables.config_mut();
         config.overlay4 = [v4.network().into(), v4.netmask().into()];
         config.overlay6 = [v6.network().into(), v6.netmask().into()];
+        (config.own4, config.own6) = (v4.addr().into(), v6.addr().into());
         Ok(())
     }
 
@@ -223,6 +227,7 @@ impl Datapath for UserspaceDatapath {
         Ok(Counters {
             routes: routes.collect(),
             forwarded: forwarded.collect(),
+            answers: Answer::ALL.iter().map(|a| (a.name(), totals.answers[*a as usize])).collect(),
             drops: DropReason::ALL.iter().map(|r| (r.name(), totals.dropped[*r as usize])).collect(),
             rules: rules
                 .map(|(slot, rule)| RuleCounters {

@@ -30,33 +30,56 @@ pub(super) struct Cut {
     protocol: u8,
 }
 
+impl Cut {
+    /// Payload of each packet, bytes.
+    pub(super) fn payload(&self) -> u32 {
+        self.payload as u32
+    }
+}
+
 /// A packet as the engine is to see it: judged once, whatever it is cut into.
-pub(super) struct Whole<'a> {
-    slice: Slice<'a>,
+pub struct Whole<'a> {
+    packet: &'a mut [u8],
     payload: u32,
+    /// What the packet has become, in its place.
+    answer: Option<Vec<u8>>,
 }
 
 impl<'a> Whole<'a> {
-    pub(super) fn new(packet: &'a mut [u8], cut: Option<Cut>) -> Self {
-        Self { slice: Slice(packet), payload: cut.map_or(0, |cut| cut.payload as u32) }
+    /// A packet of which `payload` bytes go into each of those it is cut into; 0 when it leaves as one.
+    pub fn new(packet: &'a mut [u8], payload: u32) -> Self {
+        Self { packet, payload, answer: None }
+    }
+
+    /// The answer to its sender that the engine made of it.
+    pub fn into_answer(self) -> Option<Vec<u8>> {
+        self.answer
     }
 }
 
 impl Packet for Whole<'_> {
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        self.slice.read(offset)
+        self.answer.as_deref().unwrap_or(self.packet).get(offset as usize..)?.first_chunk().copied()
     }
 
     fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> bool {
-        self.slice.write(offset, bytes)
+        Slice(self.answer.as_deref_mut().unwrap_or(self.packet)).write(offset, bytes)
     }
 
     fn length(&self) -> u32 {
-        self.slice.length()
+        self.answer.as_deref().unwrap_or(self.packet).len() as u32
     }
 
     fn segment_length(&self, headers: u32) -> u32 {
         if self.payload == 0 { self.length() } else { headers + self.payload }
+    }
+
+    fn requote(&mut self, headers: u32, quoted: u32) -> bool {
+        let Some(quotation) = self.packet.get(..quoted as usize) else { return false };
+        let mut answer = vec![0; headers as usize];
+        answer.extend_from_slice(quotation);
+        self.answer = Some(answer);
+        true
     }
 }
 

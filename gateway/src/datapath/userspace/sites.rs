@@ -86,7 +86,7 @@ impl Sites {
         let mut tasks = JoinSet::new();
         for ethertype in [libc::ETH_P_IP, libc::ETH_P_IPV6] {
             let receiver = SiteReceiver::open(index, ethertype as u16)?;
-            tasks.spawn(carry::from_site(self.judge.clone(), receiver, self.overlay.clone()));
+            tasks.spawn(carry::from_site(self.judge.clone(), index, receiver, self.overlay.clone()));
         }
         Ok(tasks)
     }

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::hash::Hash;
 use std::time::Duration;
 
+use sluicegate_engine::answer::{Answer, Bucket};
 use sluicegate_engine::classify::{Judgement, Line};
 use sluicegate_engine::event::{Event, EventKind};
 use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
@@ -36,6 +37,8 @@ pub struct Totals {
     pub forwarded: [[u64; 2]; 4],
     /// Packets dropped, by [`DropReason`] number.
     pub dropped: [u64; DropReason::COUNT],
+    /// What became of the wish to answer them, by [`Answer`] number.
+    pub answers: [u64; Answer::COUNT],
     /// By rule slot.
     pub rules: Vec<RuleTotals>,
     /// Flows that a rule admitted.
@@ -63,6 +66,8 @@ pub struct RuleTotals {
 pub struct UserTables {
     limits: Limits,
     config: Config,
+    /// How many packets may be answered.
+    bucket: Bucket,
     active: Active,
     image: Vec<Line>,
     egress: Vec<Egress>,
@@ -79,6 +84,7 @@ impl UserTables {
         Self {
             limits,
             config: Config::default(),
+            bucket: Bucket::default(),
             active: Active::default(),
             image: Vec::new(),
             egress: Vec::new(),
@@ -364,6 +370,14 @@ where
 
     fn count_dropped(&mut self, reason: DropReason) {
         self.totals.dropped[reason as usize] += 1;
+    }
+
+    fn count_answer(&mut self, answer: Answer) {
+        self.totals.answers[answer as usize] += 1;
+    }
+
+    fn may_answer(&mut self, now: u64) -> bool {
+        self.bucket.take(now, self.config.ticks_per_second)
     }
 
     fn count_admitted(&mut self, rule: u32) {

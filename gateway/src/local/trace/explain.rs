@@ -297,7 +297,7 @@ impl Facts<'_> {
     fn next_hop(&self) -> Option<String> {
         let via = || self.via.map_or_else(|| "directly".to_owned(), |via| format!("by {via}"));
         Some(match self.verdict {
-            Verdict::Drop(_) => return None,
+            Verdict::Drop(_) | Verdict::Answer => return None,
             Verdict::Pass => "this host's own stack".into(),
             Verdict::Host if self.probe.side == Side::Local => {
                 let to = self.names.peer(self.probe.destination);
@@ -373,7 +373,7 @@ pub(super) fn destination(half: Option<&Half>, probe: &Probe) -> IpAddr {
 /// Whether a verdict lets the packet go on.
 pub(super) fn exit(verdict: Verdict, side: Side) -> Option<Exit> {
     match verdict {
-        Verdict::Drop(_) => None,
+        Verdict::Drop(_) | Verdict::Answer => None,
         Verdict::Host if side == Side::Local => Some(Exit::Overlay),
         Verdict::Pass | Verdict::Host => Some(Exit::Host),
         Verdict::Site(_) => Some(Exit::Site),
