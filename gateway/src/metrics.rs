@@ -177,6 +177,12 @@ fn xdp(registry: &Registry, status: &Status) -> anyhow::Result<()> {
         modes.with_label_values(&[&attached.device, &attached.mode]).set(1);
     }
     registry.register(Box::new(modes))?;
+    let opts = Opts::new(name("xdp_sends"), "1 when XDP sends frames by a device, 0 when TC does.");
+    let sends = IntGaugeVec::new(opts, &["device"])?;
+    for attached in &status.datapath.xdp {
+        sends.with_label_values(&[&attached.device]).set(attached.sends.into());
+    }
+    registry.register(Box::new(sends))?;
     let guarded = status.datapath.guard.as_ref().is_some_and(|guard| guard.port != 0);
     gauge(registry, "underlay_guard", "1 while WireGuard's port is guarded.", u64::from(guarded))
 }
@@ -249,7 +255,8 @@ mod tests {
         metrics.refused("hash");
         let mut status = Status { version: "1.2.3".into(), ..Status::default() };
         status.datapath.kind = "ebpf".into();
-        status.datapath.xdp = vec![crate::status::Xdp { device: "eth1".into(), mode: "generic".into() }];
+        status.datapath.xdp =
+            vec![crate::status::Xdp { device: "eth1".into(), mode: "generic".into(), sends: false }];
         status.datapath.guard = Some(crate::status::Guard { port: 51_820, ..Default::default() });
         status.counters.forwarded = vec![Forwarded { direction: "overlay".into(), packets: 3, bytes: 300 }];
         let drop = |r: &DropReason| Drops { reason: r.name().into(), packets: 0 };

@@ -162,6 +162,8 @@ pub struct Xdp {
     pub device: String,
     /// `native`, `generic`, `off` (not wanted), or `refused`: `degraded` says why.
     pub mode: String,
+    /// Whether XDP sends frames by it, which it does between Ethernets.
+    pub sends: bool,
 }
 
 /// The underlay guard.

@@ -185,7 +185,7 @@ fn table(table: &crate::datapath::FlowTable) -> status::FlowTable {
 }
 
 fn xdp(attached: crate::datapath::XdpDevice) -> status::Xdp {
-    status::Xdp { device: attached.device, mode: attached.mode.name().into() }
+    status::Xdp { device: attached.device, mode: attached.mode.name().into(), sends: attached.sends }
 }
 
 fn guard(state: crate::datapath::GuardState) -> status::Guard {

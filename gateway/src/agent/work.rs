@@ -13,7 +13,7 @@ use super::policy::Outcome;
 use super::routing::Plan;
 use super::{Agent, Trouble, egress, report};
 use crate::control::FromControl;
-use crate::netlink::Changes;
+use crate::netlink::{Changes, Neighbours};
 use crate::overlay::Overlay;
 use crate::system;
 
@@ -38,6 +38,7 @@ impl<O: Overlay> Agent<'_, O> {
 
     async fn try_work(&mut self) -> anyhow::Result<std::convert::Infallible> {
         let mut changes = Changes::watch()?;
+        let mut neighbours = Neighbours::watch()?;
         let mut look = every(LOOK);
         let mut sweep = every(SWEEP);
         let mut review = every(REVIEW);
@@ -45,6 +46,7 @@ impl<O: Overlay> Agent<'_, O> {
             tokio::select! {
                 Some(said) = self.around.control.recv() => self.heard(said).await?,
                 () = changes.next() => self.surroundings_changed().await?,
+                () = neighbours.next() => self.datapath.forget_neighbours()?,
                 _ = look.tick() => self.look().await?,
                 _ = sweep.tick() => self.sweep()?,
                 _ = review.tick() => self.review().await?,
@@ -199,8 +201,7 @@ impl<O: Overlay> Agent<'_, O> {
     pub(super) async fn adopt(&mut self, network: Network) -> anyhow::Result<()> {
         tracing::info!(v4 = %network.own_v4, v6 = %network.own_v6, peers = network.peers.len(), "the overlay is described");
         self.overlay.set_own_address(network.own_v6.addr());
-        let told =
-            block_in_place(|| self.datapath.set_overlay(network.own_v4, network.own_v6));
+        let told = block_in_place(|| self.datapath.set_overlay(network.own_v4, network.own_v6));
         self.note(
             Trouble::Prefixes,
             told.err().map(|e| format!("the datapath could not be told the overlay's addresses: {e:#}")),

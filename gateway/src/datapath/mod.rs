@@ -79,6 +79,11 @@ pub trait Datapath: Send {
         Ok(())
     }
 
+    /// Neighbours on an Ethernet have changed: what flows know of them is asked anew.
+    fn forget_neighbours(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     /// How XDP is attached to each device that is to have it.
     fn xdp(&self) -> Vec<XdpDevice> {
         Vec::new()
@@ -144,6 +149,13 @@ pub struct Egress {
     pub source_v6: Option<Ipv6Addr>,
     /// How many IPv4 and IPv6 addresses there are to masquerade with, from the sources on; 0 counts as 1.
     pub pool: [u16; 2],
+}
+
+impl Egress {
+    /// A route that leaves nowhere.
+    pub(crate) fn nowhere(route: u16) -> Self {
+        Self { route, device: 0, source_v4: None, source_v6: None, pool: [0; 2] }
+    }
 }
 
 /// Totals since the programs were first loaded.

@@ -56,6 +56,8 @@ pub struct XdpDevice {
     pub device: String,
     /// How.
     pub mode: XdpMode,
+    /// Whether XDP sends frames by it: between two Ethernets that it sends by, packets never become skbs.
+    pub sends: bool,
 }
 
 /// How an XDP program of ours is attached, by the kernel's account.

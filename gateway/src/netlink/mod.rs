@@ -3,6 +3,7 @@
 mod address;
 mod link;
 mod monitor;
+mod neighbours;
 mod route;
 
 use rtnetlink::Handle;
@@ -10,6 +11,7 @@ use tokio::task::JoinHandle;
 
 pub use link::LinkInfo;
 pub use monitor::Changes;
+pub use neighbours::Neighbours;
 pub use route::{RouteTo, Target};
 
 /// A connection to the kernel's routing netlink.

@@ -13,7 +13,9 @@ use sluicegate_engine::answer::Bucket;
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::event::Event;
 use sluicegate_engine::family::{Family, V4, V6};
-use sluicegate_engine::flow::{Flow, Key, Side};
+use sluicegate_engine::flow::{Flow, Key, Side, TRANSLATED, Timeouts};
+use sluicegate_engine::limit::Openings;
+use sluicegate_engine::mapping::{Mapping, MappingKey, keys_of};
 use sluicegate_engine::tables::{Active, Config, Egress, Stage};
 
 use crate::case::{Arrival, Counters, Exit, FlowDump, SLOTS, Setup};
@@ -53,6 +55,8 @@ pub(crate) struct Kernel {
     egress: Array<MapData, Raw<Egress>>,
     four: [Flows<V4>; 2],
     six: [Flows<V6>; 2],
+    sources4: Sources<V4>,
+    sources6: Sources<V6>,
     drops: PerCpuArray<MapData, u64>,
     answers: PerCpuArray<MapData, u64>,
     bucket: PerCpuArray<MapData, Raw<Bucket>>,
@@ -64,6 +68,45 @@ pub(crate) struct Kernel {
     before: Counters,
     half: u32,
     configured: Option<(u64, Option<u64>)>,
+}
+
+/// What the programs remember of sources.
+struct Sources<F: Family> {
+    openings: HashMap<MapData, Raw<F::Address>, Raw<Openings>>,
+    mappings: HashMap<MapData, Raw<MappingKey<F::Address>>, Raw<Mapping<F::Address>>>,
+}
+
+impl<F: Family> Sources<F> {
+    fn clear(&mut self) -> Result<()> {
+        for source in self.openings.keys().collect::<Result<Vec<_>, _>>()? {
+            self.openings.remove(&source)?;
+        }
+        for key in self.mappings.keys().collect::<Result<Vec<_>, _>>()? {
+            self.mappings.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Notes which ports flows use, as the agent does.
+    fn note(&mut self, halves: &[Half<F::Address>]) -> Result<()> {
+        for (_, key, flow) in halves {
+            let first = if flow.is_reply() { flow.other_key(key.protocol) } else { *key };
+            let Some((.., leaves)) = halves.iter().find(|(_, key, _)| *key == first) else { continue };
+            if leaves.flags & TRANSLATED == 0 {
+                continue;
+            }
+            for entry in keys_of(&first, leaves.source, leaves.source_port) {
+                let Ok(Raw(mapping)) = self.mappings.get(&Raw(entry), 0) else { continue };
+                let ours = (mapping.owner, mapping.source_port, mapping.port)
+                    == (first.source, first.source_port, leaves.source_port);
+                if ours && (flow.last_seen.wrapping_sub(mapping.last_used) as i32) > 0 {
+                    let mapping = Mapping { last_used: flow.last_seen, ..mapping };
+                    self.mappings.insert(Raw(entry), Raw(mapping), 0)?;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What a program said.
@@ -120,6 +163,10 @@ impl Kernel {
             .map_max_entries("IMAGE", 2 * LINES)
             .map_max_entries("EGRESS", ROUTES)
             .map_max_entries("RULES", SLOTS as u32)
+            .map_max_entries("OPENINGS4", 1 << 14)
+            .map_max_entries("OPENINGS6", 1 << 14)
+            .map_max_entries("MAPPINGS4", 1 << 14)
+            .map_max_entries("MAPPINGS6", 1 << 14)
             .map_max_entries("FLOWS4", 1 << 14)
             .map_max_entries("FLOWS6", 1 << 14)
             .map_max_entries("HALF_OPEN4", 1 << 14)
@@ -131,8 +178,8 @@ impl Kernel {
                 ebpf.program_mut(name).context("the object lacks a program")?.try_into()?;
             program.load().with_context(|| format!("the kernel refused program {name}"))?;
         }
-        let program: &mut Xdp = ebpf.program_mut("site_screen").context("no site_screen")?.try_into()?;
-        program.load().context("the kernel refused program site_screen")?;
+        let program: &mut Xdp = ebpf.program_mut("site_xdp").context("no site_xdp")?.try_into()?;
+        program.load().context("the kernel refused program site_xdp")?;
 
         let mut take =
             |name: &str| ebpf.take_map(name).with_context(|| format!("the object lacks map {name}"));
@@ -144,6 +191,14 @@ impl Kernel {
             egress: take("EGRESS")?.try_into()?,
             four: [take("FLOWS4")?.try_into()?, take("HALF_OPEN4")?.try_into()?],
             six: [take("FLOWS6")?.try_into()?, take("HALF_OPEN6")?.try_into()?],
+            sources4: Sources {
+                openings: take("OPENINGS4")?.try_into()?,
+                mappings: take("MAPPINGS4")?.try_into()?,
+            },
+            sources6: Sources {
+                openings: take("OPENINGS6")?.try_into()?,
+                mappings: take("MAPPINGS6")?.try_into()?,
+            },
             drops: take("DROPS")?.try_into()?,
             answers: take("ANSWERS")?.try_into()?,
             bucket: take("ANSWER_BUDGET")?.try_into()?,
@@ -162,6 +217,8 @@ impl Kernel {
     pub(crate) fn reset(&mut self, setup: Setup) -> Result<()> {
         clear::<V4>(&mut self.four)?;
         clear::<V6>(&mut self.six)?;
+        self.sources4.clear()?;
+        self.sources6.clear()?;
         self.active.set(0, 0, 0)?;
         for route in 0..ROUTES {
             self.egress.set(route, Raw(Egress::default()), 0)?;
@@ -194,6 +251,12 @@ impl Kernel {
         Ok(())
     }
 
+    pub(crate) fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<()> {
+        self.setup.as_mut().context("reset comes first")?.timeouts = timeouts;
+        self.configured = None;
+        Ok(())
+    }
+
     /// Runs a packet through its program; `None` where the kernel does not take it for a test run.
     pub(crate) fn packet(
         &mut self,
@@ -214,11 +277,11 @@ impl Kernel {
         frame.extend(if arrival.six { [0x86, 0xdd] } else { [0x08, 0x00] });
         frame.extend(&arrival.bytes);
         if arrival.screened {
-            let (code, after) = self.run("site_screen", &frame, None)?;
+            let (code, after) = self.run("site_xdp", &frame, None)?;
             match code {
                 1 => return Ok(Some(Said::Shot)),
                 2 => ensure!(after == frame, "the screen changed the packet"),
-                _ => bail!("site_screen said {code}"),
+                _ => bail!("site_xdp said {code}"),
             }
         }
         let name = match arrival.side {
@@ -294,6 +357,8 @@ impl Kernel {
 
     /// Removes what is over, as the agent does.
     pub(crate) fn sweep(&mut self, now: u64) -> Result<()> {
+        self.sources4.note(&halves::<V4>(&self.four)?)?;
+        self.sources6.note(&halves::<V6>(&self.six)?)?;
         sweep::<V4>(&mut self.four, now)?;
         sweep::<V6>(&mut self.six, now)
     }

@@ -263,6 +263,6 @@ fn auto_does_not_give_up_pinned_programs_for_a_trouble_that_may_pass() {
     std::fs::create_dir(&map).unwrap();
     let refused = format!("{:#}", open().unwrap_err());
     assert!(refused.contains("goes on judging"), "{refused}");
-    let links = std::fs::read_dir(bpf_dir.join("v1/links")).unwrap().count();
+    let links = std::fs::read_dir(bpf_dir.join("v2/links")).unwrap().count();
     assert_eq!(links, 2, "the programs of the overlay device are still there");
 }

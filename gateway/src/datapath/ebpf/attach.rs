@@ -39,16 +39,17 @@ pub(super) const fn overlay(ethernet: bool) -> [Hook; 2] {
 }
 
 /// The XDP program of a site device. It begins with the guard, for where that is wanted too.
-pub(super) const SITE_XDP: &str = "site_screen";
+pub(super) const SITE_XDP: &str = "site_xdp";
+/// The XDP program of an overlay device that is an Ethernet.
+pub(super) const OVERLAY_XDP: &str = "overlay_xdp";
+/// The XDP program of a device that carries overlay or site in VLANs.
+pub(super) const TRUNK_XDP: &str = "trunk_xdp";
 /// The XDP program of a device that is guarded and leads to no site.
 pub(super) const GUARD_XDP: &str = "underlay_guard";
 
-/// The hooks of a site device: TC first, since XDP alone forwards nothing.
-pub(super) fn site(xdp: XdpChoice) -> Vec<Hook> {
-    let mut hooks = vec![Hook::Tc("site_in", TcAttachType::Ingress)];
-    hooks.extend(Hook::xdp(SITE_XDP, xdp));
-    hooks
-}
+/// The TC hooks of a site device.
+pub(super) const SITE: [Hook; 2] =
+    [Hook::Tc("site_in", TcAttachType::Ingress), Hook::Tc("site_out", TcAttachType::Egress)];
 
 impl Hook {
     /// XDP as the operator wants it; `None` when it is not wanted.
@@ -133,7 +134,7 @@ pub(super) fn detach_all(bpf_dir: &Path) -> anyhow::Result<()> {
     }
     // Netlink filters have no pins; ours are known by the names of their programs.
     for device in device::names() {
-        for hook in [overlay(false), overlay(true)].into_iter().flatten().chain(site(XdpChoice::Off)) {
+        for hook in [overlay(false), overlay(true), SITE].into_iter().flatten() {
             if let Hook::Tc(program, side) = hook {
                 // Not there is as good as removed.
                 let _ = tc::qdisc_detach_program(&device, side, program);

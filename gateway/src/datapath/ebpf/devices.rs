@@ -8,14 +8,17 @@ use anyhow::anyhow;
 use aya::Ebpf;
 use aya::programs::SchedClassifier;
 
-use super::attach::{self, GUARD_XDP, Hook};
+use super::attach::{self, GUARD_XDP, Hook, OVERLAY_XDP, SITE_XDP, TRUNK_XDP};
 use super::links::Neighbour;
 use super::netlink;
+use super::wires::{self, Wires};
 use crate::datapath::{Settings, XdpChoice, XdpDevice, XdpMode, device};
 
 /// The devices besides the overlay's, and how it stands with each of their hooks.
 pub(super) struct Devices {
     bpf_dir: PathBuf,
+    /// The overlay device, where that is an Ethernet: XDP runs on it too.
+    overlay: Option<String>,
     site: Vec<String>,
     /// Devices that are guarded; some may be site devices too.
     guarded: Vec<String>,
@@ -27,9 +30,10 @@ pub(super) struct Devices {
 
 impl Devices {
     /// Those that `settings` name; nothing is attached yet.
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings, overlay: Option<&str>) -> Self {
         Self {
             bpf_dir: settings.bpf_dir.clone(),
+            overlay: overlay.map(str::to_owned),
             site: settings.site_devices.clone(),
             guarded: settings.xdp.guard.as_ref().map(|guard| guard.devices.clone()).unwrap_or_default(),
             xdp: settings.xdp.choice,
@@ -39,22 +43,32 @@ impl Devices {
     }
 
     /// Every place that is to have a program.
-    pub(super) fn hooks(&self) -> Vec<(&str, Hook)> {
-        let site = self
-            .site
-            .iter()
-            .flat_map(|device| attach::site(self.xdp).into_iter().map(move |hook| (device.as_str(), hook)));
-        let guard = self.guarded.iter().filter(|device| !self.site.contains(device));
-        let guard = guard.filter_map(|device| Some((device.as_str(), Hook::xdp(GUARD_XDP, self.xdp)?)));
-        site.chain(guard).collect()
+    pub(super) fn hooks(&self) -> Vec<(String, Hook)> {
+        let site = self.site.iter().flat_map(|device| attach::SITE.map(|hook| (device.clone(), hook)));
+        // TC first, since XDP alone forwards nothing.
+        let xdp = self.xdp_programs().into_iter();
+        site.chain(xdp.filter_map(|(device, program)| Some((device, Hook::xdp(program, self.xdp)?))))
+            .collect()
+    }
+
+    /// The XDP program of every device that is to have one: VLANs are told apart below them.
+    fn xdp_programs(&self) -> BTreeMap<String, &'static str> {
+        let guarded = self.guarded.iter().map(|device| (device.clone(), GUARD_XDP));
+        let named = self.site.iter().chain(&self.overlay);
+        let mut programs: BTreeMap<_, _> =
+            guarded.chain(named.map(|device| (wires::base(device), TRUNK_XDP))).collect();
+        for (devices, program) in [(&self.site[..], SITE_XDP), (self.overlay.as_slice(), OVERLAY_XDP)] {
+            for device in devices.iter().filter(|device| wires::base(device) == **device) {
+                programs.insert(device.clone(), program);
+            }
+        }
+        programs
     }
 
     /// Puts the programs on the devices that are there and lack them; with `renew`, in place of an earlier agent's. What
     /// fails is kept as a condition: a site device without our programs forwards nothing, since the host does not forward either.
     pub(super) fn attach(&mut self, ebpf: &mut Ebpf, renew: bool) {
-        let hooks: Vec<(String, Hook)> =
-            self.hooks().into_iter().map(|(device, hook)| (device.to_owned(), hook)).collect();
-        for (device, hook) in hooks {
+        for (device, hook) in self.hooks() {
             let done = match device::index(&device) {
                 Some(index) => attach::ensure(ebpf, &self.bpf_dir, &device, index, hook, renew)
                     .map(|program| (index, program)),
@@ -72,15 +86,21 @@ impl Devices {
         }
     }
 
+    /// Names of the site devices.
+    pub(super) fn site(&self) -> &[String] {
+        &self.site
+    }
+
     /// How XDP is attached to each device.
-    pub(super) fn xdp(&self) -> Vec<XdpDevice> {
-        let guarded = self.guarded.iter().filter(|device| !self.site.contains(device));
+    pub(super) fn xdp(&self, wires: &Wires) -> Vec<XdpDevice> {
         let mode = |device: &String| match self.xdp {
             XdpChoice::Off => XdpMode::Off,
             _ => self.modes.get(device).copied().unwrap_or(XdpMode::Refused),
         };
-        let all = self.site.iter().chain(guarded);
-        all.map(|device| XdpDevice { device: device.clone(), mode: mode(device) }).collect()
+        self.xdp_programs()
+            .into_keys()
+            .map(|device| XdpDevice { mode: mode(&device), sends: wires.sends(&device), device })
+            .collect()
     }
 
     /// Sentences about what is not as it should be.
@@ -89,7 +109,11 @@ impl Devices {
     }
 
     fn role(&self, device: &String) -> &'static str {
-        if self.site.contains(device) { "site" } else { "underlay" }
+        match device {
+            _ if self.site.contains(device) => "site",
+            _ if self.overlay.as_ref() == Some(device) => "overlay",
+            _ => "underlay",
+        }
     }
 
     /// The program is there: in what mode, and is anybody in front of it?

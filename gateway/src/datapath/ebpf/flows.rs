@@ -31,6 +31,8 @@ type FlowOf<F> = Flow<<F as Family>::Address>;
 struct Table<F: Family> {
     entries: HalfEntries<F>,
     raw: MapData,
+    /// Half-entries removed so far.
+    removed: u64,
 }
 
 /// What a pass found.
@@ -40,6 +42,8 @@ pub(super) struct Sweep {
     pub(super) ended: Vec<Event>,
     /// Confirmed half-entries.
     pub(super) entries: u64,
+    /// Half-open half-entries removed.
+    pub(super) half_open_removed: u64,
 }
 
 impl<F: Family> FlowMaps<F>
@@ -50,7 +54,11 @@ where
     pub(super) fn new(bpf_dir: &std::path::Path, confirmed: &str, half_open: &str) -> anyhow::Result<Self> {
         let table = |name: &str| -> anyhow::Result<Table<F>> {
             let map = aya::maps::Map::from_map_data(super::load::pinned(bpf_dir, name)?)?;
-            Ok(Table { entries: BpfMap::try_from(map)?, raw: super::load::pinned(bpf_dir, name)? })
+            Ok(Table {
+                entries: BpfMap::try_from(map)?,
+                raw: super::load::pinned(bpf_dir, name)?,
+                removed: 0,
+            })
         };
         Ok(Self { confirmed: table(confirmed)?, half_open: table(half_open)?, swept: 0, swept_half_open: 0 })
     }
@@ -78,7 +86,11 @@ where
     pub(super) fn sweep(&mut self, now: u32, hz: u32, sweep: &mut Sweep) -> anyhow::Result<()> {
         self.swept = self.confirmed.sweep(now, hz, sweep)? as u64;
         sweep.entries += self.swept;
-        self.swept_half_open = self.half_open.sweep(now, hz, sweep)? as u64;
+        let removed = self.half_open.removed;
+        let found = self.half_open.sweep(now, hz, sweep)? as u64;
+        let removed = self.half_open.removed - removed;
+        sweep.half_open_removed += removed;
+        self.swept_half_open = found.saturating_sub(removed);
         Ok(())
     }
 }
@@ -123,7 +135,7 @@ where
     fn remove(&mut self, key: &KeyOf<F>, other_key: &KeyOf<F>) {
         for key in [key, other_key] {
             // Gone already is what is wanted.
-            let _ = self.entries.remove(&Raw(*key));
+            self.removed += u64::from(self.entries.remove(&Raw(*key)).is_ok());
         }
     }
 }

@@ -16,10 +16,10 @@ use crate::datapath::{Settings, check};
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluicegate"));
 
 /// Version of the layout of maps. Another version gets a directory of its own.
-const LAYOUT: &str = "v1";
+const LAYOUT: &str = "v2";
 
 /// The TC programs of every agent; those of the overlay device depend on its kind.
-const TC_PROGRAMS: [&str; 2] = ["site_in", "clock"];
+const TC_PROGRAMS: [&str; 3] = ["site_in", "site_out", "clock"];
 
 /// Sizes in force: the ones asked for, or the ones of the maps found pinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +91,9 @@ pub(super) fn load(settings: &Settings, overlay_is_ethernet: bool) -> anyhow::Re
         ));
     }
     let guarded = settings.xdp.guard.is_some();
+    // Where they are not asked for, they take next to no memory.
+    let openings = if settings.flows.half_open_per_source == 0 { 1024 } else { 16_384 };
+    let mappings = if settings.flows.endpoint_independent { 65_536 } else { 1024 };
     let mut ebpf = EbpfLoader::new()
         .default_map_pin_directory(&maps)
         .map_max_entries("IMAGE", sizes.image_lines * 2)
@@ -100,6 +103,10 @@ pub(super) fn load(settings: &Settings, overlay_is_ethernet: bool) -> anyhow::Re
         .map_max_entries("HALF_OPEN4", sizes.half_open_entries)
         .map_max_entries("HALF_OPEN6", sizes.half_open_entries)
         .map_max_entries("RULES", sizes.rule_slots)
+        .map_max_entries("OPENINGS4", openings)
+        .map_max_entries("OPENINGS6", openings)
+        .map_max_entries("MAPPINGS4", mappings)
+        .map_max_entries("MAPPINGS6", mappings)
         .map_max_entries("GUARD_SOURCES", if guarded { guard::SOURCES } else { 1 })
         .override_global("GUARDED", &u32::from(guarded), true)
         .override_global("IMAGE_LINES", &sizes.image_lines, true)
@@ -112,13 +119,19 @@ pub(super) fn load(settings: &Settings, overlay_is_ethernet: bool) -> anyhow::Re
             ebpf.program_mut(name).with_context(|| format!("the object lacks program {name}"))?.try_into()?;
         program.load().map_err(|e| refused(name, e))?;
     }
-    let guard = guarded.then_some(attach::GUARD_XDP);
-    for name in [attach::SITE_XDP].into_iter().chain(guard) {
+    for name in xdp_programs(overlay_is_ethernet, guarded) {
         let program: &mut Xdp =
             ebpf.program_mut(name).with_context(|| format!("the object lacks program {name}"))?.try_into()?;
         program.load().map_err(|e| refused(name, e))?;
     }
     Ok(Loaded { ebpf, sizes, degraded })
+}
+
+/// The XDP programs an agent may need.
+fn xdp_programs(overlay_is_ethernet: bool, guarded: bool) -> impl Iterator<Item = &'static str> {
+    let overlay = overlay_is_ethernet.then_some(attach::OVERLAY_XDP);
+    let guard = guarded.then_some(attach::GUARD_XDP);
+    [attach::SITE_XDP, attach::TRUNK_XDP].into_iter().chain(overlay).chain(guard)
 }
 
 fn refused(name: &str, error: ProgramError) -> anyhow::Error {

@@ -46,8 +46,7 @@ mod tests {
         const BPF_MAP_TYPE_HASH: u32 = 1;
         let attr = [BPF_MAP_TYPE_HASH, size_of::<K>() as u32, size_of::<V>() as u32, entries, 0, 0];
         // SAFETY: the start of `union bpf_attr` for this command; the kernel reads the size given.
-        let fd =
-            unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_CREATE, attr.as_ptr(), size_of_val(&attr)) };
+        let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_CREATE, attr.as_ptr(), size_of_val(&attr)) };
         assert!(fd >= 0, "{}", io::Error::last_os_error());
         // SAFETY: a file descriptor the kernel has just given to us.
         unsafe { OwnedFd::from_raw_fd(fd as i32) }

@@ -2,20 +2,24 @@
 
 mod attach;
 mod devices;
+mod evictions;
 mod flows;
 mod guard;
 mod image;
 mod links;
 mod live;
 mod load;
+mod mappings;
 mod memory;
+mod netdev;
 mod netlink;
 mod pod;
 mod ports;
 mod sys;
+mod wires;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,24 +33,28 @@ use sluicegate_engine::answer::Answer;
 use sluicegate_engine::event::Event as Record;
 use sluicegate_engine::family::{V4, V6};
 use sluicegate_engine::flow::Side;
+use sluicegate_engine::nat::PROBES;
 use sluicegate_engine::reason::DropReason;
-use sluicegate_engine::tables::{self, Config, HAS_DEADLINE};
+use sluicegate_engine::tables::{self, Config, ENDPOINT_INDEPENDENT, HAS_DEADLINE};
 
 use self::devices::Devices;
+use self::evictions::HalfOpenCounts;
 use self::flows::{FlowMaps, Sweep};
 use self::guard::GuardMaps;
 use self::image::Images;
 use self::live::LiveMaps;
 use self::load::{Loaded, Sizes};
+use self::mappings::MappingMaps;
 use self::pod::Raw;
 use self::ports::HostPorts;
+use self::wires::Wires;
 use super::events::from_record;
 use super::ledger::Ledger;
 use super::slots::RuleSlots;
 use super::totals::Totals;
 use super::{
     ApplyError, Counters, Datapath, Egress, Event, EventKind, FlowRecord, FlowTable, GuardState, InForce,
-    Kind, Live, RouteCounters, RuleCounters, Settings, XdpDevice, device,
+    Kind, Live, RouteCounters, RuleCounters, Settings, XdpChoice, XdpDevice, device,
 };
 
 /// Programs and maps in the kernel, which go on judging when this is dropped.
@@ -68,8 +76,11 @@ pub struct EbpfDatapath {
     config: Array<MapData, Raw<Config>>,
     settings: Config,
     egress: Array<MapData, Raw<tables::Egress>>,
-    /// Route numbers that have an entry in `egress`.
-    routes: Vec<u16>,
+    /// The routes as the agent named them last, and those of an earlier agent that it has not named.
+    routes: Vec<Egress>,
+    wires: Wires,
+    /// Whether XDP may send frames: the operator wants it, and both sides are Ethernets.
+    whole_path: bool,
     drops: PerCpuArray<MapData, u64>,
     answers: PerCpuArray<MapData, u64>,
     forwarded: PerCpuArray<MapData, [u64; 2]>,
@@ -81,6 +92,10 @@ pub struct EbpfDatapath {
     ring: RingBuf<MapData>,
     flows4: FlowMaps<V4>,
     flows6: FlowMaps<V6>,
+    mappings4: MappingMaps<V4>,
+    mappings6: MappingMaps<V6>,
+    half_open: HalfOpenCounts,
+    collisions: PerCpuArray<MapData, u64>,
     entries: u64,
     events: Vec<Event>,
     totals: Totals,
@@ -122,7 +137,7 @@ impl EbpfDatapath {
             bpf_dir: dir.clone(),
             overlay: overlay.to_owned(),
             ethernet,
-            devices: Devices::new(settings),
+            devices: Devices::new(settings, ethernet.then_some(overlay)),
             guard,
             trouble: BTreeMap::new(),
             sizes,
@@ -131,6 +146,7 @@ impl EbpfDatapath {
             images,
             settings: Config {
                 ticks_per_second: hz,
+                hop_lifetime: hz,
                 overlay_device: index,
                 overlay_mtu: settings.mtu.into(),
                 nat_first: *settings.nat_ports.start(),
@@ -139,6 +155,8 @@ impl EbpfDatapath {
                     .end()
                     .saturating_sub(*settings.nat_ports.start())
                     .saturating_add(1),
+                flags: pinned.flags & HAS_DEADLINE | settings.flows.flags(),
+                half_open_per_source: settings.flows.half_open_per_source,
                 timeouts: settings.flows.timeouts.ticks(hz),
                 // Until the agent says otherwise the overlay and the deadline are the ones the programs go by already.
                 ..pinned
@@ -146,6 +164,8 @@ impl EbpfDatapath {
             config,
             egress: load::take(&mut ebpf, "EGRESS")?,
             routes: Vec::new(),
+            wires: Wires::new(&mut ebpf, dir)?,
+            whole_path: ethernet && settings.xdp.choice != XdpChoice::Off,
             drops: load::take(&mut ebpf, "DROPS")?,
             answers: load::take(&mut ebpf, "ANSWERS")?,
             forwarded: load::take(&mut ebpf, "FORWARDED")?,
@@ -156,6 +176,10 @@ impl EbpfDatapath {
             ring: load::take(&mut ebpf, "EVENTS")?,
             flows4,
             flows6,
+            mappings4: MappingMaps::new(&mut ebpf, "MAPPINGS4")?,
+            mappings6: MappingMaps::new(&mut ebpf, "MAPPINGS6")?,
+            half_open: HalfOpenCounts::new(&mut ebpf)?,
+            collisions: load::take(&mut ebpf, "PORT_COLLISIONS")?,
             entries: 0,
             events: Vec::new(),
             totals: Totals::default(),
@@ -173,13 +197,18 @@ impl EbpfDatapath {
             sys::entries(load::pinned(dir, "EGRESS")?.fd().as_fd(), 16_384)
                 .context("map EGRESS could not be read")?;
         let there = egress.iter().filter(|(_, egress)| *egress != tables::Egress::default());
-        datapath.routes = there.map(|(route, _)| *route as u16).collect();
+        datapath.routes = there.map(|(route, _)| Egress::nowhere(*route as u16)).collect();
         for hook in attach::overlay(ethernet) {
             attach::ensure(&mut datapath.ebpf, dir, overlay, index, hook, true)?;
         }
+        let hooks = datapath.devices.hooks();
         let overlay_hooks = attach::overlay(ethernet).into_iter().map(|hook| (overlay, hook));
-        attach::retain(dir, overlay_hooks.chain(datapath.devices.hooks()))?;
+        attach::retain(
+            dir,
+            overlay_hooks.chain(hooks.iter().map(|(device, hook)| (device.as_str(), *hook))),
+        )?;
         datapath.devices.attach(&mut datapath.ebpf, true);
+        datapath.refresh_wires()?;
         Ok(datapath)
     }
 
@@ -207,6 +236,34 @@ impl EbpfDatapath {
         self.rules.set(slot, zeros, 0).context("a rule counter could not be cleared")?;
         self.totals.forget(slot);
         Ok(())
+    }
+
+    /// Keeps the ports of flows that live, where a port is kept towards every destination.
+    fn note_ports(&mut self, live: &[FlowRecord], now: u32) -> anyhow::Result<()> {
+        if self.settings.flags & ENDPOINT_INDEPENDENT == 0 {
+            return Ok(());
+        }
+        let (hz, udp) = (self.hz, self.settings.timeouts.udp);
+        self.mappings4.note(
+            live,
+            |ip| match ip {
+                IpAddr::V4(v4) => Some(v4.into()),
+                IpAddr::V6(_) => None,
+            },
+            now,
+            hz,
+            udp,
+        )?;
+        self.mappings6.note(
+            live,
+            |ip| match ip {
+                IpAddr::V6(v6) => Some(v6.into()),
+                IpAddr::V4(_) => None,
+            },
+            now,
+            hz,
+            udp,
+        )
     }
 
     /// The flow tables, as of the last sweep.
@@ -237,10 +294,40 @@ impl EbpfDatapath {
         load::ticks(&mut self.ebpf)
     }
 
+    /// Looks how frames travel now, and tells the programs where that has changed.
+    fn refresh_wires(&mut self) -> anyhow::Result<()> {
+        let overlay = self.ethernet.then_some(self.overlay.as_str());
+        if !self.wires.refresh(overlay, self.devices.site(), self.whole_path)? {
+            return Ok(());
+        }
+        self.settings.overlay_link = self.wires.link(self.settings.overlay_device);
+        self.write_config()?;
+        let routes = self.routes.clone();
+        routes.iter().try_for_each(|route| self.write_egress(route))
+    }
+
+    fn write_egress(&mut self, route: &Egress) -> anyhow::Result<()> {
+        let mtu = device::name(route.device).and_then(|name| device::mtu(&name)).unwrap_or(0);
+        let entry = tables::Egress {
+            device: route.device,
+            mtu,
+            source4: route.source_v4.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
+            source6: route.source_v6.unwrap_or(Ipv6Addr::UNSPECIFIED).into(),
+            pool: route.pool,
+            link: self.wires.link(route.device),
+            ..tables::Egress::default()
+        };
+        self.egress
+            .set(u32::from(route.route), Raw(entry), 0)
+            .with_context(|| format!("the egress of route {} could not be written", route.route))
+    }
+
     /// Puts back what is missing, and tells the guard what has changed around it.
     fn keep_up(&mut self) {
         self.devices.attach(&mut self.ebpf, false);
         let refreshed = self.guard.as_mut().map_or(Ok(()), GuardMaps::refresh);
+        let wires = self.refresh_wires();
+        self.note("wires", wires.err().map(|e| format!("XDP sends frames as before: {e:#}")));
         self.note("guard", refreshed.err().map(|e| format!("the underlay guard goes by what was: {e:#}")));
     }
 
@@ -326,27 +413,14 @@ impl Datapath for EbpfDatapath {
         // Before anything leaves by a device that came back: answers that no program sees end in the host's stack, which
         // resets the flows they belong to.
         self.keep_up();
-        let gone = self.routes.iter().filter(|number| !routes.iter().any(|route| route.route == **number));
-        for number in gone {
-            self.egress
-                .set(u32::from(*number), Raw(tables::Egress::default()), 0)
-                .with_context(|| format!("the egress of route {number} could not be cleared"))?;
+        let named = |number: u16| routes.iter().any(|route| route.route == number);
+        let gone = self.routes.iter().filter(|route| !named(route.route));
+        let gone: Vec<Egress> = gone.map(|route| Egress::nowhere(route.route)).collect();
+        for route in gone.iter().chain(routes) {
+            self.write_egress(route)?;
         }
-        for route in routes {
-            let mtu = device::name(route.device).and_then(|name| device::mtu(&name)).unwrap_or(0);
-            let entry = tables::Egress {
-                device: route.device,
-                mtu,
-                source4: route.source_v4.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
-                source6: route.source_v6.unwrap_or(Ipv6Addr::UNSPECIFIED).into(),
-                padding: 0,
-            };
-            self.egress
-                .set(u32::from(route.route), Raw(entry), 0)
-                .with_context(|| format!("the egress of route {} could not be written", route.route))?;
-        }
-        self.routes = routes.iter().map(|route| route.route).collect();
-        Ok(())
+        self.routes = routes.to_vec();
+        self.forget_neighbours()
     }
 
     fn set_deadline(&mut self, after: Option<Duration>) -> anyhow::Result<()> {
@@ -413,8 +487,10 @@ impl Datapath for EbpfDatapath {
             events_suppressed: 0,
             flow_entries: (self.entries, u64::from(self.sizes.flow_entries) * 2),
             tables: self.flow_tables(),
-            half_open_evicted: 0,
-            port_collisions: Vec::new(),
+            half_open_evicted: self.half_open.evicted(),
+            port_collisions: (0..PROBES)
+                .map(|taken| sum(&self.collisions, taken))
+                .collect::<anyhow::Result<_>>()?,
             memory_bytes: self.memory.values().sum(),
         })
     }
@@ -422,9 +498,13 @@ impl Datapath for EbpfDatapath {
     fn sweep(&mut self) -> anyhow::Result<Vec<FlowRecord>> {
         let now = self.clock()? as u32;
         let mut sweep = Sweep::default();
+        let before = self.half_open.read()?;
         self.flows4.sweep(now, self.hz, &mut sweep)?;
         self.flows6.sweep(now, self.hz, &mut sweep)?;
+        let present = self.flows4.half_open_entries() + self.flows6.half_open_entries();
+        self.half_open.note(before, sweep.half_open_removed, present)?;
         self.entries = sweep.entries;
+        self.note_ports(&sweep.live, now)?;
         self.drain_ring();
         for event in &sweep.ended {
             self.end(event);
@@ -457,8 +537,13 @@ impl Datapath for EbpfDatapath {
         self.guard.as_mut().map_or(Ok(()), |guard| guard.set_port(port))
     }
 
+    fn forget_neighbours(&mut self) -> anyhow::Result<()> {
+        self.settings.hops_since = self.clock()? as u32;
+        self.write_config()
+    }
+
     fn xdp(&self) -> Vec<XdpDevice> {
-        self.devices.xdp()
+        self.devices.xdp(&self.wires)
     }
 
     fn guard(&self) -> Option<GuardState> {

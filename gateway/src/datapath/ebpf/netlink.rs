@@ -5,7 +5,7 @@ use std::io;
 
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, LinkXdp};
+use rtnetlink::packet_route::link::{InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkMessage, LinkXdp};
 use rtnetlink::packet_route::tc::{TcHandle, TcMessage};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
@@ -48,6 +48,59 @@ pub(super) fn xdp_programs(index: u32) -> io::Result<XdpPrograms> {
         }
     }
     Ok(programs)
+}
+
+/// A VLAN device's tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Vlan {
+    /// EtherType of the tag: 0x8100 or 0x88a8.
+    pub(super) protocol: u16,
+    /// VLAN id, 12 bits.
+    pub(super) id: u16,
+}
+
+/// What frames of a device look like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LinkFacts {
+    /// Its own address, when that is an Ethernet's.
+    pub(super) mac: Option<[u8; 6]>,
+    /// For a VLAN device: index of the device below it, in the same network namespace, and its tag.
+    pub(super) vlan: Option<(u32, Vlan)>,
+}
+
+/// Facts about the device with `index`.
+pub(super) fn link(index: u32) -> io::Result<LinkFacts> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    let mut facts = LinkFacts::default();
+    for answer in ask(RouteNetlinkMessage::GetLink(message), 0)? {
+        let RouteNetlinkMessage::NewLink(link) = answer else { continue };
+        let (mut below, mut elsewhere, mut id) = (None, false, None);
+        let mut protocol = 0x8100;
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::Address(address) => facts.mac = address.try_into().ok(),
+                LinkAttribute::Link(index) => below = Some(index),
+                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+                LinkAttribute::LinkInfo(infos) => {
+                    let data = infos.into_iter().filter_map(|info| match info {
+                        LinkInfo::Data(InfoData::Vlan(data)) => Some(data),
+                        _ => None,
+                    });
+                    for info in data.flatten() {
+                        match info {
+                            InfoVlan::Id(number) => id = Some(number),
+                            InfoVlan::Protocol(tag) => protocol = tag.into(),
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        facts.vlan = below.filter(|_| !elsewhere).zip(id.map(|id| Vlan { protocol, id }));
+    }
+    Ok(facts)
 }
 
 /// Deletes the clsact qdisc of the device with `index`, unless somebody's filter hangs on it. Whether it did.

@@ -2,6 +2,7 @@
 
 use sluicegate_engine::flow::{Flow, Key};
 use sluicegate_engine::guard::Guard;
+use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::tables::{Config, Egress};
 
 /// A `repr(C)` engine type without padding, as aya wants it.
@@ -16,6 +17,8 @@ impl Plain for Egress {}
 impl Plain for Guard {}
 impl<A: Copy + 'static> Plain for Key<A> {}
 impl<A: Copy + 'static> Plain for Flow<A> {}
+impl<A: Copy + 'static> Plain for MappingKey<A> {}
+impl<A: Copy + 'static> Plain for Mapping<A> {}
 
 // SAFETY: transparent over a type without padding for which every bit pattern is valid.
 unsafe impl<T: Plain> aya::Pod for Raw<T> {}

@@ -10,6 +10,7 @@ mod judge;
 mod live;
 mod offload;
 mod ports;
+mod remembered;
 mod site;
 mod sites;
 mod tables;
@@ -102,6 +103,8 @@ impl UserspaceDatapath {
             overlay_mtu: settings.mtu.into(),
             nat_first: ports.as_ref().map_or(0, PortPool::first),
             nat_count: ports.as_ref().map_or(0, PortPool::count),
+            flags: settings.flows.flags(),
+            half_open_per_source: settings.flows.half_open_per_source,
             timeouts: settings.flows.timeouts.ticks(HZ),
             ..engine::Config::default()
         };
@@ -183,7 +186,8 @@ impl Datapath for UserspaceDatapath {
                 mtu: mtu.unwrap_or(0),
                 source4: source_v4.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
                 source6: source_v6.unwrap_or(Ipv6Addr::UNSPECIFIED).into(),
-                padding: 0,
+                pool: route.pool,
+                ..engine::Egress::default()
             };
         }
         self.judge.state().tables.set_egress(egress);
@@ -245,7 +249,7 @@ impl Datapath for UserspaceDatapath {
             memory_bytes: tables.iter().map(|table| table.bytes).sum(),
             tables,
             half_open_evicted: totals.half_open_evicted,
-            port_collisions: Vec::new(),
+            port_collisions: totals.port_collisions.into(),
         })
     }
 
