@@ -243,20 +243,33 @@ fn sum_on_the_wire<A>(
     Some(sum(packet, icmp, transport)? + u32::from(!u16::from_be_bytes(unfinished)))
 }
 
-/// The one's complement sum of whole words from `start` to `end`.
+/// The one's complement sum of whole words from `start` to `end`. Sixteen bytes at a time: that is what the verifier's walk
+/// through all of an IPv6 answer costs least by.
 #[inline(always)]
 fn sum(packet: &impl Packet, start: u32, end: u32) -> Option<u32> {
-    let mut sum = 0u32;
+    let mut sum = 0u64;
     let mut at = start;
-    for _ in 0..WORDS_MAX {
+    for _ in 0..WORDS_MAX / 4 {
+        if at + 16 > end {
+            break;
+        }
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = packet.read::<16>(at)?;
+        sum += word([a, b, c, d]) + word([e, f, g, h]) + word([i, j, k, l]) + word([m, n, o, p]);
+        at += 16;
+    }
+    for _ in 0..3 {
         if at >= end {
             break;
         }
-        let word = u32::from_be_bytes(packet.read::<4>(at)?);
-        sum += (word >> 16) + (word & 0xffff);
+        sum += word(packet.read::<4>(at)?);
         at += 4;
     }
-    Some(sum)
+    Some(u32::from(fold((sum >> 32) as u32)) + u32::from(fold(sum as u32)))
+}
+
+#[inline(always)]
+const fn word(bytes: [u8; 4]) -> u64 {
+    u32::from_be_bytes(bytes) as u64
 }
 
 #[cfg(test)]

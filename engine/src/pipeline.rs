@@ -126,7 +126,9 @@ pub fn run<F: Egresses, S: Steps<F>>(
         Ok(verdict) => verdict,
         Err(refusal) => {
             let dropped = refuse::<F, _>(steps.tables(), side, &refusal, work);
-            let answerable = matches!(refusal.reason, DropReason::TtlExpired | DropReason::TooBig);
+            // What the host sends itself goes on as it is, however large.
+            let answerable = matches!(refusal.reason, DropReason::TtlExpired | DropReason::TooBig)
+                && !matches!(side, Side::Local);
             if answerable && matches!(steps.answer(side, refusal.reason, work), Ok(true)) {
                 return Verdict::Answer;
             }
