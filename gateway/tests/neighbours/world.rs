@@ -1,0 +1,302 @@
+//! A host with a life of its own, on which a gateway is started and stopped: containers behind DNAT, a firewall, marks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use sluicegate_api::image::Image;
+use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
+use sluicegate_gateway::datapath::{
+    Choice, Datapath as _, Egress, FlowSettings, Settings, XdpChoice, XdpSettings,
+};
+use sluicegate_lab::{Lab, Namespace, Program};
+use sluicegate_policy::Compiler;
+use sluicegate_policy::model::{
+    Action, End, Group, Network, Peer, Policy, Resource, Router, Rule, Service, State,
+};
+
+/// The longest a command may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a connection that a firewall swallows is tried.
+const SWALLOWED: Duration = Duration::from_millis(400);
+
+/// The gateway between an Ethernet overlay and a site, with a container of its own.
+pub(crate) struct World {
+    pub(crate) peers: Namespace,
+    pub(crate) gateway: Namespace,
+    pub(crate) site: Namespace,
+    pub(crate) container: Namespace,
+    pub(crate) bpf_dir: PathBuf,
+    pub(crate) lab: Lab,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let lab = Lab::new().expect("these tests need root");
+        let [peers, gateway, site, container] =
+            ["peers", "gateway", "site", "container"].map(|name| lab.namespace(name).unwrap());
+        lab.veth((&peers, "out"), (&gateway, "overlay")).unwrap();
+        lab.veth((&gateway, "site"), (&site, "in")).unwrap();
+        lab.veth((&gateway, "docker0"), (&container, "eth0")).unwrap();
+        for (namespace, device, addresses) in [
+            (&peers, "out", ["100.64.0.5/16", "fd64::6440:5/64"]),
+            (&gateway, "overlay", ["100.64.0.1/16", "fd64::6440:1/64"]),
+            (&gateway, "site", ["10.128.0.1/24", "fd10::1/64"]),
+            (&site, "in", ["10.128.0.53/24", "fd10::53/64"]),
+            (&gateway, "docker0", ["172.17.0.1/16", "fd17::1/64"]),
+            (&container, "eth0", ["172.17.0.2/16", "fd17::2/64"]),
+        ] {
+            for address in addresses {
+                namespace.address(device, address).unwrap();
+            }
+        }
+        for (namespace, via) in
+            [(&container, ["172.17.0.1", "fd17::1"]), (&peers, ["100.64.0.1", "fd64::6440:1"])]
+        {
+            for via in via {
+                namespace.route("default", via).unwrap();
+            }
+        }
+        // Neighbours of the overlay are known, as on a tunnel: their resolution is nobody's rule.
+        for (from, device, to, there, addresses) in [
+            (&peers, "out", &gateway, "overlay", ["100.64.0.1", "fd64::6440:1"]),
+            (&gateway, "overlay", &peers, "out", ["100.64.0.5", "fd64::6440:5"]),
+        ] {
+            let line = to.ip(&["-o", "link", "show", "dev", there]).unwrap();
+            let mac = line.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap();
+            for address in addresses {
+                from.ip(&["neighbour", "replace", address, "lladdr", mac, "dev", device]).unwrap();
+            }
+        }
+        // For the containers, as Docker sets it.
+        gateway.sysctl("net/ipv4/ip_forward", "1").unwrap();
+        gateway.sysctl("net/ipv6/conf/all/forwarding", "1").unwrap();
+        let bpf_dir = lab.bpffs().unwrap().join("gateway");
+        Self { peers, gateway, site, container, bpf_dir, lab }
+    }
+
+    pub(crate) fn settings(&self, xdp: XdpChoice) -> Settings {
+        Settings {
+            choice: Choice::Ebpf,
+            bpf_dir: self.bpf_dir.clone(),
+            site_devices: vec!["site".into()],
+            nat_ports: 20_000..=32_767,
+            flow_entries: 4096,
+            image_words: 1 << 17,
+            mtu: 1420,
+            flows: FlowSettings::default(),
+            xdp: XdpSettings { choice: xdp, guard: None },
+        }
+    }
+
+    /// Starts a gateway with the image of [`image`] in force.
+    pub(crate) fn open(&self, xdp: XdpChoice) -> EbpfDatapath {
+        let settings = self.settings(xdp);
+        let mut datapath = self.gateway.enter(|| EbpfDatapath::open(&settings, "overlay")).unwrap().unwrap();
+        let image = image();
+        let line = self.gateway.ip(&["-o", "link", "show", "dev", "site"]).unwrap();
+        let device = line.split(':').next().unwrap().trim().parse().unwrap();
+        let egress = |route: &u32| Egress {
+            route: *route as u16,
+            device,
+            source_v4: Some([10, 128, 0, 1].into()),
+            source_v6: Some("fd10::1".parse().unwrap()),
+            pool: [0, 0],
+        };
+        let egress: Vec<Egress> = image.routes.keys().map(egress).collect();
+        let set_up = || {
+            datapath.set_overlay("100.64.0.0/16".parse().unwrap(), "fd64::/64".parse().unwrap()).unwrap();
+            datapath.set_egress(&egress).unwrap();
+            let revision = datapath.in_force().map_or(1, |now| now.revision + 1);
+            datapath.apply(revision, &image).unwrap();
+        };
+        self.gateway.enter(set_up).unwrap();
+        datapath
+    }
+
+    pub(crate) fn sweep(&self, datapath: &mut EbpfDatapath) {
+        self.gateway.enter(|| datapath.sweep()).unwrap().unwrap();
+    }
+
+    /// Packets dropped for `reason`.
+    pub(crate) fn drops(&self, datapath: &mut EbpfDatapath, reason: &str) -> u64 {
+        let drops: BTreeMap<_, _> = datapath.counters().unwrap().drops.into_iter().collect();
+        drops[reason]
+    }
+
+    /// Whether the peer reaches the site's name server (which a rule admits) and gets an answer.
+    pub(crate) fn is_forwarded(&self, to: &str) -> bool {
+        let server = udp(&self.site, &format!("{to}:53"));
+        let own = if to.starts_with('[') { "[fd64::6440:5]:0" } else { "100.64.0.5:0" };
+        let client = udp(&self.peers, own);
+        client.connect(format!("{to}:53")).unwrap();
+        let mut buffer = [0; 64];
+        // The first packet may be lost to the resolution of neighbours.
+        (0..3).any(|_| {
+            client.send(b"question").unwrap();
+            let Ok((length, from)) = server.recv_from(&mut buffer) else { return false };
+            server.send_to(&buffer[..length], from).unwrap();
+            client.recv(&mut buffer).is_ok()
+        })
+    }
+
+    /// Loads a ruleset into the gateway.
+    pub(crate) fn nft(&self, ruleset: &str) {
+        let path = self.lab.dir().join("ruleset.nft");
+        fs::write(&path, ruleset).unwrap();
+        self.gateway.run(&Program::new("nft").arg("-f").arg(&path), PATIENCE).unwrap().output().unwrap();
+    }
+
+    pub(crate) fn ruleset(&self) -> String {
+        self.gateway.run(&Program::new("nft").args(["list", "ruleset"]), PATIENCE).unwrap().output().unwrap()
+    }
+
+    /// Everything about the gateway host that a neighbour could have changed.
+    pub(crate) fn snapshot(&self) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::new();
+        for command in [
+            &["ip", "-d", "address", "show"][..],
+            &["ip", "route", "show", "table", "all"],
+            &["ip", "-6", "route", "show", "table", "all"],
+            &["ip", "rule", "show"],
+            &["ip", "-6", "rule", "show"],
+            &["tc", "qdisc", "show"],
+            &["nft", "list", "ruleset"],
+        ] {
+            let ran = self.gateway.run(&Program::new(command[0]).args(&command[1..]), PATIENCE).unwrap();
+            all.insert(command.join(" "), without_time(&ran.output().unwrap()));
+        }
+        for device in ["overlay", "site", "docker0"] {
+            for side in ["ingress", "egress"] {
+                let tc = Program::new("tc").args(["filter", "show", "dev", device, side]);
+                let filters = self.gateway.run(&tc, PATIENCE).unwrap();
+                all.insert(format!("tc filter show dev {device} {side}"), filters.stdout);
+            }
+        }
+        let sysctls = self.gateway.enter(|| read_all(Path::new("/proc/sys/net"))).unwrap();
+        all.extend(sysctls.into_iter().filter(|(path, _)| !counts(path)));
+        all
+    }
+
+    /// Opens a TCP connection from the site to `to` and returns what the server says.
+    pub(crate) fn ask(&self, to: &str) -> Option<String> {
+        let to: SocketAddr = to.parse().unwrap();
+        let answer = self.site.enter(|| {
+            let mut stream = TcpStream::connect_timeout(&to, SWALLOWED).ok()?;
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).ok().map(|_| answer)
+        });
+        answer.unwrap()
+    }
+}
+
+/// Serves `answer` at `address` of `namespace` to whoever connects, for as long as the process lives.
+pub(crate) fn serve(namespace: &Namespace, address: &str, answer: &'static str) {
+    let address: SocketAddr = address.parse().unwrap();
+    let listener = namespace.enter(|| TcpListener::bind(address)).unwrap().unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            // A client that has gone is served no more.
+            let _ = client.and_then(|mut client| client.write_all(answer.as_bytes()));
+        }
+    });
+}
+
+pub(crate) fn udp(namespace: &Namespace, address: &str) -> UdpSocket {
+    let address: SocketAddr = address.parse().unwrap();
+    let socket = namespace.enter(|| UdpSocket::bind(address)).unwrap().unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    socket
+}
+
+/// One peer may ask one dual-stack name server.
+fn image() -> Image {
+    let peer = |name: &str, v4: &str, v6: &str| Peer {
+        name: name.into(),
+        v4: v4.parse().unwrap(),
+        v6: v6.parse().unwrap(),
+        allowed: true,
+    };
+    let resource = Resource {
+        name: "dns".into(),
+        prefixes: vec!["10.128.0.53/32".parse().unwrap(), "fd10::53/128".parse().unwrap()],
+        enabled: true,
+    };
+    let router =
+        Router { peers: BTreeSet::from(["gw".into()]), metric: 100, masquerade: true, enabled: true };
+    let network = Network {
+        name: "site".into(),
+        resources: BTreeMap::from([("dns".into(), resource)]),
+        routers: BTreeMap::from([("router".into(), router)]),
+    };
+    let group =
+        Group { name: "users".into(), peers: BTreeSet::from(["user".into()]), resources: BTreeSet::new() };
+    let rule = Rule {
+        id: "rule".into(),
+        name: "dns".into(),
+        slot: 0,
+        enabled: true,
+        action: Action::Accept,
+        bidirectional: false,
+        service: Service::Udp(vec![53..=53]),
+        sources: End::Groups(BTreeSet::from(["users".into()])),
+        destinations: End::Resource("dns".into()),
+    };
+    let policy =
+        Policy { name: "dns".into(), enabled: true, posture_failed: BTreeSet::new(), rules: vec![rule] };
+    let state = State {
+        overlay_v4: "100.64.0.0/16".parse().unwrap(),
+        overlay_v6: "fd64::/64".parse().unwrap(),
+        peers: BTreeMap::from([
+            ("gw".into(), peer("gw", "100.64.0.1", "fd64::6440:1")),
+            ("user".into(), peer("user", "100.64.0.5", "fd64::6440:5")),
+        ]),
+        groups: BTreeMap::from([("users".into(), group)]),
+        networks: BTreeMap::from([("net".into(), network)]),
+        policies: BTreeMap::from([("policy".into(), policy)]),
+    };
+    Compiler::new(Arc::new(state)).unwrap().compile("gw").unwrap()
+}
+
+/// The text without words that change by themselves: remaining lifetimes, and how long a route was not used.
+fn without_time(text: &str) -> String {
+    let mut kept = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace().peekable();
+        let mut line = Vec::new();
+        while let Some(word) = words.next() {
+            if matches!(word, "expires" | "valid_lft" | "preferred_lft") {
+                words.next();
+            } else {
+                line.push(word);
+            }
+        }
+        kept.push(line.join(" "));
+    }
+    kept.sort();
+    kept.join("\n")
+}
+
+/// Settings that are really readings.
+fn counts(path: &str) -> bool {
+    path.ends_with("nf_conntrack_count") || path.contains("stable_secret")
+}
+
+fn read_all(dir: &Path) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            all.append(&mut read_all(&path));
+        } else if let Ok(value) = fs::read_to_string(&path) {
+            all.insert(path.display().to_string(), value);
+        }
+    }
+    all
+}
