@@ -9,18 +9,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
+use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode, tc};
 use aya::util::KernelVersion;
 
 use super::links::{self, LinkInfo};
 use super::load::links_dir;
-use super::{netlink, sys};
+use super::{clsact, netlink, sys};
 use crate::datapath::{XdpChoice, device};
-
-/// Priority and handle of our filters where there is no tcx: fixed, so that a new agent replaces its own and no other.
-const PRIORITY: u16 = 0x5c47;
-const HANDLE: u32 = 1;
 
 /// One place a program is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +75,7 @@ impl Hook {
 }
 
 /// Sees to it that our program is at `hook` of `device`, now with index `index`. With `renew`, a program that is there
-/// already is replaced by the one loaded now. Returns the kernel's id of the program there; `None` where filters have no links.
+/// already is replaced by the one loaded now. Returns the kernel's id of the program there.
 pub(super) fn ensure(
     ebpf: &mut Ebpf,
     bpf_dir: &Path,
@@ -89,26 +85,30 @@ pub(super) fn ensure(
     renew: bool,
 ) -> anyhow::Result<Option<u32>> {
     let path = pin_path(bpf_dir, device, hook);
-    if let Some((link, info)) = live(&path, index) {
+    if let Some((link, info)) = live(&path, index, hook) {
         if !renew {
             return Ok(Some(info.program));
         }
-        if is_as_wanted(hook, index, info) {
-            replace(ebpf, link, hook).with_context(|| at(device, hook))?;
-            return Ok(live(&path, index).map(|(_, info)| info.program));
+        match link {
+            Some(link) if is_as_wanted(hook, index, info) => {
+                replace(ebpf, link, hook).with_context(|| at(device, hook))?;
+                return Ok(live(&path, index, hook).map(|(_, info)| info.program));
+            }
+            // Native and generic are two places: a link stays in the one it was made for.
+            Some(_) => remove(bpf_dir, &path).with_context(|| at(device, hook))?,
+            // A filter is replaced by attaching another.
+            None => {}
         }
-        // Native and generic are two places: a link stays in the one it was made for.
-        remove(&path).with_context(|| at(device, hook))?;
     }
     // The device is another one than before, or none was there: nothing of ours is attached to it.
     let _ = fs::remove_file(&path);
     attach(ebpf, bpf_dir, &path, device, index, hook).with_context(|| at(device, hook))?;
-    Ok(live(&path, index).map(|(_, info)| info.program))
+    Ok(live(&path, index, hook).map(|(_, info)| info.program))
 }
 
 /// Whether a program of an earlier agent is at `hook` of `device`, now with index `index`.
 pub(super) fn holds(bpf_dir: &Path, device: &str, index: u32, hook: Hook) -> bool {
-    live(&pin_path(bpf_dir, device, hook), index).is_some()
+    live(&pin_path(bpf_dir, device, hook), index, hook).is_some()
 }
 
 /// Removes what an earlier agent attached at places that are not among `wanted`: devices that lead to the site no longer.
@@ -119,7 +119,7 @@ pub(super) fn retain<'a>(
     let wanted: BTreeSet<PathBuf> =
         wanted.into_iter().map(|(device, hook)| pin_path(bpf_dir, device, hook)).collect();
     for path in pins(bpf_dir).into_iter().filter(|path| !wanted.contains(path)) {
-        remove(&path)?;
+        remove(bpf_dir, &path)?;
     }
     Ok(())
 }
@@ -127,19 +127,9 @@ pub(super) fn retain<'a>(
 /// Removes every program attached under `bpf_dir`, at once.
 pub(super) fn detach_all(bpf_dir: &Path) -> anyhow::Result<()> {
     for path in pins(bpf_dir) {
-        remove(&path)?;
+        remove(bpf_dir, &path)?;
     }
-    if has_tcx() {
-        return Ok(());
-    }
-    // Netlink filters have no pins; ours are known by the names of their programs.
     for device in device::names() {
-        for hook in [overlay(false), overlay(true), SITE].into_iter().flatten() {
-            if let Hook::Tc(program, side) = hook {
-                // Not there is as good as removed.
-                let _ = tc::qdisc_detach_program(&device, side, program);
-            }
-        }
         let mark = clsact_mark(bpf_dir, &device);
         if mark.is_dir() {
             let index = device::index(&device);
@@ -190,20 +180,32 @@ fn entries(bpf_dir: &Path, directories: bool) -> Vec<PathBuf> {
     all.filter(|path| path.is_dir() == directories).collect()
 }
 
-/// The link pinned at `path`, when it is still attached to the device with `index`.
-fn live(path: &Path, index: u32) -> Option<(FdLink, LinkInfo)> {
+/// The link pinned at `path`, when it is still attached to the device with `index`; `None` for the link of a filter.
+fn live(path: &Path, index: u32, hook: Hook) -> Option<(Option<FdLink>, LinkInfo)> {
+    if let (Hook::Tc(_, side), false) = (hook, has_tcx()) {
+        return Some((None, LinkInfo { program: clsact::live(path, index, side)?, device: index }));
+    }
     let pinned = sys::open_pinned(path).ok()?;
     let info = links::link_info(pinned.as_fd()).ok()?;
     if info.device != index {
         return None;
     }
-    Some((PinnedLink::from_pin(path).ok().map(FdLink::from)?, info))
+    Some((Some(PinnedLink::from_pin(path).ok()?.into()), info))
 }
 
-/// Takes the link pinned at `path` off its device, and the pin away.
-fn remove(path: &Path) -> anyhow::Result<()> {
+/// Takes what is pinned at `path` off its device, and the pin away.
+fn remove(bpf_dir: &Path, path: &Path) -> anyhow::Result<()> {
+    let tc = [TcAttachType::Ingress, TcAttachType::Egress].map(|side| Hook::Tc("", side));
+    let owners = device::names().into_iter().flat_map(|device| tc.map(|hook| (device.clone(), hook)));
+    for (device, hook) in
+        owners.filter(|(device, hook)| !has_tcx() && pin_path(bpf_dir, device, *hook) == path)
+    {
+        if let Hook::Tc(_, side) = hook {
+            clsact::remove(path, &device, side)?;
+        }
+    }
     if let Ok(link) = sys::open_pinned(path) {
-        // A link whose device is gone is off already.
+        // A link whose device is gone is off already, and a program is no link.
         let _ = links::detach(link.as_fd());
     }
     fs::remove_file(path).with_context(|| format!("{} could not be removed", path.display()))
@@ -221,7 +223,8 @@ fn replace(ebpf: &mut Ebpf, link: FdLink, hook: Hook) -> anyhow::Result<()> {
         Hook::Tc(program, _) => {
             let program: &mut SchedClassifier = program_mut(ebpf, program)?.try_into()?;
             let id = program.attach_to_link(link.try_into()?)?;
-            keep(program.take_link(id)?);
+            // As below.
+            drop(FdLink::try_from(program.take_link(id)?)?);
         }
         Hook::Xdp { program, .. } => {
             let program: &mut Xdp = program_mut(ebpf, program)?.try_into()?;
@@ -255,13 +258,7 @@ fn attach(
                 let _ = fs::create_dir(clsact_mark(bpf_dir, device));
             }
             let program: &mut SchedClassifier = program_mut(ebpf, program)?.try_into()?;
-            let handle = TcHandle::from(HANDLE);
-            let there = SchedClassifierLink::attached(device, side, PRIORITY, handle, None)?;
-            let id = program.attach_to_link(there).or_else(|_| {
-                let options = NlOptions { priority: PRIORITY, handle, classid: None };
-                program.attach_with_options(device, side, TcAttachOptions::Netlink(options))
-            })?;
-            keep(program.take_link(id)?);
+            clsact::attach(program, device, side, path)?;
         }
         Hook::Xdp { program, generic } => {
             if !device::is_ethernet(device)? {
@@ -274,12 +271,6 @@ fn attach(
         }
     }
     Ok(())
-}
-
-/// A netlink filter has no descriptor to pin: it stays until removed, and dropping aya's link would remove it. A pinned
-/// link stays either way.
-fn keep(link: SchedClassifierLink) {
-    std::mem::forget(link);
 }
 
 fn program_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut aya::programs::Program> {

@@ -35,6 +35,14 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     Ok(LinkInfo { program: head.program, device: head.device })
 }
 
+/// The kernel's id of the program that `program` is open on.
+pub(super) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    // `type` and `id` of `struct bpf_prog_info`.
+    let mut head = [0u32; 2];
+    describe(program, &mut head)?;
+    Ok(head[1])
+}
+
 /// Takes a link off its device now, whoever still holds it: removing the pin alone would do so some time later.
 pub(super) fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
     const BPF_LINK_DETACH: libc::c_long = 34;

@@ -1,6 +1,7 @@
 //! The kernel's datapath: programs in TC and XDP, everything they know in pinned maps.
 
 mod attach;
+mod clsact;
 mod devices;
 mod evictions;
 mod flows;

@@ -6,7 +6,7 @@ use std::io;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkMessage, LinkXdp};
-use rtnetlink::packet_route::tc::{TcHandle, TcMessage};
+use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 /// Ids of the XDP programs on a device, by mode.
@@ -101,6 +101,30 @@ pub(super) fn link(index: u32) -> io::Result<LinkFacts> {
         facts.vlan = below.filter(|_| !elsewhere).zip(id.map(|id| Vlan { protocol, id }));
     }
     Ok(facts)
+}
+
+/// Ids of the eBPF programs that filters of this priority and handle run at a side of the device with `index`: one, or none.
+pub(super) fn filter_programs(index: u32, egress: bool, priority: u16, handle: u32) -> io::Result<Vec<u32>> {
+    let minor = if egress { TcHandle::MIN_EGRESS } else { TcHandle::MIN_INGRESS };
+    let mut message = TcMessage::default();
+    message.header.index = index.cast_signed();
+    message.header.parent = TcHandle { major: u16::MAX, minor };
+    let mut programs = Vec::new();
+    for answer in ask(RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP)? {
+        let RouteNetlinkMessage::NewTrafficFilter(filter) = answer else { continue };
+        // The priority is the upper half (net/sched/cls_api.c, TC_H_MAKE).
+        if filter.header.info >> 16 != u32::from(priority) || u32::from(filter.header.handle) != handle {
+            continue;
+        }
+        for attribute in filter.attributes {
+            let TcAttribute::Options(options) = attribute else { continue };
+            programs.extend(options.into_iter().filter_map(|option| match option {
+                TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(id),
+                _ => None,
+            }));
+        }
+    }
+    Ok(programs)
 }
 
 /// Deletes the clsact qdisc of the device with `index`, unless somebody's filter hangs on it. Whether it did.
