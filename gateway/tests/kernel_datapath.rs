@@ -13,11 +13,13 @@ use sluicegate_gateway::datapath::ebpf::{EbpfDatapath, detach};
 use sluicegate_gateway::datapath::{
     ApplyError, Choice, Datapath as _, Egress, EventKind, FlowSettings, Settings, XdpSettings,
 };
-use sluicegate_lab::{Lab, Namespace};
+use sluicegate_lab::{Lab, Namespace, Program};
 use sluicegate_policy::Compiler;
 use sluicegate_policy::model::{
     Action, End, Group, Network, Peer, Policy, Resource, Router, Rule, Service, State,
 };
+
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// TC's answers: redirected, dropped, and on to the next program.
 const REDIRECT: u32 = 7;
@@ -234,6 +236,8 @@ fn detaching_leaves_the_devices_and_the_bpffs_as_they_were() {
     stage.gateway.enter(|| detach(&stage.settings.bpf_dir)).unwrap().unwrap();
     assert_eq!(stage.programs(), 0, "{}", stage.links());
     assert!(!stage.settings.bpf_dir.exists());
+    let qdiscs = stage.gateway.run(&Program::new("tc").args(["qdisc", "show"]), PATIENCE).unwrap();
+    assert!(!qdiscs.output().unwrap().contains("clsact"), "a qdisc is left");
 }
 
 /// A gateway namespace between an Ethernet overlay and a site.
