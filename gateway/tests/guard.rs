@@ -228,6 +228,29 @@ fn a_site_device_may_be_guarded_too_and_an_unguarded_one_is_not() {
     }
 }
 
+/// A VLAN device has no XDP of its own in most kernels: the one below it is guarded, tags and all.
+#[test]
+fn a_vlan_device_is_guarded_below_its_tag() {
+    let stage = Stage::new();
+    for (namespace, host) in [(&stage.gateway, 1), (&stage.peer, 2)] {
+        namespace.ip(&["link", "add", "link", "eth0", "name", "eth0.7", "type", "vlan", "id", "7"]).unwrap();
+        namespace.ip(&["link", "set", "eth0.7", "up"]).unwrap();
+        namespace.address("eth0.7", &format!("203.0.113.{host}/24")).unwrap();
+        namespace.address("eth0.7", &format!("2001:db9::{host}/64")).unwrap();
+    }
+    let guard = GuardSettings { devices: vec!["eth0.7".into()], ..stage.guarded().guard.unwrap() };
+    let mut datapath = stage.open(XdpSettings { guard: Some(guard), ..XdpSettings::default() });
+    for (own, source) in [("203.0.113.1", "203.0.113.2"), ("2001:db9::1", "2001:db9::2")] {
+        let before = stage.refused(&mut datapath).0;
+        let (inside, outside) = stage.sockets(own, PORT, source);
+        for payload in [b"junk".to_vec(), message(4, 32)] {
+            outside.send_to(&payload, (own.parse::<IpAddr>().unwrap(), PORT)).unwrap();
+        }
+        assert_eq!(receive(&inside, &message(4, 32)), [message(4, 32)], "{own}");
+        assert_eq!(stage.refused(&mut datapath).0 - before, 1, "{own}");
+    }
+}
+
 #[test]
 fn a_new_address_is_guarded_and_one_that_is_gone_is_not() {
     let stage = Stage::new();

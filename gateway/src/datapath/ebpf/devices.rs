@@ -53,7 +53,7 @@ impl Devices {
 
     /// The XDP program of every device that is to have one: VLANs are told apart below them.
     fn xdp_programs(&self) -> BTreeMap<String, &'static str> {
-        let guarded = self.guarded.iter().map(|device| (device.clone(), GUARD_XDP));
+        let guarded = self.guarded.iter().map(|device| (wires::base(device), GUARD_XDP));
         let named = self.site.iter().chain(&self.overlay);
         let mut programs: BTreeMap<_, _> =
             guarded.chain(named.map(|device| (wires::base(device), TRUNK_XDP))).collect();
@@ -138,10 +138,11 @@ impl Devices {
     fn failed(&mut self, device: &String, hook: Hook, error: &anyhow::Error) -> String {
         let Hook::Xdp { generic, .. } = hook else { return format!("{error:#}") };
         self.modes.insert(device.clone(), XdpMode::Refused);
-        let site = self.site.contains(device).then(|| format!("TC alone judges what comes from {device}"));
-        let guard =
-            self.guarded.contains(device).then(|| format!("WireGuard's port is not guarded on {device}"));
-        let consequence = [site, guard].into_iter().flatten().collect::<Vec<_>>().join(", and ");
+        let guarded = self.guarded.iter().any(|guarded| wires::base(guarded) == *device);
+        let judged = hook.program() != GUARD_XDP;
+        let judged = judged.then(|| format!("TC alone judges what comes from {device}"));
+        let guarded = guarded.then(|| format!("WireGuard's port is not guarded on {device}"));
+        let consequence = [judged, guarded].into_iter().flatten().collect::<Vec<_>>().join(", and ");
         format!("{}; {consequence}", why_not(device, generic, error))
     }
 }

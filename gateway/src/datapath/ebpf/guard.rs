@@ -9,6 +9,7 @@ use sluicegate_engine::guard::{Guard, Limit};
 
 use super::load::take;
 use super::pod::Raw;
+use super::wires;
 use crate::datapath::{GuardSettings, GuardState, device};
 
 /// Source prefixes that are remembered; the least recently seen make room. 64 bytes each or so.
@@ -53,7 +54,8 @@ impl GuardMaps {
 
     /// Makes the maps say which devices there are and which addresses the host has now.
     pub(super) fn refresh(&mut self) -> anyhow::Result<()> {
-        let devices = self.settings.devices.iter().filter_map(|name| device::index(name));
+        // XDP runs below VLANs.
+        let devices = self.settings.devices.iter().filter_map(|name| device::index(&wires::base(name)));
         settle(&mut self.devices, devices.collect()).context("map GUARD_DEVICES could not be written")?;
         let mut addresses = device::addresses().context("the host's addresses could not be read")?;
         self.too_many = None;
