@@ -106,7 +106,7 @@ pub fn answer<F: Egresses, P: Packet, T: Tables<F>>(
         return false;
     }
     let source = match side {
-        Side::Site => tables.egress(work.leaving.route).map(F::egress).unwrap_or_default(),
+        Side::Site => tables.egress(work.leaving.route).map(|egress| F::pool(egress).0).unwrap_or_default(),
         Side::Overlay | Side::Local => F::own(tables.config()),
     };
     if source == F::Address::default() {

@@ -261,6 +261,14 @@ impl Timeouts {
         }
     }
 
+    /// The time-out of the states in which a flow spends its life: of an established TCP connection, of anything else that
+    /// was answered.
+    #[inline(always)]
+    pub const fn quiet(&self, protocol: u8, icmp: u8) -> u32 {
+        let tcp = protocol == crate::packet::protocol::TCP;
+        self.of(if tcp { State::Established } else { State::Replied }, protocol, icmp)
+    }
+
     /// The time-out of `state` for `protocol`.
     #[inline(always)]
     pub const fn of(&self, state: State, protocol: u8, icmp: u8) -> u32 {

@@ -3,6 +3,7 @@
 use crate::event::EventKind;
 use crate::flow::{Exit, FIN, Flow, Key, Side, State, TRANSLATED};
 use crate::image::axis;
+use crate::limit::Openings;
 use crate::network::Header;
 use crate::open::event;
 use crate::packet::{echo, protocol, tcp as flag};
@@ -22,21 +23,36 @@ pub(crate) enum Found {
     Nothing,
 }
 
+/// What the common case must know of the packet and the moment.
+#[derive(Clone, Copy)]
+pub(crate) struct Passing {
+    pub(crate) now: u32,
+    /// Of the image in force.
+    pub(crate) epoch: u32,
+    /// Ticks that a quiet flow of the packet's protocol may be silent.
+    pub(crate) timeout: u32,
+    /// The packet's declared length.
+    pub(crate) length: u32,
+    pub(crate) flags: u8,
+}
+
 /// The packet path's common case: the flow is confirmed, in time, admitted by the image in force, and the packet changes
 /// no state. One look-up, one entry written.
+///
+/// A time-out that is not the one in force is changed by the slow path: for one comparison of words that are at hand, flows
+/// follow a changed configuration from their next packet on.
 #[inline(always)]
 pub(crate) fn touch<A: Copy>(
     flow: &mut Flow<A>,
     half: &mut Half<A>,
     leaving: &mut Leaving<A>,
-    now: u32,
-    epoch: u32,
-    length: u32,
-    flags: u8,
+    passing: Passing,
 ) -> Found {
+    let Passing { now, epoch, timeout, length, flags } = passing;
     let quiet = flow.state == State::Replied as u8
         || flow.state == State::Established as u8 && flags & (flag::SYN | flag::FIN | flag::RST) == 0;
-    if !quiet || flow.epoch != epoch || flow.is_over(now) || is_backwards(flow.is_reply(), flags) {
+    let current = flow.epoch == epoch && flow.timeout == timeout;
+    if !quiet || !current || flow.is_over(now) || is_backwards(flow.is_reply(), flags) {
         half.set(flow, now);
         return Found::Slow(Stage::Confirmed);
     }
@@ -120,6 +136,9 @@ pub fn advance<F: Egresses, T: Tables<F>>(
     };
     match kept {
         Kept::Yes => {
+            if matches!(stage, Stage::HalfOpen) && state.is_confirmed() {
+                answered::<F, T>(tables, work);
+            }
             let Work { half, leaving, .. } = work;
             leaving.to = half.to;
             leaving.hop = half.hop;
@@ -134,6 +153,15 @@ pub fn advance<F: Egresses, T: Tables<F>>(
 }
 
 #[inline(always)]
+/// Takes an opening back from what counts against its source.
+#[inline(always)]
+fn answered<F: Egresses, T: Tables<F>>(tables: &mut T, work: &Work<F::Address>) {
+    let opener = if work.half.is_reply() { &work.other } else { &work.key };
+    if tables.config().half_open_per_source != 0 && opener.side == Side::Overlay as u8 {
+        let _ = tables.with_openings(&opener.source, work.now, Openings::answered);
+    }
+}
+
 fn next_state<A: Copy>(half: &Half<A>, ip_protocol: u8, flags: u8) -> Step {
     let state = State::from_number(half.state);
     if ip_protocol != protocol::TCP {

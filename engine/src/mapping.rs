@@ -5,8 +5,12 @@
 //! Both carry the tick of the mapping's last use, which is an opening, or a packet of one of its flows as far as the agent
 //! noticed in its pass over the flows. Nothing is written for packets of flows.
 
+use crate::flow::Key;
+use crate::tables::{Egresses, Tables};
+use crate::work::Work;
+
 /// Key of either entry: of the owner (`port` is its source port) or of the gateway's port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct MappingKey<A> {
     /// The owner's address; zero in the entry of the gateway's port.
@@ -59,5 +63,71 @@ impl<A: Copy + Default + Eq> Mapping<A> {
         let age = now.wrapping_sub(self.last_used) as i32;
         let fresh = age <= 0 || age as u32 <= lifetime;
         fresh && (self.owner != owner || self.source_port != source_port)
+    }
+}
+
+/// The port that the opener in hand had last at the address it leaves with.
+#[inline(always)]
+pub(crate) fn port<F: Egresses, T: Tables<F>>(tables: &mut T, work: &Work<F::Address>) -> Option<u16> {
+    let Work { key, opening, .. } = work;
+    let owner = MappingKey::of_owner(key.source, key.source_port, opening.source, key.protocol);
+    tables.mapping(&owner).map(|mapping| mapping.port)
+}
+
+/// Whether the opener in hand may have `port`.
+#[inline(always)]
+pub(crate) fn is_free<F: Egresses, T: Tables<F>>(
+    tables: &mut T,
+    work: &Work<F::Address>,
+    port: u16,
+) -> bool {
+    let Work { key, opening, now, .. } = work;
+    let udp = tables.config().timeouts.udp;
+    // A quarter longer than a flow, by which the agent may be late in noting its last packet.
+    let lifetime = udp.saturating_add(udp / 4);
+    let there = tables.mapping(&MappingKey::of_port(opening.source, port, key.protocol));
+    !there.is_some_and(|mapping| mapping.is_anothers(key.source, key.source_port, *now, lifetime))
+}
+
+/// Makes the opener in hand the owner of `port`. Of two processors that take the same free port at the same time the later
+/// one has it; the flows of both are kept apart by their reply halves.
+#[inline(always)]
+pub(crate) fn take<F: Egresses, T: Tables<F>>(tables: &mut T, work: &Work<F::Address>, port: u16) {
+    let Work { key, opening, now, .. } = work;
+    let mapping = Mapping { owner: key.source, last_used: *now, source_port: key.source_port, port };
+    for entry in keys_of(key, opening.source, port) {
+        tables.set_mapping(&entry, &mapping);
+    }
+}
+
+/// Keys of the entries that a masqueraded flow uses, by the key of its first half, and the address and port it leaves with.
+#[inline(always)]
+pub fn keys_of<A: Copy + Default + Eq>(key: &Key<A>, gateway: A, port: u16) -> [MappingKey<A>; 2] {
+    [
+        MappingKey::of_owner(key.source, key.source_port, gateway, key.protocol),
+        MappingKey::of_port(gateway, port, key.protocol),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family::{Address4, Address6};
+
+    #[test]
+    fn records_have_no_padding() {
+        assert_eq!((size_of::<MappingKey<Address4>>(), size_of::<Mapping<Address4>>()), (16, 12));
+        assert_eq!((size_of::<MappingKey<Address6>>(), size_of::<Mapping<Address6>>()), (40, 24));
+    }
+
+    #[test]
+    fn a_port_is_its_owners_until_it_was_unused_for_long() {
+        let (me, other) = (Address4([100, 64, 0, 5]), Address4([100, 64, 0, 6]));
+        let mapping = Mapping { owner: me, last_used: u32::MAX - 9, source_port: 4000, port: 20_000 };
+        assert!(!mapping.is_anothers(me, 4000, 0, 120));
+        assert!(mapping.is_anothers(me, 4001, 0, 120) && mapping.is_anothers(other, 4000, 110, 120));
+        assert!(!mapping.is_anothers(other, 4000, 111, 120));
+        // A later tick on another processor.
+        assert!(mapping.is_anothers(other, 4000, u32::MAX - 10, 120));
     }
 }

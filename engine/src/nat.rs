@@ -2,10 +2,11 @@
 
 use crate::family::Family;
 use crate::flow::Key;
+use crate::mapping;
 use crate::packet::protocol;
 use crate::reason::DropReason;
 use crate::stage::Refusal;
-use crate::tables::{Config, Egresses, Refused, Stage, Tables};
+use crate::tables::{Config, ENDPOINT_INDEPENDENT, Egresses, Refused, Stage, Tables};
 use crate::work::Work;
 
 /// Ports tried for one flow. At 90 % occupancy all of them are taken with a chance of 3 %; more would let a full table
@@ -37,11 +38,20 @@ pub fn reserve<F: Egresses, T: Tables<F>>(
     other.protocol = key.protocol;
     other.side = opening.reply_side;
     other.padding = 0;
-    for _ in 0..probes {
+    if is_mapped::<F, T>(tables, work)
+        && let Some(port) = mapping::port::<F, T>(tables, work)
+    {
+        let offset = port.wrapping_sub(first);
+        candidate = if offset < count { offset } else { candidate };
+    }
+    for taken in 0..probes {
         let port = if has_ports { first.wrapping_add(candidate) } else { 0 };
         work.other.destination_port = port;
         if tables.claim(work)? {
             work.opening.source_port = port;
+            if has_ports {
+                tables.count_collisions(taken);
+            }
             return Ok(true);
         }
         candidate = ((u32::from(candidate) + u32::from(stride)) % u32::from(count.max(1))) as u16;
@@ -49,14 +59,19 @@ pub fn reserve<F: Egresses, T: Tables<F>>(
     Err(Refusal::by_rule(DropReason::NatExhausted, work.opening.rule))
 }
 
-/// Inserts the reply half of the flow in `work.opening` under the key `work.other`, unless that is in either table: then
-/// `Ok(false)`. The confirmed table is looked at last: a flow moves there before it leaves the half-open one, so it is never
+/// Inserts the reply half of the flow in `work.opening` under the key `work.other`, unless that is in either table, or the
+/// port is another's ([`mapping`]): then `Ok(false)`. The confirmed table is looked at last: a flow moves there before it leaves the half-open one, so it is never
 /// in neither.
 #[inline(always)]
 pub fn claim<F: Egresses, T: Tables<F>>(
     tables: &mut T,
     work: &mut Work<F::Address>,
 ) -> Result<bool, Refusal> {
+    let port = work.other.destination_port;
+    let mapped = is_mapped::<F, T>(tables, work);
+    if mapped && !mapping::is_free::<F, T>(tables, work, port) {
+        return Ok(false);
+    }
     let Work { key, other, opening, now, active, .. } = work;
     let (now, epoch) = (*now, active.epoch());
     match tables.insert_flow(Stage::HalfOpen, other, false, |flow| opening.reply(key, now, epoch, flow)) {
@@ -68,7 +83,17 @@ pub fn claim<F: Egresses, T: Tables<F>>(
         tables.remove_flow(Stage::HalfOpen, other);
         return Ok(false);
     }
+    if mapped {
+        mapping::take::<F, T>(tables, work, port);
+    }
     Ok(true)
+}
+
+/// Whether the flow in `work.opening` gets the port that its source has towards every destination.
+#[inline(always)]
+fn is_mapped<F: Egresses, T: Tables<F>>(tables: &T, work: &Work<F::Address>) -> bool {
+    let wanted = tables.config().flags & ENDPOINT_INDEPENDENT != 0;
+    wanted && work.opening.masquerade && work.key.protocol == protocol::UDP
 }
 
 struct Range {

@@ -33,7 +33,7 @@ pub fn admit<F: Egresses, T: Tables<F>>(
     side: Side,
     work: &mut Work<F::Address>,
 ) -> Result<bool, Refusal> {
-    let Work { key, network, transport, active, opening, .. } = work;
+    let Work { key, network, transport, active, opening, now, .. } = work;
     let judgement = tables.judge(*active, key.source, key.destination, transport.axis);
     if !judgement.source.may_open(side) {
         return Err(DropReason::SpoofedSource.into());
@@ -59,15 +59,26 @@ pub fn admit<F: Egresses, T: Tables<F>>(
     let state = if tcp { State::SynSent } else { State::Unreplied };
     let route = judgement.attributes.route().unwrap_or(0);
     let masquerade = matches!(exit, Exit::Site) && judgement.attributes.masquerade();
-    let source = if masquerade {
-        let address = tables.egress(route).map(|egress| egress.source::<F>()).unwrap_or_default();
-        if address == F::Address::default() {
-            return refuse(DropReason::NoEgress);
+    let mut source = key.source;
+    if let Some(egress) = tables.egress(route).filter(|_| matches!(exit, Exit::Site)) {
+        if egress.has::<F>(key.destination) {
+            return refuse(DropReason::Hairpin);
         }
-        address
-    } else {
-        key.source
-    };
+        if masquerade {
+            source = egress.source::<F>(key.source);
+        }
+    }
+    if masquerade && (source == F::Address::default() || source == key.source) {
+        return refuse(DropReason::NoEgress);
+    }
+    let (most, window) = (tables.config().half_open_per_source, tables.config().timeouts.tcp_handshake);
+    if most != 0 && matches!(side, Side::Overlay) {
+        let now = *now;
+        let may = tables.with_openings(&key.source, now, |openings| openings.admit(now, window, most));
+        if may == Some(false) {
+            return refuse(DropReason::SourceLimit);
+        }
+    }
     *opening = Opening {
         source,
         rule,

@@ -6,6 +6,8 @@ use crate::event::Event;
 use crate::family::{Address4, Address6};
 use crate::hop::Link;
 use crate::flow::{Flow, Key, Side, Timeouts};
+use crate::limit::Openings;
+use crate::mapping::{Mapping, MappingKey};
 use crate::network::Header;
 use crate::reason::DropReason;
 use crate::stage::Refusal;
@@ -53,7 +55,7 @@ pub struct Config {
     pub own4: Address4,
     /// Ticks in a second.
     pub ticks_per_second: u32,
-    /// `HAS_DEADLINE`.
+    /// `HAS_DEADLINE`, `ENDPOINT_INDEPENDENT`.
     pub flags: u32,
     /// Index of the overlay device.
     pub overlay_device: u32,
@@ -69,8 +71,8 @@ pub struct Config {
     pub hop_lifetime: u32,
     /// How frames leave by the overlay device, when that is an Ethernet.
     pub overlay_link: Link,
-    /// Zero.
-    pub padding: u32,
+    /// Flows one source of the overlay may have opened lately that nobody answered; 0 for any number.
+    pub half_open_per_source: u32,
     /// The clock, when the program runs in a test.
     pub test_clock: u64,
     /// How long flows live.
@@ -81,6 +83,8 @@ const _: () = assert!(size_of::<Config>() == 168 && size_of::<Egress>() == 64);
 
 /// `deadline` counts.
 pub const HAS_DEADLINE: u32 = 1;
+/// A UDP source port keeps its masquerade port towards every destination; see [`crate::mapping`].
+pub const ENDPOINT_INDEPENDENT: u32 = 2;
 
 impl Config {
     /// Whether the image in force may still be enforced.
@@ -99,11 +103,11 @@ pub struct Egress {
     pub device: u32,
     /// Its MTU, bytes from the IP header on; 0 for no limit.
     pub mtu: u32,
-    /// Source of masqueraded IPv4 packets; zero when there is none.
+    /// First source of masqueraded IPv4 packets; zero when there is none.
     pub source4: Address4,
-    /// Zero.
-    pub padding: u32,
-    /// Source of masqueraded IPv6 packets; zero when there is none.
+    /// How many IPv4 and IPv6 sources there are, from the first on; 0 counts as 1.
+    pub pool: [u16; 2],
+    /// First source of masqueraded IPv6 packets; zero when there is none.
     pub source6: Address6,
     /// How frames leave by the device.
     pub link: Link,
@@ -112,17 +116,31 @@ pub struct Egress {
 }
 
 impl Egress {
-    /// The masquerade address of one family.
+    /// The masquerade address for what `opener` opens: of a pool always the same one, whatever the destination (RFC 4787
+    /// REQ-2). Zero when there is none.
     #[inline(always)]
-    pub fn source<F: Egresses>(&self) -> F::Address {
-        F::egress(self)
+    pub fn source<F: Egresses>(&self, opener: F::Address) -> F::Address {
+        let (first, count) = F::pool(self);
+        if count <= 1 || first == F::Address::default() {
+            return first;
+        }
+        // Fibonacci hashing: of neighbours, each gets another one. The high half of the product spreads best.
+        let share = F::sum(opener).wrapping_mul(0x9e37_79b1) >> 16;
+        F::plus(first, ((share * u32::from(count)) >> 16) as u16)
+    }
+
+    /// Whether `address` is one to masquerade with.
+    #[inline(always)]
+    pub fn has<F: Egresses>(&self, address: F::Address) -> bool {
+        let (first, count) = F::pool(self);
+        first != F::Address::default() && F::steps(first, address) < u32::from(count.max(1))
     }
 }
 
 /// Picks the family's address out of an [`Egress`] and the family's prefix out of a [`Config`].
 pub trait Egresses: Header {
-    /// The masquerade address.
-    fn egress(egress: &Egress) -> Self::Address;
+    /// The first masquerade address, and how many there are.
+    fn pool(egress: &Egress) -> (Self::Address, u16);
     /// Overlay network and mask.
     fn overlay(config: &Config) -> [Self::Address; 2];
     /// The agent's own overlay address.
@@ -131,8 +149,8 @@ pub trait Egresses: Header {
 
 impl Egresses for crate::family::V4 {
     #[inline(always)]
-    fn egress(egress: &Egress) -> Address4 {
-        egress.source4
+    fn pool(egress: &Egress) -> (Address4, u16) {
+        (egress.source4, egress.pool[0])
     }
     #[inline(always)]
     fn overlay(config: &Config) -> [Address4; 2] {
@@ -146,8 +164,8 @@ impl Egresses for crate::family::V4 {
 
 impl Egresses for crate::family::V6 {
     #[inline(always)]
-    fn egress(egress: &Egress) -> Address6 {
-        egress.source6
+    fn pool(egress: &Egress) -> (Address6, u16) {
+        (egress.source6, egress.pool[1])
     }
     #[inline(always)]
     fn overlay(config: &Config) -> [Address6; 2] {
@@ -227,6 +245,38 @@ pub trait Tables<F: Egresses> {
 
     /// Removes a half-entry.
     fn remove_flow(&mut self, stage: Stage, key: &Key<F::Address>);
+
+    /// Calls `f` with what `source` opened lately, which begins at `now` if nothing is known of it; `None` where nothing is
+    /// remembered of sources, and none is limited.
+    #[inline(always)]
+    fn with_openings<R>(
+        &mut self,
+        source: &F::Address,
+        now: u32,
+        f: impl FnOnce(&mut Openings) -> R,
+    ) -> Option<R> {
+        let _ = (source, now, f);
+        None
+    }
+
+    /// An entry of a mapping; `None` also where none is remembered.
+    #[inline(always)]
+    fn mapping(&mut self, key: &MappingKey<F::Address>) -> Option<Mapping<F::Address>> {
+        let _ = key;
+        None
+    }
+
+    /// Remembers an entry of a mapping. Where there is no room, the one used longest ago makes some.
+    #[inline(always)]
+    fn set_mapping(&mut self, key: &MappingKey<F::Address>, mapping: &Mapping<F::Address>) {
+        let _ = (key, mapping);
+    }
+
+    /// Counts a masqueraded flow by the number of ports that were taken before it found its own.
+    #[inline(always)]
+    fn count_collisions(&mut self, taken: u32) {
+        let _ = taken;
+    }
 
     /// Counts a packet that goes on.
     fn count_forwarded(&mut self, side: Side, bytes: u32);
@@ -308,5 +358,57 @@ pub trait Tables<F: Egresses> {
         Self: Sized,
     {
         crate::nat::reserve::<F, Self>(self, work)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+    use crate::family::{Family as _, V4, V6};
+
+    fn pool(count: u16) -> Egress {
+        Egress {
+            source4: Ipv4Addr::new(203, 0, 113, 250).into(),
+            source6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100).into(),
+            pool: [count; 2],
+            ..Egress::default()
+        }
+    }
+
+    #[test]
+    fn a_pool_is_shared_evenly_and_each_opener_keeps_its_address() {
+        let egress = pool(16);
+        let (mut four, mut six) = ([0; 16], [0; 16]);
+        for i in 0..1024u32 {
+            let opener = Address4((0x6440_0000 + i).to_be_bytes());
+            let source = egress.source::<V4>(opener);
+            assert!(egress.has::<V4>(source) && source == egress.source::<V4>(opener));
+            four[V4::steps(egress.source4, source) as usize] += 1;
+            let opener = Address6((0xfd64_u128 << 112 | 0x6440_0000 + u128::from(i)).to_be_bytes());
+            let source = egress.source::<V6>(opener);
+            assert!(egress.has::<V6>(source));
+            six[V6::steps(egress.source6, source) as usize] += 1;
+        }
+        for share in four.into_iter().chain(six) {
+            assert!((32..=128).contains(&share), "{four:?} {six:?}");
+        }
+    }
+
+    #[test]
+    fn a_pool_ends_where_it_says_and_an_unset_one_has_nothing() {
+        let egress = pool(16);
+        let inside = V4::plus(egress.source4, 15);
+        assert!(egress.has::<V4>(inside) && !egress.has::<V4>(V4::plus(inside, 1)));
+        assert!(!egress.has::<V4>(Ipv4Addr::new(203, 0, 113, 249).into()));
+        for count in [0, 1] {
+            let one = pool(count);
+            assert_eq!(one.source::<V4>(Ipv4Addr::new(100, 64, 0, 9).into()), one.source4);
+            assert!(one.has::<V6>(one.source6) && !one.has::<V6>(V6::plus(one.source6, 1)));
+        }
+        let none = Egress { pool: [16; 2], ..Egress::default() };
+        assert_eq!(none.source::<V4>(Ipv4Addr::new(100, 64, 0, 9).into()), Address4::default());
+        assert!(!none.has::<V4>(Address4::default()));
     }
 }

@@ -1,7 +1,7 @@
 //! The flow of a packet: found, brought up to date, or opened.
 
 use crate::flow::Side;
-use crate::live::{Found, touch};
+use crate::live::{Found, Passing, touch};
 use crate::open::open;
 use crate::stage::Refusal;
 use crate::tables::{Egresses, Stage, Tables};
@@ -14,12 +14,16 @@ pub(crate) fn track<F: Egresses, T: Tables<F>>(
     side: Side,
     work: &mut Work<F::Address>,
 ) -> Result<bool, Refusal> {
-    let (now, epoch, length, flags) =
-        (work.now, work.active.epoch(), work.network.length, work.transport.flags);
+    let (now, epoch) = (work.now, work.active.epoch());
+    let passing = Passing {
+        now,
+        epoch,
+        timeout: tables.config().timeouts.quiet(work.key.protocol, F::ICMP),
+        length: work.network.length,
+        flags: work.transport.flags,
+    };
     let Work { key, half, leaving, .. } = work;
-    let found = match tables
-        .with_flow(Stage::Confirmed, key, |flow| touch(flow, half, leaving, now, epoch, length, flags))
-    {
+    let found = match tables.with_flow(Stage::Confirmed, key, |flow| touch(flow, half, leaving, passing)) {
         Some(found) => found,
         None => match tables.with_flow(Stage::HalfOpen, key, |flow| half.set(flow, now)) {
             Some(()) => Found::Slow(Stage::HalfOpen),

@@ -22,6 +22,7 @@ mod guard;
 mod handover;
 mod maps;
 mod skb;
+mod sources;
 mod tc;
 mod xdp;
 

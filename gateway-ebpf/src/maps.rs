@@ -11,12 +11,16 @@ use sluicegate_engine::classify::{Judgement, Line, Lines, Wide, search_services,
 use sluicegate_engine::event::Event;
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::flow::{Flow, Key, Side};
+use sluicegate_engine::limit::Openings;
+use sluicegate_engine::mapping::{Mapping, MappingKey};
+use sluicegate_engine::nat::PROBES;
 use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::stage::{self, Outcome, Refusal};
-use sluicegate_engine::tables::{Active, Config, Egress, Egresses, NotConfirmed, Refused, Stage, Tables};
+use sluicegate_engine::tables::{Active, Config, Egress, NotConfirmed, Refused, Stage, Tables};
 use sluicegate_engine::work::Work;
 
 use crate::clock;
+use crate::sources::Sources;
 
 type A4 = Address4;
 type A6 = Address6;
@@ -85,6 +89,19 @@ static FORWARDED: PerCpuArray<[u64; 2]> = PerCpuArray::pinned(4, 0);
 /// Flows admitted and packets refused, by rule slot.
 #[map]
 static RULES: PerCpuArray<[u64; 2]> = PerCpuArray::pinned(1, 0);
+/// Flows admitted and first packets refused, by route number.
+#[map]
+static ROUTES: PerCpuArray<[u64; 2]> = PerCpuArray::pinned(1, 0);
+
+/// Half-open half-entries inserted, and removed by programs: what is neither removed nor there was evicted.
+#[map]
+static HALF_OPEN_COUNTS: PerCpuArray<[u64; 2]> = PerCpuArray::pinned(1, 0);
+/// Half-open half-entries that the agent removed: no program reads it.
+#[map]
+static HALF_OPEN_SWEPT: Array<u64> = Array::pinned(1, 0);
+/// Masqueraded flows, by the number of ports that were taken before they found theirs.
+#[map]
+static PORT_COLLISIONS: PerCpuArray<u64> = PerCpuArray::pinned(PROBES, 0);
 
 /// `Event`s.
 #[map]
@@ -169,7 +186,7 @@ fn add(counter: Option<*mut u64>, amount: u64) {
 }
 
 /// The maps of one address family.
-pub trait PerFamily: Egresses {
+pub trait PerFamily: Sources {
     fn get(stage: Stage, key: &Key<Self::Address>) -> Option<*mut Flow<Self::Address>>;
     fn insert(
         stage: Stage,
@@ -177,7 +194,8 @@ pub trait PerFamily: Egresses {
         flow: &Flow<Self::Address>,
         flags: u64,
     ) -> Result<(), i32>;
-    fn remove(stage: Stage, key: &Key<Self::Address>);
+    /// Whether it was there.
+    fn remove(stage: Stage, key: &Key<Self::Address>) -> bool;
     fn scratch() -> Option<*mut Flow<Self::Address>>;
     /// Memory for the packet in hand.
     fn work() -> Option<&'static mut Work<Self::Address>>;
@@ -215,12 +233,12 @@ macro_rules! per_family {
             }
 
             #[inline(always)]
-            fn remove(stage: Stage, key: &Key<Self::Address>) {
-                // Not being there is what is wanted.
-                let _ = match stage {
+            fn remove(stage: Stage, key: &Key<Self::Address>) -> bool {
+                match stage {
                     Stage::Confirmed => $confirmed.remove(key),
                     Stage::HalfOpen => $half_open.remove(key),
-                };
+                }
+                .is_ok()
             }
 
             #[inline(always)]
@@ -319,6 +337,15 @@ per_family!(V6, FLOWS6, HALF_OPEN6, SCRATCH6, WORK6, renew6, advance6, admit6, c
 #[inline(always)]
 const fn stage_of(table: u32) -> Stage {
     if table == 0 { Stage::Confirmed } else { Stage::HalfOpen }
+}
+
+/// Counts a half-open half-entry that came (0) or went (1).
+#[inline(always)]
+fn count_half_open(stage: Stage, way: usize) {
+    if matches!(stage, Stage::HalfOpen) {
+        // SAFETY: the entry of this processor; one of its two words.
+        add(HALF_OPEN_COUNTS.get_ptr_mut(0).map(|pair| unsafe { &raw mut (*pair)[way & 1] }), 1);
+    }
 }
 
 /// Runs a stage on the packet in hand.
@@ -469,9 +496,18 @@ impl<F: PerFamily> Tables<F> for Maps {
         let flow = unsafe { &mut *scratch };
         *flow = Flow::default();
         init(flow);
-        let flags = if replace { BPF_ANY } else { BPF_NOEXIST };
-        F::insert(stage, key, flow, u64::from(flags))
-            .map_err(|e| if e == EEXIST { Refused::Exists } else { Refused::Full })
+        // What is replaced is not counted as inserted.
+        match F::insert(stage, key, flow, u64::from(BPF_NOEXIST)) {
+            Ok(()) => {
+                count_half_open(stage, 0);
+                Ok(())
+            }
+            Err(EEXIST) if replace => {
+                F::insert(stage, key, flow, u64::from(BPF_ANY)).map_err(|_| Refused::Full)
+            }
+            Err(EEXIST) => Err(Refused::Exists),
+            Err(_) => Err(Refused::Full),
+        }
     }
 
     #[inline(always)]
@@ -493,7 +529,42 @@ impl<F: PerFamily> Tables<F> for Maps {
 
     #[inline(always)]
     fn remove_flow(&mut self, stage: Stage, key: &Key<F::Address>) {
-        F::remove(stage, key);
+        // Not being there is what is wanted.
+        if F::remove(stage, key) {
+            count_half_open(stage, 1);
+        }
+    }
+
+    #[inline(always)]
+    fn with_openings<R>(
+        &mut self,
+        source: &F::Address,
+        now: u32,
+        f: impl FnOnce(&mut Openings) -> R,
+    ) -> Option<R> {
+        if let Some(openings) = F::openings(source) {
+            // SAFETY: as in `with_flow`. Two processors may count the same opening's neighbour once: a limit that is one off.
+            return Some(f(unsafe { &mut *openings }));
+        }
+        let mut openings = Openings { since: now, count: 0 };
+        let result = f(&mut openings);
+        F::set_openings(source, &openings);
+        Some(result)
+    }
+
+    #[inline(always)]
+    fn mapping(&mut self, key: &MappingKey<F::Address>) -> Option<Mapping<F::Address>> {
+        F::mapping(key)
+    }
+
+    #[inline(always)]
+    fn set_mapping(&mut self, key: &MappingKey<F::Address>, mapping: &Mapping<F::Address>) {
+        F::set_mapping(key, mapping);
+    }
+
+    #[inline(always)]
+    fn count_collisions(&mut self, taken: u32) {
+        add(PORT_COLLISIONS.get_ptr_mut(taken), 1);
     }
 
     #[inline(always)]

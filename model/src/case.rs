@@ -28,6 +28,10 @@ pub struct Setup {
     pub nat_count: u16,
     /// How long flows live.
     pub timeouts: Timeouts,
+    /// Flows a source may have opened lately that nobody answered; 0 for any number.
+    pub half_open_per_source: u32,
+    /// Whether a UDP source port keeps its masquerade port towards every destination.
+    pub endpoint_independent: bool,
     /// Overlay ranges: `(network, prefix length)`.
     pub overlay: [(IpAddr, u8); 2],
 }
@@ -45,6 +49,8 @@ pub enum Step {
     Egress(Vec<Exit>),
     /// The agent's pass over the flow table.
     Sweep,
+    /// Other time-outs, for flows from their next packet on.
+    Timeouts(Timeouts),
     /// The image may be enforced for this many ticks more; `None` for ever.
     Deadline(Option<u32>),
 }
@@ -87,14 +93,29 @@ impl std::fmt::Debug for Hex<'_> {
 }
 
 /// Where a route leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Exit {
     /// Index of the device; 0 for none.
     pub device: u32,
     /// Its MTU; 0 for no limit.
     pub mtu: u32,
-    /// Masquerade source by family.
+    /// First masquerade source by family.
     pub source: [Option<IpAddr>; 2],
+    /// How many sources of each family there are from it on.
+    pub pool: u16,
+}
+
+impl Exit {
+    /// Addresses to masquerade with.
+    pub fn addresses(&self, six: bool) -> Vec<IpAddr> {
+        let Some(first) = self.source[usize::from(six)] else { return Vec::new() };
+        (0..self.pool.max(1))
+            .map(|i| match first {
+                IpAddr::V4(a) => IpAddr::V4((a.to_bits() + u32::from(i)).into()),
+                IpAddr::V6(a) => IpAddr::V6((a.to_bits() + u128::from(i)).into()),
+            })
+            .collect()
+    }
 }
 
 /// Everything that can be counted.

@@ -49,6 +49,10 @@ impl<T: Twin> Duo<T> {
                 self.model.sweep();
                 self.user.sweep(self.model.now);
             }
+            Step::Timeouts(timeouts) => {
+                self.model.set_timeouts(*timeouts);
+                self.user.set_timeouts(*timeouts);
+            }
             Step::Deadline(after) => {
                 self.deadline = after.map(|ticks| self.model.now + u64::from(ticks));
                 self.model.set_deadline(self.deadline);

@@ -23,6 +23,8 @@ pub struct Flow {
     pub rule: u32,
     /// Revision that admits it.
     pub revision: u32,
+    /// Ticks of silence it may have, as its last packet found them.
+    pub timeout: u32,
     pub ways: [Way; 2],
 }
 
@@ -42,10 +44,15 @@ pub struct Packet<'a> {
 }
 
 impl Flow {
-    /// Whether neither direction has carried anything for longer than its state allows.
-    pub fn is_over(&self, now: u64, timeouts: &Timeouts) -> bool {
+    /// Whether neither direction has carried anything for longer than it may.
+    pub fn is_over(&self, now: u64) -> bool {
+        self.ways.iter().all(|way| now - way.last_seen > u64::from(self.timeout))
+    }
+
+    /// How long it may be silent in its state.
+    pub fn allowed(&self, timeouts: &Timeouts) -> u32 {
         let icmp = if self.source.0.is_ipv6() { 58 } else { 1 };
-        let timeout = match (self.life, self.protocol) {
+        match (self.life, self.protocol) {
             (Life::SynSent | Life::SynReceived, _) => timeouts.tcp_handshake,
             (Life::Established, _) => timeouts.tcp_established,
             (Life::Closing, _) => timeouts.tcp_closing,
@@ -55,8 +62,12 @@ impl Flow {
             (Life::Replied, 17) => timeouts.udp,
             (_, p) if p == icmp => timeouts.icmp,
             _ => timeouts.other,
-        };
-        self.ways.iter().all(|way| now - way.last_seen > u64::from(timeout))
+        }
+    }
+
+    /// Whether it is kept where nothing makes room for others.
+    pub fn is_answered(&self) -> bool {
+        !matches!(self.life, Life::Unreplied | Life::SynSent | Life::SynReceived)
     }
 
     /// For comparison.
@@ -73,7 +84,7 @@ impl Flow {
             rule: self.rule,
             route: self.route,
             ways: [way(&self.ways[0]), way(&self.ways[1])],
-            confirmed: !matches!(self.life, Life::Unreplied | Life::SynSent | Life::SynReceived),
+            confirmed: self.is_answered(),
         }
     }
 }

@@ -74,6 +74,8 @@ impl Generator {
             nat_first: random.pick(&[32768, 49152, 65530]),
             nat_count: random.pick(&[1, 3, 6, 6, 200, 5000]),
             timeouts,
+            half_open_per_source: random.pick(&[0, 0, 0, 2, 8, 40]),
+            endpoint_independent: random.chance(35),
             overlay: world::overlay(),
         };
         let setup = Setup { nat_count: setup.nat_count.min(u16::MAX - setup.nat_first), ..setup };
@@ -121,7 +123,8 @@ impl Generator {
             110..113 => Step::Deadline(self.random.pick(&[Some(0), Some(20), Some(500)])),
             113..130 => Step::Deadline(None),
             130..138 => Step::Sweep,
-            138..240 => self.stray(),
+            138..143 => self.timeouts(),
+            143..240 => self.stray(),
             _ => self.speak(),
         }
     }
@@ -169,9 +172,30 @@ impl Generator {
                     device: if there(r) { device } else { 0 },
                     mtu: r.pick(&[0, 1500, 1500, 1280, 9000]),
                     source: [there(r).then_some(source[0]), there(r).then_some(source[1])],
+                    pool: r.pick(&[0, 1, 1, 1, 2, 2, 8]),
                 }
             })
             .collect()
+    }
+
+    /// Other time-outs, near the ones before.
+    fn timeouts(&mut self) -> Step {
+        let r = &mut self.random;
+        let mut other = |ticks: u32| if r.chance(30) { ticks / 2 + r.below(ticks as usize) as u32 + 1 } else { ticks };
+        let t = self.setup.timeouts;
+        self.setup.timeouts = Timeouts {
+            tcp_handshake: other(t.tcp_handshake),
+            tcp_established: other(t.tcp_established),
+            tcp_closing: other(t.tcp_closing),
+            tcp_time_wait: other(t.tcp_time_wait),
+            tcp_reset: other(t.tcp_reset),
+            udp_unreplied: other(t.udp_unreplied),
+            udp: other(t.udp),
+            icmp: other(t.icmp),
+            other: other(t.other),
+            ..t
+        };
+        Step::Timeouts(self.setup.timeouts)
     }
 
     fn advance(&mut self) -> Step {

@@ -17,6 +17,7 @@ pub mod case;
 pub mod duo;
 pub mod flow;
 pub mod generator;
+pub mod mapping;
 pub mod model;
 pub mod packets;
 pub mod parse;

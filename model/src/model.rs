@@ -4,14 +4,14 @@
 //! state, not over its compiled image; packets are written anew with checksums in full. Which masquerade port a flow gets
 //! is left to the implementation: the model takes what it chose if that was allowed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use sluicegate_engine::DropReason;
 use sluicegate_engine::answer::Answer;
 use sluicegate_engine::event::{Event, EventKind};
-use sluicegate_engine::flow::{Side, State as Life};
+use sluicegate_engine::flow::{Side, State as Life, Timeouts};
 use sluicegate_engine::image::{Attributes, Decision};
 use sluicegate_engine::pipeline::Verdict;
 use sluicegate_policy::model::State;
@@ -19,6 +19,7 @@ use sluicegate_policy::naive;
 
 use crate::answer::{Allowance, answer};
 use crate::case::{AGENT, Arrival, Counters, Exit, FlowDump, Outcome, Setup};
+use crate::mapping::Mappings;
 use crate::flow::{Flow, Packet, Way, find};
 use crate::packets::flag;
 use crate::parse::{self, Header, Kind};
@@ -42,6 +43,11 @@ pub struct Model {
     neighbours: BTreeSet<IpAddr>,
     pub counters: Counters,
     allowance: Allowance,
+    /// When each source began to be counted, and what it opened since without an answer.
+    openings: BTreeMap<IpAddr, (u64, u32)>,
+    mappings: Mappings,
+    /// The address that each source was given of a pool, since egress last changed.
+    paired: BTreeMap<(Exit, IpAddr), IpAddr>,
 }
 
 /// A packet that does not go on: why, the slot of the rule concerned, and whether its flow ends with it.
@@ -88,6 +94,9 @@ impl Model {
             ghosts: Vec::new(),
             neighbours: BTreeSet::new(),
             counters: Counters::new(),
+            openings: BTreeMap::new(),
+            mappings: Mappings::default(),
+            paired: BTreeMap::new(),
         }
     }
 
@@ -105,8 +114,14 @@ impl Model {
     /// The agent's own pass over the flows, about once a second.
     pub fn sweep(&mut self) {
         self.ghosts.clear();
-        let (now, timeouts) = (self.now, self.setup.timeouts);
-        self.flows.retain(|flow| !flow.is_over(now, &timeouts));
+        let now = self.now;
+        self.mappings.note(&self.flows);
+        self.flows.retain(|flow| !flow.is_over(now));
+    }
+
+    /// From the next packet of each flow on.
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.setup.timeouts = timeouts;
     }
 
     pub fn set_deadline(&mut self, deadline: Option<u64>) {
@@ -116,8 +131,7 @@ impl Model {
     /// What becomes of a packet. `Err` when the implementation chose what it must not.
     pub fn packet(&mut self, arrival: &Arrival, chosen: &Chosen<'_>) -> Result<Outcome, String> {
         let now = self.now;
-        let timeouts = self.setup.timeouts;
-        let over = |flow: &mut Flow| flow.is_over(now, &timeouts);
+        let over = |flow: &mut Flow| flow.is_over(now);
         self.ghosts.extend(self.flows.extract_if(.., over));
 
         let mut story = Event { side: arrival.side as u8, ..Event::default() };
@@ -257,12 +271,23 @@ impl Model {
         flow.ways[way].packets += 1;
         flow.ways[way].bytes += length;
         flow.ways[way].last_seen = now;
+        flow.timeout = flow.allowed(&self.setup.timeouts);
         let flow = flow.clone();
         Ok(self.send(&packet, &flow, way))
     }
 
     /// Lets a packet act on its flow. `Ok(false)`: the flow is gone, and the packet may open another.
     fn advance(&mut self, (index, way): (usize, usize), packet: &Packet<'_>) -> Result<bool, Refusal> {
+        let waited = !self.flows[index].is_answered();
+        let lives = self.act((index, way), packet)?;
+        if lives && waited && self.flows[index].is_answered() && self.flows[index].opener == Side::Overlay {
+            let opened = self.openings.get_mut(&self.flows[index].source.0);
+            opened.into_iter().for_each(|(_, count)| *count = count.saturating_sub(1));
+        }
+        Ok(lives)
+    }
+
+    fn act(&mut self, (index, way): (usize, usize), packet: &Packet<'_>) -> Result<bool, Refusal> {
         if self.flows[index].revision != self.revision {
             self.judge_anew(index)?;
         }
@@ -366,15 +391,26 @@ impl Model {
         }
         let from = (source, packet.transport.source_port);
         let to = (destination, packet.transport.destination_port);
+        let exit = route.map(|route| self.egress.get(usize::from(route)).copied());
+        let pool = exit.flatten().map(|exit| exit.addresses(packet.arrival.six)).unwrap_or_default();
+        if pool.contains(&destination) {
+            return refuse(DropReason::Hairpin);
+        }
+        let masquerade = route.is_some() && attributes.masquerade();
+        if masquerade && pool.is_empty() {
+            return refuse(DropReason::NoEgress);
+        }
+        if side == Side::Overlay && !self.may_open(source) {
+            return refuse(DropReason::SourceLimit);
+        }
         let mut translated = from;
-        if let Some(route) = route.filter(|_| attributes.masquerade()) {
-            let exit = self.egress.get(usize::from(route));
-            let Some(address) = exit.and_then(|exit| exit.source[usize::from(packet.arrival.six)]) else {
-                return refuse(DropReason::NoEgress);
-            };
-            match self.masquerade(packet, address, chosen)? {
-                Some(port) => translated = (address, port),
+        if let Some(exit) = exit.flatten().filter(|_| masquerade) {
+            match self.translate(packet, exit, &pool, chosen)? {
+                Some(free) => translated = free,
                 None => return refuse(DropReason::NatExhausted),
+            }
+            if self.setup.endpoint_independent && protocol == 17 {
+                self.mappings.take(translated, from, self.now);
             }
         }
         self.counters.rules[rule as usize][0] += 1;
@@ -397,9 +433,58 @@ impl Model {
             life: if packet.transport.kind == Kind::Tcp { Life::SynSent } else { Life::Unreplied },
             rule,
             revision: self.revision,
+            timeout: 0,
             ways: [fresh; 2],
         });
         Ok(Ok(self.flows.len() - 1))
+    }
+
+    /// Counts an opening of `source`, unless it has opened too many lately.
+    fn may_open(&mut self, source: IpAddr) -> bool {
+        let most = self.setup.half_open_per_source;
+        if most == 0 {
+            return true;
+        }
+        let (since, count) = self.openings.entry(source).or_insert((self.now, 0));
+        if self.now - *since > u64::from(self.setup.timeouts.tcp_handshake) {
+            (*since, *count) = (self.now, 0);
+        }
+        let may = *count < most;
+        *count += u32::from(may);
+        may
+    }
+
+    /// Address and port that a masqueraded flow leaves with; `None` when no port is free. Which address of a pool a source
+    /// gets is left to the implementation, but it is always the same one.
+    fn translate(
+        &mut self,
+        packet: &Packet<'_>,
+        exit: Exit,
+        pool: &[IpAddr],
+        chosen: &Chosen<'_>,
+    ) -> Result<Option<(IpAddr, u16)>, String> {
+        let source = packet.header.source;
+        let start = chosen.0.events.iter().find(|event| event.kind == EventKind::Start as u8);
+        let before = self.paired.get(&(exit, source)).copied();
+        let possible: Vec<IpAddr> = match start {
+            Some(start) => pool.iter().copied().filter(|a| mapped(*a) == start.translated).collect(),
+            None => before.map_or_else(|| pool.to_vec(), |before| vec![before]),
+        };
+        let Some(address) = possible.first().copied() else {
+            return Err(format!("it chose an address that is not one of {pool:?}: {start:?}"));
+        };
+        if start.is_some() {
+            let before = *self.paired.entry((exit, source)).or_insert(address);
+            if before != address {
+                return Err(format!("{source} leaves as {address}, and left as {before} before"));
+            }
+        }
+        for address in &possible {
+            if self.masquerade(packet, *address, chosen)?.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(self.masquerade(packet, address, chosen)?.map(|port| (address, port)))
     }
 
     /// The port (or echo id) of a masqueraded flow; `None` when none is free.
@@ -415,7 +500,12 @@ impl Model {
             let tuple = (flow.protocol, flow.destination, flow.translated);
             flow.replies == Side::Site && tuple == (protocol, to, (address, port))
         };
-        let is_taken = |port: u16| self.flows.iter().any(|flow| has(flow, port));
+        let me = (packet.header.source, packet.transport.source_port);
+        let mapped = self.setup.endpoint_independent && protocol == 17;
+        let lifetime = self.setup.timeouts.udp;
+        let anothers =
+            |port: u16| mapped && self.mappings.is_anothers((address, port), me, self.now, lifetime);
+        let is_taken = |port: u16| anothers(port) || self.flows.iter().any(|flow| has(flow, port));
         // Those of flows that are over come free with the next sweep.
         let is_held = |port: u16| is_taken(port) || self.ghosts.iter().any(|flow| has(flow, port));
         let exhausted = chosen.0.verdict == Verdict::Drop(DropReason::NatExhausted);
@@ -435,7 +525,12 @@ impl Model {
             Some(port) if is_taken(port) => {
                 Err(format!("it chose port {port} towards {to:?}, which a live flow has"))
             }
-            Some(port) => Ok(Some(port)),
+            Some(port) => match self.mappings.port(address, me).filter(|_| mapped) {
+                Some(own) if own != port && !is_held(own) => {
+                    Err(format!("it chose port {port}, but {me:?} has port {own}"))
+                }
+                _ => Ok(Some(port)),
+            },
             // 32 ports are tried: a range larger than that may be given up with some left.
             None if exhausted && held >= range.len().min(32) => Ok(None),
             None => Ok(free.first().copied()),
@@ -523,7 +618,7 @@ impl Model {
 
     /// Every live flow, in order.
     pub fn flows(&self) -> Vec<FlowDump> {
-        let live = self.flows.iter().filter(|flow| !flow.is_over(self.now, &self.setup.timeouts));
+        let live = self.flows.iter().filter(|flow| !flow.is_over(self.now));
         let mut dumps: Vec<FlowDump> = live.map(Flow::dump).collect();
         dumps.sort();
         dumps

@@ -7,6 +7,8 @@ use sluicegate_engine::classify::{Judgement, Line};
 use sluicegate_engine::event::Event;
 use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
 use sluicegate_engine::flow::{Flow, Key, Side};
+use sluicegate_engine::limit::Openings;
+use sluicegate_engine::mapping::{Mapping, MappingKey, keys_of};
 use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::tables::{Active, Config, Egress, Egresses, NotConfirmed, Refused, Stage, Tables};
 
@@ -32,9 +34,11 @@ pub struct Plain {
 pub struct Flows<A> {
     confirmed: BTreeMap<Key<A>, Flow<A>>,
     half_open: BTreeMap<Key<A>, Flow<A>>,
+    openings: BTreeMap<A, Openings>,
+    mappings: BTreeMap<MappingKey<A>, Mapping<A>>,
 }
 
-impl<A: Copy + Ord> Flows<A> {
+impl<A: Copy + Default + Ord> Flows<A> {
     fn of(&mut self, stage: Stage) -> &mut BTreeMap<Key<A>, Flow<A>> {
         match stage {
             Stage::Confirmed => &mut self.confirmed,
@@ -45,6 +49,18 @@ impl<A: Copy + Ord> Flows<A> {
     fn sweep(&mut self, now: u32) {
         let all: BTreeMap<Key<A>, Flow<A>> =
             self.half_open.iter().chain(&self.confirmed).map(|(key, flow)| (*key, *flow)).collect();
+        for (key, flow) in &self.halves().iter().map(|(_, key, flow)| (*key, *flow)).collect::<Vec<_>>() {
+            let first = if flow.is_reply() { flow.other_key(key.protocol) } else { *key };
+            let Some(leaves) = all.get(&first) else { continue };
+            for entry in keys_of(&first, leaves.source, leaves.source_port) {
+                let Some(mapping) = self.mappings.get_mut(&entry) else { continue };
+                let ours = (mapping.owner, mapping.source_port, mapping.port)
+                    == (first.source, first.source_port, leaves.source_port);
+                if ours && (flow.last_seen.wrapping_sub(mapping.last_used) as i32) > 0 {
+                    mapping.last_used = flow.last_seen;
+                }
+            }
+        }
         let other_is_over = |key: &Key<A>, flow: &Flow<A>| {
             all.get(&flow.other_key(key.protocol)).is_none_or(|other| other.is_over(now))
         };
@@ -140,6 +156,23 @@ impl<F: PerFamily> Tables<F> for Plain {
 
     fn remove_flow(&mut self, stage: Stage, key: &Key<F::Address>) {
         F::flows(self).of(stage).remove(key);
+    }
+
+    fn with_openings<R>(
+        &mut self,
+        source: &F::Address,
+        now: u32,
+        f: impl FnOnce(&mut Openings) -> R,
+    ) -> Option<R> {
+        Some(f(F::flows(self).openings.entry(*source).or_insert(Openings { since: now, count: 0 })))
+    }
+
+    fn mapping(&mut self, key: &MappingKey<F::Address>) -> Option<Mapping<F::Address>> {
+        F::flows(self).mappings.get(key).copied()
+    }
+
+    fn set_mapping(&mut self, key: &MappingKey<F::Address>, mapping: &Mapping<F::Address>) {
+        F::flows(self).mappings.insert(*key, *mapping);
     }
 
     fn count_forwarded(&mut self, side: Side, bytes: u32) {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use sluicegate_engine::family::Family;
 use sluicegate_engine::family::{Address4, Address6};
 use sluicegate_engine::flow::{Exit as Leave, FIN, Flow, Key, Side, State, TRANSLATED};
-use sluicegate_engine::tables::{Config, Egress, HAS_DEADLINE, Stage};
+use sluicegate_engine::tables::{Config, ENDPOINT_INDEPENDENT, Egress, HAS_DEADLINE, Stage};
 
 use crate::answer::TICKS_PER_SECOND;
 use crate::case::{AGENT, Exit, FlowDump, OVERLAY_DEVICE, Setup, WayDump};
@@ -113,7 +113,9 @@ pub fn config(setup: &Setup, now: u64, deadline: Option<u64>) -> Config {
             IpAddr::V4(_) => Address6::default(),
         },
         ticks_per_second: TICKS_PER_SECOND,
-        flags: if deadline.is_some() { HAS_DEADLINE } else { 0 },
+        flags: if deadline.is_some() { HAS_DEADLINE } else { 0 }
+            | if setup.endpoint_independent { ENDPOINT_INDEPENDENT } else { 0 },
+        half_open_per_source: setup.half_open_per_source,
         overlay_device: OVERLAY_DEVICE,
         overlay_mtu: setup.overlay_mtu,
         nat_first: setup.nat_first,
@@ -123,6 +125,7 @@ pub fn config(setup: &Setup, now: u64, deadline: Option<u64>) -> Config {
         hop_lifetime: 0,
         test_clock: now,
         timeouts: setup.timeouts,
+        ..Config::default()
     }
 }
 
@@ -139,6 +142,7 @@ pub fn egress(exit: &Exit) -> Egress {
             Some(IpAddr::V6(a)) => a.into(),
             _ => Address6::default(),
         },
-        padding: 0,
+        pool: [exit.pool; 2],
+        ..Egress::default()
     }
 }

@@ -3,7 +3,7 @@
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::event::Event;
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
-use sluicegate_engine::flow::{Flow, Key};
+use sluicegate_engine::flow::{Flow, Key, Timeouts};
 use sluicegate_engine::image::header;
 use sluicegate_engine::packet::{Packet, Slice};
 use sluicegate_engine::pipeline::{Verdict, process, screen};
@@ -55,6 +55,10 @@ impl<T: Twin> User<T> {
 
     pub fn set_egress(&mut self, exits: &[Exit]) {
         self.twin.set_egress(exits.iter().map(tables::egress).collect());
+    }
+
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.setup.timeouts = timeouts;
     }
 
     pub fn packet(&mut self, arrival: &Arrival, now: u64, deadline: Option<u64>) -> Result<Outcome, String> {

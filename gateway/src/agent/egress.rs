@@ -199,7 +199,10 @@ mod tests {
         assert_eq!((pooled.egress[0].source_v4, pooled.egress[0].pool[0]), (Some([10, 9, 0, 1].into()), 4));
         assert_eq!((pooled.egress[1].source_v6, pooled.egress[1].pool[1]), ("fd08::8".parse().ok(), 8));
         // The addresses of the link are not there yet; those that must be routed here need not be.
-        assert!(pooled.degraded.len() == 1 && pooled.degraded[0].contains("10.9.0.2/32 dev site0"), "{pooled:?}");
+        assert!(
+            pooled.degraded.len() == 1 && pooled.degraded[0].contains("10.9.0.2/32 dev site0"),
+            "{pooled:?}"
+        );
         for address in ["10.9.0.2/32", "10.9.0.3/32", "10.9.0.4/32"] {
             host.address("site0", address).unwrap();
         }

@@ -29,7 +29,8 @@ pub(super) async fn trouble(
     let mut sentences = Vec::new();
     for (device, ranges) in pools {
         let Some((index, _)) = sites.iter().find(|(_, name)| *name == device) else {
-            sentences.push(format!("[masquerade] pools names {device}, which is no site device that is there"));
+            sentences
+                .push(format!("[masquerade] pools names {device}, which is no site device that is there"));
             continue;
         };
         let own = netlink.addresses(*index).await?;

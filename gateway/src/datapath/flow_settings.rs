@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use sluicegate_engine::flow::Timeouts;
+use sluicegate_engine::tables::ENDPOINT_INDEPENDENT;
 
 /// What an operator chooses about flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +18,11 @@ pub struct FlowSettings {
 }
 
 impl FlowSettings {
+    /// The engine's flags for what is chosen here.
+    pub(crate) fn flags(&self) -> u32 {
+        if self.endpoint_independent { ENDPOINT_INDEPENDENT } else { 0 }
+    }
+
     /// Half-open half-entries of each family, for so many confirmed ones.
     pub fn half_open_entries(&self, confirmed: u32) -> u32 {
         self.half_open_entries.unwrap_or(confirmed / 4).max(1024)

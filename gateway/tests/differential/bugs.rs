@@ -54,6 +54,8 @@ impl Scene {
             nat_first: 20_000,
             nat_count: self.nat_count,
             timeouts: Timeouts::defaults(1),
+            half_open_per_source: 0,
+            endpoint_independent: false,
             overlay: world::overlay(),
         };
         let trio = Trio::new(setup, &mut kernel).unwrap();
@@ -131,7 +133,7 @@ impl Player<'_> {
     fn policy(&mut self, state: State) {
         self.step(&Step::Image(Arc::new(state)));
         let source = EGRESS[0].map(|address| address.parse().ok());
-        self.step(&Step::Egress(vec![Exit { device: DEVICE, mtu: 1500, source }; 4]));
+        self.step(&Step::Egress(vec![Exit { device: DEVICE, mtu: 1500, source, pool: 1 }; 4]));
     }
 
     fn send(&mut self, side: Side, source: IpAddr, destination: IpAddr, payload: Payload) -> Outcome {

@@ -34,6 +34,7 @@ impl<'k> Trio<'k> {
             }
             Step::Egress(exits) => self.kernel.set_egress(exits).map_err(kernel)?,
             Step::Sweep => self.kernel.sweep(self.duo.model.now).map_err(kernel)?,
+            Step::Timeouts(timeouts) => self.kernel.set_timeouts(*timeouts).map_err(kernel)?,
             Step::Advance(_) | Step::Deadline(_) => {}
         }
         self.duo.step(step)

@@ -5,9 +5,10 @@ use std::collections::hash_map::Entry;
 use std::hash::{Hash, RandomState};
 
 use hashlink::LinkedHashMap;
-use sluicegate_engine::flow::{Flow, Key};
+use sluicegate_engine::flow::{Flow, Key, TRANSLATED};
 use sluicegate_engine::tables::{NotConfirmed, Refused, Stage};
 
+use super::remembered::Remembered;
 use crate::datapath::FlowTable;
 
 /// Both tables. Hashing is keyed at random: addresses and ports are a stranger's choice.
@@ -17,6 +18,7 @@ pub(super) struct Flows<A> {
     /// Least recently used first.
     half_open: LinkedHashMap<Key<A>, Flow<A>, RandomState>,
     half_open_max: usize,
+    pub(super) remembered: Remembered<A>,
     /// What a reply half had carried that went just before its first half.
     parting: Option<(Key<A>, Carried)>,
 }
@@ -69,6 +71,7 @@ impl<A: Copy + Default + Eq + Hash> Flows<A> {
             confirmed_max,
             half_open: LinkedHashMap::with_hasher(RandomState::new()),
             half_open_max: half_open_max.max(1),
+            remembered: Remembered::new(),
             parting: None,
         }
     }
@@ -146,6 +149,18 @@ impl<A: Copy + Default + Eq + Hash> Flows<A> {
             Stage::HalfOpen => (self.half_open.remove(key), self.confirmed.contains_key(key)),
         };
         removed.filter(|_| !moved).and_then(|flow| self.part(*key, flow))
+    }
+
+    /// Notes which ports the masqueraded flows use; [`sluicegate_engine::mapping`] says why.
+    pub(super) fn note_ports(&mut self) {
+        let used: Vec<_> = self
+            .live()
+            .filter(|live| live.flow.flags & TRANSLATED != 0)
+            .map(|live| (*live.key, live.flow.source, live.flow.source_port, live.last_seen))
+            .collect();
+        for (key, gateway, port, seen) in used {
+            self.remembered.used(&key, gateway, port, seen);
+        }
     }
 
     /// Removes every flow both of whose halves are over, and halves that are over and have lost their other one.

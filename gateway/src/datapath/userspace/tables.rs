@@ -10,9 +10,14 @@ use sluicegate_engine::answer::{Answer, Bucket};
 use sluicegate_engine::classify::{Judgement, Line};
 use sluicegate_engine::event::{Event, EventKind};
 use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
-use sluicegate_engine::flow::{Flow, Key, Side};
+use sluicegate_engine::flow::{Exit, Flow, Key, Side};
+use sluicegate_engine::limit::Openings;
+use sluicegate_engine::mapping::{Mapping, MappingKey};
+use sluicegate_engine::nat::PROBES;
 use sluicegate_engine::reason::DropReason;
-use sluicegate_engine::tables::{Active, Config, Egress, Egresses, NotConfirmed, Refused, Stage, Tables};
+use sluicegate_engine::tables::{
+    Active, Config, ENDPOINT_INDEPENDENT, Egress, Egresses, NotConfirmed, Refused, Stage, Tables,
+};
 
 use super::flows::{Ended, Flows};
 use crate::datapath::{self, FlowRecord, FlowTable, records};
@@ -51,6 +56,8 @@ pub struct Totals {
 
 /// Totals of one rule slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    /// Masqueraded flows, by the number of ports that were taken before they found theirs.
+    pub port_collisions: [u64; PROBES as usize],
 pub struct RuleTotals {
     /// Flows admitted.
     pub admitted: u64,
@@ -225,6 +232,9 @@ impl UserTables {
         F::flows(self).live().map(move |live| {
             let mut record = records::flow::<F>(live.key, live.flow);
             record.packets = live.carried.packets;
+        if self.config.flags & ENDPOINT_INDEPENDENT != 0 {
+            F::flows_mut(self).note_ports();
+        }
             record.bytes = live.carried.bytes;
             record.replies = (live.replies.packets, live.replies.bytes);
             let ticks = u64::from(now.wrapping_sub(live.last_seen));
@@ -391,6 +401,27 @@ where
         if let Some(rule) = self.rule(rule) {
             rule.refused += 1;
         }
+    fn with_openings<R>(
+        &mut self,
+        source: &F::Address,
+        now: u32,
+        f: impl FnOnce(&mut Openings) -> R,
+    ) -> Option<R> {
+        Some(f(F::flows_mut(self).remembered.openings(source, now)))
+    }
+
+    fn mapping(&mut self, key: &MappingKey<F::Address>) -> Option<Mapping<F::Address>> {
+        F::flows_mut(self).remembered.mapping(key)
+    }
+
+    fn set_mapping(&mut self, key: &MappingKey<F::Address>, mapping: &Mapping<F::Address>) {
+        F::flows_mut(self).remembered.set_mapping(key, *mapping);
+    }
+
+    fn count_collisions(&mut self, taken: u32) {
+        self.totals.port_collisions[taken as usize % PROBES as usize] += 1;
+    }
+
     }
 
     fn emit(&mut self, fill: impl FnOnce(&mut Event)) {

@@ -1,0 +1,67 @@
+//! What is remembered of sources beside their flows: openings that nobody answered, and who owns which port.
+//!
+//! Not pinned: a new agent's programs count openings anew, and the agent makes the mappings of the flows it finds.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::LruHashMap;
+use sluicegate_engine::family::{Address4, Address6, V4, V6};
+use sluicegate_engine::limit::Openings;
+use sluicegate_engine::mapping::{Mapping, MappingKey};
+use sluicegate_engine::tables::Egresses;
+
+type A4 = Address4;
+type A6 = Address6;
+
+#[map]
+static OPENINGS4: LruHashMap<A4, Openings> = LruHashMap::with_max_entries(1024, 0);
+#[map]
+static OPENINGS6: LruHashMap<A6, Openings> = LruHashMap::with_max_entries(1024, 0);
+#[map]
+static MAPPINGS4: LruHashMap<MappingKey<A4>, Mapping<A4>> = LruHashMap::with_max_entries(1024, 0);
+#[map]
+static MAPPINGS6: LruHashMap<MappingKey<A6>, Mapping<A6>> = LruHashMap::with_max_entries(1024, 0);
+
+/// The maps of one address family.
+pub trait Sources: Egresses {
+    /// What a source opened lately.
+    fn openings(source: &Self::Address) -> Option<*mut Openings>;
+    /// Remembers what a source opened lately.
+    fn set_openings(source: &Self::Address, openings: &Openings);
+    /// An entry of a mapping.
+    fn mapping(key: &MappingKey<Self::Address>) -> Option<Mapping<Self::Address>>;
+    /// Remembers an entry of a mapping.
+    fn set_mapping(key: &MappingKey<Self::Address>, mapping: &Mapping<Self::Address>);
+}
+
+macro_rules! sources {
+    ($family:ty, $openings:ident, $mappings:ident) => {
+        impl Sources for $family {
+            #[inline(always)]
+            fn openings(source: &Self::Address) -> Option<*mut Openings> {
+                $openings.get_ptr_mut(source)
+            }
+
+            #[inline(always)]
+            fn set_openings(source: &Self::Address, openings: &Openings) {
+                // A full LRU map makes room; what it cannot take is not counted, and the flow is judged as any other.
+                let _ = $openings.insert(source, openings, 0);
+            }
+
+            #[inline(always)]
+            fn mapping(key: &MappingKey<Self::Address>) -> Option<Mapping<Self::Address>> {
+                // SAFETY: map memory stays valid for the whole run (RCU); a torn copy is a port that is not free, or one
+                // that the search skips.
+                $mappings.get_ptr(key).map(|mapping| unsafe { *mapping })
+            }
+
+            #[inline(always)]
+            fn set_mapping(key: &MappingKey<Self::Address>, mapping: &Mapping<Self::Address>) {
+                // As above: a port without a mapping is kept apart by the flows that use it.
+                let _ = $mappings.insert(key, mapping, 0);
+            }
+        }
+    };
+}
+
+sources!(V4, OPENINGS4, MAPPINGS4);
+sources!(V6, OPENINGS6, MAPPINGS6);
