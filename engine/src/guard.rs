@@ -114,10 +114,8 @@ pub fn inspect4(packet: &impl Packet, port: u16, is_own: impl FnOnce(&[u8; 16]) 
     };
     let Some(length) = at.length_for(packet, port) else { return Finding::Passes };
     let own = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, header[16], header[17], header[18], header[19]];
-    if !is_own(&own) {
-        return Finding::Passes;
-    }
     at.judge(packet, length, Source::v4([header[12], header[13], header[14], header[15]]))
+        .for_this_host(&own, is_own)
 }
 
 /// As [`inspect4`], for an IPv6 packet.
@@ -135,19 +133,10 @@ pub fn inspect6(packet: &impl Packet, port: u16, is_own: impl FnOnce(&[u8; 16]) 
     match walk(packet, header[6], end) {
         Chain::Elsewhere => Finding::Passes,
         // What a longer chain than any host sends leads to is not known, so it may be the guarded port.
-        Chain::TooLong => {
-            if is_own(&destination) {
-                Finding::Malformed
-            } else {
-                Finding::Passes
-            }
-        }
+        Chain::TooLong => Finding::Malformed.for_this_host(&destination, is_own),
         Chain::Udp(at) => {
             let Some(length) = at.length_for(packet, port) else { return Finding::Passes };
-            if !is_own(&destination) {
-                return Finding::Passes;
-            }
-            at.judge(packet, length, Source::v6(source))
+            at.judge(packet, length, Source::v6(source)).for_this_host(&destination, is_own)
         }
     }
 }
@@ -251,6 +240,13 @@ fn walk(packet: &impl Packet, next: u8, end: u32) -> Chain {
 }
 
 impl Finding {
+    /// What the packet is when it need not be for this host: asked last, so that a well-formed message, which is nearly every
+    /// packet, costs no look-up.
+    #[inline(always)]
+    fn for_this_host(self, destination: &[u8; 16], is_own: impl FnOnce(&[u8; 16]) -> bool) -> Self {
+        if matches!(self, Self::Passes) || is_own(destination) { self } else { Self::Passes }
+    }
+
     /// Why the packet is refused, if it is; `admits` takes a token from the bucket of a source.
     #[inline(always)]
     pub fn refusal(self, admits: impl FnOnce(Source) -> bool) -> Option<DropReason> {
