@@ -11,6 +11,10 @@ use sha2::{Digest, Sha256};
 /// SHA-256 of an image's encoding.
 pub type Hash = [u8; 32];
 
+/// The most words an image may have: 64 MiB. No compiler writes a larger one and no agent has room for one, so a message that
+/// asks for more is refused before memory is.
+pub const WORDS_MAX: usize = 1 << 24;
+
 /// Everything one agent needs to judge packets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
@@ -94,6 +98,14 @@ pub enum CodecError {
         /// Length of the resulting image in words.
         words: u32,
     },
+    /// A delta names a length that no image has.
+    #[error("the delta results in an image of {words} words, and images have at most {max}; ask for a whole image")]
+    TooLarge {
+        /// Length of the resulting image in words.
+        words: u32,
+        /// [`WORDS_MAX`].
+        max: usize,
+    },
 }
 
 impl Image {
@@ -114,6 +126,9 @@ impl Image {
 
     /// This image with `delta` applied.
     pub fn apply(&self, delta: &Delta) -> Result<Self, CodecError> {
+        if delta.words as usize > WORDS_MAX {
+            return Err(CodecError::TooLarge { words: delta.words, max: WORDS_MAX });
+        }
         let mut next = self.clone();
         next.words.resize(delta.words as usize, 0);
         for (offset, run) in &delta.runs {
@@ -239,6 +254,16 @@ mod tests {
         let mut longer = bytes.clone();
         longer.push(0);
         assert!(matches!(Image::decode(&longer), Err(CodecError::Trailing { count: 1, .. })));
+    }
+
+    /// Nine bytes made the agent ask for 16 GiB (found by the fuzz target `image`).
+    #[test]
+    fn a_delta_to_an_image_of_16_gib_is_refused() {
+        let delta = Delta { words: u32::MAX, ..Delta::default() };
+        let refused = image(&[1], &[]).apply(&delta);
+        assert!(matches!(refused, Err(CodecError::TooLarge { words: u32::MAX, max: WORDS_MAX })));
+        let most = Delta { words: WORDS_MAX as u32 + 1, ..Delta::default() };
+        assert!(matches!(image(&[], &[]).apply(&most), Err(CodecError::TooLarge { .. })));
     }
 
     #[test]

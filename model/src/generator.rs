@@ -53,7 +53,11 @@ enum Speech {
 impl Generator {
     /// A case by its seed.
     pub fn new(seed: u64) -> Self {
-        let mut random = Random::new(seed);
+        Self::by(Random::new(seed))
+    }
+
+    /// A case by a source of chance.
+    pub fn by(mut random: Random) -> Self {
         let state = Arc::new(world::state(&mut random));
         let timeouts = Timeouts {
             tcp_handshake: 60,
@@ -101,6 +105,11 @@ impl Generator {
     /// What holds for the whole case.
     pub fn setup(&self) -> Setup {
         self.setup.clone()
+    }
+
+    /// The chance that drives it.
+    pub fn random(&mut self) -> &mut Random {
+        &mut self.random
     }
 
     /// The next step.

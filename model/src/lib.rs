@@ -14,8 +14,10 @@
 
 pub mod answer;
 pub mod case;
+pub mod classbench;
 pub mod duo;
 pub mod flow;
+pub mod fuzz;
 pub mod generator;
 pub mod mapping;
 pub mod model;

@@ -3,6 +3,7 @@
 mod bench;
 mod clean_lab;
 mod demo;
+mod fuzz;
 mod nightly;
 mod project;
 mod setup;
@@ -35,6 +36,8 @@ enum Verb {
     Nightly(nightly::Args),
     /// Compare with nftables and plain forwarding (arguments are those of the bench program)
     Bench(bench::Args),
+    /// Search for inputs that break what must hold (parser, engine, image)
+    Fuzz(fuzz::Args),
     /// Remove what killed demos and tests left behind
     CleanLab,
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Verb::Vm(args) => vm::run(&args),
         Verb::Nightly(args) => nightly::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::CleanLab => clean_lab::run(),
     };
     result.unwrap_or_else(|error| {

@@ -37,8 +37,8 @@ use matrix::Matrix;
 use sources::Sources;
 use words::Words;
 
-/// The most words an image may have: 64 MiB, the budget of one half on the gateway.
-pub const WORDS_MAX: usize = 1 << 24;
+/// The most words an image may have, the budget of one half on the gateway.
+pub use sluicegate_api::image::WORDS_MAX;
 
 /// The most IPv4 overlay addresses an image has room for.
 const OVERLAY_MAX: u64 = 1 << 16;
