@@ -7,7 +7,7 @@
 //! | [`suite`] | the test programs, built here |
 //! | [`image`] | all that the guest has, as an initial RAM file system |
 //! | [`cpio`] | its format |
-//! | [`guest`] | QEMU, without KVM where there is none |
+//! | [`guest`] | QEMU, without KVM |
 //! | [`here`] | the same test programs on the kernel of this host |
 //! | [`report`] | what came of it, line by line |
 //! | [`budget`] | what the verifier walked, and may |
@@ -123,7 +123,7 @@ fn perform(kernel: Kernel, suites: &[Suite], args: &Args) -> Result<Report> {
         return here::run(suites, &logs);
     }
     let files = kernel.fetch(&directory()?)?;
-    println!("starting {} in QEMU{}", files.release, if guest::has_kvm() { "" } else { ", without KVM" });
+    println!("starting {} in QEMU, without KVM", files.release);
     let initrd = directory()?.join(format!("{}.initrd", kernel.name()));
     image::write(&initrd, &files, suites)?;
     let limits = Limits { cpus: args.cpus, time: Duration::from_secs(args.limit * 60) };

@@ -27,6 +27,8 @@ pub(super) struct Suite {
 pub(super) const PROGRAMS: &str = "@programs";
 
 const DEMO: &str = "demo";
+/// Those that tell whether the programs load and judge as they should; all others say less when these fail.
+const FIRST: [&str; 2] = ["kernel_datapath", "differential"];
 
 /// Builds the suites named in `wanted`, all when it is empty; the differential test is to send `cases` packets.
 pub(super) fn build(wanted: &[&str], cases: u64) -> Result<Vec<Suite>> {
@@ -40,7 +42,11 @@ pub(super) fn build(wanted: &[&str], cases: u64) -> Result<Vec<Suite>> {
         ];
         // One test after another: a guest has few processors, slow ones, and the lines of two tests would mix.
         let args = ["--test-threads=1", "--show-output"].map(str::to_owned).to_vec();
-        for (name, program) in integration_tests(&tests)? {
+        let mut tests = integration_tests(&tests)?;
+        tests.sort_by_key(|(name, _)| {
+            (FIRST.iter().position(|first| first == name).unwrap_or(FIRST.len()), name.clone())
+        });
+        for (name, program) in tests {
             suites.push(Suite { name, program, args: args.clone(), env: env.clone(), beside: Vec::new() });
         }
     }
