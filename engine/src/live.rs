@@ -1,6 +1,6 @@
 //! A packet of a flow that is there: its state, its time-out, and whether the image in force still admits it.
 
-use crate::event::EventKind;
+use crate::event::{About, EventKind};
 use crate::flow::{Exit, FIN, Flow, Key, Side, State, TRANSLATED};
 use crate::image::axis;
 use crate::limit::Openings;
@@ -143,6 +143,7 @@ pub fn advance<F: Egresses, T: Tables<F>>(
             leaving.to = half.to;
             leaving.hop = half.hop;
             leaving.route = half.route;
+            leaving.rule = half.rule + 1;
             leaving.exit = half.exit;
             leaving.translated = half.flags & TRANSLATED != 0;
             Ok(true)
@@ -152,7 +153,6 @@ pub fn advance<F: Egresses, T: Tables<F>>(
     }
 }
 
-#[inline(always)]
 /// Takes an opening back from what counts against its source.
 #[inline(always)]
 fn answered<F: Egresses, T: Tables<F>>(tables: &mut T, work: &Work<F::Address>) {
@@ -162,6 +162,7 @@ fn answered<F: Egresses, T: Tables<F>>(tables: &mut T, work: &Work<F::Address>) 
     }
 }
 
+#[inline(always)]
 fn next_state<A: Copy>(half: &Half<A>, ip_protocol: u8, flags: u8) -> Step {
     let state = State::from_number(half.state);
     if ip_protocol != protocol::TCP {
@@ -233,11 +234,10 @@ fn revoke<F: Egresses, T: Tables<F>>(
         tables.with_flow(stage, &work.other, |other| (other.packets, other.bytes)).unwrap_or((0, 0));
     forget::<F, T>(tables, stage, &work.key, &work.other);
     tables.count_refused(work.half.rule);
-    tables.emit(|told| {
+    let about =
+        About { kind: EventKind::Revoke, reason: Some(DropReason::Revoked), rule: work.half.rule + 1 };
+    tables.emit(about, |told| {
         event::<F>(told, side, work);
-        told.kind = EventKind::Revoke as u8;
-        told.reason = DropReason::Revoked as u8;
-        told.rule = work.half.rule + 1;
         told.packets = packets + more;
         told.bytes = bytes + more_bytes;
     });

@@ -1,6 +1,6 @@
 //! A packet without a flow: judge it, and open one.
 
-use crate::event::{Event, EventKind};
+use crate::event::{About, Event, EventKind};
 use crate::flow::{Exit, Flow, Hop, Key, REPLY, Side, State, TRANSLATED};
 use crate::image::Attributes;
 use crate::network::Header;
@@ -39,6 +39,9 @@ pub fn admit<F: Egresses, T: Tables<F>>(
         return Err(DropReason::SpoofedSource.into());
     }
     let decision = judgement.decision;
+    if let (false, Some(route)) = (decision.accepts(), judgement.attributes.route()) {
+        tables.count_route(route, true);
+    }
     if !decision.is_set() {
         return Err(DropReason::NoRule.into());
     }
@@ -109,6 +112,7 @@ pub fn insert<F: Egresses, T: Tables<F>>(
         destination_port: key.destination_port,
     };
     leaving.route = opening.route;
+    leaving.rule = opening.rule + 1;
     leaving.exit = opening.exits[0];
     leaving.translated = opening.masquerade;
     leaving.hop = Hop::default();
@@ -140,10 +144,11 @@ pub fn insert<F: Egresses, T: Tables<F>>(
     }
     let Opening { rule, masquerade, source, source_port, .. } = work.opening;
     tables.count_admitted(rule);
-    tables.emit(|told| {
+    if work.leaving.exit == Exit::Site as u8 {
+        tables.count_route(work.opening.route, false);
+    }
+    tables.emit(About { kind: EventKind::Start, reason: None, rule: rule + 1 }, |told| {
         event::<F>(told, side, work);
-        told.kind = EventKind::Start as u8;
-        told.rule = rule + 1;
         if masquerade {
             told.translated = F::mapped(source);
             told.translated_port = source_port;

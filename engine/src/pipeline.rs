@@ -1,7 +1,7 @@
 //! One packet from arrival to verdict: the only way in, and the only way out.
 
 pub use crate::answer::answer;
-use crate::event::EventKind;
+use crate::event::{About, EventKind};
 use crate::flow::{Exit, Key, Side};
 use crate::open::event;
 use crate::packet::{Network, Packet, protocol, transport};
@@ -269,16 +269,14 @@ fn refuse<F: Egresses, T: Tables<F>>(
     tables: &mut T,
     side: Side,
     refusal: &Refusal,
-    work: &Work<F::Address>,
+    work: &mut Work<F::Address>,
 ) -> Verdict {
+    // Of a flow that was revoked, an event has told the rule.
+    work.leaving.rule = if refusal.told { work.half.rule + 1 } else { refusal.rule };
     tables.count_dropped(refusal.reason);
     if !refusal.told {
-        tables.emit(|told| {
-            event::<F>(told, side, work);
-            told.kind = EventKind::Drop as u8;
-            told.reason = refusal.reason as u8;
-            told.rule = refusal.rule;
-        });
+        let about = About { kind: EventKind::Drop, reason: Some(refusal.reason), rule: refusal.rule };
+        tables.emit(about, |told| event::<F>(told, side, work));
     }
     Verdict::Drop(refusal.reason)
 }

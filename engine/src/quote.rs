@@ -93,6 +93,7 @@ pub fn relate<F: Egresses, T: Tables<F>>(
     leaving.to = half.to;
     leaving.hop = half.hop;
     leaving.route = half.route;
+    leaving.rule = half.rule + 1;
     leaving.exit = half.exit;
     leaving.translated = half.flags & TRANSLATED != 0;
     Ok(true)

@@ -2,7 +2,7 @@
 
 use crate::answer::Answer;
 use crate::classify::Judgement;
-use crate::event::Event;
+use crate::event::{About, Event};
 use crate::family::{Address4, Address6};
 use crate::hop::Link;
 use crate::flow::{Flow, Key, Side, Timeouts};
@@ -296,14 +296,21 @@ pub trait Tables<F: Egresses> {
         false
     }
 
+    /// Counts a flow for a route's prefix, or with `refused` a packet that would have opened one.
+    #[inline(always)]
+    fn count_route(&mut self, route: u16, refused: bool) {
+        let _ = (route, refused);
+    }
+
     /// Counts a flow that a rule admitted.
     fn count_admitted(&mut self, rule: u32);
 
     /// Counts a packet that a drop rule refused, or whose flow lost its rule.
     fn count_refused(&mut self, rule: u32);
 
-    /// Tells of an event, which `fill` writes into an all-zero record; never blocks, losses are counted by the table.
-    fn emit(&mut self, fill: impl FnOnce(&mut Event));
+    /// Tells of an event, which `fill` completes in a record that has `about` already; never blocks, may leave it out when an
+    /// event alike was told lately, losses are counted by the table.
+    fn emit(&mut self, about: About, fill: impl FnOnce(&mut Event));
 
     /// The stage for a packet whose flow may be over or may have lost its rule; see [`crate::stage`]. `Ok(false)`: it is
     /// over, and there is none.

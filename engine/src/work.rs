@@ -71,6 +71,8 @@ pub(crate) struct Leaving<A> {
     pub(crate) hop: Hop,
     /// Index of the site device, for packets that leave there.
     pub(crate) device: u32,
+    /// Slot + 1 of the rule by which it leaves, or by which it does not; 0 for none.
+    pub(crate) rule: u32,
     /// MTU of the way out, for packets larger than that.
     pub(crate) mtu: u32,
     pub(crate) route: u16,
@@ -85,6 +87,7 @@ impl<A> Work<A> {
     pub(crate) fn begin(&mut self, side: Side, now: u64) {
         self.transport = Transport::default();
         self.side = side as u8;
+        self.leaving.rule = 0;
         self.now = now as u32;
         self.ticks = now;
     }
@@ -100,6 +103,12 @@ impl<A> Work<A> {
     #[inline(always)]
     pub fn network(&self) -> &Network<A> {
         &self.network
+    }
+
+    /// Slot + 1 of the rule by which the packet was let go or refused; 0 for none.
+    #[inline(always)]
+    pub fn rule(&self) -> u32 {
+        self.leaving.rule
     }
 
     /// Number of the route that a packet which has been let go to a site leaves by.
@@ -138,6 +147,7 @@ impl<A: Copy> Leaving<A> {
         self.to.set(flow);
         self.hop = flow.hop;
         self.route = flow.route;
+        self.rule = flow.rule + 1;
         self.exit = flow.exit;
         self.translated = flow.flags & TRANSLATED != 0;
     }

@@ -8,7 +8,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use sluicegate_engine::answer::{Answer, Bucket};
 use sluicegate_engine::classify::{Judgement, Line, Lines, Wide, search_services, search4, search6};
-use sluicegate_engine::event::Event;
+use sluicegate_engine::event::{self, About, Event, SEEN_SETS, SeenSet};
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::flow::{Flow, Key, Side};
 use sluicegate_engine::limit::Openings;
@@ -106,9 +106,15 @@ static PORT_COLLISIONS: PerCpuArray<u64> = PerCpuArray::pinned(PROBES, 0);
 /// `Event`s.
 #[map]
 static EVENTS: RingBuf = RingBuf::pinned(1 << 20, 0);
-/// Events that found no room, and those beyond what one tick may write.
+/// Events that found no room.
 #[map]
 static EVENTS_LOST: PerCpuArray<u64> = PerCpuArray::pinned(1, 0);
+/// Events left out: beyond what one tick may write, and one alike was written in the same second.
+#[map]
+static EVENTS_SUPPRESSED: PerCpuArray<u64> = PerCpuArray::pinned(1, 0);
+/// When events of each sort were last written.
+#[map]
+static EVENT_SORTS: PerCpuArray<SeenSet> = PerCpuArray::with_max_entries(SEEN_SETS, 0);
 /// Tick, and events written in it.
 #[map]
 static EVENT_BUDGET: PerCpuArray<[u32; 2]> = PerCpuArray::pinned(1, 0);
@@ -333,12 +339,6 @@ macro_rules! per_family {
 per_family!(V4, FLOWS4, HALF_OPEN4, SCRATCH4, WORK4, renew4, advance4, admit4, claim4, reserve4, insert4);
 per_family!(V6, FLOWS6, HALF_OPEN6, SCRATCH6, WORK6, renew6, advance6, admit6, claim6, reserve6, insert6);
 
-/// The table with this number.
-#[inline(always)]
-const fn stage_of(table: u32) -> Stage {
-    if table == 0 { Stage::Confirmed } else { Stage::HalfOpen }
-}
-
 /// Counts a half-open half-entry that came (0) or went (1).
 #[inline(always)]
 fn count_half_open(stage: Stage, way: usize) {
@@ -346,6 +346,12 @@ fn count_half_open(stage: Stage, way: usize) {
         // SAFETY: the entry of this processor; one of its two words.
         add(HALF_OPEN_COUNTS.get_ptr_mut(0).map(|pair| unsafe { &raw mut (*pair)[way & 1] }), 1);
     }
+}
+
+/// The table with this number.
+#[inline(always)]
+const fn stage_of(table: u32) -> Stage {
+    if table == 0 { Stage::Confirmed } else { Stage::HalfOpen }
 }
 
 /// Runs a stage on the packet in hand.
@@ -608,13 +614,26 @@ impl<F: PerFamily> Tables<F> for Maps {
     }
 
     #[inline(always)]
-    fn emit(&mut self, fill: impl FnOnce(&mut Event)) {
-        let reserved = if within_budget() { EVENTS.reserve::<Event>(0) } else { None };
-        let Some(mut entry) = reserved else {
+    fn count_route(&mut self, route: u16, refused: bool) {
+        // SAFETY: the entry of this processor; one of its two words.
+        add(
+            ROUTES.get_ptr_mut(route.into()).map(|pair| unsafe { &raw mut (*pair)[usize::from(refused)] }),
+            1,
+        );
+    }
+
+    #[inline(always)]
+    fn emit(&mut self, about: About, fill: impl FnOnce(&mut Event)) {
+        if may_tell(about.what(), about.rule) == 0 {
+            return;
+        }
+        let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
             add(EVENTS_LOST.get_ptr_mut(0), 1);
             return;
         };
-        fill(entry.write(Event::default()));
+        let event = entry.write(Event::default());
+        about.fill(event);
+        fill(event);
         entry.submit(0);
     }
 
@@ -649,10 +668,28 @@ impl<F: PerFamily> Tables<F> for Maps {
     }
 }
 
+/// Whether to write an event about this: the first of its sort in a second always, others within the budget. What is left
+/// out is counted. A global function: it is called from every stage that tells of something.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn may_tell(what: u32, rule: u32) -> u32 {
+    let (tag, set) = event::sort(what, rule);
+    let (Some(config), Some(set)) = (CONFIG.get(0), EVENT_SORTS.get_ptr_mut(set)) else { return 0 };
+    let now = clock::ticks() as u32;
+    // SAFETY: the entry of this processor; the programs run with bottom halves off, so none interrupts another.
+    let first = event::is_first(unsafe { &mut *set }, tag, now, config.ticks_per_second);
+    // Counted either way, so that first ones use the budget up too.
+    let within = within_budget(now);
+    if first || within {
+        return 1;
+    }
+    add(EVENTS_SUPPRESSED.get_ptr_mut(0), 1);
+    0
+}
+
 #[inline(always)]
-fn within_budget() -> bool {
+fn within_budget(tick: u32) -> bool {
     let Some(budget) = EVENT_BUDGET.get_ptr_mut(0) else { return false };
-    let tick = clock::ticks() as u32;
     // SAFETY: the entry of this processor.
     unsafe {
         if (*budget)[0] != tick {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sluicegate_engine::answer::{Answer, Bucket};
 use sluicegate_engine::classify::{Judgement, Line};
-use sluicegate_engine::event::Event;
+use sluicegate_engine::event::{About, Event};
 use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
 use sluicegate_engine::flow::{Flow, Key, Side};
 use sluicegate_engine::limit::Openings;
@@ -201,8 +201,9 @@ impl<F: PerFamily> Tables<F> for Plain {
         self.counters.rules[rule as usize][1] += 1;
     }
 
-    fn emit(&mut self, fill: impl FnOnce(&mut Event)) {
+    fn emit(&mut self, about: About, fill: impl FnOnce(&mut Event)) {
         let mut event = Event::default();
+        about.fill(&mut event);
         fill(&mut event);
         self.events.push(event);
     }

@@ -32,7 +32,18 @@ pub(crate) struct Ledger {
 #[derive(Debug, Default)]
 struct Told {
     ended: HashSet<Id>,
-    revoked: HashSet<Reply>,
+    revoked: HashSet<Id>,
+    /// Told with the addresses of a reply.
+    revoked_by_reply: HashSet<Reply>,
+}
+
+/// Flows that are there no more.
+#[derive(Debug, Default)]
+pub(crate) struct Gone {
+    /// The end of each of which nobody told, with what it had carried when it was last seen.
+    pub(crate) untold: Vec<Event>,
+    /// Those that were revoked, as they were last seen.
+    pub(crate) revoked: Vec<FlowRecord>,
 }
 
 impl Ledger {
@@ -43,35 +54,42 @@ impl Ledger {
                 self.told.ended.insert(of_event(event));
             }
             EventKind::Revoke => {
-                self.told.ended.insert(of_event(event));
-                // A reply that finds its flow revoked is told with the reply's addresses.
-                self.told.revoked.insert(reply_of_event(event));
+                self.told.revoked.insert(of_event(event));
+                self.told.revoked_by_reply.insert(reply_of_event(event));
             }
             EventKind::Start | EventKind::Drop(_) => {}
         }
     }
 
-    /// Takes the flows that live now; returns the ends that nobody told of, with what each flow had carried when it was last
-    /// seen.
-    pub(crate) fn vanished(&mut self, live: &[FlowRecord]) -> Vec<Event> {
+    /// Takes the flows that live now; returns those that do not any more and that no sweep has ended.
+    pub(crate) fn gone(&mut self, live: &[FlowRecord]) -> Gone {
         let now: HashMap<Id, FlowRecord> = live.iter().map(|flow| (of_flow(flow), flow.clone())).collect();
-        let mut vanished = Vec::new();
+        let mut gone = Gone::default();
         for (id, before) in &self.flows {
             let replaced = now.get(id).is_some_and(|now| now.packets < before.packets);
-            if (replaced || !now.contains_key(id)) && !self.is_told(id, before) {
-                vanished.push(records::ended(before));
+            if !replaced && now.contains_key(id) {
+                continue;
+            }
+            if self.is_revoked(id, before) {
+                gone.revoked.push(before.clone());
+            } else if !self.is_ended(id) {
+                gone.untold.push(records::ended(before));
             }
         }
         self.flows = now;
         self.told_before = std::mem::take(&mut self.told);
-        vanished
+        gone
     }
 
-    fn is_told(&self, id: &Id, flow: &FlowRecord) -> bool {
+    fn is_ended(&self, id: &Id) -> bool {
+        self.told.ended.contains(id) || self.told_before.ended.contains(id)
+    }
+
+    fn is_revoked(&self, id: &Id, flow: &FlowRecord) -> bool {
         let reply = reply_of_flow(flow);
         [&self.told, &self.told_before]
             .into_iter()
-            .any(|told| told.ended.contains(id) || told.revoked.contains(&reply))
+            .any(|told| told.revoked.contains(id) || told.revoked_by_reply.contains(&reply))
     }
 }
 
@@ -144,21 +162,21 @@ pub(crate) mod tests {
     #[test]
     fn a_flow_that_was_evicted_or_replaced_ends_once() {
         let mut ledger = Ledger::default();
-        assert!(ledger.vanished(&[flow(1, 3), flow(2, 9), flow(3, 1)]).is_empty());
+        assert!(ledger.gone(&[flow(1, 3), flow(2, 9), flow(3, 1)]).untold.is_empty());
         // 1 is gone without a word, 2 was replaced by a new flow, 3 was ended by the sweep.
         ledger.note(&records::ended(&flow(3, 1)));
-        let mut ended = ledger.vanished(&[flow(2, 1)]);
+        let mut ended = ledger.gone(&[flow(2, 1)]).untold;
         ended.sort_by_key(|event| event.source_port);
         let seen: Vec<_> = ended.iter().map(|e| (e.kind, e.source_port, e.packets, e.rule)).collect();
         assert_eq!(seen, [(EventKind::End, 1, 3, Some(0)), (EventKind::End, 2, 9, Some(0))]);
-        assert!(ledger.vanished(&[flow(2, 2)]).is_empty());
+        assert!(ledger.gone(&[flow(2, 2)]).untold.is_empty());
     }
 
     #[test]
     fn a_flow_that_its_reply_found_revoked_does_not_end_as_well() {
         let there = FlowRecord { translated: Some(("10.9.0.1".parse().unwrap(), 20_001)), ..flow(1, 3) };
         let mut ledger = Ledger::default();
-        ledger.vanished(std::slice::from_ref(&there));
+        ledger.gone(std::slice::from_ref(&there));
         let revoke = Event {
             kind: EventKind::Revoke,
             side: "site",
@@ -170,18 +188,20 @@ pub(crate) mod tests {
         };
         // Read from the ring after the table was: the flow is gone only from the next look.
         ledger.note(&revoke);
-        ledger.vanished(std::slice::from_ref(&there));
-        assert!(ledger.vanished(&[]).is_empty());
+        ledger.gone(std::slice::from_ref(&there));
+        let gone = ledger.gone(&[]);
+        assert!(gone.untold.is_empty());
+        assert_eq!(gone.revoked, [there]);
     }
 
     #[test]
     fn an_echo_that_ended_is_known_again() {
         let echo = FlowRecord { protocol: 1, destination_port: 0, ..flow(7, 2) };
         let mut ledger = Ledger::default();
-        ledger.vanished(std::slice::from_ref(&echo));
+        ledger.gone(std::slice::from_ref(&echo));
         let told = records::ended(&echo);
         assert_eq!(told.destination_port, 8 << 8);
         ledger.note(&told);
-        assert!(ledger.vanished(&[]).is_empty());
+        assert!(ledger.gone(&[]).untold.is_empty());
     }
 }

@@ -5,6 +5,8 @@ use std::hash::Hash;
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::flow::{Flow, Key};
+use sluicegate_engine::limit::Openings;
+use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::network::Header;
 use sluicegate_engine::tables::{Active, Config, Egress, Egresses, Stage};
 
@@ -34,6 +36,18 @@ pub trait Live {
     /// An IPv6 half-entry.
     fn flow6(&self, stage: Stage, key: &Key<Address6>) -> Option<Flow<Address6>>;
 
+    /// What an IPv4 source opened lately; `None` when nothing is known of it.
+    fn openings4(&self, source: &Address4) -> Option<Openings>;
+
+    /// The same of an IPv6 source.
+    fn openings6(&self, source: &Address6) -> Option<Openings>;
+
+    /// An entry of an IPv4 port mapping.
+    fn mapping4(&self, key: &MappingKey<Address4>) -> Option<Mapping<Address4>>;
+
+    /// An entry of an IPv6 port mapping.
+    fn mapping6(&self, key: &MappingKey<Address6>) -> Option<Mapping<Address6>>;
+
     /// Whether the table of confirmed flows had no room left for another half-entry of this IP version when last looked.
     fn is_full(&self, version: u8) -> bool;
 }
@@ -42,16 +56,38 @@ pub trait Live {
 pub trait LiveFamily: Header + Egresses<Address: Hash> {
     /// A half-entry.
     fn flow(live: &dyn Live, stage: Stage, key: &Key<Self::Address>) -> Option<Flow<Self::Address>>;
+
+    /// What a source opened lately.
+    fn openings(live: &dyn Live, source: &Self::Address) -> Option<Openings>;
+
+    /// An entry of a port mapping.
+    fn mapping(live: &dyn Live, key: &MappingKey<Self::Address>) -> Option<Mapping<Self::Address>>;
 }
 
 impl LiveFamily for V4 {
     fn flow(live: &dyn Live, stage: Stage, key: &Key<Address4>) -> Option<Flow<Address4>> {
         live.flow4(stage, key)
     }
+
+    fn openings(live: &dyn Live, source: &Address4) -> Option<Openings> {
+        live.openings4(source)
+    }
+
+    fn mapping(live: &dyn Live, key: &MappingKey<Address4>) -> Option<Mapping<Address4>> {
+        live.mapping4(key)
+    }
 }
 
 impl LiveFamily for V6 {
     fn flow(live: &dyn Live, stage: Stage, key: &Key<Address6>) -> Option<Flow<Address6>> {
         live.flow6(stage, key)
+    }
+
+    fn openings(live: &dyn Live, source: &Address6) -> Option<Openings> {
+        live.openings6(source)
+    }
+
+    fn mapping(live: &dyn Live, key: &MappingKey<Address6>) -> Option<Mapping<Address6>> {
+        live.mapping6(key)
     }
 }

@@ -41,11 +41,6 @@ impl Totals {
     pub(crate) fn of(&self, key: u32) -> (u64, u64) {
         self.shown.get(&key).copied().unwrap_or_default()
     }
-
-    /// Everything that was counted for.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = u32> {
-        self.shown.keys().copied()
-    }
 }
 
 fn add(totals: &mut HashMap<u32, (u64, u64)>, key: u32, packets: u64, bytes: u64) {

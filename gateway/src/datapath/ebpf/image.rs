@@ -108,6 +108,11 @@ impl Images {
         Ok(())
     }
 
+    /// Route numbers of the image in force are below this.
+    pub(super) fn routes(&self) -> u32 {
+        self.lines().as_flattened().get(header::ROUTES).copied().unwrap_or(0)
+    }
+
     /// Rule slots of the image in force: its counters are the ones worth reading.
     pub(super) fn rule_slots(&mut self) -> u32 {
         let active = Active(self.active.load(0));

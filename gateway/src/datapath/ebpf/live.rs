@@ -1,11 +1,16 @@
 //! The pinned maps, to be looked at.
 
+use aya::Ebpf;
+use aya::maps::{HashMap as BpfMap, MapData};
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::family::{Address4, Address6};
 use sluicegate_engine::flow::{Flow, Key};
+use sluicegate_engine::limit::Openings;
+use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::tables::{Active, Config, Egress, Stage};
 
 use super::EbpfDatapath;
+use super::pod::{Plain, Raw};
 use crate::datapath::Live;
 
 /// What the programs judge by.
@@ -47,9 +52,31 @@ impl Live for LiveMaps<'_> {
         self.datapath.flows6.get(stage, key)
     }
 
+    fn openings4(&self, source: &Address4) -> Option<Openings> {
+        openings(&self.datapath.ebpf, "OPENINGS4", source)
+    }
+
+    fn mapping4(&self, key: &MappingKey<Address4>) -> Option<Mapping<Address4>> {
+        self.datapath.mappings4.get(key)
+    }
+
+    fn openings6(&self, source: &Address6) -> Option<Openings> {
+        openings(&self.datapath.ebpf, "OPENINGS6", source)
+    }
+
+    fn mapping6(&self, key: &MappingKey<Address6>) -> Option<Mapping<Address6>> {
+        self.datapath.mappings6.get(key)
+    }
+
     fn is_full(&self, version: u8) -> bool {
         let entries =
             if version == 4 { self.datapath.flows4.entries() } else { self.datapath.flows6.entries() };
         entries >= u64::from(self.datapath.sizes.flow_entries)
     }
+}
+
+/// An entry of the map called `name`; looking does not make it more recently used.
+fn openings<A: Plain>(ebpf: &Ebpf, name: &str, source: &A) -> Option<Openings> {
+    let map: BpfMap<&MapData, Raw<A>, Raw<Openings>> = ebpf.map(name)?.try_into().ok()?;
+    map.get(&Raw(*source), 0).ok().map(|openings| openings.0)
 }

@@ -103,6 +103,7 @@ pub(super) fn load(settings: &Settings, overlay_is_ethernet: bool) -> anyhow::Re
         .map_max_entries("HALF_OPEN4", sizes.half_open_entries)
         .map_max_entries("HALF_OPEN6", sizes.half_open_entries)
         .map_max_entries("RULES", sizes.rule_slots)
+        .map_max_entries("ROUTES", sluicegate_engine::image::ROUTES_MAX)
         .map_max_entries("OPENINGS4", openings)
         .map_max_entries("OPENINGS6", openings)
         .map_max_entries("MAPPINGS4", mappings)

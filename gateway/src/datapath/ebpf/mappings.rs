@@ -76,6 +76,12 @@ where
         Ok(())
     }
 
+    /// One entry; looking does not make it more recently used.
+    pub(super) fn get(&self, key: &KeyOf<F>) -> Option<Mapping<F::Address>> {
+        let map: BpfMap<&MapData, Raw<KeyOf<F>>, Raw<Mapping<F::Address>>> = (&self.map).try_into().ok()?;
+        map.get(&Raw(*key), 0).ok().map(|mapping| mapping.0)
+    }
+
     fn data(&self) -> anyhow::Result<&MapData> {
         match &self.map {
             Map::LruHashMap(data) => Ok(data),

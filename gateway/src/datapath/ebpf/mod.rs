@@ -16,6 +16,7 @@ mod netdev;
 mod netlink;
 mod pod;
 mod ports;
+mod routes;
 mod sys;
 mod wires;
 
@@ -48,14 +49,15 @@ use self::load::{Loaded, Sizes};
 use self::mappings::MappingMaps;
 use self::pod::Raw;
 use self::ports::HostPorts;
+use self::routes::RouteCounts;
 use self::wires::Wires;
 use super::events::from_record;
-use super::ledger::Ledger;
+use super::ledger::{Gone, Ledger};
 use super::slots::RuleSlots;
 use super::totals::Totals;
 use super::{
     ApplyError, Counters, Datapath, Egress, Event, EventKind, FlowRecord, FlowTable, GuardState, InForce,
-    Kind, Live, RouteCounters, RuleCounters, Settings, XdpChoice, XdpDevice, device,
+    Kind, Live, RuleCounters, Settings, XdpChoice, XdpDevice, device,
 };
 
 /// Programs and maps in the kernel, which go on judging when this is dropped.
@@ -90,6 +92,7 @@ pub struct EbpfDatapath {
     rules_raw: MapData,
     processors: usize,
     lost: PerCpuArray<MapData, u64>,
+    suppressed: PerCpuArray<MapData, u64>,
     ring: RingBuf<MapData>,
     flows4: FlowMaps<V4>,
     flows6: FlowMaps<V6>,
@@ -100,8 +103,7 @@ pub struct EbpfDatapath {
     entries: u64,
     events: Vec<Event>,
     totals: Totals,
-    /// The same by route number.
-    route_totals: Totals,
+    by_route: RouteCounts,
     ledger: Ledger,
     slots: RuleSlots,
     /// Flows admitted by rules whose slot another rule has now.
@@ -134,6 +136,7 @@ impl EbpfDatapath {
         let flows6 = FlowMaps::new(dir, "FLOWS6", "HALF_OPEN6")?;
         let config: Array<MapData, Raw<Config>> = load::take(&mut ebpf, "CONFIG")?;
         let pinned = config.get(&0, 0).map(|raw| raw.0).unwrap_or_default();
+        let processors = aya::util::nr_cpus().map_err(|(what, e)| anyhow::Error::new(e).context(what))?;
         let mut datapath = Self {
             bpf_dir: dir.clone(),
             overlay: overlay.to_owned(),
@@ -172,8 +175,10 @@ impl EbpfDatapath {
             forwarded: load::take(&mut ebpf, "FORWARDED")?,
             rules: load::take(&mut ebpf, "RULES")?,
             rules_raw: load::pinned(dir, "RULES")?,
-            processors: aya::util::nr_cpus().map_err(|(what, e)| anyhow::Error::new(e).context(what))?,
+            processors,
             lost: load::take(&mut ebpf, "EVENTS_LOST")?,
+            suppressed: load::take(&mut ebpf, "EVENTS_SUPPRESSED")?,
+            by_route: RouteCounts::new(&mut ebpf, dir, processors)?,
             ring: load::take(&mut ebpf, "EVENTS")?,
             flows4,
             flows6,
@@ -184,7 +189,6 @@ impl EbpfDatapath {
             entries: 0,
             events: Vec::new(),
             totals: Totals::default(),
-            route_totals: Totals::default(),
             ledger: Ledger::default(),
             slots: RuleSlots::default(),
             retired: 0,
@@ -361,7 +365,7 @@ impl EbpfDatapath {
             self.totals.ended(rule, event.packets, event.bytes);
         }
         if let Some(route) = event.route {
-            self.route_totals.ended(route.into(), event.packets, event.bytes);
+            self.by_route.ended(route, event.packets, event.bytes);
         }
     }
 
@@ -392,7 +396,9 @@ impl Datapath for EbpfDatapath {
     fn apply(&mut self, revision: u64, image: &Image) -> Result<(), ApplyError> {
         self.images.exchange(revision, image.hash(), image)?;
         for route in self.slots.rerouted(image) {
-            self.route_totals.forget(route);
+            if let Err(error) = self.by_route.start_anew(route) {
+                tracing::warn!("route {route} goes on counting from its resource before: {error:#}");
+            }
         }
         for slot in self.slots.renamed(image) {
             // The image is in force whatever becomes of a counter.
@@ -467,16 +473,7 @@ impl Datapath for EbpfDatapath {
                 RuleCounters { slot, flows, drops, packets, bytes }
             })
             .collect();
-        let routes = self.route_totals.keys().filter_map(|number| {
-            let (packets, bytes) = self.route_totals.of(number);
-            Some(RouteCounters {
-                route: u16::try_from(number).ok()?,
-                packets,
-                bytes,
-                ..RouteCounters::default()
-            })
-        });
-        let routes = routes.collect();
+        let routes = self.by_route.read(self.images.routes())?;
         Ok(Counters {
             routes,
             forwarded,
@@ -485,7 +482,7 @@ impl Datapath for EbpfDatapath {
             flows_started: self.retired + rules.iter().map(|rule| rule.flows).sum::<u64>(),
             rules,
             events_lost: sum(&self.lost, 0)?,
-            events_suppressed: 0,
+            events_suppressed: sum(&self.suppressed, 0)?,
             flow_entries: (self.entries, u64::from(self.sizes.flow_entries) * 2),
             tables: self.flow_tables(),
             half_open_evicted: self.half_open.evicted(),
@@ -510,14 +507,20 @@ impl Datapath for EbpfDatapath {
         for event in &sweep.ended {
             self.end(event);
         }
-        let vanished = self.ledger.vanished(&sweep.live);
-        for event in &vanished {
+        let Gone { untold, revoked } = self.ledger.gone(&sweep.live);
+        for event in &untold {
             self.end(event);
         }
+        for flow in &revoked {
+            // An event has told of the rest; of the route it says nothing.
+            if let Some(route) = flow.route {
+                self.by_route.ended(route, flow.packets, flow.bytes);
+            }
+        }
         self.totals.live(&sweep.live, |flow| Some(flow.rule));
-        self.route_totals.live(&sweep.live, |flow| flow.route.map(u32::from));
+        self.by_route.live(&sweep.live);
         self.events.append(&mut sweep.ended);
-        self.events.extend(vanished);
+        self.events.extend(untold);
         self.keep_up();
         self.attach_overlay()?;
         self.ports.look();

@@ -1,7 +1,9 @@
 //! Engine types as map keys and values.
 
+use sluicegate_engine::family::{Address4, Address6};
 use sluicegate_engine::flow::{Flow, Key};
 use sluicegate_engine::guard::Guard;
+use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::tables::{Config, Egress};
 
@@ -11,9 +13,12 @@ use sluicegate_engine::tables::{Config, Egress};
 pub(super) struct Raw<T>(pub(super) T);
 
 /// Types made of integers and byte arrays only, whose sizes the engine asserts: every byte is a field.
-trait Plain: Copy + 'static {}
+pub(super) trait Plain: Copy + 'static {}
 impl Plain for Config {}
 impl Plain for Egress {}
+impl Plain for Address4 {}
+impl Plain for Address6 {}
+impl Plain for Openings {}
 impl Plain for Guard {}
 impl<A: Copy + 'static> Plain for Key<A> {}
 impl<A: Copy + 'static> Plain for Flow<A> {}

@@ -6,6 +6,8 @@ use std::sync::MutexGuard;
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::family::{Address4, Address6};
 use sluicegate_engine::flow::{Flow, Key};
+use sluicegate_engine::limit::Openings;
+use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::tables::{Active, Config, Egress, Stage};
 
 use super::judge::State;
@@ -67,6 +69,22 @@ impl<T: Deref<Target = UserTables>> Live for LiveTables<T> {
 
     fn flow6(&self, stage: Stage, key: &Key<Address6>) -> Option<Flow<Address6>> {
         self.tables.peek6(stage, key)
+    }
+
+    fn openings4(&self, source: &Address4) -> Option<Openings> {
+        self.tables.peek_openings4(source)
+    }
+
+    fn mapping4(&self, key: &MappingKey<Address4>) -> Option<Mapping<Address4>> {
+        self.tables.peek_mapping4(key)
+    }
+
+    fn openings6(&self, source: &Address6) -> Option<Openings> {
+        self.tables.peek_openings6(source)
+    }
+
+    fn mapping6(&self, key: &MappingKey<Address6>) -> Option<Mapping<Address6>> {
+        self.tables.peek_mapping6(key)
     }
 
     fn is_full(&self, version: u8) -> bool {

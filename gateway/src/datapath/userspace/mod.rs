@@ -37,9 +37,8 @@ use self::ports::PortPool;
 use self::sites::Sites;
 use super::events::from_record;
 use super::slots::RuleSlots;
-use super::totals::Totals as PathTotals;
 use super::{
-    ApplyError, Counters, Datapath, Egress, Event, EventKind, FlowRecord, InForce, Kind, Live, RouteCounters,
+    ApplyError, Counters, Datapath, Egress, Event, FlowRecord, InForce, Kind, Live, RouteCounters,
     RuleCounters, Settings, check, device,
 };
 use crate::overlay::PacketChannels;
@@ -60,8 +59,6 @@ pub struct UserspaceDatapath {
     settings: Settings,
     in_force: Option<InForce>,
     slots: RuleSlots,
-    /// Packets and bytes by route number.
-    routes: PathTotals,
     sites: Sites,
     /// Held for as long as flows may use them; empty on a peer, which masquerades nothing.
     ports: Option<PortPool>,
@@ -121,7 +118,6 @@ impl UserspaceDatapath {
             settings: settings.clone(),
             in_force: None,
             slots: RuleSlots::default(),
-            routes: PathTotals::default(),
             sites,
             ports,
             trouble,
@@ -151,10 +147,10 @@ impl Datapath for UserspaceDatapath {
         for slot in self.slots.renamed(image) {
             state.tables.start_anew(slot);
         }
-        drop(state);
-        for route in self.slots.rerouted(image) {
-            self.routes.forget(route);
+        for route in self.slots.rerouted(image).into_iter().filter_map(|route| u16::try_from(route).ok()) {
+            state.tables.reroute(route);
         }
+        drop(state);
         self.in_force = Some(InForce { revision, hash });
         Ok(())
     }
@@ -219,14 +215,12 @@ impl Datapath for UserspaceDatapath {
         let rules = (0u32..).zip(&totals.rules).filter(|(_, rule)| **rule != RuleTotals::default());
         let (live, most) = state.tables.entries();
         let tables = state.tables.sizes();
-        let routes = self.routes.keys().filter_map(|number| {
-            let (packets, bytes) = self.routes.of(number);
-            Some(RouteCounters {
-                route: u16::try_from(number).ok()?,
-                packets,
-                bytes,
-                ..RouteCounters::default()
-            })
+        let routes = totals.routes.iter().map(|(route, totals)| RouteCounters {
+            route: *route,
+            flows: totals.admitted,
+            drops: totals.refused,
+            packets: totals.packets,
+            bytes: totals.bytes,
         });
         Ok(Counters {
             routes: routes.collect(),
@@ -244,7 +238,7 @@ impl Datapath for UserspaceDatapath {
                 .collect(),
             flows_started: totals.started,
             events_lost: totals.lost,
-            events_suppressed: 0,
+            events_suppressed: totals.suppressed,
             flow_entries: (live as u64, most as u64),
             memory_bytes: tables.iter().map(|table| table.bytes).sum(),
             tables,
@@ -261,21 +255,13 @@ impl Datapath for UserspaceDatapath {
         let live = state.tables.sweep(now as u32);
         drop(state);
         self.unsent = (unsent, unsent > self.unsent.0);
-        self.routes.live(&live, |flow| flow.route.map(u32::from));
         Ok(live)
     }
 
     fn events(&mut self) -> Vec<Event> {
         let mut state = self.judge.state();
         let (told, ended) = (state.tables.take_events(), state.tables.take_ended());
-        drop(state);
-        let events: Vec<Event> = told.iter().map(from_record).chain(ended).collect();
-        for event in events.iter().filter(|e| matches!(e.kind, EventKind::End | EventKind::Revoke)) {
-            if let Some(route) = event.route {
-                self.routes.ended(route.into(), event.packets, event.bytes);
-            }
-        }
-        events
+        told.iter().map(from_record).chain(ended).collect()
     }
 
     fn live(&mut self) -> anyhow::Result<Box<dyn Live + '_>> {

@@ -35,6 +35,16 @@ impl<A: Copy + Default + Eq + Hash> Remembered<A> {
         self.openings.entry(*source).or_insert(Openings { since: now, count: 0 })
     }
 
+    /// What `source` opened lately, and nothing changes by the look.
+    pub(super) fn peek_openings(&self, source: &A) -> Option<Openings> {
+        self.openings.get(source).copied()
+    }
+
+    /// An entry of a mapping, and nothing changes by the look.
+    pub(super) fn peek_mapping(&self, key: &MappingKey<A>) -> Option<Mapping<A>> {
+        self.mappings.get(key).copied()
+    }
+
     /// An entry of a mapping.
     pub(super) fn mapping(&mut self, key: &MappingKey<A>) -> Option<Mapping<A>> {
         self.mappings.to_back(key).copied()

@@ -2,13 +2,13 @@
 //!
 //! No I/O and no clock, so that tests can drive it packet by packet.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::time::Duration;
 
 use sluicegate_engine::answer::{Answer, Bucket};
 use sluicegate_engine::classify::{Judgement, Line};
-use sluicegate_engine::event::{Event, EventKind};
+use sluicegate_engine::event::{About, Event, EventKind};
 use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
 use sluicegate_engine::flow::{Exit, Flow, Key, Side};
 use sluicegate_engine::limit::Openings;
@@ -48,16 +48,20 @@ pub struct Totals {
     pub rules: Vec<RuleTotals>,
     /// Flows that a rule admitted.
     pub started: u64,
+    /// By route number.
+    pub routes: BTreeMap<u16, RuleTotals>,
     /// Events and ended flows that found no room.
     pub lost: u64,
+    /// Events left out because one alike waited already.
+    pub suppressed: u64,
     /// Half-open half-entries that made room for others.
     pub half_open_evicted: u64,
-}
-
-/// Totals of one rule slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     /// Masqueraded flows, by the number of ports that were taken before they found theirs.
     pub port_collisions: [u64; PROBES as usize],
+}
+
+/// Totals of one rule slot, or of one route number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RuleTotals {
     /// Flows admitted.
     pub admitted: u64,
@@ -82,6 +86,8 @@ pub struct UserTables {
     v6: Flows<Address6>,
     totals: Totals,
     events: VecDeque<Event>,
+    /// The sorts of events that were told since they were last taken: kind and reason, and rule.
+    told: HashSet<(u32, u32)>,
     ended: VecDeque<datapath::Event>,
 }
 
@@ -99,6 +105,7 @@ impl UserTables {
             v6: Flows::new(limits.confirmed, limits.half_open),
             totals: Totals::default(),
             events: VecDeque::new(),
+            told: HashSet::new(),
             ended: VecDeque::new(),
         }
     }
@@ -110,6 +117,11 @@ impl UserTables {
         self.active = Active::new(0, epoch);
         let slots = self.totals.rules.len().max(rule_slots as usize);
         self.totals.rules.resize(slots, RuleTotals::default());
+    }
+
+    /// Sets the totals of a route number to zero, since another resource has it now.
+    pub fn reroute(&mut self, route: u16) {
+        self.totals.routes.remove(&route);
     }
 
     /// Sets the totals of a rule slot to zero, since another rule has it now.
@@ -157,6 +169,26 @@ impl UserTables {
     /// An IPv6 half-entry, as [`Self::peek4`].
     pub(super) fn peek6(&self, stage: Stage, key: &Key<Address6>) -> Option<Flow<Address6>> {
         self.v6.peek(stage, key).copied()
+    }
+
+    /// What a source opened lately, as [`Self::peek4`].
+    pub(super) fn peek_openings4(&self, source: &Address4) -> Option<Openings> {
+        self.v4.remembered.peek_openings(source)
+    }
+
+    /// An entry of a port mapping, as [`Self::peek4`].
+    pub(super) fn peek_mapping4(&self, key: &MappingKey<Address4>) -> Option<Mapping<Address4>> {
+        self.v4.remembered.peek_mapping(key)
+    }
+
+    /// What a source opened lately, as [`Self::peek4`].
+    pub(super) fn peek_openings6(&self, source: &Address6) -> Option<Openings> {
+        self.v6.remembered.peek_openings(source)
+    }
+
+    /// An entry of a port mapping, as [`Self::peek4`].
+    pub(super) fn peek_mapping6(&self, key: &MappingKey<Address6>) -> Option<Mapping<Address6>> {
+        self.v6.remembered.peek_mapping(key)
     }
 
     /// Whether no further half-entry of this IP version can be confirmed.
@@ -207,6 +239,7 @@ impl UserTables {
 
     /// What the engine told since the last call, oldest first.
     pub fn take_events(&mut self) -> Vec<Event> {
+        self.told.clear();
         std::mem::take(&mut self.events).into()
     }
 
@@ -219,6 +252,9 @@ impl UserTables {
     where
         F::Address: Hash,
     {
+        if self.config.flags & ENDPOINT_INDEPENDENT != 0 {
+            F::flows_mut(self).note_ports();
+        }
         for ended in F::flows_mut(self).sweep(now) {
             self.end::<F>(&ended);
         }
@@ -232,9 +268,6 @@ impl UserTables {
         F::flows(self).live().map(move |live| {
             let mut record = records::flow::<F>(live.key, live.flow);
             record.packets = live.carried.packets;
-        if self.config.flags & ENDPOINT_INDEPENDENT != 0 {
-            F::flows_mut(self).note_ports();
-        }
             record.bytes = live.carried.bytes;
             record.replies = (live.replies.packets, live.replies.bytes);
             let ticks = u64::from(now.wrapping_sub(live.last_seen));
@@ -259,11 +292,27 @@ impl UserTables {
     }
 
     /// Notes what a half-entry carried since `before`, which the rule that admits it now gets.
-    fn carried(&mut self, rule: u32, before: [u64; 2], after: [u64; 2]) {
-        if let Some(rule) = self.rule(rule) {
-            rule.packets += after[0].saturating_sub(before[0]);
-            rule.bytes += after[1].saturating_sub(before[1]);
+    fn carried(&mut self, way: Way, before: [u64; 2], after: [u64; 2]) {
+        let [packets, bytes] = [0, 1].map(|i| after[i].saturating_sub(before[i]));
+        let route = way.route.map(|route| self.totals.routes.entry(route).or_default());
+        for totals in self.totals.rules.get_mut(way.rule as usize).into_iter().chain(route) {
+            totals.packets += packets;
+            totals.bytes += bytes;
         }
+    }
+}
+
+/// What the packets of a half-entry count for.
+#[derive(Clone, Copy, Default)]
+struct Way {
+    rule: u32,
+    route: Option<u16>,
+}
+
+impl Way {
+    fn of<A>(key: &Key<A>, flow: &Flow<A>) -> Self {
+        let site = flow.exit == Exit::Site as u8 || key.side == Side::Site as u8;
+        Self { rule: flow.rule, route: site.then_some(flow.route) }
     }
 }
 
@@ -326,9 +375,9 @@ where
         let flow = F::flows_mut(self).get_mut(stage, key)?;
         let before = [flow.packets, flow.bytes];
         let result = f(flow);
-        let (rule, after) = (flow.rule, [flow.packets, flow.bytes]);
+        let (way, after) = (Way::of(key, flow), [flow.packets, flow.bytes]);
         if after != before {
-            self.carried(rule, before, after);
+            self.carried(way, before, after);
         }
         Some(result)
     }
@@ -347,7 +396,7 @@ where
         if let Some(ended) = inserted.ended {
             self.end::<F>(&ended);
         }
-        self.carried(flow.rule, [0; 2], [flow.packets, flow.bytes]);
+        self.carried(Way::of(key, &flow), [0; 2], [flow.packets, flow.bytes]);
         Ok(())
     }
 
@@ -356,11 +405,11 @@ where
         key: &Key<F::Address>,
         update: impl FnOnce(&mut Flow<F::Address>),
     ) -> Result<(), NotConfirmed> {
-        let mut change = (0, [0; 2], [0; 2]);
+        let mut change = (Way::default(), [0; 2], [0; 2]);
         F::flows_mut(self).confirm(key, |flow| {
             let before = [flow.packets, flow.bytes];
             update(flow);
-            change = (flow.rule, before, [flow.packets, flow.bytes]);
+            change = (Way::of(key, flow), before, [flow.packets, flow.bytes]);
         })?;
         self.carried(change.0, change.1, change.2);
         Ok(())
@@ -370,6 +419,27 @@ where
         if let Some(ended) = F::flows_mut(self).remove(stage, key) {
             self.end::<F>(&ended);
         }
+    }
+
+    fn with_openings<R>(
+        &mut self,
+        source: &F::Address,
+        now: u32,
+        f: impl FnOnce(&mut Openings) -> R,
+    ) -> Option<R> {
+        Some(f(F::flows_mut(self).remembered.openings(source, now)))
+    }
+
+    fn mapping(&mut self, key: &MappingKey<F::Address>) -> Option<Mapping<F::Address>> {
+        F::flows_mut(self).remembered.mapping(key)
+    }
+
+    fn set_mapping(&mut self, key: &MappingKey<F::Address>, mapping: &Mapping<F::Address>) {
+        F::flows_mut(self).remembered.set_mapping(key, *mapping);
+    }
+
+    fn count_collisions(&mut self, taken: u32) {
+        self.totals.port_collisions[taken as usize % PROBES as usize] += 1;
     }
 
     fn count_forwarded(&mut self, side: Side, bytes: u32) {
@@ -401,40 +471,32 @@ where
         if let Some(rule) = self.rule(rule) {
             rule.refused += 1;
         }
-    fn with_openings<R>(
-        &mut self,
-        source: &F::Address,
-        now: u32,
-        f: impl FnOnce(&mut Openings) -> R,
-    ) -> Option<R> {
-        Some(f(F::flows_mut(self).remembered.openings(source, now)))
     }
 
-    fn mapping(&mut self, key: &MappingKey<F::Address>) -> Option<Mapping<F::Address>> {
-        F::flows_mut(self).remembered.mapping(key)
+    fn count_route(&mut self, route: u16, refused: bool) {
+        let totals = self.totals.routes.entry(route).or_default();
+        let counter = if refused { &mut totals.refused } else { &mut totals.admitted };
+        *counter += 1;
     }
 
-    fn set_mapping(&mut self, key: &MappingKey<F::Address>, mapping: &Mapping<F::Address>) {
-        F::flows_mut(self).remembered.set_mapping(key, *mapping);
-    }
-
-    fn count_collisions(&mut self, taken: u32) {
-        self.totals.port_collisions[taken as usize % PROBES as usize] += 1;
-    }
-
-    }
-
-    fn emit(&mut self, fill: impl FnOnce(&mut Event)) {
-        let mut event = Event::default();
-        fill(&mut event);
-        if event.kind == EventKind::Revoke as u8 {
+    fn emit(&mut self, about: About, fill: impl FnOnce(&mut Event)) {
+        if about.kind == EventKind::Revoke {
             // The engine removes a revoked flow, then tells of it: that is the flow's end, not a second one.
             self.ended.pop_back();
         }
+        let first = self.told.insert((about.what(), about.rule));
         if self.events.len() >= self.limits.events {
             self.totals.lost += 1;
             return;
         }
+        // The last half of the room is for sorts of events of which none waits there yet.
+        if !first && self.events.len() >= self.limits.events / 2 {
+            self.totals.suppressed += 1;
+            return;
+        }
+        let mut event = Event::default();
+        about.fill(&mut event);
+        fill(&mut event);
         self.events.push_back(event);
     }
 }

@@ -1,8 +1,9 @@
 //! The tables alone, through the trait the engine sees them by.
 
-use sluicegate_engine::event::EventKind;
+use sluicegate_engine::event::{About, EventKind};
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::flow::{Exit, Flow, Key, REPLY, Side, State};
+use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::tables::{NotConfirmed, Refused, Stage, Tables};
 
 use super::tables::{Limits, UserTables};
@@ -200,7 +201,7 @@ fn a_revoked_flow_is_told_of_by_the_engine_alone() {
             Tables::<V4>::remove_flow(&mut t, Stage::HalfOpen, &key);
         }
     }
-    Tables::<V4>::emit(&mut t, |told| told.kind = EventKind::Revoke as u8);
+    Tables::<V4>::emit(&mut t, About { kind: EventKind::Revoke, reason: None, rule: 1 }, |_| ());
     assert_eq!(t.take_ended().iter().map(|e| e.source.to_string()).collect::<Vec<_>>(), ["100.64.0.1"]);
     assert_eq!(t.take_events().len(), 1);
 }
@@ -208,13 +209,27 @@ fn a_revoked_flow_is_told_of_by_the_engine_alone() {
 #[test]
 fn events_beyond_the_queue_are_counted_as_lost() {
     let mut t = tables(8, 8);
+    let about = |rule| About { kind: EventKind::Start, reason: None, rule };
     for n in 0..6 {
-        Tables::<V4>::emit(&mut t, |told| told.rule = n);
+        Tables::<V4>::emit(&mut t, about(n), |_| ());
     }
-    assert_eq!(t.totals().lost, 2);
+    assert_eq!((t.totals().lost, t.totals().suppressed), (2, 0));
     assert_eq!(t.take_events().iter().map(|e| e.rule).collect::<Vec<_>>(), [0, 1, 2, 3]);
-    Tables::<V4>::emit(&mut t, |told| told.rule = 7);
+    Tables::<V4>::emit(&mut t, about(7), |_| ());
     assert_eq!(t.take_events().len(), 1);
+}
+
+#[test]
+fn a_flood_of_one_sort_does_not_hide_the_first_of_another() {
+    let mut t = tables(8, 8);
+    let about = |reason| About { kind: EventKind::Drop, reason: Some(reason), rule: 0 };
+    for _ in 0..1000 {
+        Tables::<V4>::emit(&mut t, about(DropReason::NoRule), |_| ());
+    }
+    Tables::<V4>::emit(&mut t, about(DropReason::SpoofedSource), |_| ());
+    assert_eq!((t.totals().lost, t.totals().suppressed), (0, 998));
+    let reasons: Vec<u8> = t.take_events().iter().map(|e| e.reason).collect();
+    assert_eq!(reasons, [DropReason::NoRule, DropReason::NoRule, DropReason::SpoofedSource].map(|r| r as u8));
 }
 
 #[test]

@@ -347,6 +347,7 @@ impl Facts<'_> {
             DropReason::InvalidTcp if self.seen.found.is_none() => {
                 "a flow begins with a SYN; these flags belong to one that is not there".into()
             }
+            DropReason::InvalidTcp => "flags that do not fit the state of the flow".into(),
             DropReason::NoEgress => match self.seen.judged.map(|judged| judged.judgement.attributes) {
                 Some(a) if a.route().is_none() && !a.local() && !a.remote() => {
                     "a rule accepts it, but the destination is behind no route of this agent".into()

@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use sluicegate_engine::classify::Judgement;
-use sluicegate_engine::event::Event;
+use sluicegate_engine::event::{About, Event};
 use sluicegate_engine::flow::{Flow, Key, Side};
+use sluicegate_engine::limit::Openings;
+use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::packet::Packet;
 use sluicegate_engine::pipeline::{Verdict, process};
 use sluicegate_engine::reason::DropReason;
@@ -79,6 +81,8 @@ pub(super) fn judge<F: LiveFamily>(live: &dyn Live, side: Side, packet: &mut imp
         config: live.config(),
         egress: Default::default(),
         changed: HashMap::new(),
+        openings: HashMap::new(),
+        mappings: HashMap::new(),
         own: None,
         judged: RefCell::new(None),
         seen: Seen::default(),
@@ -103,6 +107,9 @@ struct Sandbox<'a, F: LiveFamily> {
     egress: [OnceCell<(u16, Option<Egress>)>; ROUTES],
     /// Entries as the engine left them, by table (confirmed or not) and key; `None` where it removed one.
     changed: HashMap<(bool, Key<F::Address>), Option<Flow<F::Address>>>,
+    /// Openings and mappings as the engine left them.
+    openings: HashMap<F::Address, Openings>,
+    mappings: HashMap<MappingKey<F::Address>, Mapping<F::Address>>,
     /// The first key that was looked up: the packet's own.
     own: Option<Key<F::Address>>,
     judged: RefCell<Option<Judged>>,
@@ -204,6 +211,25 @@ impl<F: LiveFamily> Tables<F> for Sandbox<'_, F> {
         self.set(stage, key, None);
     }
 
+    fn with_openings<R>(
+        &mut self,
+        source: &F::Address,
+        now: u32,
+        f: impl FnOnce(&mut Openings) -> R,
+    ) -> Option<R> {
+        let live = self.live;
+        let known = || F::openings(live, source).unwrap_or(Openings { since: now, count: 0 });
+        Some(f(self.openings.entry(*source).or_insert_with(known)))
+    }
+
+    fn mapping(&mut self, key: &MappingKey<F::Address>) -> Option<Mapping<F::Address>> {
+        self.mappings.get(key).copied().or_else(|| F::mapping(self.live, key))
+    }
+
+    fn set_mapping(&mut self, key: &MappingKey<F::Address>, mapping: &Mapping<F::Address>) {
+        self.mappings.insert(*key, *mapping);
+    }
+
     fn count_forwarded(&mut self, _side: Side, _bytes: u32) {}
 
     fn count_dropped(&mut self, _reason: DropReason) {}
@@ -216,8 +242,9 @@ impl<F: LiveFamily> Tables<F> for Sandbox<'_, F> {
         self.seen.refused = Some(rule);
     }
 
-    fn emit(&mut self, fill: impl FnOnce(&mut Event)) {
+    fn emit(&mut self, about: About, fill: impl FnOnce(&mut Event)) {
         let mut event = Event::default();
+        about.fill(&mut event);
         fill(&mut event);
         self.seen.events.push(event);
     }
