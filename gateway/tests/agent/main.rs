@@ -311,3 +311,47 @@ fn bad_images_are_refused_by_the_kernel_datapath_and_the_old_one_stays() {
 fn bad_images_are_refused_by_the_user_space_datapath_and_the_old_one_stays() {
     with_agent(Choice::Userspace, |_| {}, refused);
 }
+
+/// On a bridge, which no driver runs XDP for, with the generic kind chosen.
+fn guarded(settings: &mut Settings) {
+    for args in [&["link", "add", "br0", "type", "bridge"][..], &["link", "set", "br0", "up"]] {
+        assert!(std::process::Command::new("ip").args(args).status().unwrap().success());
+    }
+    let guard =
+        datapath::GuardSettings { devices: vec!["br0".into()], handshakes_per_second: 20, burst: 100 };
+    settings.datapath.xdp =
+        datapath::XdpSettings { choice: datapath::XdpChoice::Generic, guard: Some(guard) };
+}
+
+#[test]
+fn the_guard_knows_wireguards_port_and_status_and_metrics_show_it_and_the_mode_of_xdp() {
+    with_agent(Choice::Ebpf, guarded, async |world: &World| {
+        let running = world.run();
+        let status = world.status("the agent comes up", |s| s.policy.revision == Some(1)).await;
+        let guard = status.datapath.guard.unwrap();
+        assert_eq!((guard.port, guard.devices), (status.identity.listen_port, vec!["br0".to_owned()]));
+        let [xdp] = &status.datapath.xdp[..] else { panic!("{:?}", status.datapath.xdp) };
+        assert_eq!((&*xdp.device, &*xdp.mode), ("br0", "generic"), "{:?}", status.degraded);
+        let page = world.metrics().await;
+        for line in [
+            "sluicegate_gateway_xdp_mode{device=\"br0\",mode=\"generic\"} 1",
+            "sluicegate_gateway_underlay_guard 1",
+            "sluicegate_gateway_dropped_packets_total{reason=\"underlay_malformed\"} 0",
+            "sluicegate_gateway_dropped_packets_total{reason=\"underlay_handshake_rate\"} 0",
+        ] {
+            assert!(page.contains(line), "{line}");
+        }
+        running.stop().await;
+    });
+}
+
+#[test]
+fn in_user_space_the_missing_guard_is_said() {
+    with_agent(Choice::Userspace, guarded, async |world: &World| {
+        let running = world.run();
+        let status = world.status("the agent comes up", |s| s.policy.revision == Some(1)).await;
+        assert!(status.degraded.iter().any(|d| d.contains("underlay guard")), "{:?}", status.degraded);
+        assert_eq!((status.datapath.guard, status.datapath.xdp.len()), (None, 0));
+        running.stop().await;
+    });
+}
