@@ -5,6 +5,7 @@
 #![no_std]
 
 pub mod answer;
+pub mod capture;
 pub mod checksum;
 pub mod classify;
 pub mod event;

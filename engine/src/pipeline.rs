@@ -3,15 +3,16 @@
 pub use crate::answer::answer;
 use crate::event::{About, EventKind};
 use crate::flow::{Exit, Key, Side};
+use crate::mss;
 use crate::open::event;
-use crate::packet::{Network, Packet, protocol, transport};
+use crate::packet::{Network, Packet, protocol, tcp as flag, transport};
 use crate::reason::DropReason;
 use crate::stage::Refusal;
 use crate::tables::{Config, Egresses, Stage, Tables};
 use crate::tcp;
 use crate::track::track;
 use crate::translate::{decrement_ttl, translate};
-use crate::work::Work;
+use crate::work::{Leaving, Work};
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,9 @@ pub trait Steps<F: Egresses> {
     /// Sends the packet on its way: egress, size, TTL, translation. `Ok` is always `true`.
     fn leave(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal>;
 
+    /// Lowers the segment size that a SYN tells, whose TCP header starts at `transport`; see [`mss::clamp`].
+    fn clamp(&mut self, transport: u32, largest: u16);
+
     /// Turns a packet that was dropped for `reason` into the answer to its sender. `Ok(false)`: there is none. See
     /// [`answer`].
     fn answer(
@@ -83,6 +87,11 @@ impl<F: Egresses, P: Packet, T: Tables<F>> Steps<F> for Direct<'_, P, T> {
     #[inline(always)]
     fn leave(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
         leave::<F, P, T>(self.packet, side, self.tables, work)
+    }
+
+    #[inline(always)]
+    fn clamp(&mut self, transport: u32, largest: u16) {
+        mss::clamp(self.packet, transport, largest);
     }
 
     #[inline(always)]
@@ -150,6 +159,13 @@ fn decide<F: Egresses, S: Steps<F>>(
         return unsolicited::<F>(steps.tables().config(), &work.network);
     }
     steps.leave(side, work)?;
+    // The bit means nothing else in other protocols.
+    if work.transport.flags & flag::SYN != 0
+        && !matches!(side, Side::Local)
+        && let Some(largest) = largest_segment::<F, _>(steps.tables(), side, &work.leaving)
+    {
+        steps.clamp(work.network.transport, largest);
+    }
     Ok(match work.leaving.way(side) {
         Exit::Host => Verdict::Host,
         Exit::Site => Verdict::Site(work.leaving.device),
@@ -273,6 +289,7 @@ fn refuse<F: Egresses, T: Tables<F>>(
 ) -> Verdict {
     // Of a flow that was revoked, an event has told the rule.
     work.leaving.rule = if refusal.told { work.half.rule + 1 } else { refusal.rule };
+    work.leaving.reason = refusal.reason as u8;
     tables.count_dropped(refusal.reason);
     if !refusal.told {
         let about = About { kind: EventKind::Drop, reason: Some(refusal.reason), rule: refusal.rule };
@@ -324,6 +341,23 @@ where
     }
     tables.count_forwarded(side, network.length);
     Ok(true)
+}
+
+/// The largest TCP segment that crosses the devices on both sides of the gateway; `None` where nothing limits it, and for
+/// connections of this host, whose stack knows the device they use.
+#[inline(always)]
+fn largest_segment<F: Egresses, T: Tables<F>>(
+    tables: &mut T,
+    side: Side,
+    leaving: &Leaving<F::Address>,
+) -> Option<u16> {
+    let way = leaving.way(side);
+    if matches!(way, Exit::Host) {
+        return None;
+    }
+    let through_site = matches!(way, Exit::Site) || matches!(side, Side::Site);
+    let site = if through_site { tables.egress(leaving.route).map_or(0, |egress| egress.mtu) } else { 0 };
+    mss::largest::<F>(site, tables.config().overlay_mtu)
 }
 
 /// Length of the packets this one becomes on the wire.

@@ -55,7 +55,7 @@ pub struct Config {
     pub own4: Address4,
     /// Ticks in a second.
     pub ticks_per_second: u32,
-    /// `HAS_DEADLINE`, `ENDPOINT_INDEPENDENT`.
+    /// `HAS_DEADLINE`, `ENDPOINT_INDEPENDENT`, `CAPTURE`.
     pub flags: u32,
     /// Index of the overlay device.
     pub overlay_device: u32,
@@ -85,6 +85,9 @@ const _: () = assert!(size_of::<Config>() == 168 && size_of::<Egress>() == 64);
 pub const HAS_DEADLINE: u32 = 1;
 /// A UDP source port keeps its masquerade port towards every destination; see [`crate::mapping`].
 pub const ENDPOINT_INDEPENDENT: u32 = 2;
+
+/// Packets are recorded; see [`crate::capture`].
+pub const CAPTURE: u32 = 4;
 
 impl Config {
     /// Whether the image in force may still be enforced.

@@ -78,6 +78,8 @@ pub(crate) struct Leaving<A> {
     pub(crate) route: u16,
     /// `Exit`.
     pub(crate) exit: u8,
+    /// `DropReason`, of a packet that does not leave.
+    pub(crate) reason: u8,
     pub(crate) translated: bool,
 }
 

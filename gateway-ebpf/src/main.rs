@@ -16,6 +16,7 @@
 // Inline assembly for this target.
 #![feature(asm_experimental_arch)]
 
+mod capture;
 mod clock;
 mod frame;
 mod guard;
@@ -166,8 +167,16 @@ fn run<F: PerFamily, const L2: u32, const SIDE: u8>(skb: *mut __sk_buff) -> i32 
     let (Some(maps), Some(work)) = (Maps::new(), F::work()) else { return SHOT };
     let config = maps.config;
     let now = clock::now(config);
+    let capturing = capture::is_on(config);
+    if capturing {
+        capture::capture_skb(skb, L2);
+    }
     let mut steps = Tc::<L2> { skb, maps };
-    match pipeline::run::<F, _>(&mut steps, Side::from_number(SIDE), now, work) {
+    let verdict = pipeline::run::<F, _>(&mut steps, Side::from_number(SIDE), now, work);
+    if capturing {
+        capture::finish::<F>(verdict);
+    }
+    match verdict {
         Verdict::Pass | Verdict::Host => NEXT,
         Verdict::Site(device) => {
             let egress = <Maps as Tables<F>>::egress(&steps.maps, work.route());

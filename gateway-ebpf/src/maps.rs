@@ -184,7 +184,7 @@ pub fn tell_ticks(ticks: u64) -> i32 {
 }
 
 #[inline(always)]
-fn add(counter: Option<*mut u64>, amount: u64) {
+pub fn add(counter: Option<*mut u64>, amount: u64) {
     if let Some(counter) = counter {
         // SAFETY: the entry of this processor, which nothing else writes while the program runs.
         unsafe { *counter += amount };

@@ -13,6 +13,7 @@ use aya_ebpf::programs::XdpContext;
 use sluicegate_engine::family::{V4, V6};
 use sluicegate_engine::flow::Side;
 use sluicegate_engine::hop::Link;
+use sluicegate_engine::mss;
 use sluicegate_engine::packet::is_left_to_device;
 use sluicegate_engine::pipeline::{self, Steps, Verdict, screen};
 use sluicegate_engine::reason::DropReason;
@@ -24,7 +25,7 @@ use crate::frame::{Frame, bounds, store};
 use crate::handover::{self, Handover};
 use crate::maps::{self, Maps, PerFamily, in_work, lend};
 use crate::skb::ETHERNET;
-use crate::{IPV4, IPV6, clock, guard};
+use crate::{IPV4, IPV6, capture, clock, guard};
 
 /// On the overlay device, when that is an Ethernet.
 #[xdp]
@@ -82,13 +83,29 @@ fn carry<F: PerFamily>(ctx: *mut xdp_md, side: u32, l2: u32) -> u32 {
     let now = clock::now(config);
     if !maps::overlay_is_ethernet() {
         let verdict = screen::<F, _, _>(&Frame::new(ctx, l2), &mut maps, now, work);
-        return if matches!(verdict, Verdict::Drop(_)) { XDP_DROP } else { XDP_PASS };
+        if !matches!(verdict, Verdict::Drop(_)) {
+            return XDP_PASS;
+        }
+        if capture::is_on(config) {
+            capture::capture_frame(ctx, l2);
+            capture::finish::<F>(verdict);
+        }
+        return XDP_DROP;
     }
     if maps::metadata_is_refused() {
         return XDP_PASS;
     }
     let mut steps = Xdp { ctx, l2, maps };
-    match pipeline::run::<F, _>(&mut steps, Side::from_number(side as u8), now, work) {
+    let capturing = capture::is_on(config);
+    if capturing {
+        capture::capture_frame(ctx, l2);
+    }
+    let verdict = pipeline::run::<F, _>(&mut steps, Side::from_number(side as u8), now, work);
+    // What passes by the gateway is recorded by TC, which judges it again.
+    if capturing && !matches!(verdict, Verdict::Pass) {
+        capture::finish::<F>(verdict);
+    }
+    match verdict {
         Verdict::Pass => XDP_PASS,
         Verdict::Host => hand_over(ctx, Handover::Host),
         Verdict::Site(device) => match <Maps as Tables<F>>::egress(&steps.maps, work.route()) {
@@ -103,7 +120,13 @@ fn carry<F: PerFamily>(ctx: *mut xdp_md, side: u32, l2: u32) -> u32 {
 
 /// Sends a frame by `link` to `hop`, or hands it to TC.
 #[inline(always)]
-fn send<F: PerFamily>(ctx: *mut xdp_md, l2: u32, link: &Link, hop: Option<[u8; 6]>, otherwise: Handover) -> u32 {
+fn send<F: PerFamily>(
+    ctx: *mut xdp_md,
+    l2: u32,
+    link: &Link,
+    hop: Option<[u8; 6]>,
+    otherwise: Handover,
+) -> u32 {
     let Some(hop) = hop.filter(|_| link.device != 0) else { return hand_over(ctx, otherwise) };
     let tags = u32::from(link.tags_length) & 12;
     let header = ETHERNET + tags;
@@ -198,6 +221,11 @@ impl<F: PerFamily> Steps<F> for Xdp {
     }
 
     #[inline(always)]
+    fn clamp(&mut self, transport: u32, largest: u16) {
+        clamp_x(self.ctx, self.l2, transport, largest.into());
+    }
+
+    #[inline(always)]
     fn answer(
         &mut self,
         side: Side,
@@ -206,9 +234,21 @@ impl<F: PerFamily> Steps<F> for Xdp {
     ) -> Result<bool, Refusal> {
         let (ctx, side, l2, reason) = (self.ctx, side as u32, self.l2, reason as u32);
         lend(work, || {
-            if F::VERSION == 4 { answer_x_4(ctx, side, l2, reason) } else { answer_x_6(ctx, side, l2, reason) }
+            if F::VERSION == 4 {
+                answer_x_4(ctx, side, l2, reason)
+            } else {
+                answer_x_6(ctx, side, l2, reason)
+            }
         })
     }
+}
+
+/// [`mss::clamp`], verified once, for any frame.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn clamp_x(ctx: *mut xdp_md, l2: u32, transport: u32, largest: u32) -> u64 {
+    mss::clamp(&mut Frame::new(ctx, l2), transport, largest as u16);
+    0
 }
 
 macro_rules! steps {
