@@ -6,6 +6,8 @@
 mod end;
 #[path = "support/frames.rs"]
 mod frames;
+#[path = "support/guard_model.rs"]
+mod model;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -209,6 +211,41 @@ fn frames_of_any_shape_are_looked_into_and_the_hosts_business_is_not() {
         let after = stage.refused(&mut datapath);
         assert_eq!((after.0 - before.0, after.1 - before.1), (refused, 0), "{what}");
     }
+}
+
+/// Twenty thousand frames that are nearly right, through the program in the kernel and through the rules as they are written.
+#[test]
+fn the_program_refuses_what_the_rules_say() {
+    const SEED: u64 = 0x5c47_2026;
+    let stage = Stage::new();
+    // Test runs are received by the loopback device, which is guarded on paper alone.
+    let guard =
+        GuardSettings { devices: vec!["lo".into()], handshakes_per_second: u32::MAX, burst: u32::MAX };
+    let mut datapath = stage.load(XdpSettings { guard: Some(guard), ..XdpSettings::default() }, Vec::new());
+    datapath.set_listen_port(PORT).unwrap();
+    let own = [ADDRESSES[0][0], ADDRESSES[1][0]].map(|address| match address.parse::<IpAddr>().unwrap() {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    });
+    let own = [&own[0][..], &own[1][..]];
+    let mut frames = model::Nearly(SEED);
+    let mut refused = 0;
+    let run = || {
+        for number in 0..20_000 {
+            let frame = frames.frame(PORT, own);
+            let (answer, _) = datapath.run_once("underlay_guard", &frame).unwrap();
+            let expected = model::refuses(&frame, PORT, own);
+            refused += u32::from(expected);
+            assert_eq!(
+                answer,
+                if expected { 1 } else { 2 },
+                "frame {number} of seed {SEED:#x}: {frame:02x?}"
+            );
+        }
+    };
+    stage.gateway.enter(run).unwrap();
+    assert!((4_000..16_000).contains(&refused), "{refused} refused: the frames try one side alone");
+    assert_eq!(stage.refused(&mut datapath).0, u64::from(refused));
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub(crate) enum Place {
     EgressLast,
     /// XDP by the driver.
     Xdp,
+    /// XDP by the stack.
+    XdpGeneric,
 }
 
 /// A program attached to a device by a link, until it is dropped.
@@ -55,12 +57,14 @@ impl Foreign {
         const ARRAY: u32 = 2;
         const FIRST: u32 = 1 << 3; // BPF_F_BEFORE, of nothing: before all
         const LAST: u32 = 1 << 4; // BPF_F_AFTER
+        const GENERIC: u32 = 1 << 1; // XDP_FLAGS_SKB_MODE
         const DRIVER: u32 = 1 << 2; // XDP_FLAGS_DRV_MODE
         let (kind, attach_type, flags, answer) = match place {
             Place::IngressFirst => (SCHED_CLS, 46, FIRST, TCX_NEXT),
             Place::IngressLast => (SCHED_CLS, 46, LAST, TCX_NEXT),
             Place::EgressLast => (SCHED_CLS, 47, LAST, TCX_NEXT),
             Place::Xdp => (XDP, 37, DRIVER, XDP_PASS),
+            Place::XdpGeneric => (XDP, 37, GENERIC, XDP_PASS),
         };
         let mut map = [ARRAY, 4, 16, 1];
         let count = owned(command::MAP_CREATE, &mut map)?;

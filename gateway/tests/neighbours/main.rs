@@ -217,11 +217,13 @@ fn other_tc_programs_go_on_and_ours_judges_first() {
 
 #[test]
 fn another_xdp_program_stays_and_is_named_and_tc_judges() {
-    for (name, next_step) in
-        [("their_filter", "bpftool net show dev site"), ("xdp_dispatcher", "xdp-loader unload site --all")]
-    {
+    for (name, place, next_step) in [
+        ("their_filter", Place::Xdp, "bpftool net show dev site"),
+        ("their_generic", Place::XdpGeneric, "bpftool net show dev site"),
+        ("xdp_dispatcher", Place::Xdp, "xdp-loader unload site --all"),
+    ] {
         let world = World::new();
-        let theirs = Foreign::attach(&world.gateway, "site", Place::Xdp, name);
+        let theirs = Foreign::attach(&world.gateway, "site", place, name);
         let link = || world.gateway.ip(&["-d", "-o", "link", "show", "dev", "site"]).unwrap();
         let mut datapath = world.open(XdpChoice::Native);
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
 use sluicegate_api::image::Image;
 use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
 use sluicegate_gateway::datapath::{
@@ -173,6 +174,10 @@ impl World {
         }
         for device in ["overlay", "site", "docker0"] {
             for side in ["ingress", "egress"] {
+                let place = if side == "ingress" { TcAttachType::Ingress } else { TcAttachType::Egress };
+                let tcx = self.gateway.enter(|| SchedClassifier::query_tcx(device, place)).unwrap();
+                let ids = tcx.map(|(_, programs)| programs.iter().map(ProgramInfo::id).collect::<Vec<_>>());
+                all.insert(format!("tcx of {device}, {side}"), format!("{ids:?}"));
                 let tc = Program::new("tc").args(["filter", "show", "dev", device, side]);
                 let filters = self.gateway.run(&tc, PATIENCE).unwrap();
                 all.insert(format!("tc filter show dev {device} {side}"), filters.stdout);
