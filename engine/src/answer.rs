@@ -126,8 +126,7 @@ pub fn answer<F: Egresses, P: Packet, T: Tables<F>>(
 /// addresses that are not unicast never get here.
 #[inline(always)]
 fn may_be_answered<F: Header>(packet: &impl Packet, network: &Network<F::Address>) -> bool {
-    let later = F::VERSION == 4
-        && packet.read::<2>(6).is_none_or(|bytes| u16::from_be_bytes(bytes) & 0x1fff != 0);
+    let later = network.piece.is_later();
     let error = network.protocol == F::ICMP
         && packet.read::<2>(network.transport).is_none_or(|[kind, _]| F::is_icmp_error(kind));
     !(later || error)
@@ -467,8 +466,7 @@ mod tests {
             assert_eq!(answer[48..], packet[..1232]);
         }
         let short = ip6(6, &[9; 30]);
-        let answer =
-            answered::<V6>(&mut told(), &short, Side::Site, DropReason::TtlExpired, false).unwrap();
+        let answer = answered::<V6>(&mut told(), &short, Side::Site, DropReason::TtlExpired, false).unwrap();
         assert_eq!((&answer[40..42], &answer[44..48]), (&[3, 0][..], &[0; 4][..]));
         assert_eq!(answer[48..], short[..68]);
         assert_eq!(checksum::of(&answer[40..], pseudo6(&answer)), 0);
@@ -565,7 +563,9 @@ mod tests {
     fn a_slow_clock_loses_nothing() {
         // A rate that is no whole number of answers a tick.
         let mut bucket = Bucket::default();
-        let sent = (1..=300 * 10).map(|tick| (0..9).filter(|_| bucket.take(1 << 20 | tick, 300)).count()).sum::<usize>();
+        let sent = (1..=300 * 10)
+            .map(|tick| (0..9).filter(|_| bucket.take(1 << 20 | tick, 300)).count())
+            .sum::<usize>();
         assert!((10_000..=10_050).contains(&sent), "{sent}");
     }
 }

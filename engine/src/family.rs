@@ -46,6 +46,9 @@ pub trait Family: Copy + 'static {
 
     /// Whether the ICMP type reports an error about another packet.
     fn is_icmp_error(icmp_type: u8) -> bool;
+
+    /// Whether an ICMP error of this type crosses the gateway, when it quotes a flow.
+    fn quotes_flow(icmp_type: u8) -> bool;
 }
 
 /// An IPv4 address in network order, aligned as one word: the compiler copies a plain byte array byte by byte, which cost
@@ -136,6 +139,12 @@ impl Family for V4 {
         // Destination unreachable, source quench, redirect, time exceeded, parameter problem (RFC 792).
         matches!(icmp_type, 3 | 4 | 5 | 11 | 12)
     }
+
+    #[inline(always)]
+    fn quotes_flow(icmp_type: u8) -> bool {
+        // Source quench is no more (RFC 6633), and a redirect is for the link it was sent on.
+        matches!(icmp_type, 3 | 11 | 12)
+    }
 }
 
 impl Family for V6 {
@@ -204,6 +213,12 @@ impl Family for V6 {
     fn is_icmp_error(icmp_type: u8) -> bool {
         // RFC 4443: error messages have the high bit clear.
         icmp_type < 128
+    }
+
+    #[inline(always)]
+    fn quotes_flow(icmp_type: u8) -> bool {
+        // Destination unreachable, packet too big, time exceeded, parameter problem (RFC 4443 3).
+        matches!(icmp_type, 1..=4)
     }
 }
 

@@ -239,13 +239,14 @@ pub struct Timeouts {
     pub icmp: u32,
     /// Other protocols, both states.
     pub other: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// A datagram in fragments, from its first on.
+    pub fragment: u32,
 }
 
 impl Timeouts {
     /// The defaults, for `hz` ticks a second. TCP established 3 h and handshake 60 s, closing 60 s and time-wait 4 min are
-    /// NetBird's; UDP 2 min replied is RFC 4787 REQ-5, 30 s unreplied is nf_conntrack's; ICMP 60 s is RFC 5508 REQ-2.
+    /// NetBird's; UDP 2 min replied is RFC 4787 REQ-5, 30 s unreplied is nf_conntrack's; ICMP 60 s is RFC 5508 REQ-2;
+    /// fragments 30 s is Linux's (ip_fragment.c), of the 15 s to 120 s that RFC 1122 3.3.2 and RFC 8200 4.5 name.
     pub const fn defaults(hz: u32) -> Self {
         Self {
             tcp_handshake: 60 * hz,
@@ -257,7 +258,7 @@ impl Timeouts {
             udp: 120 * hz,
             icmp: 60 * hz,
             other: 120 * hz,
-            reserved: 0,
+            fragment: 30 * hz,
         }
     }
 

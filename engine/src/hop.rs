@@ -44,6 +44,10 @@ pub fn learn<F, P, T>(
         return;
     }
     let Work { network, key, other, .. } = work;
+    // A later fragment does not tell its flow.
+    if network.piece.is_later() {
+        return;
+    }
     let Ok(transport) = transport::<F>(packet, network) else { return };
     *other = Key {
         source: network.destination,

@@ -172,6 +172,10 @@ fn next_state<A: Copy>(half: &Half<A>, ip_protocol: u8, flags: u8) -> Step {
         let replied = half.is_reply() && matches!(state, State::Unreplied);
         return if replied { Step::To(State::Replied) } else { Step::Stay };
     }
+    // A later fragment has no flags, and moves nothing.
+    if flags == 0 {
+        return Step::Stay;
+    }
     // In `Closing` exactly one direction has sent a FIN: when it was not this one, it was the other.
     tcp::step(state, flags, half.is_reply(), half.flags & FIN == 0)
 }

@@ -1,6 +1,7 @@
 //! Reading the IPv4 and IPv6 headers, extension headers included.
 
 use crate::family::{Address4, Address6, Family, V4, V6};
+use crate::fragment::Piece;
 use crate::packet::{Network, Packet};
 use crate::reason::DropReason;
 
@@ -24,16 +25,41 @@ pub trait Header: Family {
     /// Offset of the TTL or hop limit.
     const TTL: u32;
 
-    /// Writes source and destination addresses; checksums are the caller's.
-    fn write_addresses(packet: &mut impl Packet, source: Self::Address, destination: Self::Address) -> bool;
+    /// Reads the network header that an ICMP error quotes from offset `start` on, as far as `end`; offsets in `quoted` count
+    /// from where those of `packet` do. The quoted packet's own length is not trusted: most of it is missing.
+    fn quoted(
+        packet: &impl Packet,
+        start: u32,
+        end: u32,
+        quoted: &mut Network<Self::Address>,
+    ) -> Result<(), DropReason>;
+
+    /// Writes the packet's source and destination addresses; checksums are the caller's.
+    #[inline(always)]
+    fn write_addresses(packet: &mut impl Packet, source: Self::Address, destination: Self::Address) -> bool {
+        Self::write_addresses_at(packet, 0, source, destination)
+    }
+
+    /// Writes the addresses of the header that starts at `start`.
+    fn write_addresses_at(
+        packet: &mut impl Packet,
+        start: u32,
+        source: Self::Address,
+        destination: Self::Address,
+    ) -> bool;
 }
 
 impl Header for V4 {
     const TTL: u32 = 8;
 
     #[inline(always)]
-    fn write_addresses(packet: &mut impl Packet, source: Address4, destination: Address4) -> bool {
-        packet.write(12, source.0) && packet.write(16, destination.0)
+    fn write_addresses_at(
+        packet: &mut impl Packet,
+        start: u32,
+        source: Address4,
+        destination: Address4,
+    ) -> bool {
+        packet.write(start + 12, source.0) && packet.write(start + 16, destination.0)
     }
 
     #[inline(always)]
@@ -47,15 +73,43 @@ impl Header for V4 {
         if transport < 20 || length < transport || length > packet.length() {
             return Err(DropReason::Malformed);
         }
-        // More fragments, or an offset (RFC 791 3.1).
-        let fragment = u16::from_be_bytes([h[6], h[7]]) & 0x3fff != 0;
         network.source = Address4([h[12], h[13], h[14], h[15]]);
         network.destination = Address4([h[16], h[17], h[18], h[19]]);
         network.ttl = h[8];
         network.protocol = h[9];
         network.transport = transport;
         network.length = length;
-        network.problem = if fragment { Some(DropReason::Fragment) } else { None };
+        network.piece = Piece::default();
+        // Offset in units of eight bytes, and whether more fragments follow (RFC 791 3.1).
+        let word = u16::from_be_bytes([h[6], h[7]]);
+        network.problem = if word & 0x3fff == 0 {
+            None
+        } else {
+            let id = u32::from(u16::from_be_bytes([h[4], h[5]]));
+            network.piece.set(id, h[9], word & 0x1fff, word & 0x2000 != 0, length - transport)
+        };
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn quoted(
+        packet: &impl Packet,
+        start: u32,
+        end: u32,
+        quoted: &mut Network<Address4>,
+    ) -> Result<(), DropReason> {
+        let Some(h) = packet.read::<20>(start).filter(|_| start + 20 <= end) else {
+            return Err(DropReason::IcmpError);
+        };
+        let header = u32::from(h[0] & 15) * 4;
+        let later = u16::from_be_bytes([h[6], h[7]]) & 0x1fff != 0;
+        if h[0] >> 4 != 4 || header < 20 || later {
+            return Err(DropReason::IcmpError);
+        }
+        quoted.source = Address4([h[12], h[13], h[14], h[15]]);
+        quoted.destination = Address4([h[16], h[17], h[18], h[19]]);
+        quoted.protocol = h[9];
+        quoted.transport = start + header;
         Ok(())
     }
 }
@@ -64,8 +118,13 @@ impl Header for V6 {
     const TTL: u32 = 7;
 
     #[inline(always)]
-    fn write_addresses(packet: &mut impl Packet, source: Address6, destination: Address6) -> bool {
-        packet.write(8, source.0) && packet.write(24, destination.0)
+    fn write_addresses_at(
+        packet: &mut impl Packet,
+        start: u32,
+        source: Address6,
+        destination: Address6,
+    ) -> bool {
+        packet.write(start + 8, source.0) && packet.write(start + 24, destination.0)
     }
 
     #[inline(always)]
@@ -86,7 +145,35 @@ impl Header for V6 {
         network.protocol = h[6];
         network.transport = 40;
         network.length = length;
-        network.problem = if is_extension(h[6]) { walk(packet, network) } else { None };
+        network.piece = Piece::default();
+        network.problem = if is_extension(h[6]) { walk(packet, CHAIN_MAX, network, false) } else { None };
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn quoted(
+        packet: &impl Packet,
+        start: u32,
+        end: u32,
+        quoted: &mut Network<Address6>,
+    ) -> Result<(), DropReason> {
+        let Some(h) = packet.read::<8>(start).filter(|_| start + 40 <= end) else {
+            return Err(DropReason::IcmpError);
+        };
+        let (Some(source), Some(destination)) = (packet.read::<16>(start + 8), packet.read::<16>(start + 24))
+        else {
+            return Err(DropReason::IcmpError);
+        };
+        quoted.source = Address6(source);
+        quoted.destination = Address6(destination);
+        quoted.protocol = h[6];
+        quoted.transport = start + 40;
+        quoted.length = end;
+        quoted.piece = Piece::default();
+        let problem = if is_extension(h[6]) { walk(packet, start + CHAIN_MAX, quoted, true) } else { None };
+        if h[0] >> 4 != 6 || problem.is_some() || quoted.piece.is_later() {
+            return Err(DropReason::IcmpError);
+        }
         Ok(())
     }
 }
@@ -96,30 +183,59 @@ fn is_extension(next: u8) -> bool {
     matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | NO_NEXT | DESTINATION)
 }
 
-/// Follows the chain of extension headers (RFC 8200 4) to the transport header. What cannot be walked is a problem, never a
-/// match.
+/// Follows the chain of extension headers (RFC 8200 4) to the transport header, which starts no later than `limit`, or in a
+/// later fragment to what follows the fragment header; `quoted` says that the packet was cut off. What cannot be walked is a problem, never a match.
 #[inline(always)]
-fn walk(packet: &impl Packet, network: &mut Network<Address6>) -> Option<DropReason> {
+fn walk(
+    packet: &impl Packet,
+    limit: u32,
+    network: &mut Network<Address6>,
+    quoted: bool,
+) -> Option<DropReason> {
+    let mut fragmented = false;
     for _ in 0..EXTENSIONS_MAX {
         if !is_extension(network.protocol) {
             return None;
         }
-        let header = packet.read::<2>(network.transport).filter(|_| network.transport + 8 <= network.length);
-        let (Some([next, units]), false) = (header, network.protocol == NO_NEXT) else {
+        let header = packet.read::<8>(network.transport).filter(|_| network.transport + 8 <= network.length);
+        let (Some(header), false) = (header, network.protocol == NO_NEXT) else {
             return Some(DropReason::BadExtension);
         };
-        if network.protocol == FRAGMENT {
-            return Some(DropReason::Fragment);
-        }
-        // RFC 4302 2.2 counts in words less two, every other header in eight bytes less one.
+        let [next, units, ..] = header;
+        // RFC 4302 2.2 counts in words less two, every other header in eight bytes less one; a fragment header is eight.
         let units = u32::from(units);
-        let length = if network.protocol == AUTHENTICATION { (units + 2) * 4 } else { (units + 1) * 8 };
+        let length = match network.protocol {
+            AUTHENTICATION => (units + 2) * 4,
+            FRAGMENT => 8,
+            _ => (units + 1) * 8,
+        };
         let transport = network.transport + length;
-        if transport > CHAIN_MAX || transport > network.length {
+        if transport > limit || transport > network.length {
             return Some(DropReason::BadExtension);
         }
+        let is_fragment = network.protocol == FRAGMENT;
         network.protocol = next;
         network.transport = transport;
+        if is_fragment {
+            if fragmented {
+                return Some(DropReason::BadExtension);
+            }
+            fragmented = true;
+            let [_, _, a, b, c, d, e, f] = header;
+            let word = u16::from_be_bytes([a, b]);
+            let id = u32::from_be_bytes([c, d, e, f]);
+            let (start, data) = (word >> 3, network.length - transport);
+            // Of a quoted fragment most is missing: where it starts is all there is to know.
+            let problem = if quoted {
+                network.piece.start = start;
+                None
+            } else {
+                network.piece.set(id, next, start, word & 1 != 0, data)
+            };
+            if problem.is_some() || network.piece.is_later() {
+                return problem;
+            }
+        }
     }
     if is_extension(network.protocol) { Some(DropReason::BadExtension) } else { None }
 }

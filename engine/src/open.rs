@@ -34,6 +34,10 @@ pub fn admit<F: Egresses, T: Tables<F>>(
     work: &mut Work<F::Address>,
 ) -> Result<bool, Refusal> {
     let Work { key, network, transport, active, opening, now, .. } = work;
+    // What the first fragment opened is no more.
+    if network.piece.is_later() {
+        return Err(DropReason::Fragment.into());
+    }
     let judgement = tables.judge(*active, key.source, key.destination, transport.axis);
     if !judgement.source.may_open(side) {
         return Err(DropReason::SpoofedSource.into());

@@ -1,8 +1,12 @@
 //! Packet views: where the bytes are, and what the headers say.
 
 use crate::family::Family;
+use crate::fragment::Piece;
 use crate::image::axis;
+use crate::network::Header;
+use crate::quote;
 use crate::reason::DropReason;
+use crate::work::Work;
 
 /// IP protocol numbers the engine knows by name.
 pub mod protocol {
@@ -70,6 +74,15 @@ pub trait Packet {
         let new = crate::checksum::adjust(old, fold32(pseudo, payload));
         self.write(offset, (if zero_is_none && new == 0 { 0xffff } else { new }).to_be_bytes())
     }
+
+    /// The stage that reads what an ICMP error quotes; see [`quote::read`]. A stage of the packet, since it needs its bytes.
+    #[inline(always)]
+    fn read_quotation<F: Header>(&self, work: &mut Work<F::Address>) -> bool
+    where
+        Self: Sized,
+    {
+        quote::read::<F>(self, work)
+    }
 }
 
 #[inline(always)]
@@ -111,6 +124,8 @@ pub struct Network<A> {
     pub transport: u32,
     /// Length the header declares, from the IP header on.
     pub length: u32,
+    /// Which part of a datagram it is, when it is a fragment.
+    pub piece: Piece,
     /// Set when the packet cannot be judged by its transport header; the addresses are still good.
     pub problem: Option<DropReason>,
 }
@@ -126,11 +141,14 @@ pub struct Transport {
     pub flags: u8,
     /// Whether a packet of this kind can open a flow, TCP aside: an ICMP echo request, UDP, other protocols.
     pub opens: bool,
+    /// Whether it is an ICMP error about a packet that it quotes.
+    pub quotes: bool,
     /// Position on the folded protocol/port axis.
     pub axis: u32,
 }
 
-/// Reads the transport header of an unfragmented packet.
+/// Reads the transport header of a packet that is whole, or of a first fragment, which must hold all of it: what a later
+/// one could bring would overlap it (RFC 1858 3, RFC 3128).
 #[inline(always)]
 pub fn transport<F: Family>(
     packet: &impl Packet,
@@ -149,7 +167,13 @@ pub fn transport<F: Family>(
             }
             let (source_port, destination_port) = ports(&header);
             let axis = axis::TCP | u32::from(destination_port);
-            Ok(Transport { source_port, destination_port, flags: header[13] & 0x3f, opens: false, axis })
+            Ok(Transport {
+                source_port,
+                destination_port,
+                flags: header[13] & 0x3f,
+                axis,
+                ..Transport::default()
+            })
         }
         protocol::UDP => {
             let Some(header) = packet.read::<8>(at).filter(|_| fits(8)) else {
@@ -160,25 +184,25 @@ pub fn transport<F: Family>(
                 return Err(DropReason::Malformed);
             }
             let (source_port, destination_port) = ports(&header);
-            Ok(Transport {
-                source_port,
-                destination_port,
-                flags: 0,
-                opens: true,
-                axis: axis::UDP | u32::from(destination_port),
-            })
+            let axis = axis::UDP | u32::from(destination_port);
+            Ok(Transport { source_port, destination_port, opens: true, axis, ..Transport::default() })
         }
         p if p == F::ICMP => {
             let Some(header) = packet.read::<8>(at).filter(|_| fits(8)) else {
                 return Err(DropReason::Malformed);
             };
-            if F::is_icmp_error(header[0]) {
-                return Err(DropReason::IcmpError);
-            }
             let id = u16::from_be_bytes([header[4], header[5]]);
             let class = if F::VERSION == 4 { axis::ICMP } else { axis::ICMPV6 };
             let axis = class | u32::from(header[0]) << 8 | u32::from(header[1]);
             let base = Transport { axis, ..Transport::default() };
+            if F::is_icmp_error(header[0]) {
+                // The quotation of a fragmented error is elsewhere.
+                return if F::quotes_flow(header[0]) && !network.piece.is_set() {
+                    Ok(Transport { quotes: true, ..base })
+                } else {
+                    Err(DropReason::IcmpError)
+                };
+            }
             if header[0] == F::ECHO_REQUEST {
                 Ok(Transport { source_port: id, opens: true, flags: echo::REQUEST, ..base })
             } else if header[0] == F::ECHO_REPLY {
@@ -196,11 +220,15 @@ pub fn transport<F: Family>(
 #[inline(always)]
 pub fn is_left_to_device<F: Family>(packet: &impl Packet, network: &Network<F::Address>) -> bool {
     let offset = match network.protocol {
+        // No device completes the checksum of a datagram in pieces, and most pieces have none.
+        _ if network.piece.is_set() => return false,
         protocol::TCP => 16,
         protocol::UDP => 6,
         _ => return false,
     };
-    let Some(checksum) = packet.read::<2>(network.transport + offset).map(u16::from_be_bytes) else { return false };
+    let Some(checksum) = packet.read::<2>(network.transport + offset).map(u16::from_be_bytes) else {
+        return false;
+    };
     let length = network.length.wrapping_sub(network.transport);
     let sum = F::sum(network.source) + F::sum(network.destination) + u32::from(network.protocol) + length;
     checksum != 0 && checksum == crate::checksum::fold(sum)

@@ -6,6 +6,7 @@ use crate::flow::{Exit, Key, Side};
 use crate::mss;
 use crate::open::event;
 use crate::packet::{Network, Packet, protocol, tcp as flag, transport};
+use crate::quote;
 use crate::reason::DropReason;
 use crate::stage::Refusal;
 use crate::tables::{Config, Egresses, Stage, Tables};
@@ -46,6 +47,9 @@ pub trait Steps<F: Egresses> {
     /// gateway's business.
     fn identify(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal>;
 
+    /// Translates an ICMP error and what it quotes; see [`quote::rewrite`](crate::quote::rewrite). `Ok(false)`: it could not.
+    fn rewrite_quotation(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal>;
+
     /// Sends the packet on its way: egress, size, TTL, translation. `Ok` is always `true`.
     fn leave(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal>;
 
@@ -81,7 +85,12 @@ impl<F: Egresses, P: Packet, T: Tables<F>> Steps<F> for Direct<'_, P, T> {
 
     #[inline(always)]
     fn identify(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
-        identify::<F, P, T>(self.packet, side, self.tables, work)
+        identify::<F, P, T>(self.packet, side, false, self.tables, work)
+    }
+
+    #[inline(always)]
+    fn rewrite_quotation(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        Ok(quote::rewrite::<F>(self.packet, work))
     }
 
     #[inline(always)]
@@ -155,8 +164,18 @@ fn decide<F: Egresses, S: Steps<F>>(
     if !steps.identify(side, work)? {
         return Ok(Verdict::Pass);
     }
-    if !track::<F, _>(steps.tables(), side, work)? {
-        return unsolicited::<F>(steps.tables().config(), &work.network);
+    let tables = steps.tables();
+    let leaves =
+        if work.transport.quotes { tables.relate(side, work)? } else { track::<F, _>(tables, side, work)? };
+    if !leaves {
+        return unsolicited::<F>(tables.config(), work);
+    }
+    if work.network.piece.is_first() {
+        tables.remember(work)?;
+    }
+    // Before all that may still drop it: nobody answers an error, so nobody needs it as it was.
+    if work.transport.quotes && work.leaving.translated && !steps.rewrite_quotation(work)? {
+        return Err(DropReason::Internal.into());
     }
     steps.leave(side, work)?;
     // The bit means nothing else in other protocols.
@@ -183,13 +202,13 @@ where
     T: Tables<F>,
 {
     work.begin(Side::Site, now);
-    let looked = match identify::<F, P, T>(packet, Side::Site, tables, work) {
+    let looked = match identify::<F, P, T>(packet, Side::Site, true, tables, work) {
         Ok(false) => return Verdict::Pass,
         Ok(true) => {
             if is_expected::<F, T>(tables, &work.key) {
                 Ok(Verdict::Pass)
             } else {
-                unsolicited::<F>(tables.config(), &work.network)
+                unsolicited::<F>(tables.config(), work)
             }
         }
         Err(refusal) => Err(refusal),
@@ -200,11 +219,12 @@ where
     }
 }
 
-/// [`Steps::identify`], for whoever implements it.
+/// [`Steps::identify`], for whoever implements it. Only `looking`, it changes nothing but `work`.
 #[inline(always)]
 pub fn identify<F, P, T>(
     packet: &P,
     side: Side,
+    looking: bool,
     tables: &mut T,
     work: &mut Work<F::Address>,
 ) -> Result<bool, Refusal>
@@ -238,22 +258,39 @@ where
     if let Some(problem) = network.problem {
         return refuse(problem);
     }
-    work.transport = match transport::<F>(packet, network) {
-        Ok(parsed) => parsed,
-        Err(reason) => return refuse(reason),
-    };
-    work.key = Key {
-        source: network.source,
-        destination: network.destination,
-        source_port: work.transport.source_port,
-        destination_port: work.transport.destination_port,
-        protocol: network.protocol,
-        side: side as u8,
-        padding: 0,
-    };
+    let follows = network.piece.is_set() && tables.follow(looking, work)?;
+    if follows && looking {
+        // What becomes of it is told by where it lies in its datagram, which looking does not find out.
+        return Ok(false);
+    }
+    let network = &work.network;
+    if !follows {
+        if network.piece.is_later() {
+            return refuse(DropReason::Fragment);
+        }
+        work.transport = match transport::<F>(packet, network) {
+            Ok(parsed) => parsed,
+            Err(reason) => return refuse(reason),
+        };
+    }
+    if work.transport.quotes {
+        if !packet.read_quotation::<F>(work) {
+            return refuse(DropReason::IcmpError);
+        }
+    } else {
+        work.key = Key {
+            source: network.source,
+            destination: network.destination,
+            source_port: work.transport.source_port,
+            destination_port: work.transport.destination_port,
+            protocol: network.protocol,
+            side: side as u8,
+            padding: 0,
+        };
+    }
     let reason = if tables.config().is_expired(work.ticks) {
         DropReason::PolicyExpired
-    } else if network.protocol == protocol::TCP && !tcp::is_sane(work.transport.flags) {
+    } else if work.network.protocol == protocol::TCP && !follows && !tcp::is_sane(work.transport.flags) {
         DropReason::InvalidTcp
     } else {
         return Ok(true);
@@ -269,15 +306,14 @@ fn is_expected<F: Egresses, T: Tables<F>>(tables: &mut T, key: &Key<F::Address>)
         || tables.with_flow(Stage::HalfOpen, key, |_| ()).is_some()
 }
 
-/// A site packet that no flow expects: refused when it is for the overlay, the host's own business otherwise.
+/// A packet that no flow expects: from a site the host's own business, unless it is for the overlay.
 #[inline(always)]
-fn unsolicited<F: Egresses>(config: &Config, network: &Network<F::Address>) -> Result<Verdict, Refusal> {
+fn unsolicited<F: Egresses>(config: &Config, work: &Work<F::Address>) -> Result<Verdict, Refusal> {
     let [overlay, mask] = F::overlay(config);
-    if F::within(network.destination, overlay, mask) {
-        Err(DropReason::NoFlow.into())
-    } else {
-        Ok(Verdict::Pass)
+    if work.side == Side::Site as u8 && !F::within(work.network.destination, overlay, mask) {
+        return Ok(Verdict::Pass);
     }
+    Err(if work.transport.quotes { DropReason::IcmpError } else { DropReason::NoFlow }.into())
 }
 
 #[inline(always)]
@@ -333,7 +369,8 @@ where
         leaving.mtu = mtu;
         return Err(DropReason::TooBig.into());
     }
-    if leaving.translated && !translate::<F>(packet, network, transport, &leaving.to) {
+    let translates = leaving.translated && !transport.quotes;
+    if translates && !translate::<F>(packet, network, transport, &leaving.to) {
         return Err(DropReason::Internal.into());
     }
     if !decrement_ttl::<F>(packet) {

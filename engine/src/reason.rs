@@ -45,9 +45,9 @@ reasons! {
     SpoofedSource = 4, "spoofed_source";
     /// Multicast, broadcast, loopback, link-local or unspecified addresses do not cross the gateway.
     NotUnicast = 5, "not_unicast";
-    /// A fragment; fragments are not forwarded yet.
+    /// A later fragment whose first has not passed, or a fragment that has passed before.
     Fragment = 6, "fragment";
-    /// An ICMP error; errors that quote a flow are not translated yet.
+    /// An ICMP error that quotes no flow, or of a kind that does not cross a gateway.
     IcmpError = 7, "icmp_error";
     /// The TTL or hop limit would reach zero.
     TtlExpired = 8, "ttl_expired";
@@ -83,6 +83,10 @@ reasons! {
     SourceLimit = 23, "source_limit";
     /// It is for an address this gateway masquerades with: flows do not turn back there.
     Hairpin = 24, "hairpin";
+    /// A fragment that overlaps one before it, or comes after one that did.
+    FragmentOverlap = 25, "fragment_overlap";
+    /// No room to remember the datagram of a first fragment.
+    FragmentTableFull = 26, "fragment_table_full";
 }
 
 impl DropReason {

@@ -6,9 +6,11 @@
 //! verifier walks once instead of along every path that leads to it; such a function takes and returns plain numbers, so
 //! what a stage comes to is one 64-bit word.
 
+pub use crate::fragment::{follow, remember};
 pub use crate::live::{advance, renew};
 pub use crate::nat::{claim, reserve};
 pub use crate::open::{admit, insert};
+pub use crate::quote::relate;
 
 use crate::reason::DropReason;
 

@@ -4,8 +4,9 @@ use crate::answer::Answer;
 use crate::classify::Judgement;
 use crate::event::{About, Event};
 use crate::family::{Address4, Address6};
-use crate::hop::Link;
 use crate::flow::{Flow, Key, Side, Timeouts};
+use crate::fragment::{Datagram, DatagramKey};
+use crate::hop::Link;
 use crate::limit::Openings;
 use crate::mapping::{Mapping, MappingKey};
 use crate::network::Header;
@@ -281,6 +282,25 @@ pub trait Tables<F: Egresses> {
         let _ = taken;
     }
 
+    /// Calls `f` with the datagram of `key`, in place, while nobody else does. `None` where there is none, or somebody does.
+    #[inline(always)]
+    fn with_datagram<R>(
+        &mut self,
+        key: &DatagramKey<F::Address>,
+        f: impl FnOnce(&mut Datagram) -> R,
+    ) -> Option<R> {
+        let _ = (key, f);
+        None
+    }
+
+    /// Inserts a datagram, over one that is there, and in a full table in place of the least recently used. `init` gets an
+    /// all-zero one to fill in. False when there is no room, or where nothing is remembered.
+    #[inline(always)]
+    fn insert_datagram(&mut self, key: &DatagramKey<F::Address>, init: impl FnOnce(&mut Datagram)) -> bool {
+        let _ = (key, init);
+        false
+    }
+
     /// Counts a packet that goes on.
     fn count_forwarded(&mut self, side: Side, bytes: u32);
 
@@ -368,6 +388,33 @@ pub trait Tables<F: Egresses> {
         Self: Sized,
     {
         crate::nat::reserve::<F, Self>(self, work)
+    }
+
+    /// The stage for an ICMP error. `Ok(false)`: no flow is known to which what it quotes belongs.
+    #[inline(always)]
+    fn relate(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal>
+    where
+        Self: Sized,
+    {
+        crate::quote::relate::<F, Self>(self, side, work)
+    }
+
+    /// The stage for a fragment that has arrived. `Ok(false)`: no first fragment of its datagram has passed.
+    #[inline(always)]
+    fn follow(&mut self, looking: bool, work: &mut Work<F::Address>) -> Result<bool, Refusal>
+    where
+        Self: Sized,
+    {
+        crate::fragment::follow::<F, Self>(self, looking, work)
+    }
+
+    /// The stage for a first fragment that its flow lets pass. `Ok` is always `true`.
+    #[inline(always)]
+    fn remember(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal>
+    where
+        Self: Sized,
+    {
+        crate::fragment::remember::<F, Self>(self, work)
     }
 }
 

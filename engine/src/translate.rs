@@ -47,6 +47,8 @@ pub fn translate<F: Header>(
 
     let at = network.transport;
     let rewritten = match network.protocol {
+        // Ports and checksum are in the first fragment.
+        _ if network.piece.is_later() => true,
         protocol::TCP => {
             packet.adjust_checksum(at + 16, addresses, ports, false) && write_ports(packet, at, to)
         }
@@ -74,7 +76,7 @@ fn write_ports<A>(packet: &mut impl Packet, at: u32, to: &Translated<A>) -> bool
 
 /// Adjusts the IPv4 header checksum, which no device offloads on the way in.
 #[inline(always)]
-fn adjust_header(packet: &mut impl Packet, difference: u32) -> bool {
+pub(crate) fn adjust_header(packet: &mut impl Packet, difference: u32) -> bool {
     let Some(old) = packet.read::<2>(10).map(u16::from_be_bytes) else { return false };
     packet.write(10, adjust(old, difference).to_be_bytes())
 }

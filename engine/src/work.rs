@@ -1,6 +1,7 @@
 //! What is known of the packet in hand.
 
 use crate::flow::{Exit, Flow, Hop, Key, REPLY, Side, TRANSLATED};
+use crate::fragment::DatagramKey;
 use crate::packet::{Network, Transport};
 use crate::tables::{Active, Config};
 use crate::translate::Translated;
@@ -11,6 +12,10 @@ use crate::translate::Translated;
 pub struct Work<A> {
     pub(crate) network: Network<A>,
     pub(crate) transport: Transport,
+    /// Of an ICMP error: the network header it quotes; offsets count from the packet's own.
+    pub(crate) quoted: Network<A>,
+    /// Of a fragment: which datagram it is of.
+    pub(crate) datagram: DatagramKey<A>,
     /// Key of the half this packet belongs to.
     pub(crate) key: Key<A>,
     /// Key of the other half.

@@ -2,8 +2,11 @@
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
+use sluicegate_engine::network::Header;
 use sluicegate_engine::packet::Packet;
+use sluicegate_engine::work::Work;
 
+use crate::quotation;
 use crate::skb::ETHERNET;
 
 /// Offsets are below this: keeps packet pointers bounded for the verifier. A power of two.
@@ -139,6 +142,11 @@ impl Packet for Frame {
             store::<10>(start + 12, rest);
         }
         true
+    }
+
+    #[inline(always)]
+    fn read_quotation<F: Header>(&self, work: &mut Work<F::Address>) -> bool {
+        quotation::read_frame::<F>(self.ctx, self.l2, work)
     }
 }
 

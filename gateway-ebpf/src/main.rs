@@ -22,6 +22,7 @@ mod frame;
 mod guard;
 mod handover;
 mod maps;
+mod quotation;
 mod skb;
 mod sources;
 mod tc;

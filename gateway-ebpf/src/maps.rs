@@ -14,6 +14,7 @@ use sluicegate_engine::flow::{Flow, Key, Side};
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::nat::PROBES;
+use sluicegate_engine::fragment::{Datagram, DatagramKey};
 use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::stage::{self, Outcome, Refusal};
 use sluicegate_engine::tables::{Active, Config, Egress, NotConfirmed, Refused, Stage, Tables};
@@ -49,6 +50,12 @@ static FLOWS6: HashMap<Key<A6>, Flow<A6>> = HashMap::pinned(1024, 0);
 static HALF_OPEN4: LruHashMap<Key<A4>, Flow<A4>> = LruHashMap::pinned(1024, 0);
 #[map]
 static HALF_OPEN6: LruHashMap<Key<A6>, Flow<A6>> = LruHashMap::pinned(1024, 0);
+
+/// Datagrams whose first fragment has passed. A full table forgets the least recently used.
+#[map]
+static FRAGMENTS4: LruHashMap<DatagramKey<A4>, Datagram> = LruHashMap::pinned(1024, 0);
+#[map]
+static FRAGMENTS6: LruHashMap<DatagramKey<A6>, Datagram> = LruHashMap::pinned(1024, 0);
 
 /// Where a half-entry is put together before it is inserted: the stack has no room for it.
 #[map]
@@ -212,10 +219,16 @@ pub trait PerFamily: Sources {
     fn claim() -> u64;
     fn reserve() -> u64;
     fn insert_both(side: u32) -> u64;
+    fn relate(side: u32) -> u64;
+    fn follow(looking: u32) -> u64;
+    fn remember() -> u64;
+    fn datagram(key: &DatagramKey<Self::Address>) -> Option<*mut Datagram>;
+    fn insert_datagram(key: &DatagramKey<Self::Address>, datagram: &Datagram) -> bool;
 }
 
 macro_rules! per_family {
-    ($family:ty, $confirmed:ident, $half_open:ident, $scratch:ident, $work:ident, $renew:ident, $advance:ident, $admit:ident, $claim:ident, $reserve:ident, $insert:ident) => {
+    ($family:ty, $confirmed:ident, $half_open:ident, $scratch:ident, $work:ident, $renew:ident, $advance:ident, $admit:ident, $claim:ident, $reserve:ident, $insert:ident,
+     $relate:ident, $follow:ident, $remember:ident, $fragments:ident) => {
         impl PerFamily for $family {
             #[inline(always)]
             fn get(stage: Stage, key: &Key<Self::Address>) -> Option<*mut Flow<Self::Address>> {
@@ -287,6 +300,31 @@ macro_rules! per_family {
             fn insert_both(side: u32) -> u64 {
                 $insert(side)
             }
+
+            #[inline(always)]
+            fn relate(side: u32) -> u64 {
+                $relate(side)
+            }
+
+            #[inline(always)]
+            fn follow(looking: u32) -> u64 {
+                $follow(looking)
+            }
+
+            #[inline(always)]
+            fn remember() -> u64 {
+                $remember()
+            }
+
+            #[inline(always)]
+            fn datagram(key: &DatagramKey<Self::Address>) -> Option<*mut Datagram> {
+                $fragments.get_ptr_mut(key)
+            }
+
+            #[inline(always)]
+            fn insert_datagram(key: &DatagramKey<Self::Address>, datagram: &Datagram) -> bool {
+                $fragments.insert(key, datagram, u64::from(BPF_ANY)).is_ok()
+            }
         }
 
         /// A stage of the engine as a global function: verified once, with any arguments.
@@ -333,11 +371,39 @@ macro_rules! per_family {
             let side = Side::from_number(side as u8);
             in_work::<$family>(|maps, work| stage::insert::<$family, _>(maps, side, work))
         }
+
+        /// As above.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $relate(side: u32) -> u64 {
+            let side = Side::from_number(side as u8);
+            in_work::<$family>(|maps, work| stage::relate::<$family, _>(maps, side, work))
+        }
+
+        /// As above.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $follow(looking: u32) -> u64 {
+            in_work::<$family>(|maps, work| stage::follow::<$family, _>(maps, looking != 0, work))
+        }
+
+        /// As above.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $remember() -> u64 {
+            in_work::<$family>(|maps, work| stage::remember::<$family, _>(maps, work))
+        }
     };
 }
 
-per_family!(V4, FLOWS4, HALF_OPEN4, SCRATCH4, WORK4, renew4, advance4, admit4, claim4, reserve4, insert4);
-per_family!(V6, FLOWS6, HALF_OPEN6, SCRATCH6, WORK6, renew6, advance6, admit6, claim6, reserve6, insert6);
+per_family!(
+    V4, FLOWS4, HALF_OPEN4, SCRATCH4, WORK4, renew4, advance4, admit4, claim4, reserve4, insert4, relate4,
+    follow4, remember4, FRAGMENTS4
+);
+per_family!(
+    V6, FLOWS6, HALF_OPEN6, SCRATCH6, WORK6, renew6, advance6, admit6, claim6, reserve6, insert6, relate6,
+    follow6, remember6, FRAGMENTS6
+);
 
 /// Counts a half-open half-entry that came (0) or went (1).
 #[inline(always)]
@@ -574,6 +640,33 @@ impl<F: PerFamily> Tables<F> for Maps {
     }
 
     #[inline(always)]
+    fn with_datagram<R>(
+        &mut self,
+        key: &DatagramKey<F::Address>,
+        f: impl FnOnce(&mut Datagram) -> R,
+    ) -> Option<R> {
+        let datagram = F::datagram(key)?;
+        // Two fragments placed at once could overlap unseen. Processors do not wait for each other here: the second one's is
+        // dropped, like one that comes before its first.
+        // SAFETY: as in `with_flow`.
+        if unsafe { exchange(&raw mut (*datagram).busy, 1) } != 0 {
+            return None;
+        }
+        // SAFETY: as in `with_flow`, and alone.
+        let result = f(unsafe { &mut *datagram });
+        // SAFETY: as above.
+        unsafe { exchange(&raw mut (*datagram).busy, 0) };
+        Some(result)
+    }
+
+    #[inline(always)]
+    fn insert_datagram(&mut self, key: &DatagramKey<F::Address>, init: impl FnOnce(&mut Datagram)) -> bool {
+        let mut datagram = Datagram::default();
+        init(&mut datagram);
+        F::insert_datagram(key, &datagram)
+    }
+
+    #[inline(always)]
     fn count_forwarded(&mut self, side: Side, bytes: u32) {
         if let Some(counter) = FORWARDED.get_ptr_mut(side as u32) {
             // SAFETY: the entry of this processor.
@@ -666,6 +759,21 @@ impl<F: PerFamily> Tables<F> for Maps {
     fn insert(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
         lend(work, || F::insert_both(side as u32))
     }
+
+    #[inline(always)]
+    fn relate(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        lend(work, || F::relate(side as u32))
+    }
+
+    #[inline(always)]
+    fn follow(&mut self, looking: bool, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        lend(work, || F::follow(looking.into()))
+    }
+
+    #[inline(always)]
+    fn remember(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        lend(work, F::remember)
+    }
 }
 
 /// Whether to write an event about this: the first of its sort in a second always, others within the budget. What is left
@@ -698,4 +806,19 @@ fn within_budget(tick: u32) -> bool {
         (*budget)[1] += 1;
         (*budget)[1] <= constant(&EVENTS_PER_TICK)
     }
+}
+
+/// Puts a value into an aligned word, and returns what was there: one step for all processors, before and after which each
+/// sees what the others wrote. The core library has no such thing for this target.
+///
+/// # Safety
+/// `word` points to memory that may be written.
+#[inline(always)]
+unsafe fn exchange(word: *mut u64, value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: one instruction (BPF_XCHG) on memory that the caller vouches for.
+    unsafe {
+        core::arch::asm!("{0} = xchg_64({1} + 0, {0})", inout(reg) value, in(reg) word, options(nostack));
+    }
+    value
 }

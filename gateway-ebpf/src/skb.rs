@@ -6,9 +6,12 @@ use aya_ebpf::helpers::generated::{
     bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data,
 };
 use sluicegate_engine::checksum::fold;
+use sluicegate_engine::network::Header;
 use sluicegate_engine::packet::Packet;
+use sluicegate_engine::work::Work;
 
 use crate::frame::{OFFSET_MAX, bounded, load, store};
+use crate::quotation;
 
 /// `pkt_type` of what came to more than one host (include/uapi/linux/if_packet.h).
 const PACKET_BROADCAST: u32 = 1;
@@ -34,8 +37,19 @@ impl<const L2: u32> Skb<L2> {
     /// Makes the headers directly readable, where the driver left them in page fragments.
     #[inline(always)]
     pub fn linearise_headers(&self) {
+        self.linearise_data(HEADERS);
+    }
+
+    /// Makes the first `bytes` from the IP header on directly readable, as far as there are as many.
+    #[inline(always)]
+    pub fn linearise(&self, bytes: u32) {
+        self.linearise_data(L2 + bytes);
+    }
+
+    #[inline(always)]
+    fn linearise_data(&self, bytes: u32) {
         let (start, end, length) = self.bounds();
-        let wanted = if length < HEADERS { length } else { HEADERS };
+        let wanted = if length < bytes { length } else { bytes };
         if end - start < wanted as usize {
             // SAFETY: `wanted` is within the packet. A failure shows as a short packet, which is dropped as malformed.
             unsafe { bpf_skb_pull_data(self.skb, wanted) };
@@ -140,6 +154,11 @@ impl<const L2: u32> Packet for Skb<L2> {
             ) == 0
         };
         (pseudo == 0 || replace(pseudo, BPF_F_PSEUDO_HDR)) && (payload == 0 || replace(payload, 0))
+    }
+
+    #[inline(always)]
+    fn read_quotation<F: Header>(&self, work: &mut Work<F::Address>) -> bool {
+        quotation::read_skb::<F>(self.skb, L2, work)
     }
 }
 

@@ -12,6 +12,7 @@ use sluicegate_engine::work::Work;
 
 use crate::clock;
 use crate::maps::{Maps, PerFamily, in_work, lend};
+use crate::quotation::{rewrite_quotation4, rewrite_quotation6};
 use crate::skb::{ETHERNET, Skb};
 
 /// A packet in TC on a device whose link-layer header takes `L2` bytes: none or an Ethernet one.
@@ -37,6 +38,12 @@ impl<F: PerFamily, const L2: u32> Steps<F> for Tc<L2> {
             (_, 0) => identify_l3_6(skb, side),
             (_, _) => identify_l2_6(skb, side),
         })
+    }
+
+    #[inline(always)]
+    fn rewrite_quotation(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        let skb = self.skb;
+        lend(work, || if F::VERSION == 4 { rewrite_quotation4(skb, L2) } else { rewrite_quotation6(skb, L2) })
     }
 
     #[inline(always)]
@@ -76,7 +83,9 @@ macro_rules! steps {
             let packet = Skb::<{ $l2 }>::new(skb);
             packet.linearise_headers();
             let side = Side::from_number(side as u8);
-            in_work::<$family>(|maps, work| pipeline::identify::<$family, _, _>(&packet, side, maps, work))
+            in_work::<$family>(|maps, work| {
+                pipeline::identify::<$family, _, _>(&packet, side, false, maps, work)
+            })
         }
 
         /// [`pipeline::leave`], verified once, for any packet.

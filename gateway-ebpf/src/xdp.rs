@@ -24,6 +24,7 @@ use sluicegate_engine::work::Work;
 use crate::frame::{Frame, bounds, store};
 use crate::handover::{self, Handover};
 use crate::maps::{self, Maps, PerFamily, in_work, lend};
+use crate::quotation::{rewrite_framed4, rewrite_framed6};
 use crate::skb::ETHERNET;
 use crate::{IPV4, IPV6, capture, clock, guard};
 
@@ -215,6 +216,12 @@ impl<F: PerFamily> Steps<F> for Xdp {
     }
 
     #[inline(always)]
+    fn rewrite_quotation(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        let (ctx, l2) = (self.ctx, self.l2);
+        lend(work, || if F::VERSION == 4 { rewrite_framed4(ctx, l2) } else { rewrite_framed6(ctx, l2) })
+    }
+
+    #[inline(always)]
     fn leave(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
         let (ctx, side, l2) = (self.ctx, side as u32, self.l2);
         lend(work, || if F::VERSION == 4 { leave_x_4(ctx, side, l2) } else { leave_x_6(ctx, side, l2) })
@@ -260,7 +267,7 @@ macro_rules! steps {
             let frame = Frame::new(ctx, l2);
             let side = Side::from_number(side as u8);
             in_work::<$family>(|maps, work| {
-                let known = pipeline::identify::<$family, _, _>(&frame, side, maps, work)?;
+                let known = pipeline::identify::<$family, _, _>(&frame, side, false, maps, work)?;
                 Ok(known && !is_left_to_device::<$family>(&frame, work.network()))
             })
         }

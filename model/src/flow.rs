@@ -89,20 +89,25 @@ impl Flow {
     }
 }
 
+/// One end of a conversation.
+pub type End = (IpAddr, u16);
+
 /// The flow a packet belongs to by its tuple, and the direction.
 pub fn find(flows: &[Flow], packet: &Packet<'_>) -> Option<(usize, usize)> {
     let from = (packet.header.source, packet.transport.source_port);
     let to = (packet.header.destination, packet.transport.destination_port);
-    let side = packet.arrival.side;
-    flows.iter().enumerate().filter(|(_, flow)| flow.protocol == packet.header.protocol).find_map(
-        |(i, flow)| {
-            if flow.opener == side && (flow.source, flow.destination) == (from, to) {
-                Some((i, 0))
-            } else if flow.replies == side && (flow.destination, flow.translated) == (from, to) {
-                Some((i, 1))
-            } else {
-                None
-            }
-        },
-    )
+    find_tuple(flows, packet.arrival.side, packet.header.protocol, from, to)
+}
+
+/// The flow to which packets from `from` to `to` that come from `side` belong, and the direction.
+pub fn find_tuple(flows: &[Flow], side: Side, protocol: u8, from: End, to: End) -> Option<(usize, usize)> {
+    flows.iter().enumerate().filter(|(_, flow)| flow.protocol == protocol).find_map(|(i, flow)| {
+        if flow.opener == side && (flow.source, flow.destination) == (from, to) {
+            Some((i, 0))
+        } else if flow.replies == side && (flow.destination, flow.translated) == (from, to) {
+            Some((i, 1))
+        } else {
+            None
+        }
+    })
 }

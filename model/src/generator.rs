@@ -13,6 +13,7 @@ use crate::case::{AGENT, Arrival, Exit, Outcome, Setup, Step};
 use crate::packets::flag::{ACK, FIN, PSH, RST, SYN};
 use crate::packets::{Draft, Payload};
 use crate::parse;
+use crate::pieces;
 use crate::random::Random;
 use crate::spoil::spoil;
 use crate::world::{self, EGRESS, PEERS, PORTS};
@@ -24,6 +25,12 @@ pub struct Generator {
     setup: Setup,
     queue: Vec<Step>,
     talks: Vec<Talk>,
+    /// Fragments on their way.
+    pieces: Vec<Arrival>,
+    /// Side of the packet in hand.
+    from: Side,
+    /// What left lately, and by which side.
+    left: Vec<(Side, Vec<u8>)>,
     /// The talk of the packet in hand, its direction, and whether it is the next line of its script.
     current: Option<(usize, bool, bool)>,
 }
@@ -69,7 +76,7 @@ impl Generator {
             udp: 120,
             icmp: 50,
             other: 130,
-            reserved: 0,
+            fragment: 30,
         };
         let setup = Setup {
             // The low half of the tick counter, which is all that flows remember, wraps in some cases.
@@ -83,7 +90,17 @@ impl Generator {
             overlay: world::overlay(),
         };
         let setup = Setup { nat_count: setup.nat_count.min(u16::MAX - setup.nat_first), ..setup };
-        let mut this = Self { random, state, setup, queue: Vec::new(), talks: Vec::new(), current: None };
+        let mut this = Self {
+            random,
+            state,
+            setup,
+            queue: Vec::new(),
+            talks: Vec::new(),
+            pieces: Vec::new(),
+            from: Side::Local,
+            left: Vec::new(),
+            current: None,
+        };
         for _ in 0..4 {
             // A state that lets nothing pass tests little.
             let hopeful = (0..40).any(|_| {
@@ -115,6 +132,14 @@ impl Generator {
     /// The next step.
     pub fn next(&mut self) -> Step {
         self.current = None;
+        let step = self.choose();
+        if let Step::Packet(arrival) = &step {
+            self.from = arrival.side;
+        }
+        step
+    }
+
+    fn choose(&mut self) -> Step {
         if let Some(step) = self.queue.pop() {
             return step;
         }
@@ -134,12 +159,15 @@ impl Generator {
             130..138 => Step::Sweep,
             138..143 => self.timeouts(),
             143..240 => self.stray(),
+            240..290 => self.error(),
+            290..500 if !self.pieces.is_empty() => Step::Packet(self.pieces.remove(0)),
             _ => self.speak(),
         }
     }
 
     /// Learns what the gateway made of the last packet.
     pub fn learn(&mut self, outcome: &Outcome) {
+        self.note_left(outcome);
         let Some((index, forward, scripted)) = self.current else { return };
         if matches!(outcome.verdict, Verdict::Drop(_)) {
             return;
@@ -160,6 +188,51 @@ impl Generator {
         let Ok(transport) = parse::transport(&outcome.bytes, &header) else { return };
         talk.seen = Some(((header.source, transport.source_port), replies));
         talk.phase += 1;
+    }
+
+    fn note_left(&mut self, outcome: &Outcome) {
+        let side = match (outcome.verdict, self.from) {
+            (Verdict::Site(_), _) => Side::Site,
+            (Verdict::Overlay, _) | (Verdict::Host, Side::Local) => Side::Overlay,
+            (Verdict::Host, Side::Overlay) => Side::Local,
+            _ => return,
+        };
+        if self.left.len() >= 12 {
+            self.left.remove(0);
+        }
+        self.left.push((side, outcome.bytes.clone()));
+    }
+
+    /// An ICMP error about a packet that left, from its receiver, from a router, or from nobody.
+    fn error(&mut self) -> Step {
+        if self.left.is_empty() {
+            return self.speak();
+        }
+        let (side, mut quote) = self.random.pick(&self.left);
+        let r = &mut self.random;
+        let six = quote[0] >> 4 == 6;
+        let Ok((header, _)) = parse::network(&quote, six) else { return self.speak() };
+        let source = match r.below(10) {
+            0..4 => header.destination,
+            4..8 => world::destination(r, six),
+            8 => {
+                let peer = r.pick(&PEERS);
+                world::peer(peer, six)
+            }
+            _ => header.source,
+        };
+        let base = if six { 40 } else { 20 };
+        match r.below(12) {
+            0..5 => quote.truncate(base + r.pick(&[8, 8, 16, 17, 18, 20, 28])),
+            5 => quote.truncate(r.below(base + 12)),
+            6 => spoil(r, &mut quote, six),
+            7 => quote.extend([0xee; 13]),
+            _ => {}
+        }
+        let kinds: [u8; 8] = if six { [1, 2, 3, 4, 1, 2, 3, 100] } else { [3, 11, 12, 3, 11, 3, 4, 5] };
+        let payload = Payload::Error { kind: r.pick(&kinds), code: r.below(16) as u8, quote };
+        let destination = if r.chance(4) { world::destination(r, six) } else { header.source };
+        self.arrive(side, Draft::new(source, destination, payload))
     }
 
     fn publish(&mut self) {
@@ -190,7 +263,8 @@ impl Generator {
     /// Other time-outs, near the ones before.
     fn timeouts(&mut self) -> Step {
         let r = &mut self.random;
-        let mut other = |ticks: u32| if r.chance(30) { ticks / 2 + r.below(ticks as usize) as u32 + 1 } else { ticks };
+        let mut other =
+            |ticks: u32| if r.chance(30) { ticks / 2 + r.below(ticks as usize) as u32 + 1 } else { ticks };
         let t = self.setup.timeouts;
         self.setup.timeouts = Timeouts {
             tcp_handshake: other(t.tcp_handshake),
@@ -282,7 +356,7 @@ impl Generator {
             match &mut draft.payload {
                 Payload::Tcp { destination, .. } | Payload::Udp { destination, .. } => *destination = other,
                 Payload::Icmp { id, .. } => *id = other,
-                Payload::Other { .. } => {}
+                Payload::Other { .. } | Payload::Error { .. } => {}
             }
             self.current = None;
         }
@@ -430,6 +504,7 @@ impl Generator {
                 | Payload::Udp { data: d, .. }
                 | Payload::Icmp { data: d, .. }
                 | Payload::Other { data: d, .. } => *d = data,
+                Payload::Error { .. } => {}
             }
         }
         if six && r.chance(8) {
@@ -438,14 +513,17 @@ impl Generator {
                 (0..count).map(|_| (r.pick(&[0, 60, 43, 51, 60]), r.pick(&[0, 0, 1, 2, 9]))).collect();
         }
         let mut segment = 0;
-        if !matches!(draft.payload, Payload::Icmp { .. }) && r.chance(2) {
+        if !matches!(draft.payload, Payload::Icmp { .. } | Payload::Error { .. }) && r.chance(2) {
             segment = r.pick(&[500, 1200, 1220, 1240, 1360, 1368, 1380, 1400, 1440, 1460]);
             match &mut draft.payload {
                 Payload::Tcp { data, .. } | Payload::Udp { data, .. } | Payload::Other { data, .. } => {
                     *data = 2800
                 }
-                Payload::Icmp { .. } => {}
+                Payload::Icmp { .. } | Payload::Error { .. } => {}
             }
+        }
+        if r.chance(9) && draft.extensions.is_empty() && segment == 0 {
+            return self.scatter(side, draft);
         }
         let mut bytes = draft.build();
         if r.chance(12) {
@@ -458,6 +536,26 @@ impl Generator {
         // A frame of the other EtherType.
         let six = if r.chance(1) { !six } else { six };
         Step::Packet(Arrival { side, six, bytes, segment, screened: screened && segment == 0 })
+    }
+
+    /// The packet in fragments: the first of them now, the others between what else happens.
+    fn scatter(&mut self, side: Side, mut draft: Draft) -> Step {
+        let r = &mut self.random;
+        let six = draft.source.is_ipv6();
+        let length = r.pick(&[20, 50, 100, 200]);
+        if let Payload::Tcp { data, .. }
+        | Payload::Udp { data, .. }
+        | Payload::Icmp { data, .. }
+        | Payload::Other { data, .. } = &mut draft.payload
+        {
+            *data = length;
+        }
+        let pieces = pieces::arrive(r, &draft.build(), six);
+        let screened = side == Side::Site && r.chance(50);
+        let arrival = |bytes| Arrival { side, six, bytes, segment: 0, screened };
+        self.pieces.extend(pieces.into_iter().map(arrival));
+        self.current = None;
+        if self.pieces.is_empty() { self.stray() } else { Step::Packet(self.pieces.remove(0)) }
     }
 }
 

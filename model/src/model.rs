@@ -19,11 +19,12 @@ use sluicegate_policy::naive;
 
 use crate::answer::{Allowance, answer};
 use crate::case::{AGENT, Arrival, Counters, Exit, FlowDump, Outcome, Setup};
+use crate::flow::{Flow, Packet, Way, find, find_tuple};
+use crate::fragments::Datagram;
 use crate::mapping::Mappings;
-use crate::flow::{Flow, Packet, Way, find};
 use crate::packets::flag;
-use crate::parse::{self, Header, Kind};
-use crate::rewrite::{Change, rewrite};
+use crate::parse::{self, Header, Kind, Quote, Transport};
+use crate::rewrite::{Change, rewrite, rewrite_error};
 use crate::tcp::{self, Move};
 use crate::world;
 
@@ -39,6 +40,7 @@ pub struct Model {
     flows: Vec<Flow>,
     /// Flows that are over, until the next sweep: an implementation may still remember them.
     ghosts: Vec<Flow>,
+    datagrams: Vec<Datagram>,
     /// Addresses of the peers this agent talks to at all.
     neighbours: BTreeSet<IpAddr>,
     pub counters: Counters,
@@ -92,6 +94,7 @@ impl Model {
             egress: Vec::new(),
             flows: Vec::new(),
             ghosts: Vec::new(),
+            datagrams: Vec::new(),
             neighbours: BTreeSet::new(),
             counters: Counters::new(),
             openings: BTreeMap::new(),
@@ -171,6 +174,10 @@ impl Model {
     fn answer(&mut self, arrival: &Arrival, refusal: &Refusal) -> Option<Vec<u8>> {
         let (source, mtu) = refusal.answer?;
         let (header, _) = parse::network(&arrival.bytes, arrival.six).ok()?;
+        // RFC 1122 3.2.2: never about a fragment but the first.
+        if header.fragment.is_some_and(|fragment| fragment.start != 0) {
+            return None;
+        }
         let (sent, bytes) = match source {
             None => (Answer::Impossible, None),
             Some(_) if !self.allowance.take(self.now) => (Answer::Suppressed, None),
@@ -196,7 +203,7 @@ impl Model {
         events: &mut Vec<Event>,
     ) -> Result<Result<(Verdict, Vec<u8>), Refusal>, String> {
         let side = arrival.side;
-        let (header, problem) = match parse::network(&arrival.bytes, arrival.six) {
+        let (mut header, problem) = match parse::network(&arrival.bytes, arrival.six) {
             Ok(read) => read,
             // The host's own stack refuses it.
             Err(_) if side == Side::Site => return Ok(Ok((Verdict::Pass, arrival.bytes.clone()))),
@@ -224,16 +231,39 @@ impl Model {
         if self.policy.is_none() {
             return if side == Side::Site && !ours { pass } else { Ok(Err(DropReason::NoImage.into())) };
         }
-        let transport = match problem.map_or_else(|| parse::transport(&arrival.bytes, &header), Err) {
+        let read = match problem {
+            Some(reason) => Err(reason),
+            None => match self.follow(side, &mut header, story) {
+                Ok(Some(transport)) => Ok(transport),
+                Ok(None) if header.fragment.is_some_and(|fragment| fragment.start != 0) => {
+                    Err(DropReason::Fragment)
+                }
+                Ok(None) => parse::transport(&arrival.bytes, &header),
+                // A datagram of the gateway's.
+                Err(reason) => return Ok(Err(reason.into())),
+            },
+        };
+        let transport = match read {
             Ok(transport) => transport,
             Err(_) if side == Side::Site && !ours => return pass,
             Err(reason) => return Ok(Err(reason.into())),
         };
         story.source_port = transport.source_port;
         story.destination_port = match transport.kind {
-            Kind::EchoRequest | Kind::EchoReply => transport.axis as u16,
+            Kind::EchoRequest | Kind::EchoReply | Kind::Error => transport.axis as u16,
+            Kind::Later if header.protocol == header.icmp() => 0,
             _ => transport.destination_port,
         };
+        if transport.kind == Kind::Error {
+            let told = self.told(arrival, &header);
+            story.bytes = header.length as u64;
+            return Ok(match told {
+                Ok(None) if side == Side::Site && !ours => Ok((Verdict::Pass, arrival.bytes.clone())),
+                Ok(None) => Err(DropReason::IcmpError.into()),
+                Ok(Some(leaves)) => Ok(leaves),
+                Err(refusal) => Err(refusal),
+            });
+        }
         let packet = Packet { arrival, header, transport };
         let found = find(&self.flows, &packet);
         let ghost = find(&self.ghosts, &packet);
@@ -249,6 +279,9 @@ impl Model {
         }
         if side == Side::Site && !ours && found.is_none() {
             return pass;
+        }
+        if found.is_none() && side != Side::Site && transport.kind == Kind::Later {
+            return Ok(Err(DropReason::Fragment.into()));
         }
         story.bytes = header.length as u64;
         let length = header.length as u64;
@@ -273,7 +306,107 @@ impl Model {
         flow.ways[way].last_seen = now;
         flow.timeout = flow.allowed(&self.setup.timeouts);
         let flow = flow.clone();
+        if let Some(first) = header.fragment.filter(|fragment| fragment.start == 0) {
+            let ports = (transport.source_port, transport.destination_port);
+            let deadline = now + u64::from(self.setup.timeouts.fragment);
+            let datagram = Datagram::new(side, &header, &first, ports, deadline);
+            self.datagrams.retain(|other| !other.is_same(&datagram));
+            self.datagrams.push(datagram);
+        }
         Ok(self.send(&packet, &flow, way))
+    }
+
+    /// What a fragment is of a datagram whose first fragment has passed: its ports, or why it does not pass. `None` when
+    /// there is no such datagram, and for packets that are whole.
+    fn follow(
+        &mut self,
+        side: Side,
+        header: &mut Header,
+        story: &mut Event,
+    ) -> Result<Option<Transport>, DropReason> {
+        let Some(fragment) = header.fragment else { return Ok(None) };
+        let now = self.now;
+        let mut datagrams = self.datagrams.iter_mut();
+        let Some(datagram) = datagrams.find(|datagram| datagram.is_of(side, header, &fragment, now)) else {
+            return Ok(None);
+        };
+        if fragment.start == 0 {
+            // The id is used again.
+            return if datagram.is_complete() { Ok(None) } else { datagram.take(&fragment).map(|()| None) };
+        }
+        header.protocol = datagram.protocol;
+        story.protocol = header.protocol;
+        story.source_port = datagram.source_port;
+        story.destination_port = if header.protocol == header.icmp() { 0 } else { datagram.destination_port };
+        datagram.take(&fragment)?;
+        Ok(Some(Transport {
+            source_port: datagram.source_port,
+            destination_port: datagram.destination_port,
+            kind: Kind::Later,
+            ..Transport::default()
+        }))
+    }
+
+    /// Where an ICMP error goes and what it becomes; `None` when it is about no flow.
+    fn told(&mut self, arrival: &Arrival, header: &Header) -> Result<Option<(Verdict, Vec<u8>)>, Refusal> {
+        let side = arrival.side;
+        let Some(quote) = parse::quote(&arrival.bytes, header) else { return Ok(None) };
+        // What the gateway sent out there comes from the other end's partner.
+        let (from, to) = (quote.destination, quote.source);
+        let found = find_tuple(&self.flows, side, quote.protocol, from, to);
+        let ghost = find_tuple(&self.ghosts, side, quote.protocol, from, to);
+        if self.deadline.is_some_and(|deadline| self.now >= deadline) {
+            let expected = found.is_some() || ghost.is_some();
+            let passes = side == Side::Site && !self.in_overlay(header.destination) && !expected;
+            return if passes { Ok(None) } else { Err(DropReason::PolicyExpired.into()) };
+        }
+        let Some((_, way)) = found.or(ghost) else { return Ok(None) };
+        let own = side == Side::Local || side == Side::Overlay && way == 0;
+        if own && header.source != from.0 {
+            return Err(DropReason::SpoofedSource.into());
+        }
+        if let Some((index, _)) = ghost {
+            self.ghosts.remove(index);
+        }
+        let Some((index, way)) = found else { return Ok(None) };
+        if self.flows[index].revision != self.revision {
+            self.judge_anew(index)?;
+        }
+        let flow = self.flows[index].clone();
+        self.send_error(arrival, header, &quote, &flow, way).map(Some)
+    }
+
+    /// Sends an error on its way to the other end of its flow.
+    fn send_error(
+        &self,
+        arrival: &Arrival,
+        header: &Header,
+        quote: &Quote,
+        flow: &Flow,
+        way: usize,
+    ) -> Result<(Verdict, Vec<u8>), Refusal> {
+        let (verdict, mtu) = match (way, flow.route) {
+            (_, None) => return Ok((Verdict::Host, arrival.bytes.clone())),
+            (0, Some(route)) => {
+                let exit = self.exit(route).ok_or(DropReason::NoEgress)?;
+                (Verdict::Site(exit.device), exit.mtu)
+            }
+            _ => (Verdict::Overlay, self.setup.overlay_mtu),
+        };
+        if header.ttl <= 1 {
+            return Err(DropReason::TtlExpired.into());
+        }
+        if mtu != 0 && arrival.bytes.len() > mtu as usize {
+            return Err(DropReason::TooBig.into());
+        }
+        let (source, destination) = match way {
+            0 => (flow.translated, flow.destination),
+            _ => (flow.destination, flow.source),
+        };
+        let sender = if header.source == quote.destination.0 { source.0 } else { header.source };
+        let outer = Change { source: (sender, 0), destination: (destination.0, 0), ttl: header.ttl - 1 };
+        let inner = Change { source: destination, destination: source, ttl: 0 };
+        Ok((verdict, rewrite_error(&arrival.bytes, header, quote, &outer, &inner)))
     }
 
     /// Lets a packet act on its flow. `Ok(false)`: the flow is gone, and the packet may open another.
@@ -294,6 +427,7 @@ impl Model {
         let flow = &mut self.flows[index];
         match (packet.transport.kind, way) {
             (Kind::Tcp, _) => {}
+            (Kind::Later, _) if flow.protocol == 6 => return Ok(true),
             // With id 0 the tuples of requests and replies are the same.
             (Kind::EchoReply, 0) | (Kind::EchoRequest, 1) => {
                 return Err(Refusal::in_spite_of(flow.rule, DropReason::NotOpening));
@@ -560,7 +694,10 @@ impl Model {
         let mut largest = packet.arrival.bytes.len();
         if packet.arrival.segment != 0 {
             let own = match header.protocol {
-                6 => usize::from(packet.arrival.bytes[header.transport + 12] >> 4) * 4,
+                6 => {
+                    let word = packet.arrival.bytes.get(header.transport + 12..header.transport + 14);
+                    word.map_or(20, |word| usize::from(word[0] >> 4) * 4)
+                }
                 _ => 8,
             };
             largest = largest.min(header.transport + own + usize::from(packet.arrival.segment));

@@ -20,6 +20,8 @@ pub enum Payload {
     Udp { source: u16, destination: u16, data: usize, unchecked: bool },
     /// An ICMP or ICMPv6 message of this type and code with an id (or whatever lies at its place).
     Icmp { kind: u8, code: u8, id: u16, data: usize },
+    /// An ICMP or ICMPv6 error that quotes these bytes.
+    Error { kind: u8, code: u8, quote: Vec<u8> },
     /// Anything else.
     Other { protocol: u8, data: usize },
 }
@@ -95,7 +97,7 @@ impl Draft {
         match self.payload {
             Payload::Tcp { .. } => 6,
             Payload::Udp { .. } => 17,
-            Payload::Icmp { .. } => icmp,
+            Payload::Icmp { .. } | Payload::Error { .. } => icmp,
             Payload::Other { protocol, .. } => protocol,
         }
     }
@@ -103,14 +105,14 @@ impl Draft {
     fn segment(&self, icmp: u8, addresses: &[u8]) -> Vec<u8> {
         let filling = |n: usize| (0..n).map(|i| (i * 7) as u8);
         let mut bytes = Vec::new();
-        let at = match self.payload {
-            Payload::Tcp { source, destination, flags, data } => {
+        let at = match &self.payload {
+            &Payload::Tcp { source, destination, flags, data } => {
                 bytes.extend([source.to_be_bytes(), destination.to_be_bytes()].concat());
                 bytes.extend([0, 0, 1, 0, 0, 0, 2, 0, 0x50, flags, 0x20, 0, 0, 0, 0, 0]);
                 bytes.extend(filling(data));
                 16
             }
-            Payload::Udp { source, destination, data, unchecked } => {
+            &Payload::Udp { source, destination, data, unchecked } => {
                 bytes.extend([source.to_be_bytes(), destination.to_be_bytes()].concat());
                 bytes.extend(((8 + data) as u16).to_be_bytes());
                 bytes.extend([0, 0]);
@@ -120,20 +122,25 @@ impl Draft {
                 }
                 6
             }
-            Payload::Icmp { kind, code, id, data } => {
+            &Payload::Icmp { kind, code, id, data } => {
                 bytes.extend([kind, code, 0, 0]);
                 bytes.extend(id.to_be_bytes());
                 bytes.extend([0, 9]);
                 bytes.extend(filling(data));
                 2
             }
-            Payload::Other { data, .. } => return filling(data).collect(),
+            Payload::Error { kind, code, quote } => {
+                bytes.extend([*kind, *code, 0, 0, 0, 0, 5, 220]);
+                bytes.extend(quote);
+                2
+            }
+            &Payload::Other { data, .. } => return filling(data).collect(),
         };
         let protocol = self.protocol(icmp);
         let tail = [0, protocol, (bytes.len() >> 8) as u8, bytes.len() as u8];
         let sum = match self.payload {
             // ICMP for IPv4 covers no addresses (RFC 792).
-            Payload::Icmp { .. } if icmp == 1 => checksum(&[&bytes]),
+            Payload::Icmp { .. } | Payload::Error { .. } if icmp == 1 => checksum(&[&bytes]),
             _ => checksum(&[addresses, &tail, &bytes]),
         };
         let sum = if protocol == 17 && sum == 0 { 0xffff } else { sum };

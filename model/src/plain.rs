@@ -7,6 +7,7 @@ use sluicegate_engine::classify::{Judgement, Line};
 use sluicegate_engine::event::{About, Event};
 use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
 use sluicegate_engine::flow::{Flow, Key, Side};
+use sluicegate_engine::fragment::{Datagram, DatagramKey};
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey, keys_of};
 use sluicegate_engine::reason::DropReason;
@@ -36,6 +37,7 @@ pub struct Flows<A> {
     half_open: BTreeMap<Key<A>, Flow<A>>,
     openings: BTreeMap<A, Openings>,
     mappings: BTreeMap<MappingKey<A>, Mapping<A>>,
+    datagrams: BTreeMap<DatagramKey<A>, Datagram>,
 }
 
 impl<A: Copy + Default + Ord> Flows<A> {
@@ -173,6 +175,21 @@ impl<F: PerFamily> Tables<F> for Plain {
 
     fn set_mapping(&mut self, key: &MappingKey<F::Address>, mapping: &Mapping<F::Address>) {
         F::flows(self).mappings.insert(*key, *mapping);
+    }
+
+    fn with_datagram<R>(
+        &mut self,
+        key: &DatagramKey<F::Address>,
+        f: impl FnOnce(&mut Datagram) -> R,
+    ) -> Option<R> {
+        F::flows(self).datagrams.get_mut(key).map(f)
+    }
+
+    fn insert_datagram(&mut self, key: &DatagramKey<F::Address>, init: impl FnOnce(&mut Datagram)) -> bool {
+        let mut datagram = Datagram::default();
+        init(&mut datagram);
+        F::flows(self).datagrams.insert(*key, datagram);
+        true
     }
 
     fn count_forwarded(&mut self, side: Side, bytes: u32) {

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use crate::packets::{octets, pseudo, sum};
-use crate::parse::Header;
+use crate::parse::{Header, Quote};
 
 /// What changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,9 @@ pub fn rewrite(bytes: &[u8], header: &Header, change: &Change) -> Vec<u8> {
     out[from + width..from + 2 * width].copy_from_slice(&octets(change.destination.0));
     if !six {
         restore(&mut out[..header.transport], 10, &[], &bytes[..header.transport], &[], 0);
+    }
+    if header.fragment.is_some_and(|fragment| fragment.start != 0) {
+        return out;
     }
     let segment = header.transport..header.length;
     let at = match header.protocol {
@@ -61,6 +64,75 @@ pub fn rewrite(bytes: &[u8], header: &Header, change: &Change) -> Vec<u8> {
     restore(&mut out[segment.clone()], at, &after, &bytes[segment], &before, rest);
     if at == 6 && out[header.transport + 6..header.transport + 8] == [0, 0] {
         out[header.transport + 6..header.transport + 8].fill(0xff); // RFC 768
+    }
+    out
+}
+
+/// An ICMP error with the addresses and ports of its header and of its quotation replaced.
+pub fn rewrite_error(
+    bytes: &[u8],
+    header: &Header,
+    quote: &Quote,
+    outer: &Change,
+    inner: &Change,
+) -> Vec<u8> {
+    let mut out = bytes.to_vec();
+    let six = header.source.is_ipv6();
+    let (from, width) = if six { (8, 16) } else { (12, 4) };
+    let mut addresses = |at: usize, change: &Change| {
+        out[at + from..at + from + width].copy_from_slice(&octets(change.source.0));
+        out[at + from + width..at + from + 2 * width].copy_from_slice(&octets(change.destination.0));
+    };
+    addresses(0, outer);
+    addresses(quote.start, inner);
+    out[if six { 7 } else { 8 }] = outer.ttl;
+    if !six {
+        restore(&mut out[..header.transport], 10, &[], &bytes[..header.transport], &[], 0);
+        let quoted = quote.start..quote.transport;
+        if out[quoted.clone()] != bytes[quoted.clone()] {
+            restore(&mut out[quoted.clone()], 10, &[], &bytes[quoted], &[], 0);
+        }
+    }
+
+    let icmp = header.icmp();
+    let at = quote.transport;
+    let field = match quote.protocol {
+        6 | 17 => {
+            out[at..at + 2].copy_from_slice(&inner.source.1.to_be_bytes());
+            out[at + 2..at + 4].copy_from_slice(&inner.destination.1.to_be_bytes());
+            if quote.protocol == 6 { 16 } else { 6 }
+        }
+        p if p == icmp => {
+            let reply = [0, 129].contains(&bytes[at]);
+            let id = if reply { inner.destination.1 } else { inner.source.1 };
+            out[at + 4..at + 6].copy_from_slice(&id.to_be_bytes());
+            2
+        }
+        _ => usize::MAX,
+    };
+    let segment = at..header.length;
+    let (before, after) = if quote.protocol == icmp && !six {
+        (Vec::new(), Vec::new())
+    } else {
+        (pseudo(quote.source.0, quote.destination.0), pseudo(inner.source.0, inner.destination.0))
+    };
+    let changed = out[segment.clone()] != bytes[segment.clone()] || before != after;
+    let there = field != usize::MAX && at + field + 2 <= header.length;
+    if there && changed && !(quote.protocol == 17 && bytes[at + 6..at + 8] == [0, 0]) {
+        restore(&mut out[segment.clone()], field, &after, &bytes[segment], &before, 0);
+        if quote.protocol == 17 && out[at + 6..at + 8] == [0, 0] {
+            out[at + 6..at + 8].fill(0xff);
+        }
+    }
+
+    let message = header.transport..header.length;
+    let (before, after) = if six {
+        (pseudo(header.source, header.destination), pseudo(outer.source.0, outer.destination.0))
+    } else {
+        (Vec::new(), Vec::new())
+    };
+    if out[message.clone()] != bytes[message.clone()] || before != after {
+        restore(&mut out[message.clone()], 2, &after, &bytes[message], &before, 0);
     }
     out
 }

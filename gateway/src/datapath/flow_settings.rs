@@ -43,6 +43,7 @@ pub struct FlowTimeouts {
     pub udp: u32,
     pub icmp: u32,
     pub other: u32,
+    pub fragment: u32,
 }
 
 impl Default for FlowTimeouts {
@@ -58,6 +59,7 @@ impl Default for FlowTimeouts {
             udp: seconds.udp,
             icmp: seconds.icmp,
             other: seconds.other,
+            fragment: seconds.fragment,
         }
     }
 }
@@ -67,7 +69,7 @@ impl FlowTimeouts {
     pub const LONGEST: u32 = 14 * 24 * 3600;
 
     /// By name, in the order of the documentation.
-    pub fn named(&self) -> [(&'static str, u32); 9] {
+    pub fn named(&self) -> [(&'static str, u32); 10] {
         [
             ("tcp_handshake", self.tcp_handshake),
             ("tcp_established", self.tcp_established),
@@ -78,6 +80,7 @@ impl FlowTimeouts {
             ("udp", self.udp),
             ("icmp", self.icmp),
             ("other", self.other),
+            ("fragment", self.fragment),
         ]
     }
 
@@ -102,7 +105,7 @@ impl FlowTimeouts {
             udp: ticks(self.udp),
             icmp: ticks(self.icmp),
             other: ticks(self.other),
-            ..Timeouts::default()
+            fragment: ticks(self.fragment),
         }
     }
 }

@@ -13,6 +13,7 @@ use sluicegate_engine::answer::Bucket;
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::event::Event;
 use sluicegate_engine::family::{Family, V4, V6};
+use sluicegate_engine::fragment::{DATAGRAMS, Datagram, DatagramKey};
 use sluicegate_engine::flow::{Flow, Key, Side, TRANSLATED, Timeouts};
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey, keys_of};
@@ -74,6 +75,7 @@ pub(crate) struct Kernel {
 struct Sources<F: Family> {
     openings: HashMap<MapData, Raw<F::Address>, Raw<Openings>>,
     mappings: HashMap<MapData, Raw<MappingKey<F::Address>>, Raw<Mapping<F::Address>>>,
+    datagrams: HashMap<MapData, Raw<DatagramKey<F::Address>>, Raw<Datagram>>,
 }
 
 impl<F: Family> Sources<F> {
@@ -83,6 +85,9 @@ impl<F: Family> Sources<F> {
         }
         for key in self.mappings.keys().collect::<Result<Vec<_>, _>>()? {
             self.mappings.remove(&key)?;
+        }
+        for key in self.datagrams.keys().collect::<Result<Vec<_>, _>>()? {
+            self.datagrams.remove(&key)?;
         }
         Ok(())
     }
@@ -167,6 +172,8 @@ impl Kernel {
             .map_max_entries("OPENINGS6", 1 << 14)
             .map_max_entries("MAPPINGS4", 1 << 14)
             .map_max_entries("MAPPINGS6", 1 << 14)
+            .map_max_entries("FRAGMENTS4", DATAGRAMS)
+            .map_max_entries("FRAGMENTS6", DATAGRAMS)
             .map_max_entries("FLOWS4", 1 << 14)
             .map_max_entries("FLOWS6", 1 << 14)
             .map_max_entries("HALF_OPEN4", 1 << 14)
@@ -194,10 +201,12 @@ impl Kernel {
             sources4: Sources {
                 openings: take("OPENINGS4")?.try_into()?,
                 mappings: take("MAPPINGS4")?.try_into()?,
+                datagrams: take("FRAGMENTS4")?.try_into()?,
             },
             sources6: Sources {
                 openings: take("OPENINGS6")?.try_into()?,
                 mappings: take("MAPPINGS6")?.try_into()?,
+                datagrams: take("FRAGMENTS6")?.try_into()?,
             },
             drops: take("DROPS")?.try_into()?,
             answers: take("ANSWERS")?.try_into()?,

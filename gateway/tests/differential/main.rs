@@ -176,7 +176,8 @@ impl Seen {
         let few: Vec<&str> = sluicegate_engine::DropReason::ALL
             .iter()
             .map(|reason| reason.name())
-            .filter(|name| !["flow_table_full", "internal"].contains(name))
+            .filter(|name| !["flow_table_full", "fragment_table_full", "internal"].contains(name))
+            .filter(|name| !name.starts_with("underlay_"))
             .chain(["pass", "host", "to site", "overlay"])
             .filter(|name| self.verdicts.get(*name).is_none_or(|&count| count < 5))
             .collect();

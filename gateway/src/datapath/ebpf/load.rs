@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use aya::maps::{Array, MapData, MapInfo};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use sluicegate_engine::fragment::DATAGRAMS;
 
 use super::{attach, guard};
 use crate::datapath::{Settings, check};
@@ -102,6 +103,8 @@ pub(super) fn load(settings: &Settings, overlay_is_ethernet: bool) -> anyhow::Re
         .map_max_entries("FLOWS6", sizes.flow_entries)
         .map_max_entries("HALF_OPEN4", sizes.half_open_entries)
         .map_max_entries("HALF_OPEN6", sizes.half_open_entries)
+        .map_max_entries("FRAGMENTS4", DATAGRAMS)
+        .map_max_entries("FRAGMENTS6", DATAGRAMS)
         .map_max_entries("RULES", sizes.rule_slots)
         .map_max_entries("ROUTES", sluicegate_engine::image::ROUTES_MAX)
         .map_max_entries("OPENINGS4", openings)

@@ -6,8 +6,10 @@ use std::hash::{Hash, RandomState};
 
 use hashlink::LinkedHashMap;
 use sluicegate_engine::flow::{Flow, Key, TRANSLATED};
+use sluicegate_engine::fragment::DATAGRAMS;
 use sluicegate_engine::tables::{NotConfirmed, Refused, Stage};
 
+use super::fragments::Datagrams;
 use super::remembered::Remembered;
 use crate::datapath::FlowTable;
 
@@ -19,6 +21,8 @@ pub(super) struct Flows<A> {
     half_open: LinkedHashMap<Key<A>, Flow<A>, RandomState>,
     half_open_max: usize,
     pub(super) remembered: Remembered<A>,
+    /// Their datagrams in fragments.
+    pub(super) datagrams: Datagrams<A>,
     /// What a reply half had carried that went just before its first half.
     parting: Option<(Key<A>, Carried)>,
 }
@@ -72,6 +76,7 @@ impl<A: Copy + Default + Eq + Hash> Flows<A> {
             half_open: LinkedHashMap::with_hasher(RandomState::new()),
             half_open_max: half_open_max.max(1),
             remembered: Remembered::new(),
+            datagrams: Datagrams::new(DATAGRAMS as usize),
             parting: None,
         }
     }

@@ -6,6 +6,7 @@
 
 mod carry;
 mod flows;
+mod fragments;
 mod judge;
 mod live;
 mod offload;

@@ -14,6 +14,7 @@ use sluicegate_engine::flow::{Exit, Flow, Key, Side};
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::nat::PROBES;
+use sluicegate_engine::fragment::{Datagram, DatagramKey};
 use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::tables::{
     Active, Config, ENDPOINT_INDEPENDENT, Egress, Egresses, NotConfirmed, Refused, Stage, Tables,
@@ -440,6 +441,21 @@ where
 
     fn count_collisions(&mut self, taken: u32) {
         self.totals.port_collisions[taken as usize % PROBES as usize] += 1;
+    }
+
+    fn with_datagram<R>(
+        &mut self,
+        key: &DatagramKey<F::Address>,
+        f: impl FnOnce(&mut Datagram) -> R,
+    ) -> Option<R> {
+        F::flows_mut(self).datagrams.get_mut(key).map(f)
+    }
+
+    fn insert_datagram(&mut self, key: &DatagramKey<F::Address>, init: impl FnOnce(&mut Datagram)) -> bool {
+        let mut datagram = Datagram::default();
+        init(&mut datagram);
+        F::flows_mut(self).datagrams.insert(key, datagram);
+        true
     }
 
     fn count_forwarded(&mut self, side: Side, bytes: u32) {

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use sluicegate_engine::classify::Judgement;
 use sluicegate_engine::event::{About, Event};
 use sluicegate_engine::flow::{Flow, Key, Side};
+use sluicegate_engine::fragment::{Datagram, DatagramKey};
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::packet::Packet;
@@ -228,6 +229,19 @@ impl<F: LiveFamily> Tables<F> for Sandbox<'_, F> {
 
     fn set_mapping(&mut self, key: &MappingKey<F::Address>, mapping: &Mapping<F::Address>) {
         self.mappings.insert(*key, *mapping);
+    }
+
+    fn with_datagram<R>(
+        &mut self,
+        _key: &DatagramKey<F::Address>,
+        _f: impl FnOnce(&mut Datagram) -> R,
+    ) -> Option<R> {
+        // A traced packet is whole.
+        None
+    }
+
+    fn insert_datagram(&mut self, _key: &DatagramKey<F::Address>, _init: impl FnOnce(&mut Datagram)) -> bool {
+        true
     }
 
     fn count_forwarded(&mut self, _side: Side, _bytes: u32) {}
