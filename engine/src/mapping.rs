@@ -76,11 +76,7 @@ pub(crate) fn port<F: Egresses, T: Tables<F>>(tables: &mut T, work: &Work<F::Add
 
 /// Whether the opener in hand may have `port`.
 #[inline(always)]
-pub(crate) fn is_free<F: Egresses, T: Tables<F>>(
-    tables: &mut T,
-    work: &Work<F::Address>,
-    port: u16,
-) -> bool {
+pub(crate) fn is_free<F: Egresses, T: Tables<F>>(tables: &mut T, work: &Work<F::Address>, port: u16) -> bool {
     let Work { key, opening, now, .. } = work;
     let udp = tables.config().timeouts.udp;
     // A quarter longer than a flow, by which the agent may be late in noting its last packet.

@@ -21,7 +21,9 @@ impl Mappings {
     /// Whether somebody else than `owner` has the port now; unused for a quarter longer than `lifetime`, it is nobody's.
     pub fn is_anothers(&self, port: End, owner: End, now: u64, lifetime: u32) -> bool {
         let used = self.owners.get(&port);
-        used.is_some_and(|(other, used)| *other != owner && now - used <= u64::from(lifetime) + u64::from(lifetime) / 4)
+        used.is_some_and(|(other, used)| {
+            *other != owner && now - used <= u64::from(lifetime) + u64::from(lifetime) / 4
+        })
     }
 
     /// The port that `owner` has at an address of the gateway.

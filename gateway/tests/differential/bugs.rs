@@ -19,21 +19,32 @@ use crate::parse;
 use crate::trio::Trio;
 use crate::world::{self, EGRESS, PEERS};
 
-const DEVICE: u32 = 11;
+pub(crate) const DEVICE: u32 = 11;
 
 /// A gateway with one peer and one site behind it.
-struct Scene {
-    masquerade: bool,
-    nat_count: u16,
-    six: bool,
+#[derive(Clone, Copy)]
+pub(crate) struct Scene {
+    pub(crate) masquerade: bool,
+    pub(crate) nat_count: u16,
+    pub(crate) six: bool,
+    pub(crate) pool: u16,
+    pub(crate) half_open_per_source: u32,
+    pub(crate) endpoint_independent: bool,
 }
 
 impl Scene {
-    fn both(masquerade: bool) -> [Self; 2] {
-        [false, true].map(|six| Self { masquerade, nat_count: 100, six })
+    pub(crate) fn both(masquerade: bool) -> [Self; 2] {
+        [false, true].map(|six| Self {
+            masquerade,
+            nat_count: 100,
+            six,
+            pool: 1,
+            half_open_per_source: 0,
+            endpoint_independent: false,
+        })
     }
 
-    fn peer(&self) -> IpAddr {
+    pub(crate) fn peer(&self) -> IpAddr {
         world::peer(PEERS[1], self.six)
     }
 
@@ -41,12 +52,12 @@ impl Scene {
         world::peer(AGENT, self.six)
     }
 
-    fn server(&self) -> IpAddr {
+    pub(crate) fn server(&self) -> IpAddr {
         if self.six { "fd01:1::5" } else { "10.1.2.3" }.parse().unwrap()
     }
 
     /// Plays a story on all three, which are compared after every step.
-    fn play(&self, story: impl FnOnce(&mut Player<'_>)) {
+    pub(crate) fn play(&self, story: impl FnOnce(&mut Player<'_>)) {
         let mut kernel = Kernel::shared();
         let setup = Setup {
             start: u64::from(u32::MAX) - 5,
@@ -54,19 +65,19 @@ impl Scene {
             nat_first: 20_000,
             nat_count: self.nat_count,
             timeouts: Timeouts::defaults(1),
-            half_open_per_source: 0,
-            endpoint_independent: false,
+            half_open_per_source: self.half_open_per_source,
+            endpoint_independent: self.endpoint_independent,
             overlay: world::overlay(),
         };
         let trio = Trio::new(setup, &mut kernel).unwrap();
-        let mut player = Player { trio, six: self.six };
+        let mut player = Player { trio, six: self.six, pool: self.pool };
         player.policy(self.state(0));
         story(&mut player);
     }
 
     /// Everything is open to the peer by the rule with this slot.
     fn state(&self, slot: u32) -> State {
-        let peers = PEERS[..2].iter().map(|id| {
+        let peers = PEERS.iter().map(|id| {
             let (IpAddr::V4(v4), IpAddr::V6(v6)) = (world::peer(id, false), world::peer(id, true)) else {
                 unreachable!()
             };
@@ -87,7 +98,7 @@ impl Scene {
         };
         let everything = Group {
             name: "everything".into(),
-            peers: PEERS[..2].iter().map(|id| id.to_string()).collect(),
+            peers: PEERS.iter().map(|id| id.to_string()).collect(),
             resources: BTreeSet::from(["r".to_owned()]),
         };
         let all = End::Groups(BTreeSet::from(["all".to_owned()]));
@@ -119,13 +130,14 @@ impl Scene {
     }
 }
 
-struct Player<'k> {
-    trio: Trio<'k>,
-    six: bool,
+pub(crate) struct Player<'k> {
+    pub(crate) trio: Trio<'k>,
+    pub(crate) six: bool,
+    pool: u16,
 }
 
 impl Player<'_> {
-    fn step(&mut self, step: &Step) -> Option<Outcome> {
+    pub(crate) fn step(&mut self, step: &Step) -> Option<Outcome> {
         let outcome = self.trio.step(step).and_then(|outcome| self.trio.compare().map(|()| outcome));
         outcome.unwrap_or_else(|difference| panic!("{step:?}\n{difference}"))
     }
@@ -133,7 +145,7 @@ impl Player<'_> {
     fn policy(&mut self, state: State) {
         self.step(&Step::Image(Arc::new(state)));
         let source = EGRESS[0].map(|address| address.parse().ok());
-        self.step(&Step::Egress(vec![Exit { device: DEVICE, mtu: 1500, source, pool: 1 }; 4]));
+        self.step(&Step::Egress(vec![Exit { device: DEVICE, mtu: 1500, source, pool: self.pool }; 4]));
     }
 
     fn send(&mut self, side: Side, source: IpAddr, destination: IpAddr, payload: Payload) -> Outcome {
@@ -171,7 +183,7 @@ fn echo(six: bool, request: bool, id: u16) -> Payload {
 }
 
 /// The source a packet leaves with.
-fn source(outcome: &Outcome, six: bool) -> (IpAddr, u16) {
+pub(crate) fn source(outcome: &Outcome, six: bool) -> (IpAddr, u16) {
     let (header, _) = parse::network(&outcome.bytes, six).unwrap();
     (header.source, parse::transport(&outcome.bytes, &header).unwrap().source_port)
 }

@@ -10,6 +10,7 @@
 
 mod bugs;
 mod kernel;
+mod masquerade;
 mod trio;
 mod user;
 
