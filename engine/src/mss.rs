@@ -7,8 +7,8 @@ use crate::packet::Packet;
 
 /// A TCP header is no longer than this (RFC 9293 3.1: a data offset of 15 words).
 pub const HEADER_MAX: u32 = 60;
-/// Bytes of options at the most, each of which may be an option of its own.
-const OPTIONS_MAX: u32 = 40;
+/// Options looked at: every stack puts this one first or second.
+const OPTIONS_MAX: u32 = 20;
 
 const END: u8 = 0;
 const NOTHING: u8 = 1;
@@ -102,8 +102,8 @@ mod tests {
         ] {
             assert_eq!(clamped(before), syn(after));
         }
-        // At the very end of the longest header.
-        let full = [&[1; 36][..], &[2, 4, 5, 0xb4]].concat();
+        // The last one looked at, and at the very end of the longest header.
+        let full = [&[4, 2].repeat(17)[..], &[1, 1, 2, 4, 5, 0xb4]].concat();
         assert_eq!(clamped(&full)[76..80], [2, 4, 0x04, 0xd8]);
     }
 
@@ -122,6 +122,8 @@ mod tests {
             &[8, 255, 2, 4, 5, 0xb4, 0, 0],
             &[1, 1, 2, 4],
             &[1; 40],
+            // The twenty-first.
+            &[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 4, 5, 0xb4],
         ] {
             assert_eq!(clamped(options), syn(options));
         }

@@ -1,11 +1,12 @@
 //! A packet as TC sees it.
 
-use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use aya_ebpf::helpers::generated::{
     bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data,
 };
 use sluicegate_engine::checksum::fold;
+use sluicegate_engine::mss::HEADER_MAX;
 use sluicegate_engine::network::Header;
 use sluicegate_engine::packet::Packet;
 use sluicegate_engine::work::Work;
@@ -52,6 +53,18 @@ impl<const L2: u32> Skb<L2> {
         let wanted = if length < bytes { length } else { bytes };
         if end - start < wanted as usize {
             // SAFETY: `wanted` is within the packet. A failure shows as a short packet, which is dropped as malformed.
+            unsafe { bpf_skb_pull_data(self.skb, wanted) };
+        }
+    }
+
+    /// Makes all headers of a TCP packet directly readable, options included.
+    #[inline(always)]
+    pub fn linearise_options(&self, transport: u32) {
+        let (start, end, length) = self.bounds();
+        let wanted = L2.wrapping_add(transport).wrapping_add(HEADER_MAX);
+        let wanted = if length < wanted { length } else { wanted };
+        if end - start < wanted as usize {
+            // SAFETY: as above; options that stay out of reach stay as they are.
             unsafe { bpf_skb_pull_data(self.skb, wanted) };
         }
     }

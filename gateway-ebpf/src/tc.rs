@@ -4,6 +4,7 @@ use aya_ebpf::bindings::__sk_buff;
 use sluicegate_engine::family::{V4, V6};
 use sluicegate_engine::flow::Side;
 use sluicegate_engine::hop;
+use sluicegate_engine::mss;
 use sluicegate_engine::packet::Packet as _;
 use sluicegate_engine::pipeline::{self, Steps};
 use sluicegate_engine::reason::DropReason;
@@ -58,6 +59,14 @@ impl<F: PerFamily, const L2: u32> Steps<F> for Tc<L2> {
     }
 
     #[inline(always)]
+    fn clamp(&mut self, transport: u32, largest: u16) {
+        match L2 {
+            0 => clamp_l3(self.skb, transport, largest.into()),
+            _ => clamp_l2(self.skb, transport, largest.into()),
+        };
+    }
+
+    #[inline(always)]
     fn answer(
         &mut self,
         side: Side,
@@ -72,6 +81,26 @@ impl<F: PerFamily, const L2: u32> Steps<F> for Tc<L2> {
             (_, _) => answer_l2_6(skb, side, reason),
         })
     }
+}
+
+/// [`mss::clamp`], verified once, for any packet.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn clamp_l3(skb: *mut __sk_buff, transport: u32, largest: u32) -> u64 {
+    let mut packet = Skb::<0>::new(skb);
+    packet.linearise_options(transport);
+    mss::clamp(&mut packet, transport, largest as u16);
+    0
+}
+
+/// As above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn clamp_l2(skb: *mut __sk_buff, transport: u32, largest: u32) -> u64 {
+    let mut packet = Skb::<ETHERNET>::new(skb);
+    packet.linearise_options(transport);
+    mss::clamp(&mut packet, transport, largest as u16);
+    0
 }
 
 macro_rules! steps {

@@ -169,7 +169,7 @@ impl Generator {
     pub fn learn(&mut self, outcome: &Outcome) {
         self.note_left(outcome);
         let Some((index, forward, scripted)) = self.current else { return };
-        if matches!(outcome.verdict, Verdict::Drop(_)) {
+        if matches!(outcome.verdict, Verdict::Drop(_) | Verdict::Answer) {
             return;
         }
         let talk = &mut self.talks[index];
@@ -507,6 +507,9 @@ impl Generator {
                 Payload::Error { .. } => {}
             }
         }
+        if matches!(draft.payload, Payload::Tcp { flags, .. } if flags & SYN != 0) && r.chance(80) {
+            draft.tcp_options = options(r);
+        }
         if six && r.chance(8) {
             let count = r.pick(&[1, 1, 2, 3, 6, 7]);
             draft.extensions =
@@ -557,6 +560,31 @@ impl Generator {
         self.current = None;
         if self.pieces.is_empty() { self.stray() } else { Step::Packet(self.pieces.remove(0)) }
     }
+}
+
+/// What a SYN may bring along: mostly a segment size, which may be larger than fits, odd in place, or damaged.
+fn options(r: &mut Random) -> Vec<u8> {
+    let size = r.pick(&[1460u16, 1460, 1440, 1380, 1240, 1220, 1200, 8960, 536, 65535, 0]).to_be_bytes();
+    let mss = match r.below(12) {
+        0 => vec![2, 3, size[0]],
+        1 => vec![2, 4, size[0]],
+        2 => vec![2, 6, size[0], size[1], 0, 0],
+        3 => Vec::new(),
+        _ => vec![2, 4, size[0], size[1]],
+    };
+    let before = match r.below(10) {
+        0 => vec![1],
+        1 => vec![4, 2, 1],
+        2 => vec![3, 3, 7],
+        3 => vec![8, 10, 0, 0, 0, 1, 0, 0, 0, 0],
+        4 => vec![r.pick(&[254, 0, 9]), r.pick(&[0, 1, 2, 40, 255])],
+        5 => vec![1; r.pick(&[18, 19, 20, 36])],
+        _ => Vec::new(),
+    };
+    let after = r.pick(&[&[][..], &[1], &[4, 2], &[1, 3, 3, 7], &[0, 0]]);
+    let mut all = [&before, &mss, after].concat();
+    all.truncate(40);
+    all
 }
 
 /// What two well-behaved ends would send: the direction, and the flags. Either end may close first.

@@ -22,6 +22,7 @@ pub mod fuzz;
 pub mod generator;
 pub mod mapping;
 pub mod model;
+pub mod mss;
 pub mod packets;
 pub mod parse;
 pub mod pieces;

@@ -22,6 +22,7 @@ use crate::case::{AGENT, Arrival, Counters, Exit, FlowDump, Outcome, Setup};
 use crate::flow::{Flow, Packet, Way, find, find_tuple};
 use crate::fragments::Datagram;
 use crate::mapping::Mappings;
+use crate::mss;
 use crate::packets::flag;
 use crate::parse::{self, Header, Kind, Quote, Transport};
 use crate::rewrite::{Change, rewrite, rewrite_error};
@@ -710,7 +711,12 @@ impl Model {
             _ => (flow.destination, flow.source),
         };
         let change = Change { source, destination, ttl: header.ttl - 1 };
-        Ok((verdict, rewrite(&packet.arrival.bytes, header, &change)))
+        let mut bytes = rewrite(&packet.arrival.bytes, header, &change);
+        if packet.transport.kind == Kind::Tcp && packet.transport.flags & flag::SYN != 0 {
+            let site = flow.route.and_then(|route| self.egress.get(usize::from(route))).map_or(0, |e| e.mtu);
+            mss::clamp(&mut bytes, header, [site, self.setup.overlay_mtu]);
+        }
+        Ok((verdict, bytes))
     }
 
     fn decide(&self, source: IpAddr, destination: IpAddr, axis: u32) -> (Decision, Attributes) {

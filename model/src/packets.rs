@@ -39,12 +39,23 @@ pub struct Draft {
     pub options: u8,
     /// IPv4 flags and fragment offset.
     pub fragment: u16,
+    /// TCP options, at most 40 bytes.
+    pub tcp_options: Vec<u8>,
 }
 
 impl Draft {
     /// An ordinary packet.
     pub fn new(source: IpAddr, destination: IpAddr, payload: Payload) -> Self {
-        Self { source, destination, ttl: 64, payload, extensions: Vec::new(), options: 0, fragment: 0x4000 }
+        Self {
+            source,
+            destination,
+            ttl: 64,
+            payload,
+            extensions: Vec::new(),
+            options: 0,
+            fragment: 0x4000,
+            tcp_options: Vec::new(),
+        }
     }
 
     /// The bytes.
@@ -108,7 +119,10 @@ impl Draft {
         let at = match &self.payload {
             &Payload::Tcp { source, destination, flags, data } => {
                 bytes.extend([source.to_be_bytes(), destination.to_be_bytes()].concat());
-                bytes.extend([0, 0, 1, 0, 0, 0, 2, 0, 0x50, flags, 0x20, 0, 0, 0, 0, 0]);
+                let words = 5 + self.tcp_options.len().div_ceil(4);
+                bytes.extend([0, 0, 1, 0, 0, 0, 2, 0, (words << 4) as u8, flags, 0x20, 0, 0, 0, 0, 0]);
+                bytes.extend(&self.tcp_options);
+                bytes.resize(words * 4, 0);
                 bytes.extend(filling(data));
                 16
             }

@@ -13,8 +13,8 @@ use sluicegate_engine::answer::Bucket;
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::event::Event;
 use sluicegate_engine::family::{Family, V4, V6};
-use sluicegate_engine::fragment::{DATAGRAMS, Datagram, DatagramKey};
 use sluicegate_engine::flow::{Flow, Key, Side, TRANSLATED, Timeouts};
+use sluicegate_engine::fragment::{DATAGRAMS, Datagram, DatagramKey};
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey, keys_of};
 use sluicegate_engine::tables::{Active, Config, Egress, Stage};
@@ -234,6 +234,7 @@ impl Kernel {
         }
         let full = vec![Raw(Bucket::default()); aya::util::nr_cpus().map_err(|(_, e)| e)?];
         self.bucket.set(0, PerCpuValues::try_from(full)?, 0)?;
+        stay_here()?;
         self.half = 0;
         self.setup = Some(setup);
         self.configured = None;
@@ -380,6 +381,18 @@ impl Kernel {
             Ok(flows)
         }))
     }
+}
+
+/// Keeps this thread on the processor it is on: test runs happen there, and each processor counts its own answers.
+fn stay_here() -> Result<()> {
+    // SAFETY: plain system calls on a set that lives on this stack.
+    let done = unsafe {
+        let mut here: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(libc::sched_getcpu() as usize, &mut here);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const here)
+    };
+    ensure!(done == 0, "the test cannot stay on its processor: {}", std::io::Error::last_os_error());
+    Ok(())
 }
 
 fn total(values: &PerCpuValues<Raw<[u64; 2]>>) -> [u64; 2] {

@@ -88,7 +88,7 @@ fn run(seed: u64, kernel: &mut Kernel, seen: &mut Seen) -> Result<(), Box<Failur
             let step = generator.next();
             trace.push(step.clone());
             if let Some(outcome) = trio.step(&step)? {
-                seen.note(outcome.verdict);
+                seen.note(outcome.verdict, &outcome.bytes);
                 generator.learn(&outcome);
             }
             if i % COMPARE == 0 {
@@ -154,11 +154,14 @@ struct Seen {
 }
 
 impl Seen {
-    fn note(&mut self, verdict: Verdict) {
+    fn note(&mut self, verdict: Verdict, bytes: &[u8]) {
         self.packets += 1;
         let name = match verdict {
             Verdict::Drop(reason) => reason.name().to_owned(),
             Verdict::Site(_) => "to site".to_owned(),
+            // The ICMP type, behind the header that is as long as the gateway makes it.
+            Verdict::Answer if bytes[0] >> 4 == 4 => format!("answer {}", bytes[20]),
+            Verdict::Answer => format!("answer {} in IPv6", bytes[40]),
             other => format!("{other:?}").to_lowercase(),
         };
         *self.verdicts.entry(name).or_default() += 1;
@@ -177,9 +180,13 @@ impl Seen {
         let few: Vec<&str> = sluicegate_engine::DropReason::ALL
             .iter()
             .map(|reason| reason.name())
-            .filter(|name| !["flow_table_full", "fragment_table_full", "internal"].contains(name))
+            .filter(|name| {
+                !["flow_table_full", "fragment_table_full", "internal", "ttl_expired", "too_big"]
+                    .contains(name)
+            })
             .filter(|name| !name.starts_with("underlay_"))
             .chain(["pass", "host", "to site", "overlay"])
+            .chain(["answer 11", "answer 3", "answer 3 in IPv6", "answer 2 in IPv6"])
             .filter(|name| self.verdicts.get(*name).is_none_or(|&count| count < 5))
             .collect();
         assert!(self.packets < PACKETS || few.is_empty(), "too rare to prove anything: {few:?}");
