@@ -1,6 +1,7 @@
 //! The gateway's metrics: the whole list, and how they are written.
 
 mod flows;
+mod traffic;
 
 use prometheus::{
     Encoder as _, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -111,6 +112,12 @@ fn describe(registry: &Registry, status: &Status) -> anyhow::Result<()> {
     )?;
     counter(
         registry,
+        "events_suppressed_total",
+        "Flow and drop events left out by sampling: one alike was told in the same second.",
+        counters.events_suppressed,
+    )?;
+    counter(
+        registry,
         "failover_transitions_total",
         "Prefixes that moved to another router.",
         counters.failovers,
@@ -163,6 +170,7 @@ fn describe(registry: &Registry, status: &Status) -> anyhow::Result<()> {
     routes(registry, status)?;
     xdp(registry, status)?;
     flows::describe(registry, status)?;
+    traffic::describe(registry, status)?;
     info(registry, "build_info", "The agent's version.", "version", &status.version)?;
     info(registry, "datapath_info", "Which datapath judges.", "kind", &status.datapath.kind)
 }
@@ -271,6 +279,8 @@ mod tests {
             ..Route::default()
         }];
         status.datapath.tables = vec![crate::status::FlowTable::default()];
+        status.counters.rules = vec![crate::status::Traffic::default()];
+        status.counters.resources = vec![crate::status::Traffic::default()];
         status.masquerade.in_use = vec![crate::status::PortsInUse::default()];
         metrics.render(&status).unwrap()
     }
@@ -319,6 +329,7 @@ mod tests {
                 "degraded_conditions gauge",
                 "dropped_packets_total counter",
                 "events_lost_total counter",
+                "events_suppressed_total counter",
                 "failover_transitions_total counter",
                 "flow_entries gauge",
                 "flow_entries_max gauge",
@@ -342,10 +353,19 @@ mod tests {
                 "policy_apply_failures_total counter",
                 "policy_apply_seconds histogram",
                 "policy_revision gauge",
+                "resource_bytes_total counter",
+                "resource_flows_total counter",
+                "resource_packets_total counter",
+                "resource_refused_packets_total counter",
                 "route_active gauge",
+                "rule_bytes_total counter",
+                "rule_flows_total counter",
+                "rule_packets_total counter",
+                "rule_refused_packets_total counter",
+                "table_memory_bytes gauge",
                 "underlay_guard gauge",
                 "xdp_mode gauge",
-                "table_memory_bytes gauge",
+                "xdp_sends gauge",
             ]
         );
     }

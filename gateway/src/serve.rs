@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::local;
+use crate::local::capture::{Line, Wanted};
 use crate::local::events::Feed;
 use crate::local::flows::Flows;
 use crate::local::top::Top;
@@ -34,6 +35,8 @@ pub enum Query {
     Flows(oneshot::Sender<Flows>),
     /// Its counters, by rule, resource and reason.
     Top(oneshot::Sender<Box<Top>>),
+    /// Packets as they are judged, or why there can be none.
+    Capture(Wanted, oneshot::Sender<Result<mpsc::Receiver<Vec<Line>>, String>>),
     /// What would become of a packet, or why there can be no such packet.
     Trace(Box<Request>, oneshot::Sender<Result<Box<Trace>, String>>),
 }

@@ -284,6 +284,15 @@ pub struct Counters {
     /// Half-open half-entries that made room for others.
     #[serde(default)]
     pub half_open_evicted: u64,
+    /// The busiest rules, 256 at the most, and all others as one called `other`.
+    #[serde(default)]
+    pub rules: Vec<Traffic>,
+    /// The same of the resources this agent is a router of.
+    #[serde(default)]
+    pub resources: Vec<Traffic>,
+    /// Events left out by sampling: one alike was told in the same second.
+    #[serde(default)]
+    pub events_suppressed: u64,
     /// Events lost, from all causes.
     pub events_lost: u64,
     /// How often a prefix moved to another router.
@@ -297,6 +306,23 @@ pub struct IcmpAnswers {
     pub kind: String,
     /// Packets.
     pub packets: u64,
+}
+
+/// What a rule or a resource carried.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Policy of the rule, or id of the resource's network.
+    pub group: String,
+    /// Its name.
+    pub name: String,
+    /// Flows admitted.
+    pub flows: u64,
+    /// Packets of its flows, both directions.
+    pub packets: u64,
+    /// Bytes of its flows, both directions.
+    pub bytes: u64,
+    /// Packets it refused, or that were refused for it.
+    pub refused: u64,
 }
 
 /// Packets forwarded.

@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 
-use super::{Agent, report};
+use super::{Agent, Trouble, report};
 use crate::datapath::Live;
+use crate::local::capture::{self, BEHIND, Line, Wanted};
 use crate::local::names::{Names, Own, Who};
 use crate::local::trace::{self, Request, Trace};
 use crate::local::{flows, top};
@@ -39,14 +41,55 @@ impl<O: Overlay> Agent<'_, O> {
                 };
                 let _ = answer.send(Box::new(top::document(&self.counters, &around)));
             }
+            Query::Capture(wanted, answer) => {
+                let _ = answer.send(self.capture(&wanted));
+            }
             Query::Trace(request, answer) => {
                 let _ = answer.send(self.trace(&request).await.map(Box::new));
             }
         }
     }
 
+    /// Begins a capture; there is one at a time, since the datapath has one filter.
+    fn capture(&mut self, wanted: &Wanted) -> Result<mpsc::Receiver<Vec<Line>>, String> {
+        if self.capture.as_ref().is_some_and(|capture| !capture.is_closed()) {
+            return Err("another capture is running on this agent; only one can at a time".into());
+        }
+        let filter = wanted.filter(&self.names())?;
+        self.datapath.set_capture(Some(filter)).map_err(|e| format!("packets cannot be recorded: {e:#}"))?;
+        let (sender, receiver) = mpsc::channel(BEHIND);
+        self.capture = Some(sender);
+        Ok(receiver)
+    }
+
+    /// Hands on what was recorded, and stops recording when nobody reads any more.
+    fn hand_on(&mut self) {
+        let Some(sender) = self.capture.clone() else { return };
+        if sender.is_closed() {
+            self.capture = None;
+            let stopped = self.datapath.set_capture(None);
+            self.note(
+                Trouble::Capture,
+                stopped.err().map(|e| format!("packets go on being recorded though nobody asks: {e:#}")),
+            );
+            return;
+        }
+        let (packets, lost) = self.datapath.captured();
+        let names = self.names();
+        let epoch = system::unix_ns().saturating_sub(system::monotonic_ns());
+        let lines = capture::lines(&packets, lost + std::mem::take(&mut self.capture_missed), &names, epoch);
+        if lines.is_empty() {
+            return;
+        }
+        let recorded = packets.len() as u64 + lost;
+        if sender.try_send(lines).is_err() {
+            self.capture_missed += recorded;
+        }
+    }
+
     /// Takes what the datapath has told since the last time, for control and for those who watch.
     pub(super) fn tell(&mut self) {
+        self.hand_on();
         let now = system::unix_ms();
         let events = self.datapath.events();
         if events.is_empty() {
@@ -60,6 +103,13 @@ impl<O: Overlay> Agent<'_, O> {
 
     /// What numbers and addresses are called now.
     pub(super) fn names(&mut self) -> Arc<Names> {
+        let names = self.names_now();
+        self.names = Some(names.clone());
+        names
+    }
+
+    /// The same for those who may not remember it.
+    pub(super) fn names_now(&self) -> Arc<Names> {
         if let Some(names) = &self.names {
             return names.clone();
         }
@@ -74,9 +124,7 @@ impl<O: Overlay> Agent<'_, O> {
             let who = Who { id: id.clone(), name: peer.name.clone() };
             [(IpAddr::V4(peer.v4), who.clone()), (IpAddr::V6(peer.v6), who)]
         });
-        let names = Arc::new(Names::new(self.policy.images(), peers, own));
-        self.names = Some(names.clone());
-        names
+        Arc::new(Names::new(self.policy.images(), peers, own))
     }
 
     fn count(&mut self) {

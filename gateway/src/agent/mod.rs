@@ -28,6 +28,7 @@ use crate::config::Settings;
 use crate::control::{FromControl, Known, Outbox};
 use crate::datapath::{Counters, Datapath, FlowRecord};
 use crate::identity::Identity;
+use crate::local::capture::Line;
 use crate::local::events::Feed;
 use crate::local::names::Names;
 use crate::metrics::Metrics;
@@ -87,6 +88,10 @@ struct Agent<'a, O: Overlay> {
     counters: Counters,
     /// What numbers and addresses are called; made when it is needed, forgotten when image or overlay change.
     names: Option<Arc<Names>>,
+    /// Who is told of packets, while somebody is.
+    capture: Option<mpsc::Sender<Vec<Line>>>,
+    /// Packets that were recorded and could not be told.
+    capture_missed: u64,
     /// Conditions a person should know of, by what they are about.
     trouble: BTreeMap<Trouble, String>,
 }
@@ -113,6 +118,7 @@ enum Trouble {
     Routes,
     Egress,
     Counters,
+    Capture,
     Store,
 }
 

@@ -225,6 +225,8 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, UserspaceOv
         flows: Vec::new(),
         counters: Counters::default(),
         names: None,
+        capture: None,
+        capture_missed: 0,
         trouble: BTreeMap::new(),
     };
     agent.note(Trouble::Datapath, opened.degraded);

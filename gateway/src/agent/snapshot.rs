@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sluicegate_api::agent::LinkState;
 
 use super::{Agent, hex, masquerade, report};
+use crate::local::top;
 use crate::overlay::{Link, Overlay};
 use crate::status::{self, Status};
 use crate::system;
@@ -159,6 +160,8 @@ impl<O: Overlay> Agent<'_, O> {
         };
         let answers = |&(kind, packets): &(&str, u64)| status::IcmpAnswers { kind: kind.into(), packets };
         let drops = |&(reason, packets): &(&str, u64)| status::Drops { reason: reason.into(), packets };
+        let names = self.names_now();
+        let (rules, resources) = top::busiest(&self.counters, &names, &self.flows);
         status::Counters {
             forwarded: self.counters.forwarded.iter().map(forwarded).collect(),
             drops: self.counters.drops.iter().map(drops).collect(),
@@ -168,6 +171,9 @@ impl<O: Overlay> Agent<'_, O> {
             flow_entries: self.counters.flow_entries.0,
             flow_entries_max: self.counters.flow_entries.1,
             half_open_evicted: self.counters.half_open_evicted,
+            rules,
+            resources,
+            events_suppressed: self.counters.events_suppressed,
             events_lost: self.counters.events_lost + self.around.outbox.lost(),
             failovers: self.routing.transitions(),
         }

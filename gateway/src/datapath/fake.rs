@@ -72,6 +72,14 @@ impl Datapath for FakeDatapath {
         std::mem::take(&mut self.0.lock().unwrap().events)
     }
 
+    fn set_capture(&mut self, _: Option<Filter>) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn captured(&mut self) -> (Vec<Captured>, u64) {
+        (Vec::new(), 0)
+    }
+
     fn live(&mut self) -> anyhow::Result<Box<dyn Live + '_>> {
         anyhow::bail!("the fake has no tables")
     }

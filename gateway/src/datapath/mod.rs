@@ -21,6 +21,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use sluicegate_api::image::{Hash, Image};
+use sluicegate_engine::capture::{Captured, Filter};
 
 pub use flow_settings::{FlowSettings, FlowTimeouts};
 pub use live::{Live, LiveFamily};
@@ -69,6 +70,12 @@ pub trait Datapath: Send {
 
     /// Events since the last call, oldest first.
     fn events(&mut self) -> Vec<Event>;
+
+    /// Records the packets that `filter` wants from now on, or none any more.
+    fn set_capture(&mut self, filter: Option<Filter>) -> anyhow::Result<()>;
+
+    /// Packets recorded since the last call, oldest first, and how many that were wanted were not recorded.
+    fn captured(&mut self) -> (Vec<Captured>, u64);
 
     /// The tables as they are, for a look that changes nothing.
     fn live(&mut self) -> anyhow::Result<Box<dyn Live + '_>>;

@@ -4,18 +4,21 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::extract::rejection::JsonRejection;
+use axum::body::Body;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query as Parameters, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio_stream::wrappers::ReceiverStream;
 
+use super::capture::{Line, Wanted};
 use super::events::FlowEvent;
 use super::trace::Request;
 use crate::serve::{Asker, Query, busy};
@@ -28,6 +31,7 @@ pub(crate) fn routes() -> Router<Asker> {
         .route("/v1/drops", get(drops))
         .route("/v1/top", get(top))
         .route("/v1/trace", post(trace))
+        .route("/v1/capture", get(capture))
 }
 
 async fn flows(State(asker): State<Asker>) -> Response {
@@ -65,6 +69,27 @@ async fn trace(State(asker): State<Asker>, body: Result<Json<Request>, JsonRejec
         Some(Err(why)) => refused(&why),
         None => busy(),
     }
+}
+
+/// Packets as they are judged, one JSON document a line, until the reader goes away.
+async fn capture(State(asker): State<Asker>, wanted: Result<Parameters<Wanted>, QueryRejection>) -> Response {
+    let wanted = match wanted {
+        Ok(Parameters(wanted)) => wanted,
+        Err(why) => return refused(&why.body_text()),
+    };
+    match asker.ask(|answer| Query::Capture(wanted, answer)).await {
+        Some(Ok(lines)) => {
+            let text = ReceiverStream::new(lines).map(|lines| Ok::<_, Infallible>(text(&lines)));
+            ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(text)).into_response()
+        }
+        Some(Err(why)) => refused(&why),
+        None => busy(),
+    }
+}
+
+fn text(lines: &[Line]) -> String {
+    // Plain texts and numbers always encode.
+    lines.iter().map(|line| serde_json::to_string(line).unwrap_or_default() + "\n").collect()
 }
 
 pub(super) fn refused(why: &str) -> Response {

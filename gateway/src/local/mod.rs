@@ -2,6 +2,7 @@
 //!
 //! Everything here looks; nothing changes what the datapath does, but for a capture's filter.
 
+pub mod capture;
 pub mod events;
 pub mod flows;
 pub mod http;

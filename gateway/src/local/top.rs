@@ -8,6 +8,7 @@ use sluicegate_engine::reason::DropReason;
 use super::events::Reporter;
 use super::names::Names;
 use crate::datapath::{Counters, FlowRecord, RouteCounters};
+use crate::status::Traffic;
 
 /// Names the document and its version.
 pub const SCHEMA: &str = "sluicegate.gateway.top/1";
@@ -172,6 +173,47 @@ pub fn document(counters: &Counters, around: &Around<'_>) -> Top {
     }
 }
 
+/// Rules and resources that are told one by one where the list must not grow with the policy.
+const BUSIEST: usize = 256;
+
+/// What the busiest rules and resources carried, and all others as one.
+pub fn busiest(counters: &Counters, names: &Names, live: &[FlowRecord]) -> (Vec<Traffic>, Vec<Traffic>) {
+    let rules = rules(counters, names).into_iter().map(|rule| Traffic {
+        group: rule.policy_name,
+        name: if rule.rule_name.is_empty() { rule.rule_id } else { rule.rule_name },
+        flows: rule.flows,
+        packets: rule.packets,
+        bytes: rule.bytes,
+        refused: rule.drops,
+    });
+    let resources = resources(&counters.routes, names, live).into_iter().map(|resource| Traffic {
+        group: resource.network_id,
+        name: if resource.name.is_empty() { resource.id } else { resource.name },
+        flows: resource.flows,
+        packets: resource.packets,
+        bytes: resource.bytes,
+        refused: resource.drops,
+    });
+    (bounded(rules.collect(), BUSIEST), bounded(resources.collect(), BUSIEST))
+}
+
+fn bounded(mut totals: Vec<Traffic>, most: usize) -> Vec<Traffic> {
+    totals.sort_by_key(|total| std::cmp::Reverse(total.packets + total.refused));
+    let others = totals.split_off(totals.len().min(most));
+    let add = |sum: Traffic, next: &Traffic| Traffic {
+        flows: sum.flows + next.flows,
+        packets: sum.packets + next.packets,
+        bytes: sum.bytes + next.bytes,
+        refused: sum.refused + next.refused,
+        ..sum
+    };
+    if !others.is_empty() {
+        let other = Traffic { name: "other".into(), ..Traffic::default() };
+        totals.push(others.iter().fold(other, add));
+    }
+    totals
+}
+
 /// Packets dropped, by reason.
 pub fn drops(counters: &Counters) -> Vec<Drops> {
     let explanation = |name: &str| {
@@ -274,5 +316,14 @@ mod tests {
         assert_eq!(top.resources.len(), 3);
         assert_eq!((top.drops[0].packets, top.drops[0].explanation), (4, "No rule admits it."));
         assert_eq!(top.gateway.name, "gw");
+    }
+
+    #[test]
+    fn what_is_told_one_by_one_does_not_grow_with_the_policy() {
+        let total = |n: u64| Traffic { name: n.to_string(), packets: n, flows: 1, ..Traffic::default() };
+        let told = bounded((0..10).map(total).collect(), 3);
+        let shown: Vec<_> = told.iter().map(|t| (t.name.as_str(), t.packets, t.flows)).collect();
+        assert_eq!(shown, [("9", 9, 1), ("8", 8, 1), ("7", 7, 1), ("other", 21, 7)]);
+        assert_eq!(bounded((0..3).map(total).collect(), 3).len(), 3);
     }
 }

@@ -1,6 +1,7 @@
 //! The kernel's datapath: programs in TC and XDP, everything they know in pinned maps.
 
 mod attach;
+mod capture;
 mod clsact;
 mod devices;
 mod evictions;
@@ -32,13 +33,15 @@ use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues, RingBuf};
 use ipnet::{Ipv4Net, Ipv6Net};
 use sluicegate_api::image::Image;
 use sluicegate_engine::answer::Answer;
+use sluicegate_engine::capture::{Captured, Filter};
 use sluicegate_engine::event::Event as Record;
 use sluicegate_engine::family::{V4, V6};
 use sluicegate_engine::flow::Side;
 use sluicegate_engine::nat::PROBES;
 use sluicegate_engine::reason::DropReason;
-use sluicegate_engine::tables::{self, Config, ENDPOINT_INDEPENDENT, HAS_DEADLINE};
+use sluicegate_engine::tables::{self, CAPTURE, Config, ENDPOINT_INDEPENDENT, HAS_DEADLINE};
 
+use self::capture::CaptureMaps;
 use self::devices::Devices;
 use self::evictions::HalfOpenCounts;
 use self::flows::{FlowMaps, Sweep};
@@ -104,6 +107,7 @@ pub struct EbpfDatapath {
     events: Vec<Event>,
     totals: Totals,
     by_route: RouteCounts,
+    capture: CaptureMaps,
     ledger: Ledger,
     slots: RuleSlots,
     /// Flows admitted by rules whose slot another rule has now.
@@ -178,6 +182,7 @@ impl EbpfDatapath {
             processors,
             lost: load::take(&mut ebpf, "EVENTS_LOST")?,
             suppressed: load::take(&mut ebpf, "EVENTS_SUPPRESSED")?,
+            capture: CaptureMaps::new(&mut ebpf)?,
             by_route: RouteCounts::new(&mut ebpf, dir, processors)?,
             ring: load::take(&mut ebpf, "EVENTS")?,
             flows4,
@@ -196,6 +201,8 @@ impl EbpfDatapath {
             ports: HostPorts::new(&settings.nat_ports, !settings.site_devices.is_empty()),
             ebpf,
         };
+        // A capture of the agent before has ended with it.
+        datapath.settings.flags &= !CAPTURE;
         datapath.write_config()?;
         // Routes an earlier agent left: those the agent does not name again are cleared.
         let egress: Vec<(u32, tables::Egress)> =
@@ -530,6 +537,19 @@ impl Datapath for EbpfDatapath {
     fn events(&mut self) -> Vec<Event> {
         self.drain_ring();
         std::mem::take(&mut self.events)
+    }
+
+    fn set_capture(&mut self, filter: Option<Filter>) -> anyhow::Result<()> {
+        self.settings.flags &= !CAPTURE;
+        if let Some(filter) = filter {
+            self.capture.begin(filter)?;
+            self.settings.flags |= CAPTURE;
+        }
+        self.write_config()
+    }
+
+    fn captured(&mut self) -> (Vec<Captured>, u64) {
+        self.capture.take()
     }
 
     fn live(&mut self) -> anyhow::Result<Box<dyn Live + '_>> {

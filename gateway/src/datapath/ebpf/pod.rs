@@ -1,5 +1,6 @@
 //! Engine types as map keys and values.
 
+use sluicegate_engine::capture::Filter;
 use sluicegate_engine::family::{Address4, Address6};
 use sluicegate_engine::flow::{Flow, Key};
 use sluicegate_engine::guard::Guard;
@@ -19,6 +20,7 @@ impl Plain for Egress {}
 impl Plain for Address4 {}
 impl Plain for Address6 {}
 impl Plain for Openings {}
+impl Plain for Filter {}
 impl Plain for Guard {}
 impl<A: Copy + 'static> Plain for Key<A> {}
 impl<A: Copy + 'static> Plain for Flow<A> {}

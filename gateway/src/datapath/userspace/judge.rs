@@ -12,6 +12,7 @@ use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::tables::Tables;
 use sluicegate_engine::work::Work;
 
+use super::capture::Capture;
 use super::site::SiteSender;
 use super::tables::UserTables;
 
@@ -31,6 +32,8 @@ pub(super) struct State {
     pub(super) senders: HashMap<u32, Arc<SiteSender>>,
     /// Packets that were to leave and could not, and why the last one could not.
     pub(super) unsent: (u64, String),
+    /// While somebody asks for packets.
+    pub(super) capture: Option<Capture>,
     work4: Work<Address4>,
     work6: Work<Address6>,
 }
@@ -55,6 +58,7 @@ impl Judge {
             tables,
             senders: HashMap::new(),
             unsent: (0, String::new()),
+            capture: None,
             work4: Work::default(),
             work6: Work::default(),
         };
@@ -70,7 +74,9 @@ impl Judge {
     pub(super) fn judge(&self, packet: &mut impl Packet, side: Side) -> Fate {
         let now = self.now();
         let state = &mut *self.state();
-        let verdict = match version(packet) {
+        let record = state.capture.as_ref().map(|_| Capture::before(packet));
+        let version = version(packet);
+        let verdict = match version {
             Some(4) => process::<V4, _, _>(packet, side, &mut state.tables, now, &mut state.work4),
             Some(6) => process::<V6, _, _>(packet, side, &mut state.tables, now, &mut state.work6),
             _ if side == Side::Site => Verdict::Pass,
@@ -79,6 +85,13 @@ impl Judge {
                 Verdict::Drop(DropReason::BadVersion)
             }
         };
+        if let (Some(capture), Some(record)) = (&mut state.capture, record) {
+            match version {
+                Some(4) => capture.finish::<V4>(record, &state.work4, verdict),
+                Some(6) => capture.finish::<V6>(record, &state.work6, verdict),
+                _ => {}
+            }
+        }
         match (verdict, side) {
             (Verdict::Drop(_), _) | (Verdict::Pass | Verdict::Host, Side::Site) => Fate::Done,
             // What the host sends passes as it was sent: into the overlay.

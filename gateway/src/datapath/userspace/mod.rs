@@ -4,6 +4,7 @@
 //! and from it. Site packets are the host's own copies, seen by packet sockets, and packets to the site leave by raw
 //! sockets, so that no route, rule or setting of the host changes. Flows live as long as the process.
 
+mod capture;
 mod carry;
 mod flows;
 mod fragments;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use ipnet::{Ipv4Net, Ipv6Net};
 use sluicegate_api::image::Image;
 use sluicegate_engine::answer::Answer;
+use sluicegate_engine::capture::{Captured, Filter};
 use sluicegate_engine::flow::Side;
 use sluicegate_engine::image::header;
 use sluicegate_engine::reason::DropReason;
@@ -32,6 +34,7 @@ use sluicegate_engine::tables::{self as engine, HAS_DEADLINE};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use self::capture::Capture;
 use self::judge::{HZ, Judge};
 use self::live::Locked;
 use self::ports::PortPool;
@@ -263,6 +266,15 @@ impl Datapath for UserspaceDatapath {
         let mut state = self.judge.state();
         let (told, ended) = (state.tables.take_events(), state.tables.take_ended());
         told.iter().map(from_record).chain(ended).collect()
+    }
+
+    fn set_capture(&mut self, filter: Option<Filter>) -> anyhow::Result<()> {
+        self.judge.state().capture = filter.map(Capture::new);
+        Ok(())
+    }
+
+    fn captured(&mut self) -> (Vec<Captured>, u64) {
+        self.judge.state().capture.as_mut().map(Capture::take).unwrap_or_default()
     }
 
     fn live(&mut self) -> anyhow::Result<Box<dyn Live + '_>> {

@@ -11,10 +11,10 @@ use sluicegate_engine::classify::{Judgement, Line};
 use sluicegate_engine::event::{About, Event, EventKind};
 use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
 use sluicegate_engine::flow::{Exit, Flow, Key, Side};
+use sluicegate_engine::fragment::{Datagram, DatagramKey};
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::nat::PROBES;
-use sluicegate_engine::fragment::{Datagram, DatagramKey};
 use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::tables::{
     Active, Config, ENDPOINT_INDEPENDENT, Egress, Egresses, NotConfirmed, Refused, Stage, Tables,
