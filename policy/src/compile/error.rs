@@ -76,6 +76,22 @@ pub enum CompileError {
         /// Ranges they make.
         entries: usize,
     },
+    /// Too many different outcomes between sources and destinations.
+    #[error(
+        "the rules of agent {agent} have {outcomes} different outcomes with {steps} port ranges in all before they are even \
+         put together, and {max} ranges are far beyond what an image holds; give fewer kinds of sources different ports on the \
+         same destinations, or spread its networks over more gateways"
+    )]
+    Outcomes {
+        /// Peer id.
+        agent: String,
+        /// Different outcomes.
+        outcomes: usize,
+        /// Port ranges of all of them.
+        steps: usize,
+        /// The budget in port ranges.
+        max: usize,
+    },
     /// Too many routed prefixes.
     #[error(
         "agent {agent} routes {routes} prefixes and an image holds at most {}; spread its networks over more gateways",

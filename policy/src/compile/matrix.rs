@@ -1,18 +1,30 @@
 //! What is decided between each kind of source and each kind of destination: cells, in shared blocks, in rows.
+//!
+//! A row is never worked out rule by rule. Each source set has a *share*: what the rules that start there decide for each
+//! destination. Source classes are the leaves of a tree whose every step down adds one source set (`partition`), so one row
+//! goes down the tree, meets the share of each step, and takes it back on the way up. The cost is that of the shares along
+//! the tree, whatever the number of rules that overlap in a cell.
+//!
+//! What keeps a large matrix small, step by step: equal blocks of 16 cells are kept once; source classes whose rows came
+//! out equal become one class; equal outcomes are one service set.
 
 use rustc_hash::FxHashMap;
-use sluicegate_engine::image::{Cell, Decision, LINE, SERVICE_LOG_MAX};
+use sluicegate_engine::image::LINE;
 
 use super::destinations::{Destinations, inbound, outbound};
-use super::services::{Candidate, decide};
+use super::outcomes::{NOTHING, Outcomes, Words};
 use super::slots::{assign, mix_words};
-use super::sources::{SourceClass, Sources};
+use super::sources::Sources;
 use super::{CompileError, WORDS_MAX};
 use crate::resolve::{Resolved, Scope};
 
 /// The class matrix of one agent's image, as words.
 #[derive(Debug)]
 pub(super) struct Matrix {
+    /// Number of each of `Sources::classes`.
+    pub(super) numbers: Vec<u32>,
+    /// How many source classes there are, 0 included.
+    pub(super) count: u32,
     /// Blocks in a row.
     pub(super) row_blocks: u32,
     /// Block numbers by source class.
@@ -33,70 +45,42 @@ impl Matrix {
         sources: &Sources,
         destinations: &Destinations,
     ) -> Result<Self, CompileError> {
-        let row_blocks = destinations.count.div_ceil(LINE as u32);
-        let too_large = |words: u64| CompileError::Words {
+        let columns = Columns::new(destinations);
+        let mut outcomes = Outcomes::new(r, agent);
+        let shares = Shares::new(r, scope, &columns, &mut outcomes)?;
+        let mut rows = Rows::new(&columns, destinations.count.div_ceil(LINE as u32));
+        let too_large = |words: usize| CompileError::Words {
             agent: agent.into(),
-            words,
-            sources: u64::from(sources.count),
+            words: words as u64,
+            sources: sources.classes.len() as u64 + 1,
             destinations: u64::from(destinations.count),
             max: WORDS_MAX as u64,
         };
-        let row_words = u64::from(sources.count) * u64::from(row_blocks);
-        if row_words > WORDS_MAX as u64 {
-            return Err(too_large(row_words));
+        walk(sources, &shares, &mut outcomes, &mut rows, &too_large)?;
+
+        let (numbers, count) = rows.number(r, sources);
+        let row_words = u64::from(count) * u64::from(rows.width);
+        if row_words + rows.block_words() as u64 > WORDS_MAX as u64 {
+            return Err(too_large(row_words as usize + rows.block_words()));
         }
-        let columns = Columns::new(destinations);
-        let mut cells = Cells::new(r, agent);
-        let halves = Halves::new(r, scope, sources);
-        let mut contents = Flat::default();
-        for class in &sources.classes {
-            halves.row(class, &columns, &mut cells, &mut contents.items)?;
-            contents.end();
-        }
-        let (words, services) = cells.words();
-        let mut blocks = Blocks::new(row_blocks);
-        let mut rows_blocks = Flat::default();
-        for content in contents.iter() {
-            let cells = content.iter().filter(|c| words[c.1 as usize] != 0);
-            let cells = cells.flat_map(|&(profile, cell)| {
-                let word = words[cell as usize];
-                columns.classes[profile as usize].iter().map(move |&class| (class, word))
-            });
-            blocks.row(cells, &mut rows_blocks.items);
-            rows_blocks.end();
-            let words = row_words + (blocks.contents.len() * LINE) as u64;
-            if words > WORDS_MAX as u64 {
-                return Err(too_large(words));
+        let words = outcomes.words(&rows.outcomes())?;
+        let (places, blocks) = rows.blocks(&words.cells);
+        let mut placed = vec![0; row_words as usize];
+        for (&row, &number) in rows.of_class.iter().zip(&numbers) {
+            let start = (number * rows.width) as usize;
+            for (to, &block) in placed[start..].iter_mut().zip(rows.row(row)) {
+                *to = places[block as usize];
             }
         }
-        let (places, block_words) = blocks.words();
-        let mut rows = vec![0; row_words as usize];
-        for (class, row) in sources.classes.iter().zip(rows_blocks.iter()) {
-            let start = (class.number * row_blocks) as usize;
-            for &(at, block) in row {
-                rows[start + at as usize] = places[block as usize];
-            }
-        }
-        Ok(Self { row_blocks, rows, blocks: block_words, services, rules: cells.deciding() })
+        let Words { services, rules, .. } = words;
+        Ok(Self { numbers, count, row_blocks: rows.width, rows: placed, blocks, services, rules })
     }
 }
 
-/// Lists of pairs, one after the other.
-#[derive(Default)]
-struct Flat {
-    items: Vec<(u32, u32)>,
-    ends: Vec<usize>,
-}
-
-impl Flat {
-    /// Ends the list that was being appended to `items`.
-    fn end(&mut self) {
-        self.ends.push(self.items.len());
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &[(u32, u32)]> {
-        let starts = std::iter::once(&0).chain(&self.ends);
-        starts.zip(&self.ends).map(|(&start, &end)| &self.items[start..end])
+impl Matrix {
+    /// The number of a class by its index + 1 in `Sources::classes`; 0 is nobody.
+    pub(super) fn number(&self, class: u32) -> u32 {
+        if class == 0 { 0 } else { self.numbers[class as usize - 1] }
     }
 }
 
@@ -127,255 +111,252 @@ impl Columns {
     }
 
     fn of(&self, set: u32) -> impl Iterator<Item = u32> + '_ {
-        range(&self.by_set, set)
+        let start = self.by_set.partition_point(|p| p.0 < set);
+        self.by_set[start..].iter().take_while(move |p| p.0 == set).map(|p| p.1)
     }
 }
 
-/// The halves of one agent, by where they start.
-struct Halves<'a> {
-    r: &'a Resolved,
-    /// (source set, half), rising.
-    inbound: Vec<(u32, u32)>,
-    outbound: &'a [u32],
-    sources: &'a Sources,
+/// What the rules that start at a set decide: (profile, outcome), rising by profile.
+type Share = Vec<(u32, u32)>;
+
+/// The shares of one agent.
+struct Shares {
+    of_set: FxHashMap<u32, Share>,
+    own: Share,
 }
 
-impl<'a> Halves<'a> {
-    fn new(r: &'a Resolved, scope: &'a Scope, sources: &'a Sources) -> Self {
-        let mut inbound: Vec<(u32, u32)> =
-            scope.inbound.iter().map(|&h| (r.halves[h as usize].source, h)).collect();
-        inbound.sort_unstable();
-        Self { r, inbound, outbound: &scope.outbound, sources }
-    }
-
-    /// Appends the cells of one source class that any rule reaches: (profile, cell), rising by profile.
-    fn row(
-        &self,
-        class: &SourceClass,
+impl Shares {
+    fn new(
+        r: &Resolved,
+        scope: &Scope,
         columns: &Columns,
-        cells: &mut Cells<'_>,
-        row: &mut Vec<(u32, u32)>,
-    ) -> Result<(), CompileError> {
-        let mut meets: Vec<(u32, u32)> = Vec::new();
-        let mut meet = |half: u32, key: fn(u32) -> u32| {
-            let half = &self.r.halves[half as usize];
-            meets.extend(columns.of(key(half.destination)).map(|profile| (profile, half.rule)));
-        };
-        if class.own {
-            self.outbound.iter().for_each(|&h| meet(h, outbound));
-        } else {
-            self.sources
-                .sets(class)
-                .iter()
-                .flat_map(|&set| range(&self.inbound, set))
-                .for_each(|h| meet(h, inbound));
+        outcomes: &mut Outcomes<'_>,
+    ) -> Result<Self, CompileError> {
+        let half = |&h: &u32| &r.halves[h as usize];
+        let mut halves: Vec<[u32; 3]> =
+            scope.inbound.iter().map(half).map(|h| [h.source, inbound(h.destination), h.rule]).collect();
+        halves.sort_unstable();
+        halves.dedup();
+        let mut of_set = FxHashMap::default();
+        for from in halves.chunk_by(|a, b| a[0] == b[0]) {
+            of_set.insert(from[0][0], share(from, columns, outcomes)?);
         }
-        meets.sort_unstable();
-        meets.dedup();
-        let mut rules = Vec::new();
-        for group in meets.chunk_by(|a, b| a.0 == b.0) {
-            rules.clear();
-            rules.extend(group.iter().map(|m| m.1));
-            row.push((group[0].0, cells.meeting(&rules)?));
-        }
-        Ok(())
+        let mut own: Vec<[u32; 3]> =
+            scope.outbound.iter().map(half).map(|h| [0, outbound(h.destination), h.rule]).collect();
+        own.sort_unstable();
+        own.dedup();
+        Ok(Self { of_set, own: share(&own, columns, outcomes)? })
     }
 }
 
-fn range(pairs: &[(u32, u32)], key: u32) -> impl Iterator<Item = u32> + '_ {
-    let start = pairs.partition_point(|p| p.0 < key);
-    pairs[start..].iter().take_while(move |p| p.0 == key).map(|p| p.1)
+/// From halves of one source: (source, destination set, rule), rising.
+fn share(halves: &[[u32; 3]], columns: &Columns, outcomes: &mut Outcomes<'_>) -> Result<Share, CompileError> {
+    let mut pairs: Share = Vec::new();
+    let mut rules = Vec::new();
+    for to in halves.chunk_by(|a, b| a[1] == b[1]) {
+        rules.clear();
+        rules.extend(to.iter().map(|h| h[2]));
+        let outcome = outcomes.of_rules(&rules);
+        pairs.extend(columns.of(to[0][1]).map(|profile| (profile, outcome)));
+    }
+    pairs.sort_unstable();
+    let mut share: Share = Vec::with_capacity(pairs.len());
+    for (profile, outcome) in pairs {
+        match share.last_mut() {
+            Some(last) if last.0 == profile => last.1 = outcomes.meet(last.1, outcome),
+            _ => share.push((profile, outcome)),
+        }
+    }
+    outcomes.check_room()?;
+    Ok(share)
 }
 
-/// Outcomes of rules that meet, each worked out once.
-struct Cells<'a> {
-    r: &'a Resolved,
-    agent: &'a str,
-    /// Cell number by the only rule; `UNKNOWN` where it was not asked for.
-    alone: Vec<u32>,
-    /// Cell number by the rules that meet.
-    meetings: FxHashMap<Box<[u32]>, u32>,
-    outcomes: Vec<Outcome>,
-    /// Service sets: (first value, deciding rule + 1).
-    sets: Vec<Vec<(u32, u32)>>,
-    set_numbers: FxHashMap<Vec<(u32, u32)>, u32>,
-}
-
-enum Outcome {
-    /// One decision for everything: the deciding rule, if any.
-    Decided(Option<u32>),
-    /// A service set.
-    Services(u32),
-}
-
-const UNKNOWN: u32 = u32::MAX;
-
-impl<'a> Cells<'a> {
-    fn new(r: &'a Resolved, agent: &'a str) -> Self {
-        Self {
-            r,
-            agent,
-            alone: vec![UNKNOWN; r.rules.len()],
-            meetings: FxHashMap::default(),
-            outcomes: Vec::new(),
-            sets: Vec::new(),
-            set_numbers: FxHashMap::default(),
-        }
+/// Works out the row of every source class.
+fn walk(
+    sources: &Sources,
+    shares: &Shares,
+    outcomes: &mut Outcomes<'_>,
+    rows: &mut Rows<'_>,
+    too_large: &dyn Fn(usize) -> CompileError,
+) -> Result<(), CompileError> {
+    enum Step {
+        Down(u32),
+        /// Back to the row of so many changes.
+        Up(usize),
     }
-
-    /// The cell in which these rules meet; rising.
-    fn meeting(&mut self, rules: &[u32]) -> Result<u32, CompileError> {
-        // Most rules meet no other: no hashing for them.
-        if let &[rule] = rules {
-            if self.alone[rule as usize] == UNKNOWN {
-                self.alone[rule as usize] = self.settle(rules)?;
-            }
-            return Ok(self.alone[rule as usize]);
-        }
-        if let Some(&cell) = self.meetings.get(rules) {
-            return Ok(cell);
-        }
-        let cell = self.settle(rules)?;
-        self.meetings.insert(rules.into(), cell);
-        Ok(cell)
+    rows.of_class = vec![0; sources.classes.len()];
+    if let Some(own) = sources.own() {
+        let changes = rows.meet(&shares.own, outcomes);
+        rows.keep(own);
+        rows.take_back(changes);
     }
-
-    fn settle(&mut self, rules: &[u32]) -> Result<u32, CompileError> {
-        let candidates: Vec<Candidate<'_>> = rules
-            .iter()
-            .map(|&rule| Candidate {
-                accept: self.r.rules[rule as usize].accept,
-                ranges: self.r.service(rule),
-            })
-            .collect();
-        let intervals = decide(&candidates);
-        if intervals.len() > 1 << SERVICE_LOG_MAX {
-            return Err(CompileError::Services {
-                agent: self.agent.into(),
-                rules: rules.len(),
-                first_rule: self.r.rule(rules[0]).2.id.clone(),
-                entries: intervals.len(),
-            });
-        }
-        let outcome = match intervals[..] {
-            [(_, winner)] => Outcome::Decided(winner.map(|w| rules[w])),
-            _ => {
-                let set: Vec<(u32, u32)> = intervals
-                    .into_iter()
-                    .map(|(at, winner)| (at, winner.map_or(0, |w| rules[w] + 1)))
-                    .collect();
-                let next = self.sets.len() as u32;
-                let number = *self.set_numbers.entry(set).or_insert_with_key(|set| {
-                    self.sets.push(set.clone());
-                    next
-                });
-                Outcome::Services(number)
-            }
-        };
-        let cell = self.outcomes.len() as u32;
-        self.outcomes.push(outcome);
-        Ok(cell)
-    }
-
-    fn decision(&self, rule: u32) -> Decision {
-        let rule = &self.r.rules[rule as usize];
-        if rule.accept { Decision::accept(rule.slot) } else { Decision::drop(rule.slot) }
-    }
-
-    /// The word of each cell, and the service entries. Sets of one size are together, smallest first.
-    fn words(&self) -> (Vec<u32>, Vec<u32>) {
-        let mut entries = Vec::new();
-        let mut set_words = vec![0; self.sets.len()];
-        for log in 3..=SERVICE_LOG_MAX {
-            let of_size = |set: &[(u32, u32)]| set.len().next_power_of_two().trailing_zeros().max(3) == log;
-            let sized: Vec<usize> = (0..self.sets.len()).filter(|&i| of_size(&self.sets[i])).collect();
-            // The two common sizes have a table even without sets: the first one would move all larger sets.
-            if sized.is_empty() && (log > 4 || self.sets.is_empty()) {
+    let tree = sources.tree();
+    let mut steps = vec![Step::Down(0)];
+    while let Some(step) = steps.pop() {
+        let node = match step {
+            Step::Up(changes) => {
+                rows.take_back(changes);
                 continue;
             }
-            let encoded: Vec<Vec<u32>> = sized.iter().map(|&i| self.encode(&self.sets[i], log)).collect();
-            let keys: Vec<u64> = encoded.iter().map(|set| mix_words(set.iter().copied())).collect();
-            let (places, size) = assign(&keys);
-            let base = entries.len();
-            entries.resize(base + ((size as usize) << (log + 1)), 0);
-            for ((&set, words), &place) in sized.iter().zip(&encoded).zip(&places) {
-                let start = base + ((place as usize) << (log + 1));
-                entries[start..start + words.len()].copy_from_slice(words);
-                set_words[set] = Cell::services(start as u32 / 2, log).0;
-            }
-        }
-        let word = |outcome: &Outcome| match *outcome {
-            Outcome::Decided(None) => 0,
-            Outcome::Decided(Some(rule)) => Cell::decided(self.decision(rule)).0,
-            Outcome::Services(set) => set_words[set as usize],
+            Step::Down(node) => node,
         };
-        (self.outcomes.iter().map(word).collect(), entries)
-    }
-
-    /// A service set of `1 << log` entries; what is not needed repeats the last decision.
-    fn encode(&self, set: &[(u32, u32)], log: u32) -> Vec<u32> {
-        let decision = |rule: u32| if rule == 0 { Decision::NONE.0 } else { self.decision(rule - 1).0 };
-        let last = set.last().map_or(0, |e| decision(e.1));
-        let mut words: Vec<u32> = set.iter().flat_map(|&(start, rule)| [start, decision(rule)]).collect();
-        while words.len() < 2 << log {
-            words.extend([u32::MAX, last]);
-        }
-        words
-    }
-
-    /// Rules that decide anything.
-    fn deciding(&self) -> Vec<u32> {
-        let decided = self.outcomes.iter().filter_map(|o| match o {
-            Outcome::Decided(rule) => *rule,
-            Outcome::Services(_) => None,
-        });
-        let mut rules: Vec<u32> = decided.collect();
-        rules.extend(self.sets.iter().flatten().filter(|e| e.1 != 0).map(|e| e.1 - 1));
-        rules.sort_unstable();
-        rules.dedup();
-        rules
-    }
-}
-
-/// Blocks of 16 cells, each kept once.
-struct Blocks {
-    numbers: FxHashMap<[u32; LINE], u32>,
-    contents: Vec<[u32; LINE]>,
-    /// The row being cut into blocks: all zero between rows.
-    scratch: Vec<[u32; LINE]>,
-    touched: Vec<u32>,
-}
-
-impl Blocks {
-    fn new(row_blocks: u32) -> Self {
-        let scratch = vec![[0; LINE]; row_blocks as usize];
-        Self { numbers: FxHashMap::default(), contents: Vec::new(), scratch, touched: Vec::new() }
-    }
-
-    /// Appends the blocks of a row that are not empty, (where, block), from (destination class, cell word) pairs.
-    fn row(&mut self, cells: impl Iterator<Item = (u32, u32)>, row: &mut Vec<(u32, u32)>) {
-        for (class, word) in cells {
-            let at = class / LINE as u32;
-            let block = &mut self.scratch[at as usize];
-            if *block == [0; LINE] {
-                self.touched.push(at);
+        let before = match shares.of_set.get(&tree.set(node)) {
+            Some(share) => rows.meet(share, outcomes),
+            None => rows.changes.len(),
+        };
+        if let Some(class) = tree.class(node) {
+            rows.keep(class);
+            if rows.block_words() > WORDS_MAX {
+                return Err(too_large(rows.block_words()));
             }
-            block[class as usize % LINE] = word;
         }
-        for at in self.touched.drain(..) {
-            let block = std::mem::take(&mut self.scratch[at as usize]);
-            let number = *self.numbers.entry(block).or_insert_with(|| {
+        outcomes.check_room()?;
+        steps.push(Step::Up(before));
+        steps.extend(tree.children(node).iter().map(|&child| Step::Down(child)));
+    }
+    Ok(())
+}
+
+/// Rows as they are worked out: outcomes by profile while they change, then blocks of outcomes that are kept once.
+struct Rows<'a> {
+    columns: &'a Columns,
+    /// Blocks in a row.
+    width: u32,
+    /// The row in hand: outcome by profile.
+    row: Vec<u32>,
+    /// (profile, outcome before), the last change last.
+    changes: Vec<(u32, u32)>,
+    /// The row in hand by destination class: all zero between rows.
+    scratch: Vec<[u32; LINE]>,
+    /// Blocks of outcomes; block 0 is empty.
+    contents: Vec<[u32; LINE]>,
+    block_numbers: FxHashMap<[u32; LINE], u32>,
+    /// Distinct rows, one after the other.
+    kept: Vec<u32>,
+    row_numbers: FxHashMap<u64, Vec<u32>>,
+    /// Row of each source class.
+    of_class: Vec<u32>,
+}
+
+impl<'a> Rows<'a> {
+    fn new(columns: &'a Columns, width: u32) -> Self {
+        Self {
+            columns,
+            width,
+            row: vec![NOTHING; columns.classes.len()],
+            changes: Vec::new(),
+            scratch: vec![[NOTHING; LINE]; width as usize],
+            contents: vec![[NOTHING; LINE]],
+            block_numbers: FxHashMap::from_iter([([NOTHING; LINE], 0)]),
+            kept: Vec::new(),
+            row_numbers: FxHashMap::default(),
+            of_class: Vec::new(),
+        }
+    }
+
+    /// Lets the row in hand meet a share. Returns how many changes there were before.
+    fn meet(&mut self, share: &Share, outcomes: &mut Outcomes<'_>) -> usize {
+        let before = self.changes.len();
+        for &(profile, outcome) in share {
+            let cell = &mut self.row[profile as usize];
+            let met = outcomes.meet(*cell, outcome);
+            if met != *cell {
+                self.changes.push((profile, *cell));
+                *cell = met;
+            }
+        }
+        before
+    }
+
+    /// Takes back all but the first `left` changes.
+    fn take_back(&mut self, left: usize) {
+        for (profile, outcome) in self.changes.drain(left..).rev() {
+            self.row[profile as usize] = outcome;
+        }
+    }
+
+    /// Keeps the row in hand as that of a source class.
+    fn keep(&mut self, class: u32) {
+        for (&outcome, classes) in self.row.iter().zip(&self.columns.classes).filter(|c| *c.0 != NOTHING) {
+            for &class in classes {
+                self.scratch[class as usize / LINE][class as usize % LINE] = outcome;
+            }
+        }
+        let start = self.kept.len();
+        for block in &mut self.scratch {
+            let block = std::mem::replace(block, [NOTHING; LINE]);
+            let number = *self.block_numbers.entry(block).or_insert_with(|| {
                 self.contents.push(block);
                 self.contents.len() as u32 - 1
             });
-            row.push((at, number));
+            self.kept.push(number);
         }
+        let (kept, row) = self.kept.split_at(start);
+        let same = self.row_numbers.entry(mix_words(row.iter().copied())).or_default();
+        let width = self.width as usize;
+        let known = same.iter().copied().find(|&k| kept[k as usize * width..][..width] == *row);
+        let number = (start / width.max(1)) as u32;
+        match known {
+            Some(_) => self.kept.truncate(start),
+            None => same.push(number),
+        }
+        self.of_class[class as usize] = known.unwrap_or(number);
     }
 
-    /// Where each block goes, and all blocks' words.
-    fn words(&self) -> (Vec<u32>, Vec<u32>) {
-        let keys: Vec<u64> = self.contents.iter().map(|block| mix_words(block.iter().copied())).collect();
-        let (places, size) = assign(&keys);
+    fn row(&self, number: u32) -> &[u32] {
+        &self.kept[(number * self.width) as usize..][..self.width as usize]
+    }
+
+    /// Words that the blocks take at the least.
+    fn block_words(&self) -> usize {
+        self.contents.len() * LINE
+    }
+
+    /// Numbers for source classes: those with equal rows have the same, but the agent's own has its own. A number is placed
+    /// by the address of the first member: whatever rules come and go, it stays where it is.
+    fn number(&self, r: &Resolved, sources: &Sources) -> (Vec<u32>, u32) {
+        let mut merged: FxHashMap<(u32, bool), u32> = FxHashMap::default();
+        let mut first: Vec<u32> = Vec::new();
+        let mut index = Vec::with_capacity(sources.classes.len());
+        for (class, &row) in sources.classes.iter().zip(&self.of_class) {
+            let own = class.node.is_none();
+            let next = first.len() as u32;
+            let merged = *merged.entry((row, own)).or_insert(next);
+            if merged == next {
+                first.push(class.first);
+            }
+            first[merged as usize] = first[merged as usize].min(class.first);
+            index.push(merged);
+        }
+        let keys: Vec<u64> = first.iter().map(|&peer| u64::from(r.peers[peer as usize].v4)).collect();
+        let (places, count) = assign(&keys);
+        (index.into_iter().map(|merged| places[merged as usize]).collect(), count)
+    }
+
+    /// Every outcome in any block, rising.
+    fn outcomes(&self) -> Vec<u32> {
+        let mut used: Vec<u32> = Vec::new();
+        for block in &self.contents {
+            used.extend(block.iter().filter(|&&outcome| outcome != NOTHING));
+            if used.len() > 1 << 22 {
+                used.sort_unstable();
+                used.dedup();
+            }
+        }
+        used.sort_unstable();
+        used.dedup();
+        used
+    }
+
+    /// Where each block goes, and all blocks' words. The empty block stays block 0.
+    fn blocks(&mut self, cells: &[u32]) -> (Vec<u32>, Vec<u32>) {
+        for cell in self.contents.as_flattened_mut() {
+            *cell = cells[*cell as usize];
+        }
+        let keys: Vec<u64> =
+            self.contents[1..].iter().map(|block| mix_words(block.iter().copied())).collect();
+        let (mut places, size) = assign(&keys);
+        places.insert(0, 0);
         let mut words = vec![0; size as usize * LINE];
         for (block, &place) in self.contents.iter().zip(&places) {
             words[place as usize * LINE..][..LINE].copy_from_slice(block);

@@ -4,7 +4,7 @@
 //! 2. For one agent, peers in the same source sets become a source class (`partition`, `sources`); nested prefixes become
 //!    disjoint intervals, and addresses that the same rules lead to in the same way become a destination class
 //!    (`intervals`, `destinations`). A prefix costs two boundaries, however large it is.
-//! 3. For each pair of classes the rules that meet are settled over protocols and ports (`services`, `matrix`).
+//! 3. For each pair of classes the rules that meet are settled over protocols and ports (`services`, `outcomes`, `matrix`).
 //!
 //! An agent's own flows and those of others never share a cell: outbound rules start only at the agent's own source
 //! class and lead only to remote destinations; inbound rules start at other peers and lead only to the agent itself and
@@ -16,6 +16,7 @@ mod destinations;
 mod error;
 mod intervals;
 mod matrix;
+mod outcomes;
 mod partition;
 mod services;
 mod slots;
@@ -101,13 +102,14 @@ impl Compiler {
         let overlay = r.state.overlay_v4;
         let base = overlay.network().to_bits();
         let mut hosts = vec![0; 1 << (32 - overlay.prefix_len())];
-        for (peer, &class) in r.peers.iter().zip(&sources.of_peer) {
+        let of_peer: Vec<u32> = sources.of_peer.iter().map(|&class| matrix.number(class)).collect();
+        for (peer, &class) in r.peers.iter().zip(&of_peer) {
             hosts[(peer.v4 - base) as usize] = class;
         }
         let mut attributes = vec![0; destinations.count as usize];
         destinations.classes.iter().for_each(|c| attributes[c.number as usize] = c.attributes.0);
 
-        let source6 = source_intervals(r, sources);
+        let source6 = source_intervals(r, &of_peer);
         for (what, intervals) in [
             ("IPv6 source", &source6),
             ("IPv4 destination", &destinations.v4),
@@ -126,7 +128,7 @@ impl Compiler {
         words.set(header::HOSTS4_BASE, base);
         words.set(header::HOSTS4_LEN, hosts.len() as u32);
         words.section(header::HOSTS4, &hosts);
-        words.set(header::SRC_CLASSES, sources.count);
+        words.set(header::SRC_CLASSES, matrix.count);
         words.set(header::DST_CLASSES, destinations.count);
         words.section(header::ATTRIBUTES, &attributes);
         words.intervals(header::SRC4_LEN, 1, &[(0, 0)]);
@@ -140,14 +142,14 @@ impl Compiler {
         words.set(header::ROW_BLOCKS, matrix.row_blocks);
         words.section(header::ROWS, &matrix.rows);
         words.set(header::RULE_SLOTS, slots.unwrap_or(0));
-        words.set(header::OWN, scope.me.map_or(0, |me| sources.of_peer[me as usize]));
+        words.set(header::OWN, scope.me.map_or(0, |me| of_peer[me as usize]));
         words.set(header::ROUTES, scope.routed.len() as u32);
         let words = words.finish();
         if words.len() > WORDS_MAX {
             return Err(CompileError::Words {
                 agent: agent.into(),
                 words: words.len() as u64,
-                sources: u64::from(sources.count),
+                sources: u64::from(matrix.count),
                 destinations: u64::from(destinations.count),
                 max: WORDS_MAX as u64,
             });
@@ -185,13 +187,13 @@ impl Compiler {
 }
 
 /// The IPv6 addresses of sources; IPv4 sources are all in `hosts4`.
-fn source_intervals(r: &Resolved, sources: &Sources) -> Vec<(u128, u32)> {
+fn source_intervals(r: &Resolved, of_peer: &[u32]) -> Vec<(u128, u32)> {
     let mut starts: Vec<(u128, u32)> = vec![(0, 0)];
-    for &peer in r.by_v6.iter().filter(|&&p| sources.of_peer[p as usize] != 0) {
+    for &peer in r.by_v6.iter().filter(|&&p| of_peer[p as usize] != 0) {
         let address = r.peers[peer as usize].v6;
         match starts.last_mut() {
-            Some(last) if last.0 == address => last.1 = sources.of_peer[peer as usize],
-            _ => starts.push((address, sources.of_peer[peer as usize])),
+            Some(last) if last.0 == address => last.1 = of_peer[peer as usize],
+            _ => starts.push((address, of_peer[peer as usize])),
         }
         if address < u128::MAX {
             starts.push((address + 1, 0));

@@ -49,6 +49,13 @@ impl Partition {
         self.nodes.len()
     }
 
+    /// The class that a class was part of before the last set it is in told them apart, and that set; the first class,
+    /// which is in no set, is its own.
+    pub(super) fn parent(&self, class: u32) -> (u32, u32) {
+        let node = self.nodes[class as usize];
+        (node.parent, node.set)
+    }
+
     /// Appends the sets of a class, the last refined first.
     pub(super) fn sets(&self, class: u32, into: &mut Vec<u32>) {
         let mut at = class;

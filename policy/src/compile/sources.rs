@@ -1,31 +1,25 @@
 //! Who opens flows: a class for every kind of source.
 
-use std::ops::Range;
-
 use super::partition::Partition;
-use super::slots;
 use crate::resolve::{Resolved, Scope, SetId};
 
 /// Source classes of one agent's image.
 #[derive(Debug)]
 pub(super) struct Sources {
-    /// The class of each peer; 0 is nobody.
+    /// Index + 1 in `classes` of each peer's class; 0 is nobody.
     pub(super) of_peer: Vec<u32>,
-    /// The number of classes, 0 included.
-    pub(super) count: u32,
     /// The classes in use.
     pub(super) classes: Vec<SourceClass>,
-    sets: Vec<SetId>,
+    partition: Partition,
 }
 
 /// One kind of source.
 #[derive(Debug)]
 pub(super) struct SourceClass {
-    pub(super) number: u32,
-    /// Whether it is the agent itself: the source of outbound halves, and of no others.
-    pub(super) own: bool,
-    /// Where in `Sources::sets` its sets are.
-    sets: Range<u32>,
+    /// Where in the tree of classes it is; `None` for the agent itself: the source of outbound halves, and of no others.
+    pub(super) node: Option<u32>,
+    /// Its first member.
+    pub(super) first: u32,
 }
 
 impl Sources {
@@ -40,50 +34,77 @@ impl Sources {
         for set in starts {
             partition.refine(set, r.sets.peers(set).iter().copied().filter(|&p| Some(p) != scope.me));
         }
-        let mut first: Vec<Option<u32>> = vec![None; partition.len()];
+        let mut class_of: Vec<u32> = vec![0; partition.len()];
+        let mut classes: Vec<SourceClass> = Vec::new();
+        let mut of_peer = vec![0; r.peers.len()];
         for peer in 0..r.peers.len() as u32 {
-            first[partition.class(peer) as usize].get_or_insert(peer);
-        }
-        let mut used: Vec<(u32, u32)> = first
-            .iter()
-            .zip(0..)
-            .skip(1)
-            .filter_map(|(first, class)| first.map(|peer| (peer, class)))
-            .collect();
-        let own = scope.me.map(|me| (me, u32::MAX));
-        used.extend(own);
-        // A class is placed by the address of its first member: whatever rules come and go, it stays where it is.
-        let keys: Vec<u64> = used.iter().map(|&(peer, _)| u64::from(r.peers[peer as usize].v4)).collect();
-        let (numbers, count) = slots::assign(&keys);
-        let mut number_of = vec![0; partition.len()];
-        let mut classes = Vec::with_capacity(used.len());
-        let mut sets = Vec::new();
-        let mut own_number = 0;
-        for (&(_, class), &number) in used.iter().zip(&numbers) {
-            let own = class == u32::MAX;
-            if own {
-                own_number = number;
-            } else {
-                number_of[class as usize] = number;
+            let node = partition.class(peer);
+            let own = Some(peer) == scope.me;
+            if node == 0 && !own {
+                continue;
             }
-            let start = sets.len() as u32;
-            if !own {
-                partition.sets(class, &mut sets);
-                // The first refinement is told last.
-                sets.pop_if(|set| *set == NEIGHBOUR);
+            if own || class_of[node as usize] == 0 {
+                classes.push(SourceClass { node: (!own).then_some(node), first: peer });
             }
-            classes.push(SourceClass { number, own, sets: start..sets.len() as u32 });
+            let last = classes.len() as u32;
+            of_peer[peer as usize] = match own {
+                true => last,
+                false => match &mut class_of[node as usize] {
+                    0 => {
+                        class_of[node as usize] = last;
+                        last
+                    }
+                    known => *known,
+                },
+            };
         }
-        let mut of_peer: Vec<u32> =
-            (0..r.peers.len() as u32).map(|p| number_of[partition.class(p) as usize]).collect();
-        if let Some(me) = scope.me {
-            of_peer[me as usize] = own_number;
-        }
-        Self { of_peer, count, classes, sets }
+        Self { of_peer, classes, partition }
     }
 
-    /// The sets, among those that are sources of inbound halves, that a class's members are in.
-    pub(super) fn sets(&self, class: &SourceClass) -> &[SetId] {
-        &self.sets[class.sets.start as usize..class.sets.end as usize]
+    /// Index of the agent's own class.
+    pub(super) fn own(&self) -> Option<u32> {
+        self.classes.iter().zip(0..).find(|(class, _)| class.node.is_none()).map(|(_, i)| i)
+    }
+
+    /// The tree of classes, without branches that lead to none.
+    pub(super) fn tree(&self) -> Tree<'_> {
+        let mut class_of = vec![None; self.partition.len()];
+        let mut needed = vec![false; self.partition.len()];
+        for (class, i) in self.classes.iter().zip(0..) {
+            let Some(mut node) = class.node else { continue };
+            class_of[node as usize] = Some(i);
+            while !std::mem::replace(&mut needed[node as usize], true) && node != 0 {
+                node = self.partition.parent(node).0;
+            }
+        }
+        let mut children = vec![Vec::new(); self.partition.len()];
+        for node in (1..self.partition.len() as u32).filter(|&n| needed[n as usize]) {
+            children[self.partition.parent(node).0 as usize].push(node);
+        }
+        Tree { partition: &self.partition, class_of, children }
+    }
+}
+
+/// Source classes as a tree: whoever is below a node is in its set, and in the sets of all nodes above.
+pub(super) struct Tree<'a> {
+    partition: &'a Partition,
+    class_of: Vec<Option<u32>>,
+    children: Vec<Vec<u32>>,
+}
+
+impl Tree<'_> {
+    /// The set of a node; none of the image's for the root, 0, and for what neighbours alone share.
+    pub(super) fn set(&self, node: u32) -> SetId {
+        self.partition.parent(node).1
+    }
+
+    /// Index of the class whose members are in no further set.
+    pub(super) fn class(&self, node: u32) -> Option<u32> {
+        self.class_of[node as usize]
+    }
+
+    /// The next nodes down.
+    pub(super) fn children(&self, node: u32) -> &[u32] {
+        &self.children[node as usize]
     }
 }

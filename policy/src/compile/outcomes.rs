@@ -1,0 +1,250 @@
+//! What rules that meet decide over protocols and ports: step functions from the axis to the deciding rule, each kept once.
+//!
+//! Rules have ranks: every drop rule before every accept rule, and among rules of one action in their order. So the rule
+//! that decides is the one of lowest rank, and two outcomes meet in the lower rank of both at every value. Meeting is
+//! associative and does not mind repetition, which is what lets the matrix be put together from shares (`matrix`).
+
+use std::rc::Rc;
+
+use rustc_hash::FxHashMap;
+use sluicegate_engine::image::{Cell, Decision, SERVICE_LOG_MAX};
+
+use super::CompileError;
+use super::services::{Candidate, decide};
+use super::slots::{assign, mix_words};
+use crate::resolve::Resolved;
+
+/// Number of the outcome of no rule at all.
+pub(super) const NOTHING: u32 = 0;
+
+/// The rank of no rule.
+const NOBODY: u32 = u32::MAX;
+
+/// The most steps of distinct outcomes that are kept while compiling: 1 GiB of them. An image holds an eighth of that.
+const STEPS_MAX: usize = 1 << 27;
+
+/// (first value, rank of the rule that decides from there), rising, neighbours different, the first at 0.
+type Steps = Rc<[(u32, u32)]>;
+
+/// Every outcome met so far.
+pub(super) struct Outcomes<'a> {
+    r: &'a Resolved,
+    agent: &'a str,
+    all: Vec<Steps>,
+    numbers: FxHashMap<Steps, u32>,
+    /// What two outcomes meet in, by their numbers, the lower one first.
+    met: FxHashMap<(u32, u32), u32>,
+    scratch: Vec<(u32, u32)>,
+    steps: usize,
+}
+
+impl<'a> Outcomes<'a> {
+    pub(super) fn new(r: &'a Resolved, agent: &'a str) -> Self {
+        let mut this = Self {
+            r,
+            agent,
+            all: Vec::new(),
+            numbers: FxHashMap::default(),
+            met: FxHashMap::default(),
+            scratch: vec![(0, NOBODY)],
+            steps: 0,
+        };
+        this.intern();
+        this
+    }
+
+    /// The outcome where these rules meet; rising.
+    pub(super) fn of_rules(&mut self, rules: &[u32]) -> u32 {
+        let r = self.r;
+        let candidate =
+            |&rule: &u32| Candidate { accept: r.rules[rule as usize].accept, ranges: r.service(rule) };
+        let candidates: Vec<Candidate<'_>> = rules.iter().map(candidate).collect();
+        let accepts = r.rules.len() as u32;
+        let rank = |rule: u32| if r.rules[rule as usize].accept { accepts + rule } else { rule };
+        let intervals = decide(&candidates);
+        self.scratch.clear();
+        self.scratch.extend(
+            intervals.into_iter().map(|(at, winner)| (at, winner.map_or(NOBODY, |w| rank(rules[w])))),
+        );
+        self.intern()
+    }
+
+    /// What two outcomes meet in.
+    pub(super) fn meet(&mut self, a: u32, b: u32) -> u32 {
+        if a == b || b == NOTHING {
+            return a;
+        }
+        if a == NOTHING {
+            return b;
+        }
+        let key = (a.min(b), a.max(b));
+        if let Some(&met) = self.met.get(&key) {
+            return met;
+        }
+        let (first, second) = (self.all[a as usize].clone(), self.all[b as usize].clone());
+        merge(&first, &second, &mut self.scratch);
+        let met = self.intern();
+        self.met.insert(key, met);
+        met
+    }
+
+    /// The number of the outcome in `scratch`.
+    fn intern(&mut self) -> u32 {
+        if let Some(&number) = self.numbers.get(&self.scratch[..]) {
+            return number;
+        }
+        let steps: Steps = self.scratch[..].into();
+        let number = self.all.len() as u32;
+        self.steps += steps.len();
+        self.all.push(steps.clone());
+        self.numbers.insert(steps, number);
+        number
+    }
+
+    /// Refuses when so many outcomes were met that the image cannot become anything but too large.
+    pub(super) fn check_room(&self) -> Result<(), CompileError> {
+        if self.steps <= STEPS_MAX {
+            return Ok(());
+        }
+        Err(CompileError::Outcomes {
+            agent: self.agent.into(),
+            outcomes: self.all.len(),
+            steps: self.steps,
+            max: STEPS_MAX,
+        })
+    }
+
+    /// The cell word of each of `used` (rising, without duplicates), by outcome number; the service entries; and the rules
+    /// that decide anything, rising.
+    pub(super) fn words(&self, used: &[u32]) -> Result<Words, CompileError> {
+        let mut cells = vec![0; self.all.len()];
+        let mut rules = Vec::new();
+        let mut sets: Vec<u32> = Vec::new();
+        for &outcome in used {
+            let steps = &self.all[outcome as usize];
+            rules.extend(steps.iter().filter(|s| s.1 != NOBODY).map(|s| self.rule(s.1)));
+            match steps[..] {
+                [(_, rank)] => cells[outcome as usize] = Cell::decided(self.decision(rank)).0,
+                _ if steps.len() > 1 << SERVICE_LOG_MAX => return Err(self.too_many_steps(steps)),
+                _ => sets.push(outcome),
+            }
+            // Some rules decide in most cells: the list must not grow with the cells.
+            if rules.len() > 1 << 20 {
+                rules.sort_unstable();
+                rules.dedup();
+            }
+        }
+        rules.sort_unstable();
+        rules.dedup();
+        let services = self.services(&sets, &mut cells);
+        Ok(Words { cells, services, rules })
+    }
+
+    /// The service entries, whose places go into `cells`. Sets of one size are together, smallest first.
+    fn services(&self, sets: &[u32], cells: &mut [u32]) -> Vec<u32> {
+        let mut entries = Vec::new();
+        for log in 3..=SERVICE_LOG_MAX {
+            let of_size = |&&set: &&u32| {
+                self.all[set as usize].len().next_power_of_two().trailing_zeros().max(3) == log
+            };
+            let sized: Vec<u32> = sets.iter().filter(of_size).copied().collect();
+            // The two common sizes have a table even without sets: the first one would move all larger sets.
+            if sized.is_empty() && (log > 4 || sets.is_empty()) {
+                continue;
+            }
+            let mut words = Vec::new();
+            let keys: Vec<u64> = sized
+                .iter()
+                .map(|&set| {
+                    self.encode(set, log, &mut words);
+                    mix_words(words.iter().copied())
+                })
+                .collect();
+            let (places, size) = assign(&keys);
+            let base = entries.len();
+            entries.resize(base + ((size as usize) << (log + 1)), 0);
+            for (&set, &place) in sized.iter().zip(&places) {
+                self.encode(set, log, &mut words);
+                let start = base + ((place as usize) << (log + 1));
+                entries[start..start + words.len()].copy_from_slice(&words);
+                cells[set as usize] = Cell::services(start as u32 / 2, log).0;
+            }
+        }
+        entries
+    }
+
+    /// A service set of `1 << log` entries; what is not needed repeats the last decision.
+    fn encode(&self, set: u32, log: u32, words: &mut Vec<u32>) {
+        let steps = &self.all[set as usize];
+        words.clear();
+        words.extend(steps.iter().flat_map(|&(start, rank)| [start, self.decision(rank).0]));
+        let last = steps.last().map_or(Decision::NONE.0, |s| self.decision(s.1).0);
+        while words.len() < 2 << log {
+            words.extend([u32::MAX, last]);
+        }
+    }
+
+    fn rule(&self, rank: u32) -> u32 {
+        rank % self.r.rules.len() as u32
+    }
+
+    fn decision(&self, rank: u32) -> Decision {
+        if rank == NOBODY {
+            return Decision::NONE;
+        }
+        let rule = &self.r.rules[self.rule(rank) as usize];
+        if rule.accept { Decision::accept(rule.slot) } else { Decision::drop(rule.slot) }
+    }
+
+    fn too_many_steps(&self, steps: &[(u32, u32)]) -> CompileError {
+        let mut rules: Vec<u32> = steps.iter().filter(|s| s.1 != NOBODY).map(|s| self.rule(s.1)).collect();
+        rules.sort_unstable();
+        rules.dedup();
+        CompileError::Services {
+            agent: self.agent.into(),
+            rules: rules.len(),
+            first_rule: rules.first().map(|&rule| self.r.rule(rule).2.id.clone()).unwrap_or_default(),
+            entries: steps.len(),
+        }
+    }
+}
+
+/// What [`Outcomes::words`] makes.
+pub(super) struct Words {
+    pub(super) cells: Vec<u32>,
+    pub(super) services: Vec<u32>,
+    pub(super) rules: Vec<u32>,
+}
+
+/// The lower of two step functions at every value.
+fn merge(a: &[(u32, u32)], b: &[(u32, u32)], into: &mut Vec<(u32, u32)>) {
+    into.clear();
+    let (mut i, mut j, mut at) = (0, 0, 0);
+    loop {
+        let rank = a[i].1.min(b[j].1);
+        if into.last().is_none_or(|last| last.1 != rank) {
+            into.push((at, rank));
+        }
+        let next = |steps: &[(u32, u32)], i: usize| steps.get(i + 1).map_or(u32::MAX, |s| s.0);
+        at = next(a, i).min(next(b, j));
+        if at == u32::MAX {
+            return;
+        }
+        i += usize::from(next(a, i) == at);
+        j += usize::from(next(b, j) == at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lower_rank_holds_at_every_value_and_equal_neighbours_are_joined() {
+        let mut met = Vec::new();
+        merge(&[(0, NOBODY), (10, 3), (20, NOBODY)], &[(0, 5), (15, 2), (20, 3)], &mut met);
+        assert_eq!(met, [(0, 5), (10, 3), (15, 2), (20, 3)]);
+        merge(&[(0, 1)], &[(0, 2), (7, 9)], &mut met);
+        assert_eq!(met, [(0, 1)]);
+    }
+}
