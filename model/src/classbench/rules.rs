@@ -1,6 +1,7 @@
 //! Who may do what: groups, and rules between them.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use sluicegate_policy::model::{Action, End, Group, Policy, Rule, Service, State};
 
@@ -21,12 +22,13 @@ const DEPTH: usize = 7;
 pub(super) fn policies(r: &mut Random, shape: &Shape, size: Size, resources: &[String], state: &mut State) {
     roles(r, size.peers, state);
     let mut slot = 0;
+    let mut broad = shape.broad;
     while (slot as usize) < size.rules {
         let count = (1 + r.below(shape.chain)).min(size.rules - slot as usize);
         let rules = (0..count)
             .map(|_| {
                 slot += 1;
-                rule(r, shape, size, resources, state, slot - 1)
+                rule(r, shape, size, resources, state, (slot - 1, &mut broad))
             })
             .collect();
         let failing = if r.chance(2) { vec![peer(r.below(size.peers))] } else { Vec::new() };
@@ -59,19 +61,40 @@ fn rule(
     size: Size,
     resources: &[String],
     state: &mut State,
-    slot: u32,
+    (slot, broad): (u32, &mut usize),
 ) -> Rule {
+    let action = if r.chance(shape.drops) { Action::Drop } else { Action::Accept };
+    let sources = source(r, shape, size.peers, state);
+    let (destinations, width) = destination(r, shape, resources, state, broad);
+    let mut service = service(r, shape);
+    // What has many destinations has a port: an open door, or a drop, beside which no other rule means anything is not written.
+    if width > 1 && without_ports(&service) && service != Service::Icmp {
+        service = Service::Tcp(vec![well_known(r)]);
+    }
     Rule {
         id: format!("rule{slot:06}"),
         name: format!("rule {slot}"),
         slot,
         enabled: r.chance(99),
-        action: if r.chance(shape.drops) { Action::Drop } else { Action::Accept },
+        action,
         bidirectional: r.chance(shape.both_ways),
-        service: service(r, shape),
-        sources: source(r, shape, size.peers, state),
-        destinations: destination(r, shape, resources, state),
+        service,
+        sources,
+        destinations,
     }
+}
+
+fn without_ports(service: &Service) -> bool {
+    match service {
+        Service::All | Service::Icmp => true,
+        Service::Tcp(ports) | Service::Udp(ports) => ports.is_empty(),
+    }
+}
+
+/// The first ones more often.
+fn well_known(r: &mut Random) -> RangeInclusive<u16> {
+    let port = WELL_KNOWN[r.below(WELL_KNOWN.len()).min(r.below(WELL_KNOWN.len()))];
+    port..=port
 }
 
 fn source(r: &mut Random, shape: &Shape, peers: usize, state: &mut State) -> End {
@@ -106,20 +129,30 @@ fn source(r: &mut Random, shape: &Shape, peers: usize, state: &mut State) -> End
     End::Groups([id].into())
 }
 
-fn destination(r: &mut Random, shape: &Shape, resources: &[String], state: &mut State) -> End {
+/// An end, and how many resources it is.
+fn destination(
+    r: &mut Random,
+    shape: &Shape,
+    resources: &[String],
+    state: &mut State,
+    broad: &mut usize,
+) -> (End, usize) {
     let count = resources.len();
     // A few resources are what most rules are about.
     let favourite =
         |r: &mut Random| r.below(count).min(if r.chance(shape.skew) { count } else { r.below(count) });
     let (first, width) = match weighted(r, &shape.destinations) {
-        0 => return End::Resource(resources[favourite(r)].clone()),
         1 => {
-            // Neighbours: an eighth of a thousand at the most, in powers of two.
+            // Neighbours: 64 at the most, in powers of two.
             let width = (2 << r.below(6)).min(count);
             (favourite(r) / width * width, width)
         }
-        2 => (0, count),
-        _ => return End::Peer(GATEWAY.into()),
+        2 if *broad > 0 => {
+            *broad -= 1;
+            (0, count)
+        }
+        3 => return (End::Peer(GATEWAY.into()), 1),
+        _ => return (End::Resource(resources[favourite(r)].clone()), 1),
     };
     let id = format!("resources{first:05}-{width:05}");
     state.groups.entry(id.clone()).or_insert_with(|| Group {
@@ -128,7 +161,7 @@ fn destination(r: &mut Random, shape: &Shape, resources: &[String], state: &mut 
         peers: if first % 64 == 0 { [GATEWAY.to_owned()].into() } else { BTreeSet::new() },
         resources: resources[first..(first + width).min(count)].iter().cloned().collect(),
     });
-    End::Groups([id].into())
+    (End::Groups([id].into()), width)
 }
 
 fn service(r: &mut Random, shape: &Shape) -> Service {
@@ -138,10 +171,7 @@ fn service(r: &mut Random, shape: &Shape) -> Service {
     }
     let ports = match weighted(r, &shape.ports) {
         0 => vec![],
-        1 => {
-            let port = WELL_KNOWN[r.below(WELL_KNOWN.len()).min(r.below(WELL_KNOWN.len()))];
-            vec![port..=port]
-        }
+        1 => vec![well_known(r)],
         2 => {
             let port = 1024 + r.below(20_000) as u16;
             vec![port..=port]

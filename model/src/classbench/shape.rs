@@ -45,8 +45,10 @@ pub struct Shape {
     pub skew: usize,
     /// Everybody; a subtree of the peers; a role; one peer.
     pub sources: [usize; 4],
-    /// One resource; neighbouring resources; every resource; the gateway itself.
+    /// One resource; neighbouring resources; every resource, `broad` times at the most; the gateway itself.
     pub destinations: [usize; 4],
+    /// Rules for every resource, at the most: nobody has a thousand of those, however many rules there are.
+    pub broad: usize,
     /// All; ICMP; TCP; UDP.
     pub protocols: [usize; 4],
     /// Any; well known; another port; ephemeral; system ports; a range; a list.
@@ -60,11 +62,12 @@ pub struct Shape {
 }
 
 const ACL: Shape = Shape {
-    lengths: &[(4, 16, 40), (8, 20, 48), (30, 24, 56), (13, 28, 64), (45, 32, 128)],
-    nested: 35,
+    lengths: &[(1, 16, 40), (2, 20, 48), (16, 24, 56), (10, 28, 64), (71, 32, 128)],
+    nested: 20,
     skew: 75,
     sources: [8, 50, 37, 5],
     destinations: [88, 10, 1, 1],
+    broad: 6,
     protocols: [6, 4, 72, 18],
     ports: [18, 45, 20, 3, 2, 7, 5],
     drops: 8,
@@ -78,6 +81,7 @@ const FIREWALL: Shape = Shape {
     skew: 65,
     sources: [30, 30, 38, 2],
     destinations: [45, 46, 5, 4],
+    broad: 20,
     protocols: [18, 9, 53, 20],
     ports: [25, 28, 8, 14, 6, 15, 4],
     drops: 35,
@@ -91,6 +95,7 @@ const CHAINS: Shape = Shape {
     skew: 70,
     sources: [15, 45, 35, 5],
     destinations: [68, 27, 3, 2],
+    broad: 12,
     protocols: [10, 6, 62, 22],
     ports: [20, 36, 15, 8, 4, 11, 6],
     drops: 22,
