@@ -60,14 +60,18 @@ pub fn reserve<F: Egresses, T: Tables<F>>(
 }
 
 /// Inserts the reply half of the flow in `work.opening` under the key `work.other`, unless that is in either table, or the
-/// port is another's ([`mapping`]): then `Ok(false)`. The confirmed table is looked at last: a flow moves there before it leaves the half-open one, so it is never
-/// in neither.
+/// port is the host's or another's ([`mapping`]): then `Ok(false)`. The confirmed table is looked at last: a flow moves
+/// there before it leaves the half-open one, so it is never in neither.
 #[inline(always)]
 pub fn claim<F: Egresses, T: Tables<F>>(
     tables: &mut T,
     work: &mut Work<F::Address>,
 ) -> Result<bool, Refusal> {
     let port = work.other.destination_port;
+    let ports = matches!(work.key.protocol, protocol::TCP | protocol::UDP);
+    if ports && work.opening.masquerade && tables.is_hosts(port) {
+        return Ok(false);
+    }
     let mapped = is_mapped::<F, T>(tables, work);
     if mapped && !mapping::is_free::<F, T>(tables, work, port) {
         return Ok(false);

@@ -263,6 +263,13 @@ pub trait Tables<F: Egresses> {
         None
     }
 
+    /// Whether a socket of the host uses this TCP or UDP port, so that no masqueraded flow may have it.
+    #[inline(always)]
+    fn is_hosts(&mut self, port: u16) -> bool {
+        let _ = port;
+        false
+    }
+
     /// An entry of a mapping; `None` also where none is remembered.
     #[inline(always)]
     fn mapping(&mut self, key: &MappingKey<F::Address>) -> Option<Mapping<F::Address>> {

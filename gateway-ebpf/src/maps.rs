@@ -21,7 +21,7 @@ use sluicegate_engine::tables::{Active, Config, Egress, NotConfirmed, Refused, S
 use sluicegate_engine::work::Work;
 
 use crate::clock;
-use crate::sources::Sources;
+use crate::sources::{self, Sources};
 
 type A4 = Address4;
 type A6 = Address6;
@@ -622,6 +622,11 @@ impl<F: PerFamily> Tables<F> for Maps {
         let result = f(&mut openings);
         F::set_openings(source, &openings);
         Some(result)
+    }
+
+    #[inline(always)]
+    fn is_hosts(&mut self, port: u16) -> bool {
+        sources::is_hosts(port)
     }
 
     #[inline(always)]

@@ -1,9 +1,10 @@
 //! What is remembered of sources beside their flows: openings that nobody answered, and who owns which port.
 //!
-//! Not pinned: a new agent's programs count openings anew, and the agent makes the mappings of the flows it finds.
+//! Not pinned: a new agent's programs count openings anew, and the agent makes the mappings of the flows it finds, and looks
+//! for the host's ports before the programs see a packet.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::LruHashMap;
+use aya_ebpf::maps::{Array, LruHashMap};
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
@@ -20,6 +21,16 @@ static OPENINGS6: LruHashMap<A6, Openings> = LruHashMap::with_max_entries(1024, 
 static MAPPINGS4: LruHashMap<MappingKey<A4>, Mapping<A4>> = LruHashMap::with_max_entries(1024, 0);
 #[map]
 static MAPPINGS6: LruHashMap<MappingKey<A6>, Mapping<A6>> = LruHashMap::with_max_entries(1024, 0);
+
+/// TCP and UDP ports that sockets of the host use, a bit each: written by the agent.
+#[map]
+static HOST_PORTS: Array<u64> = Array::with_max_entries(65_536 / 64, 0);
+
+/// Whether a socket of the host uses the port.
+#[inline(always)]
+pub fn is_hosts(port: u16) -> bool {
+    HOST_PORTS.get(u32::from(port / 64)).is_some_and(|word| word >> (port % 64) & 1 != 0)
+}
 
 /// The maps of one address family.
 pub trait Sources: Egresses {

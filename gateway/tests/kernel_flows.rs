@@ -54,8 +54,7 @@ fn every_source_leaves_with_its_own_address_of_the_pool() {
 fn a_packet_for_an_address_of_the_pool_is_dropped_as_hairpin() {
     let stage = Stage::new(FlowSettings::default());
     let mut datapath = stage.open([16, 16]);
-    for (source, inside, outside) in
-        [(PEER[0], "10.9.0.31", "10.9.0.32"), (PEER[1], "fd09::1f", "fd09::20")]
+    for (source, inside, outside) in [(PEER[0], "10.9.0.31", "10.9.0.32"), (PEER[1], "fd09::1f", "fd09::20")]
     {
         assert_eq!(stage.udp(&mut datapath, (source, 4000), (inside, 20_000)), SHOT);
         assert_eq!(stage.udp(&mut datapath, (source, 4000), (outside, 20_000)), REDIRECT);
@@ -155,6 +154,26 @@ fn a_new_agent_keeps_the_udp_ports_of_the_flows_it_finds() {
     }
     assert_eq!(stage.sweep(&mut datapath).len(), 8);
     assert_eq!(stage.ports(&mut datapath), before);
+}
+
+#[test]
+fn a_port_that_a_socket_of_the_host_uses_is_left_out() {
+    let mut stage = Stage::new(FlowSettings::default());
+    stage.settings.nat_ports = 20_000..=20_001;
+    let bind = || std::net::UdpSocket::bind("0.0.0.0:20001");
+    let _socket = stage.gateway.enter(bind).unwrap().unwrap();
+    let mut datapath = stage.open([1, 1]);
+    for six in [0, 1] {
+        assert_eq!(stage.udp(&mut datapath, (PEER[six], 20_001), (SERVER[six], 53)), REDIRECT);
+        assert_eq!(stage.udp(&mut datapath, (PEER[six], 20_000), (SERVER[six], 53)), SHOT);
+    }
+    assert!(stage.ports(&mut datapath).iter().all(|(.., port)| *port == 20_000));
+    assert_eq!(drops(&datapath.counters().unwrap(), "nat_exhausted"), 2);
+    let told = datapath.degraded();
+    assert!(
+        told.iter().any(|sentence| sentence.contains("20001") && sentence.contains("left out")),
+        "{told:?}"
+    );
 }
 
 /// A gateway namespace between an Ethernet overlay and a site.

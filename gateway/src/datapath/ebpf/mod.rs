@@ -198,7 +198,7 @@ impl EbpfDatapath {
             slots: RuleSlots::default(),
             retired: 0,
             degraded,
-            ports: HostPorts::new(&settings.nat_ports, !settings.site_devices.is_empty()),
+            ports: HostPorts::new(&mut ebpf, &settings.nat_ports, !settings.site_devices.is_empty())?,
             ebpf,
         };
         // A capture of the agent before has ended with it.
@@ -530,7 +530,7 @@ impl Datapath for EbpfDatapath {
         self.events.extend(untold);
         self.keep_up();
         self.attach_overlay()?;
-        self.ports.look();
+        self.ports.look()?;
         Ok(sweep.live)
     }
 
