@@ -45,6 +45,25 @@ pub fn is_on(config: &Config) -> bool {
     config.flags & CAPTURE != 0
 }
 
+/// How many bytes of a packet of `length` are recorded: between 1 and [`BYTES`], and of the register the helper gets the verifier
+/// knows it: in Linux 6.1 a bound is not known of the copies of what was compared.
+#[inline(always)]
+fn wanted(length: u32) -> u32 {
+    let mut wanted = u64::from(if length > BYTES as u32 { BYTES as u32 } else { length });
+    // SAFETY: three instructions on one register.
+    unsafe {
+        core::arch::asm!(
+            "{0} += -1",
+            "{0} &= {1}",
+            "{0} += 1",
+            inout(reg) wanted,
+            const BYTES - 1,
+            options(pure, nomem, nostack)
+        );
+    }
+    wanted as u32
+}
+
 /// Puts by the first bytes of a packet in TC, whose IP header starts at `l2`.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -55,7 +74,7 @@ pub extern "C" fn capture_skb(skb: *mut __sk_buff, l2: u32) -> u32 {
         let length = (*skb).len.wrapping_sub(l2);
         (*record).length = length;
         (*record).captured = 0;
-        let wanted = if length > BYTES as u32 { BYTES as u32 } else { length };
+        let wanted = wanted(length);
         if wanted >= LEAST
             && bpf_skb_load_bytes(skb.cast(), l2, (&raw mut (*record).bytes).cast(), wanted) == 0
         {
@@ -75,7 +94,7 @@ pub extern "C" fn capture_frame(ctx: *mut xdp_md, l2: u32) -> u32 {
     unsafe {
         (*record).length = length;
         (*record).captured = 0;
-        let wanted = if length > BYTES as u32 { BYTES as u32 } else { length };
+        let wanted = wanted(length);
         if wanted >= LEAST && bpf_xdp_load_bytes(ctx, l2, (&raw mut (*record).bytes).cast(), wanted) == 0 {
             (*record).captured = wanted as u8;
         }
