@@ -76,7 +76,7 @@ impl Scene {
     }
 
     /// Everything is open to the peer by the rule with this slot.
-    fn state(&self, slot: u32) -> State {
+    pub(crate) fn state(&self, slot: u32) -> State {
         let peers = PEERS.iter().map(|id| {
             let (IpAddr::V4(v4), IpAddr::V6(v6)) = (world::peer(id, false), world::peer(id, true)) else {
                 unreachable!()
@@ -142,7 +142,7 @@ impl Player<'_> {
         outcome.unwrap_or_else(|difference| panic!("{step:?}\n{difference}"))
     }
 
-    fn policy(&mut self, state: State) {
+    pub(crate) fn policy(&mut self, state: State) {
         self.step(&Step::Image(Arc::new(state)));
         let source = EGRESS[0].map(|address| address.parse().ok());
         self.step(&Step::Egress(vec![Exit { device: DEVICE, mtu: 1500, source, pool: self.pool }; 4]));

@@ -9,8 +9,10 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test; the modules say what they are")]
 
 mod bugs;
+mod fragments;
 mod kernel;
 mod masquerade;
+mod quotes;
 mod trio;
 mod user;
 
@@ -19,7 +21,7 @@ use std::env;
 
 use sluicegate_engine::flow::State;
 use sluicegate_engine::pipeline::Verdict;
-use sluicegate_model::{case, generator, packets, parse, tables, world};
+use sluicegate_model::{case, generator, packets, parse, pieces, tables, world};
 
 use crate::case::{FlowDump, Setup, Step};
 use crate::generator::Generator;

@@ -1,0 +1,246 @@
+//! What a path tells through a masquerading gateway, with the kernel's own stacks at both ends and a router behind the
+//! gateway whose far link is narrow: fragments, closed ports, packets too big, time exceeded. Needs root.
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluicegate_api::image::Image;
+use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
+use sluicegate_gateway::datapath::{
+    Choice, Datapath as _, Egress, FlowSettings, Settings, XdpChoice, XdpSettings,
+};
+use sluicegate_lab::{Lab, Namespace, Program};
+use sluicegate_policy::Compiler;
+use sluicegate_policy::model::{
+    Action, End, Group, Network, Peer, Policy, Resource, Router, Rule, Service, State,
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// MTU of the link between router and server.
+const NARROW: &str = "1300";
+
+/// Server and router, by family.
+const SERVER: [&str; 2] = ["10.129.0.53", "fd11::53"];
+const ROUTER: [&str; 2] = ["10.128.0.2", "fd10::2"];
+
+/// The largest datagrams cross in fragments, both ways: the router cuts IPv4 ones once more, and answers IPv6 ones with
+/// packet too big until they fit.
+#[test]
+fn a_ping_of_three_thousand_bytes_comes_back() {
+    for (xdp, world) in worlds() {
+        for server in SERVER {
+            let ping = world.ping(server, &["-s", "3000", "-M", "dont", "-c", "6", "-i", "0.2", "-W", "2"]);
+            assert!(ping.contains("3008 bytes from"), "{xdp:?}: {ping}");
+        }
+    }
+}
+
+/// An error about a masqueraded datagram finds the socket that sent it.
+#[test]
+fn a_closed_port_behind_the_gateway_refuses_a_datagram() {
+    for (xdp, world) in worlds() {
+        for server in SERVER {
+            let server: IpAddr = server.parse().unwrap();
+            let own = if server.is_ipv4() { "100.64.0.5:0" } else { "[fd64::6440:5]:0" };
+            let refused = world.peer.enter(|| {
+                let socket = UdpSocket::bind(own.parse::<SocketAddr>().unwrap()).unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+                socket.connect((server, 9999)).unwrap();
+                // The first datagrams may be lost to the resolution of neighbours.
+                (0..5).any(|_| {
+                    let sent = socket.send(b"anybody?");
+                    let heard = sent.and_then(|_| socket.recv(&mut [0; 16]));
+                    heard.is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
+                })
+            });
+            assert!(refused.unwrap(), "{xdp:?}: nobody refused a datagram to {server}");
+        }
+    }
+}
+
+/// Path MTU discovery across the gateway: the router's word reaches the sender.
+#[test]
+fn a_narrow_link_behind_the_gateway_becomes_known_to_the_sender() {
+    for (xdp, world) in worlds() {
+        for server in SERVER {
+            let ping = world.ping(server, &["-s", "1400", "-M", "do", "-c", "5", "-i", "0.2", "-W", "1"]);
+            let route = world.peer.ip(&["route", "get", server]).unwrap();
+            assert!(route.contains(&format!("mtu {NARROW}")), "{xdp:?}: {route}\n{ping}");
+        }
+    }
+}
+
+/// Traceroute sees the routers behind the gateway.
+#[test]
+fn a_router_behind_the_gateway_shows_when_time_is_exceeded() {
+    for (xdp, world) in worlds() {
+        for (server, router) in SERVER.into_iter().zip(ROUTER) {
+            let ping = world.ping(server, &["-t", "2", "-c", "4", "-i", "0.2", "-W", "1"]);
+            assert!(ping.contains(&format!("From {router}")), "{xdp:?}: {ping}");
+        }
+    }
+}
+
+/// A peer, a gateway, a router and a server in a row.
+struct World {
+    peer: Namespace,
+    /// Judges while it lives.
+    _datapath: EbpfDatapath,
+    _others: [Namespace; 3],
+    _lab: Lab,
+}
+
+/// With XDP and without.
+fn worlds() -> impl Iterator<Item = (XdpChoice, World)> {
+    [XdpChoice::Off, XdpChoice::Native].into_iter().map(|xdp| (xdp, World::new(xdp)))
+}
+
+impl World {
+    fn new(xdp: XdpChoice) -> Self {
+        let lab = Lab::new().expect("these tests need root");
+        let [peer, gateway, router, server] =
+            ["peer", "gateway", "router", "server"].map(|name| lab.namespace(name).unwrap());
+        lab.veth((&peer, "out"), (&gateway, "overlay")).unwrap();
+        lab.veth((&gateway, "site"), (&router, "near")).unwrap();
+        lab.veth((&router, "far"), (&server, "in")).unwrap();
+        for (namespace, device, addresses) in [
+            (&peer, "out", ["100.64.0.5/16", "fd64::6440:5/64"]),
+            (&gateway, "overlay", ["100.64.0.1/16", "fd64::6440:1/64"]),
+            (&gateway, "site", ["10.128.0.1/24", "fd10::1/64"]),
+            (&router, "near", ["10.128.0.2/24", "fd10::2/64"]),
+            (&router, "far", ["10.129.0.1/24", "fd11::1/64"]),
+            (&server, "in", ["10.129.0.53/24", "fd11::53/64"]),
+        ] {
+            for address in addresses {
+                namespace.address(device, address).unwrap();
+            }
+        }
+        for (namespace, device) in [(&router, "far"), (&server, "in")] {
+            namespace.ip(&["link", "set", device, "mtu", NARROW]).unwrap();
+        }
+        for (namespace, to, via) in [
+            (&peer, "default", ["100.64.0.1", "fd64::6440:1"]),
+            (&gateway, "default", ROUTER),
+            (&server, "default", ["10.129.0.1", "fd11::1"]),
+        ] {
+            for via in via {
+                namespace.route(to, via).unwrap();
+            }
+        }
+        // The overlay's neighbours are known, as on a tunnel.
+        for (from, device, to, there, addresses) in [
+            (&peer, "out", &gateway, "overlay", ["100.64.0.1", "fd64::6440:1"]),
+            (&gateway, "overlay", &peer, "out", ["100.64.0.5", "fd64::6440:5"]),
+        ] {
+            let line = to.ip(&["-o", "link", "show", "dev", there]).unwrap();
+            let mac = line.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap();
+            for address in addresses {
+                from.ip(&["neighbour", "replace", address, "lladdr", mac, "dev", device]).unwrap();
+            }
+        }
+        router.sysctl("net/ipv4/ip_forward", "1").unwrap();
+        router.sysctl("net/ipv6/conf/all/forwarding", "1").unwrap();
+        for namespace in [&router, &server] {
+            // Every error is to be seen.
+            namespace.sysctl("net/ipv4/icmp_ratelimit", "0").unwrap();
+            namespace.sysctl("net/ipv6/icmp/ratelimit", "0").unwrap();
+        }
+        let bpf_dir = lab.bpffs().unwrap().join("gateway");
+        let line = gateway.ip(&["-o", "link", "show", "dev", "site"]).unwrap();
+        let device = line.split(':').next().unwrap().trim().parse().unwrap();
+        let datapath = gateway.enter(|| open(bpf_dir, xdp, device)).unwrap();
+        Self { peer, _datapath: datapath, _others: [gateway, router, server], _lab: lab }
+    }
+
+    /// What ping says; that a packet was lost is for the caller to judge.
+    fn ping(&self, to: &str, args: &[&str]) -> String {
+        let ran = self.peer.run(&Program::new("ping").arg("-n").args(args).arg(to), PATIENCE).unwrap();
+        format!("{}{}", ran.stdout, ran.stderr)
+    }
+}
+
+/// Starts the datapath in the gateway's namespace, with the image of [`image`] in force.
+fn open(bpf_dir: PathBuf, xdp: XdpChoice, device: u32) -> EbpfDatapath {
+    let settings = Settings {
+        choice: Choice::Ebpf,
+        bpf_dir,
+        site_devices: vec!["site".into()],
+        nat_ports: 20_000..=32_767,
+        flow_entries: 4096,
+        image_words: 1 << 17,
+        mtu: 1500,
+        flows: FlowSettings::default(),
+        xdp: XdpSettings { choice: xdp, guard: None },
+    };
+    let mut datapath = EbpfDatapath::open(&settings, "overlay").unwrap();
+    let image = image();
+    let egress: Vec<Egress> = image
+        .routes
+        .keys()
+        .map(|route| Egress {
+            route: *route as u16,
+            device,
+            source_v4: Some([10, 128, 0, 1].into()),
+            source_v6: Some("fd10::1".parse().unwrap()),
+            pool: [0, 0],
+        })
+        .collect();
+    datapath.set_overlay("100.64.0.0/16".parse().unwrap(), "fd64::/64".parse().unwrap()).unwrap();
+    datapath.set_egress(&egress).unwrap();
+    datapath.apply(1, &image).unwrap();
+    datapath
+}
+
+/// One peer may send everything to the site behind the router.
+fn image() -> Image {
+    let peer = |name: &str, v4: &str, v6: &str| Peer {
+        name: name.into(),
+        v4: v4.parse().unwrap(),
+        v6: v6.parse().unwrap(),
+        allowed: true,
+    };
+    let resource = Resource {
+        name: "site".into(),
+        prefixes: vec!["10.129.0.0/24".parse().unwrap(), "fd11::/64".parse().unwrap()],
+        enabled: true,
+    };
+    let router =
+        Router { peers: BTreeSet::from(["gw".into()]), metric: 100, masquerade: true, enabled: true };
+    let network = Network {
+        name: "site".into(),
+        resources: BTreeMap::from([("site".into(), resource)]),
+        routers: BTreeMap::from([("router".into(), router)]),
+    };
+    let group =
+        Group { name: "users".into(), peers: BTreeSet::from(["user".into()]), resources: BTreeSet::new() };
+    let rule = Rule {
+        id: "rule".into(),
+        name: "all".into(),
+        slot: 0,
+        enabled: true,
+        action: Action::Accept,
+        bidirectional: false,
+        service: Service::All,
+        sources: End::Groups(BTreeSet::from(["users".into()])),
+        destinations: End::Resource("site".into()),
+    };
+    let policy =
+        Policy { name: "all".into(), enabled: true, posture_failed: BTreeSet::new(), rules: vec![rule] };
+    let state = State {
+        overlay_v4: "100.64.0.0/16".parse().unwrap(),
+        overlay_v6: "fd64::/64".parse().unwrap(),
+        peers: BTreeMap::from([
+            ("gw".into(), peer("gw", "100.64.0.1", "fd64::6440:1")),
+            ("user".into(), peer("user", "100.64.0.5", "fd64::6440:5")),
+        ]),
+        groups: BTreeMap::from([("users".into(), group)]),
+        networks: BTreeMap::from([("net".into(), network)]),
+        policies: BTreeMap::from([("policy".into(), policy)]),
+    };
+    Compiler::new(Arc::new(state)).unwrap().compile("gw").unwrap()
+}
