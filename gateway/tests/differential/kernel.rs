@@ -164,7 +164,7 @@ impl Kernel {
             .override_global("TEST_CLOCK", &1u32, true)
             .override_global("EVENTS_PER_TICK", &u32::MAX, true)
             .override_global("IMAGE_LINES", &LINES, true)
-            .override_global("OVERLAY_ETHERNET", &1u32, true)
+            .override_global("OVERLAY_ETHERNET", &0u32, true)
             .map_max_entries("IMAGE", 2 * LINES)
             .map_max_entries("EGRESS", ROUTES)
             .map_max_entries("RULES", SLOTS as u32)
