@@ -84,7 +84,7 @@ fn what_is_not_for_the_guarded_port_passes() {
         let (inside, outside) = stage.sockets(own, PORT + 1, first);
         let junk = b"not WireGuard's".to_vec();
         outside.send_to(&junk, (own.parse::<IpAddr>().unwrap(), PORT + 1)).unwrap();
-        assert_eq!(receive(&inside, &junk), [junk.clone()], "{own}");
+        assert_eq!(receive(&inside, &junk), std::slice::from_ref(&junk), "{own}");
     }
     assert_eq!(stage.refused(&mut datapath), (0, 0));
 }

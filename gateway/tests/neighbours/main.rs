@@ -5,9 +5,9 @@
 mod foreign;
 mod world;
 
+use aya::util::KernelVersion;
 use sluicegate_gateway::datapath::ebpf::{EbpfDatapath, detach};
 use sluicegate_gateway::datapath::{Datapath as _, XdpChoice, XdpMode};
-use sluicegate_lab::Program;
 
 use self::foreign::{Foreign, LARGE, Place};
 use self::world::{PATIENCE, World, serve, udp};
@@ -156,8 +156,17 @@ fn docker_and_kube_router_rules_stay_to_the_byte_and_the_host_obeys_them() {
     host_obeys_its_rules(&world, "afterwards");
 }
 
+/// An order among TC programs came with Linux 6.6.
+fn has_tcx() -> bool {
+    KernelVersion::current().unwrap() >= KernelVersion::new(6, 6, 0)
+}
+
 #[test]
 fn other_tc_programs_go_on_and_ours_judges_first() {
+    if !has_tcx() {
+        eprintln!("this kernel has no tcx: filters on clsact run in the order of their priority");
+        return;
+    }
     let world = World::new();
     let earlier = [
         Foreign::attach(&world.gateway, "site", Place::IngressFirst, "earlier"),
@@ -305,25 +314,21 @@ fn detaching_leaves_the_host_as_it_was() {
     let world = World::new();
     world.nft(DOCKER);
     world.nft(KUBE_ROUTER);
-    let neighbour = Foreign::attach(&world.gateway, "site", Place::IngressFirst, "neighbour");
+    let neighbour =
+        has_tcx().then(|| Foreign::attach(&world.gateway, "site", Place::IngressFirst, "neighbour"));
     let before = world.snapshot();
     let datapath = world.open(XdpChoice::Native);
     forwards(&world, "meanwhile");
     drop(datapath);
-    // As an operator does it.
-    let gateway = Program::new(env!("CARGO_BIN_EXE_sluicegate-gateway"))
-        .arg("detach")
-        .args(["--bpf-dir".as_ref(), world.bpf_dir.as_os_str()])
-        .args(["--state-dir".as_ref(), world.lab.dir().join("state").as_os_str()]);
-    world.gateway.run(&gateway, PATIENCE).unwrap().output().unwrap();
+    world.detach();
     let after = world.snapshot();
     for (what, was) in &before {
         assert_eq!(after.get(what), Some(was), "{what}");
     }
     assert_eq!(after.len(), before.len());
-    let seen = neighbour.seen();
+    let seen = neighbour.as_ref().map(Foreign::seen);
     serve(&world.gateway, "10.128.0.1:9000", "host");
     assert_eq!(world.ask("10.128.0.1:9000").as_deref(), Some("host"));
-    assert!(neighbour.seen() > seen);
+    assert!(neighbour.is_none() || neighbour.as_ref().map(Foreign::seen) > seen);
     assert!(!world.bpf_dir.exists());
 }

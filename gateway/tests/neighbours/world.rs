@@ -13,7 +13,7 @@ use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
 use sluicegate_api::image::Image;
 use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
 use sluicegate_gateway::datapath::{
-    Choice, Datapath as _, Egress, FlowSettings, Settings, XdpChoice, XdpSettings,
+    self, Choice, Datapath as _, Egress, FlowSettings, Settings, XdpChoice, XdpSettings,
 };
 use sluicegate_lab::{Lab, Namespace, Program};
 use sluicegate_policy::Compiler;
@@ -118,6 +118,21 @@ impl World {
         };
         self.gateway.enter(set_up).unwrap();
         datapath
+    }
+
+    /// Takes the gateway off as an operator does.
+    pub(crate) fn detach(&self) {
+        let program = env!("CARGO_BIN_EXE_sluicegate-gateway");
+        if !Path::new(program).exists() {
+            // In a guest that has the tests alone: what the verb calls.
+            self.gateway.enter(|| datapath::detach(&self.bpf_dir)).unwrap().unwrap();
+            return;
+        }
+        let verb = Program::new(program)
+            .arg("detach")
+            .args(["--bpf-dir".as_ref(), self.bpf_dir.as_os_str()])
+            .args(["--state-dir".as_ref(), self.lab.dir().join("state").as_os_str()]);
+        self.gateway.run(&verb, PATIENCE).unwrap().output().unwrap();
     }
 
     pub(crate) fn sweep(&self, datapath: &mut EbpfDatapath) {
