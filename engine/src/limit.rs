@@ -4,6 +4,32 @@
 //! every answer it got; so that of its half-open flows, which live no longer than a window, there are never more than two
 //! windows' worth. Nothing has to be counted when flows end, and nothing is written for packets of flows.
 
+use crate::stage::Refusal;
+use crate::tables::{Egresses, Tables};
+use crate::work::Work;
+
+/// The stage that counts an opening of the overlay, or with `answered` takes one back. `Ok(false)`: its source has opened as
+/// many as it may.
+#[inline(always)]
+pub fn count_opening<F: Egresses, T: Tables<F>>(
+    tables: &mut T,
+    answered: bool,
+    work: &mut Work<F::Address>,
+) -> Result<bool, Refusal> {
+    let (most, window) = (tables.config().half_open_per_source, tables.config().timeouts.tcp_handshake);
+    let (now, opens) = (work.now, !answered);
+    // The opener's key is the packet's own, unless the packet answers.
+    let key = if answered && work.half.is_reply() { &work.other } else { &work.key };
+    let may = tables.with_openings(&key.source, now, |openings| {
+        if opens {
+            return openings.admit(now, window, most);
+        }
+        openings.answered();
+        true
+    });
+    Ok(may.unwrap_or(true))
+}
+
 /// What one source opened lately.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

@@ -3,7 +3,6 @@
 use crate::event::{About, EventKind};
 use crate::flow::{Exit, FIN, Flow, Key, Side, State, TRANSLATED};
 use crate::image::axis;
-use crate::limit::Openings;
 use crate::network::Header;
 use crate::open::event;
 use crate::packet::{echo, protocol, tcp as flag};
@@ -136,10 +135,8 @@ pub fn advance<F: Egresses, T: Tables<F>>(
     };
     match kept {
         Kept::Yes => {
-            if matches!(stage, Stage::HalfOpen) && state.is_confirmed() {
-                answered::<F, T>(tables, work);
-            }
             let Work { half, leaving, .. } = work;
+            half.state = state as u8;
             leaving.to = half.to;
             leaving.hop = half.hop;
             leaving.route = half.route;
@@ -150,15 +147,6 @@ pub fn advance<F: Egresses, T: Tables<F>>(
         }
         Kept::Orphan => Ok(false),
         Kept::Full => Err(Refusal::by_rule(DropReason::FlowTableFull, work.half.rule)),
-    }
-}
-
-/// Takes an opening back from what counts against its source.
-#[inline(always)]
-fn answered<F: Egresses, T: Tables<F>>(tables: &mut T, work: &Work<F::Address>) {
-    let opener = if work.half.is_reply() { &work.other } else { &work.key };
-    if tables.config().half_open_per_source != 0 && opener.side == Side::Overlay as u8 {
-        let _ = tables.with_openings(&opener.source, work.now, Openings::answered);
     }
 }
 

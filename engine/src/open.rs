@@ -20,6 +20,10 @@ pub(crate) fn open<F: Egresses, T: Tables<F>>(
     work: &mut Work<F::Address>,
 ) -> Result<bool, Refusal> {
     tables.admit(side, work)?;
+    let limited = tables.config().half_open_per_source != 0 && matches!(side, Side::Overlay);
+    if limited && !tables.count_opening(false, work)? {
+        return Err(Refusal::by_rule(DropReason::SourceLimit, work.opening.rule));
+    }
     if work.opening.masquerade {
         tables.reserve(work)?;
     }
@@ -33,7 +37,7 @@ pub fn admit<F: Egresses, T: Tables<F>>(
     side: Side,
     work: &mut Work<F::Address>,
 ) -> Result<bool, Refusal> {
-    let Work { key, network, transport, active, opening, now, .. } = work;
+    let Work { key, network, transport, active, opening, .. } = work;
     // What the first fragment opened is no more.
     if network.piece.is_later() {
         return Err(DropReason::Fragment.into());
@@ -77,14 +81,6 @@ pub fn admit<F: Egresses, T: Tables<F>>(
     }
     if masquerade && (source == F::Address::default() || source == key.source) {
         return refuse(DropReason::NoEgress);
-    }
-    let (most, window) = (tables.config().half_open_per_source, tables.config().timeouts.tcp_handshake);
-    if most != 0 && matches!(side, Side::Overlay) {
-        let now = *now;
-        let may = tables.with_openings(&key.source, now, |openings| openings.admit(now, window, most));
-        if may == Some(false) {
-            return refuse(DropReason::SourceLimit);
-        }
     }
     *opening = Opening {
         source,

@@ -379,6 +379,15 @@ pub trait Tables<F: Egresses> {
         crate::open::insert::<F, Self>(self, side, work)
     }
 
+    /// The stage that counts openings, where they are limited; see [`crate::limit`].
+    #[inline(always)]
+    fn count_opening(&mut self, answered: bool, work: &mut Work<F::Address>) -> Result<bool, Refusal>
+    where
+        Self: Sized,
+    {
+        crate::limit::count_opening::<F, Self>(self, answered, work)
+    }
+
     /// The stage that takes a key for the reply half of a flow. `Ok(false)`: somebody has it.
     #[inline(always)]
     fn claim(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal>

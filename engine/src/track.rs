@@ -1,6 +1,6 @@
 //! The flow of a packet: found, brought up to date, or opened.
 
-use crate::flow::Side;
+use crate::flow::{Side, State};
 use crate::live::{Found, Passing, touch};
 use crate::open::open;
 use crate::stage::Refusal;
@@ -34,7 +34,11 @@ pub(crate) fn track<F: Egresses, T: Tables<F>>(
         Found::Quick => return Ok(true),
         Found::Slow(stage) => {
             let suspect = work.half.over || work.half.epoch != epoch;
-            (!suspect || tables.renew(stage, side, work)?) && tables.advance(stage, work)?
+            let lives = (!suspect || tables.renew(stage, side, work)?) && tables.advance(stage, work)?;
+            if lives && matches!(stage, Stage::HalfOpen) && tables.config().half_open_per_source != 0 {
+                answered::<F, T>(tables, work)?;
+            }
+            lives
         }
         Found::Nothing => false,
     };
@@ -42,4 +46,17 @@ pub(crate) fn track<F: Egresses, T: Tables<F>>(
         return Ok(leaves);
     }
     open::<F, T>(tables, side, work)
+}
+
+/// Takes the opening of a flow that was half open, and is answered now, back from what counts against its source.
+#[inline(always)]
+fn answered<F: Egresses, T: Tables<F>>(
+    tables: &mut T,
+    work: &mut Work<F::Address>,
+) -> Result<(), Refusal> {
+    let opener = if work.half.is_reply() { work.half.other_side } else { work.key.side };
+    if State::from_number(work.half.state).is_confirmed() && opener == Side::Overlay as u8 {
+        tables.count_opening(true, work)?;
+    }
+    Ok(())
 }

@@ -216,6 +216,7 @@ pub trait PerFamily: Sources {
     fn renew(stage: u32, side: u32) -> u64;
     fn advance(stage: u32) -> u64;
     fn admit(side: u32) -> u64;
+    fn count_opening(answered: u32) -> u64;
     fn claim() -> u64;
     fn reserve() -> u64;
     fn insert_both(side: u32) -> u64;
@@ -227,7 +228,7 @@ pub trait PerFamily: Sources {
 }
 
 macro_rules! per_family {
-    ($family:ty, $confirmed:ident, $half_open:ident, $scratch:ident, $work:ident, $renew:ident, $advance:ident, $admit:ident, $claim:ident, $reserve:ident, $insert:ident,
+    ($family:ty, $confirmed:ident, $half_open:ident, $scratch:ident, $work:ident, $renew:ident, $advance:ident, $admit:ident, $opening:ident, $claim:ident, $reserve:ident, $insert:ident,
      $relate:ident, $follow:ident, $remember:ident, $fragments:ident) => {
         impl PerFamily for $family {
             #[inline(always)]
@@ -284,6 +285,11 @@ macro_rules! per_family {
             #[inline(always)]
             fn admit(side: u32) -> u64 {
                 $admit(side)
+            }
+
+            #[inline(always)]
+            fn count_opening(answered: u32) -> u64 {
+                $opening(answered)
             }
 
             #[inline(always)]
@@ -353,6 +359,13 @@ macro_rules! per_family {
         /// As above.
         #[unsafe(no_mangle)]
         #[inline(never)]
+        pub extern "C" fn $opening(answered: u32) -> u64 {
+            in_work::<$family>(|maps, work| stage::count_opening::<$family, _>(maps, answered != 0, work))
+        }
+
+        /// As above.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
         pub extern "C" fn $claim() -> u64 {
             in_work::<$family>(|maps, work| stage::claim::<$family, _>(maps, work))
         }
@@ -397,11 +410,11 @@ macro_rules! per_family {
 }
 
 per_family!(
-    V4, FLOWS4, HALF_OPEN4, SCRATCH4, WORK4, renew4, advance4, admit4, claim4, reserve4, insert4, relate4,
+    V4, FLOWS4, HALF_OPEN4, SCRATCH4, WORK4, renew4, advance4, admit4, opening4, claim4, reserve4, insert4, relate4,
     follow4, remember4, FRAGMENTS4
 );
 per_family!(
-    V6, FLOWS6, HALF_OPEN6, SCRATCH6, WORK6, renew6, advance6, admit6, claim6, reserve6, insert6, relate6,
+    V6, FLOWS6, HALF_OPEN6, SCRATCH6, WORK6, renew6, advance6, admit6, opening6, claim6, reserve6, insert6, relate6,
     follow6, remember6, FRAGMENTS6
 );
 
@@ -748,6 +761,11 @@ impl<F: PerFamily> Tables<F> for Maps {
     #[inline(always)]
     fn admit(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
         lend(work, || F::admit(side as u32))
+    }
+
+    #[inline(always)]
+    fn count_opening(&mut self, answered: bool, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        lend(work, || F::count_opening(answered.into()))
     }
 
     #[inline(always)]
