@@ -160,7 +160,7 @@ impl Generator {
             138..143 => self.timeouts(),
             143..240 => self.stray(),
             240..290 => self.error(),
-            290..500 if !self.pieces.is_empty() => Step::Packet(self.pieces.remove(0)),
+            290..430 if !self.pieces.is_empty() => Step::Packet(self.pieces.remove(0)),
             _ => self.speak(),
         }
     }
@@ -525,7 +525,7 @@ impl Generator {
                 Payload::Icmp { .. } | Payload::Error { .. } => {}
             }
         }
-        if r.chance(9) && draft.extensions.is_empty() && segment == 0 {
+        if r.chance(4) && draft.extensions.is_empty() && segment == 0 {
             return self.scatter(side, draft);
         }
         let mut bytes = draft.build();

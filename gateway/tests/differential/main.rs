@@ -167,6 +167,20 @@ impl Seen {
             other => format!("{other:?}").to_lowercase(),
         };
         *self.verdicts.entry(name).or_default() += 1;
+        if matches!(verdict, Verdict::Site(_) | Verdict::Overlay) {
+            let six = bytes[0] >> 4 == 6;
+            let (header, _) = parse::network(bytes, six).unwrap();
+            let kind = match header.fragment {
+                Some(fragment) if fragment.start != 0 => "later fragment",
+                Some(_) => "first fragment",
+                None => match parse::transport(bytes, &header) {
+                    Ok(transport) if transport.kind == parse::Kind::Error => "quoted error",
+                    _ => return,
+                },
+            };
+            let family = if six { "IPv6" } else { "IPv4" };
+            *self.verdicts.entry(format!("{kind} of {family} passed")).or_default() += 1;
+        }
     }
 
     fn note_flows(&mut self, flows: &[FlowDump]) {
@@ -189,6 +203,9 @@ impl Seen {
             .filter(|name| !name.starts_with("underlay_"))
             .chain(["pass", "host", "to site", "overlay"])
             .chain(["answer 11", "answer 3", "answer 3 in IPv6", "answer 2 in IPv6"])
+            .chain(["first fragment of IPv4 passed", "first fragment of IPv6 passed"])
+            .chain(["later fragment of IPv4 passed", "later fragment of IPv6 passed"])
+            .chain(["quoted error of IPv4 passed", "quoted error of IPv6 passed"])
             .filter(|name| self.verdicts.get(*name).is_none_or(|&count| count < 5))
             .collect();
         assert!(self.packets < PACKETS || few.is_empty(), "too rare to prove anything: {few:?}");

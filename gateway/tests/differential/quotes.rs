@@ -27,10 +27,15 @@ impl Player<'_> {
 
 /// An error about `quote`, to its sender.
 fn error(from: IpAddr, quote: &[u8], kinds: [u8; 2]) -> Vec<u8> {
+    cut_error(from, quote, quote.len(), kinds)
+}
+
+/// The same, with no more than `length` bytes quoted.
+fn cut_error(from: IpAddr, quote: &[u8], length: usize, kinds: [u8; 2]) -> Vec<u8> {
     let six = from.is_ipv6();
     let (header, _) = parse::network(quote, six).unwrap();
     let kind = kinds[usize::from(six)];
-    let payload = Payload::Error { kind, code: 1, quote: quote.to_vec() };
+    let payload = Payload::Error { kind, code: 1, quote: quote[..length].to_vec() };
     Draft::new(from, header.source, payload).build()
 }
 
@@ -93,13 +98,12 @@ fn an_error_about_no_flow_opens_nothing() {
             let mut other = sent.clone();
             let at = if scene.six { 40 } else { 20 };
             other[at] ^= 1;
-            let short = &sent[..at + 7];
             // It is for the gateway's own address: the host's business.
             let mut expect = |side, bytes, verdict: Verdict| {
                 assert_eq!(player.packet(side, bytes).verdict, verdict);
             };
             expect(Side::Site, error(router(&scene), &other, UNREACHABLE), Pass);
-            expect(Side::Site, error(router(&scene), short, UNREACHABLE), Pass);
+            expect(Side::Site, cut_error(router(&scene), &sent, at + 7, UNREACHABLE), Pass);
             let never_sent = Draft::new(
                 scene.peer(),
                 scene.server(),
