@@ -13,7 +13,7 @@ use crate::family::{Address4, Address6};
 use crate::reason::DropReason;
 use crate::stage::Refusal;
 use crate::tables::{Egresses, Tables};
-use crate::work::Work;
+use crate::work::{Work, settle};
 
 /// Parts of a datagram remembered apart: as many gaps as reordering on real paths leaves open, and few enough to look at
 /// each for every fragment.
@@ -135,9 +135,24 @@ pub struct Datagram {
     pub protocol: u8,
     /// Not zero when nothing more passes.
     pub poisoned: u8,
+    /// What was found about the fragment that came last.
+    pub found: Found,
     /// Zero.
-    pub padding: [u16; 3],
+    pub padding: u16,
 }
+
+/// Numbers of the part that a fragment continues, of the one that continues it, and of an empty one; [`NONE`] for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Found {
+    before: u8,
+    behind: u8,
+    empty: u8,
+    /// Not zero when the datagram would end before a part that has passed.
+    ends_early: u8,
+}
+
+const NONE: u8 = PARTS as u8;
 
 const _: () = assert!(size_of::<DatagramKey<Address4>>() == 16 && size_of::<DatagramKey<Address6>>() == 40);
 const _: () = assert!(size_of::<Datagram>() == 48);
@@ -191,39 +206,46 @@ impl Datagram {
         if self.end != 0 && (end > self.end || last && end != self.end) {
             return Place::Poison;
         }
-        // Indexes of the part it continues, of the one that continues it, and of an empty one.
-        let (mut before, mut behind, mut empty) = (PARTS, PARTS, PARTS);
-        let mut ends_early = false;
+        // Kept in the entry itself: `settle` tells why.
+        let Found { before, behind, empty, ends_early } = &mut self.found;
+        settle(before, NONE);
+        settle(behind, NONE);
+        settle(empty, NONE);
+        settle(ends_early, 0);
         let mut i = 0;
         while i < PARTS {
             let part = self.parts[i];
             if part.end == 0 {
-                empty = i;
+                settle(empty, i as u8);
             } else if start >= part.start && end <= part.end {
                 return Place::Again;
             } else if start < part.end && part.start < end {
                 return Place::Poison;
             } else if part.end == start {
-                before = i;
+                settle(before, i as u8);
             } else if part.start == end {
-                behind = i;
+                settle(behind, i as u8);
             }
-            ends_early |= last && part.end > end;
+            if last && part.end > end {
+                settle(ends_early, 1);
+            }
             i += 1;
         }
-        if ends_early {
+        let Found { before, behind, empty, ends_early } = self.found;
+        let part = |number: u8| usize::from(number) % PARTS;
+        if ends_early != 0 {
             return Place::Poison;
         }
-        if before < PARTS {
-            self.parts[before % PARTS].end = end;
-            if behind < PARTS {
-                self.parts[before % PARTS].end = self.parts[behind % PARTS].end;
-                self.parts[behind % PARTS] = Part::default();
+        if before != NONE {
+            self.parts[part(before)].end = end;
+            if behind != NONE {
+                self.parts[part(before)].end = self.parts[part(behind)].end;
+                self.parts[part(behind)] = Part::default();
             }
-        } else if behind < PARTS {
-            self.parts[behind % PARTS].start = start;
-        } else if empty < PARTS {
-            self.parts[empty % PARTS] = Part { start, end };
+        } else if behind != NONE {
+            self.parts[part(behind)].start = start;
+        } else if empty != NONE {
+            self.parts[part(empty)] = Part { start, end };
         } else {
             return Place::Poison;
         }

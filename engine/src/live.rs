@@ -10,7 +10,7 @@ use crate::reason::DropReason;
 use crate::stage::Refusal;
 use crate::tables::{Egresses, NotConfirmed, Stage, Tables};
 use crate::tcp::{self, Step};
-use crate::work::{Half, Leaving, Opening, Work};
+use crate::work::{Half, Leaving, Opening, Work, settle};
 
 /// What a look-up found.
 pub(crate) enum Found {
@@ -104,6 +104,7 @@ pub fn advance<F: Egresses, T: Tables<F>>(
             return Ok(false);
         }
     };
+    let state = State::from_number(settle(&mut work.half.state, state as u8));
     let timeout = tables.config().timeouts.of(state, work.key.protocol, F::ICMP);
     // A FIN counts where it closes: one before the handshake is complete is sent again after it.
     let closes = matches!(state, State::Closing | State::TimeWait);

@@ -88,6 +88,17 @@ pub(crate) struct Leaving<A> {
     pub(crate) translated: bool,
 }
 
+/// Puts `value` into memory and reads it back. Map memory is where the kernel's verifier stops following what a value is: paths
+/// that only differ in one become the same path to it, and are walked once instead of every time.
+#[inline(always)]
+pub(crate) fn settle<T: Copy>(place: &mut T, value: T) -> T {
+    // SAFETY: a reference is good for both; volatile, so that neither is left out.
+    unsafe {
+        core::ptr::write_volatile(place, value);
+        core::ptr::read_volatile(place)
+    }
+}
+
 impl<A> Work<A> {
     /// Starts on another packet.
     #[inline(always)]
