@@ -39,10 +39,12 @@ const RECORDS_PER_TICK: u32 = 256;
 /// The least that is worth a record: an IPv4 header.
 const LEAST: u32 = 20;
 
-/// Whether packets are recorded now.
+/// Whether packets are recorded now. Volatile, and asked once more after the verdict: an answer kept from before it would
+/// have the verifier walk everything in between twice.
 #[inline(always)]
 pub fn is_on(config: &Config) -> bool {
-    config.flags & CAPTURE != 0
+    // SAFETY: a field of a map's entry.
+    unsafe { core::ptr::read_volatile(&raw const config.flags) & CAPTURE != 0 }
 }
 
 /// How many bytes of a packet of `length` are recorded: between 1 and [`BYTES`], and of the register the helper gets the verifier
@@ -132,18 +134,21 @@ fn captured<F: PerFamily>(fate: Fate, device: u32) -> u32 {
     else {
         return 0;
     };
-    if !filter.wants::<F>(work, fate) {
-        return 0;
-    }
     // SAFETY: the record of this processor; the helper takes nothing.
-    let record = unsafe {
+    unsafe {
+        // Nothing was put by where the capture began between the two looks.
+        if (*record).captured == 0 || !filter.wants::<F>(work, fate) {
+            return 0;
+        }
         (*record).describe::<F>(work, fate, device);
         (*record).nanoseconds = bpf_ktime_get_ns();
-        &*record
-    };
-    if !within_budget() || CAPTURES.output::<Captured>(record, 0).is_err() {
+    }
+    // SAFETY: as above.
+    if !within_budget() || unsafe { CAPTURES.output::<Captured>(&*record, 0) }.is_err() {
         add(CAPTURES_LOST.get_ptr_mut(0), 1);
     }
+    // SAFETY: as above.
+    unsafe { (*record).captured = 0 };
     1
 }
 

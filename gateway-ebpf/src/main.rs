@@ -168,13 +168,12 @@ fn run<F: PerFamily, const L2: u32, const SIDE: u8>(skb: *mut __sk_buff) -> i32 
     let (Some(maps), Some(work)) = (Maps::new(), F::work()) else { return SHOT };
     let config = maps.config;
     let now = clock::now(config);
-    let capturing = capture::is_on(config);
-    if capturing {
+    if capture::is_on(config) {
         capture::capture_skb(skb, L2);
     }
     let mut steps = Tc::<L2> { skb, maps };
     let verdict = pipeline::run::<F, _>(&mut steps, Side::from_number(SIDE), now, work);
-    if capturing {
+    if capture::is_on(config) {
         capture::finish::<F>(verdict);
     }
     match verdict {

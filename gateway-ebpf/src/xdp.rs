@@ -97,13 +97,12 @@ fn carry<F: PerFamily>(ctx: *mut xdp_md, side: u32, l2: u32) -> u32 {
         return XDP_PASS;
     }
     let mut steps = Xdp { ctx, l2, maps };
-    let capturing = capture::is_on(config);
-    if capturing {
+    if capture::is_on(config) {
         capture::capture_frame(ctx, l2);
     }
     let verdict = pipeline::run::<F, _>(&mut steps, Side::from_number(side as u8), now, work);
     // What passes by the gateway is recorded by TC, which judges it again.
-    if capturing && !matches!(verdict, Verdict::Pass) {
+    if !matches!(verdict, Verdict::Pass) && capture::is_on(config) {
         capture::finish::<F>(verdict);
     }
     match verdict {
