@@ -3,6 +3,9 @@
 use crate::classify::Line;
 use crate::image::*;
 
+/// Cells remembered while an image is checked: a kilobyte of words.
+const GOOD: usize = 1024;
+
 /// What is wrong with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidImage {
@@ -155,8 +158,14 @@ impl Checked<'_> {
         self.references(header::ROWS, rows, blocks)?;
         let cells = self.section(header::BLOCKS, blocks as usize * LINE)?;
         self.section(header::SERVICES, self.words[header::SERVICES_LEN] as usize * 2)?;
+        // Cells name the same few sets again and again: one that was just found good is not read again.
+        let mut good = [0; GOOD];
         for (i, &cell) in cells.iter().enumerate() {
-            self.cell(self.words[header::BLOCKS] as usize + i, cell)?;
+            let known = &mut good[(cell.wrapping_mul(0x9e37_79b1) >> 16) as usize % GOOD];
+            if *known != cell {
+                self.cell(self.words[header::BLOCKS] as usize + i, cell)?;
+                *known = cell;
+            }
         }
         let rows = self.section(header::ROWS, rows)?;
         let nobody_as_source =

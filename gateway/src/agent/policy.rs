@@ -91,7 +91,7 @@ impl Policy {
             Some(now) if now.revision >= held.revision => {
                 tracing::warn!(revision = now.revision, "an image newer than the remembered one is in force");
             }
-            _ => match datapath.apply(held.revision, &held.image) {
+            _ => match datapath.put(held.revision, held.hash, &held.image) {
                 Ok(()) => {
                     tracing::info!(revision = held.revision, "the remembered image is in force");
                     policy.held = Some(held);
@@ -167,7 +167,7 @@ impl Policy {
     ) -> Result<u64, Refusal> {
         let there = datapath.in_force().is_some_and(|now| (now.revision, now.hash) == (revision, hash));
         if !there {
-            datapath.apply(revision, &image)?;
+            datapath.put(revision, hash, &image)?;
         }
         let microseconds = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.distrust = false;

@@ -32,18 +32,39 @@ pub(crate) fn check(
     {
         return Err(ApplyError::Stale { offered: revision, in_force });
     }
-    let too_large = |needed: u64, capacity: u64| match needed > capacity {
-        true => Err(ApplyError::TooLarge { needed, capacity }),
+    let fits = |table, needed: u64, capacity: u64| match needed > capacity {
+        true => Err(too_large(table, needed, capacity)),
         false => Ok(()),
     };
-    too_large(image.words.len() as u64, room.words)?;
+    fits(WORDS, image.words.len() as u64, room.words)?;
     let (lines, rest) = image.words.as_chunks::<LINE>();
     if !rest.is_empty() {
         return Err(ApplyError::Invalid("its length is not a whole number of lines".into()));
     }
     validate(lines).map_err(|e| ApplyError::Invalid(e.to_string()))?;
-    too_large(image.words[header::RULE_SLOTS].into(), room.rule_slots.into())?;
+    fits(SLOTS, image.words[header::RULE_SLOTS].into(), room.rule_slots.into())?;
     Ok(lines)
+}
+
+/// What may be too little, and what then helps.
+type Table = (&'static str, &'static str);
+
+/// Words of one image.
+pub(crate) const WORDS: Table = (
+    "words of policy",
+    "raise `[datapath] image_words` (a word takes 8 bytes of kernel memory, both halves), or let control spread this \
+     gateway's networks over more gateways",
+);
+/// Rule slots.
+const SLOTS: Table = (
+    "rule slots",
+    "rules of the whole account share the numbers below that, and the lowest free one is given out: delete rules that are \
+     no longer used",
+);
+
+/// Refuses with numbers.
+pub(crate) fn too_large((table, remedy): Table, needed: u64, capacity: u64) -> ApplyError {
+    ApplyError::TooLarge { table, needed, capacity, remedy }
 }
 
 /// The number by which flows remember their image: never 0, which means "no image".
@@ -65,10 +86,19 @@ mod tests {
     #[test]
     fn what_cannot_be_put_in_force_is_refused_for_its_own_reason() {
         assert!(matches!(refusal(Some(7), 64), ApplyError::Stale { offered: 7, in_force: 7 }));
-        assert!(matches!(refusal(Some(6), 80), ApplyError::TooLarge { needed: 80, capacity: 64 }));
+        assert!(matches!(refusal(Some(6), 80), ApplyError::TooLarge { needed: 80, capacity: 64, .. }));
         assert!(matches!(refusal(None, 17), ApplyError::Invalid(_)));
         assert!(matches!(refusal(None, 64), ApplyError::Invalid(_)));
         assert!(matches!(refusal(None, 0), ApplyError::Invalid(_)));
+    }
+
+    #[test]
+    fn what_is_too_large_is_named_with_numbers_and_what_to_do() {
+        let told = refusal(None, 80).to_string();
+        assert!(told.contains("80 words of policy") && told.contains("room for 64"), "{told}");
+        assert!(told.contains("image_words"), "{told}");
+        let told = too_large(SLOTS, 200_000, RULE_SLOTS.into()).to_string();
+        assert!(told.contains("200000 rule slots") && told.contains("room for 131072"), "{told}");
     }
 
     #[test]

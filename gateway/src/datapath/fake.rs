@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sluicegate_api::image::Image;
 
+use super::check::{WORDS, too_large};
 use super::*;
 
 /// What the fake was told, shared with the test.
@@ -31,16 +32,16 @@ impl Datapath for FakeDatapath {
         self.0.lock().unwrap().in_force
     }
 
-    fn apply(&mut self, revision: u64, image: &Image) -> Result<(), ApplyError> {
+    fn put(&mut self, revision: u64, hash: Hash, image: &Image) -> Result<(), ApplyError> {
         let mut told = self.0.lock().unwrap();
         let needed = image.words.len() as u64;
         if let Some(capacity) = told.refuse_above.filter(|c| needed > *c) {
-            return Err(ApplyError::TooLarge { needed, capacity });
+            return Err(too_large(WORDS, needed, capacity));
         }
         if let Some(now) = told.in_force.filter(|now| now.revision >= revision) {
             return Err(ApplyError::Stale { offered: revision, in_force: now.revision });
         }
-        told.in_force = Some(InForce { revision, hash: image.hash() });
+        told.in_force = Some(InForce { revision, hash });
         told.images.push((revision, image.clone()));
         Ok(())
     }

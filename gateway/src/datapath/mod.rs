@@ -47,8 +47,14 @@ pub trait Datapath: Send {
     fn in_force(&self) -> Option<InForce>;
 
     /// Puts `image` in force as a whole, or leaves the one before it in force and says why. When this returns, every
-    /// packet is judged by it. `revision` is above the one in force; the caller has checked the hash.
-    fn apply(&mut self, revision: u64, image: &Image) -> Result<(), ApplyError>;
+    /// packet is judged by it. `revision` is above the one in force; `hash` is the image's, which the caller has checked: it
+    /// is not worked out again, since for a large image that takes longer than all else here.
+    fn put(&mut self, revision: u64, hash: Hash, image: &Image) -> Result<(), ApplyError>;
+
+    /// As [`Datapath::put`], for whoever does not know the hash.
+    fn apply(&mut self, revision: u64, image: &Image) -> Result<(), ApplyError> {
+        self.put(revision, image.hash(), image)
+    }
 
     /// The agent's own addresses and, by their lengths, the overlay's prefixes: what comes from the site for these, or
     /// pretends to come from them, is the gateway's business; with those it answers into the overlay.
@@ -121,14 +127,16 @@ pub enum ApplyError {
     #[error("the image is not valid: {0}")]
     Invalid(String),
     /// The image does not fit.
-    #[error(
-        "the image has {needed} words of policy but the maps hold {capacity}; raise `[datapath] image_words` or lower the number of rules"
-    )]
+    #[error("the image needs {needed} {table} and this gateway has room for {capacity}; {remedy}")]
     TooLarge {
-        /// Words, or slots, needed.
+        /// What there is too little of: "words of policy", "rule slots".
+        table: &'static str,
+        /// How many are needed.
         needed: u64,
-        /// Words, or slots, there are.
+        /// How many there are.
         capacity: u64,
+        /// What helps.
+        remedy: &'static str,
     },
     /// The image is not newer than the one in force.
     #[error("revision {offered} is not newer than revision {in_force}")]

@@ -31,7 +31,7 @@ use anyhow::Context as _;
 use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues, RingBuf};
 use ipnet::{Ipv4Net, Ipv6Net};
-use sluicegate_api::image::Image;
+use sluicegate_api::image::{Hash, Image};
 use sluicegate_engine::answer::Answer;
 use sluicegate_engine::capture::{Captured, Filter};
 use sluicegate_engine::event::Event as Record;
@@ -400,8 +400,8 @@ impl Datapath for EbpfDatapath {
         self.images.in_force()
     }
 
-    fn apply(&mut self, revision: u64, image: &Image) -> Result<(), ApplyError> {
-        self.images.exchange(revision, image.hash(), image)?;
+    fn put(&mut self, revision: u64, hash: Hash, image: &Image) -> Result<(), ApplyError> {
+        self.images.exchange(revision, hash, image)?;
         for route in self.slots.rerouted(image) {
             if let Err(error) = self.by_route.start_anew(route) {
                 tracing::warn!("route {route} goes on counting from its resource before: {error:#}");

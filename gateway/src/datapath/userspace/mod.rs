@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use sluicegate_api::image::Image;
+use sluicegate_api::image::{Hash, Image};
 use sluicegate_engine::answer::Answer;
 use sluicegate_engine::capture::{Captured, Filter};
 use sluicegate_engine::flow::Side;
@@ -142,10 +142,10 @@ impl Datapath for UserspaceDatapath {
         self.in_force
     }
 
-    fn apply(&mut self, revision: u64, image: &Image) -> Result<(), ApplyError> {
+    fn put(&mut self, revision: u64, hash: Hash, image: &Image) -> Result<(), ApplyError> {
         let room = check::Room { words: self.settings.image_words.into(), rule_slots: check::RULE_SLOTS };
         let lines = check::check(self.in_force, revision, image, room)?.to_vec();
-        let (hash, rule_slots) = (image.hash(), image.words[header::RULE_SLOTS]);
+        let rule_slots = image.words[header::RULE_SLOTS];
         let mut state = self.judge.state();
         state.tables.set_image(lines, check::epoch(revision), rule_slots);
         for slot in self.slots.renamed(image) {
