@@ -12,6 +12,7 @@ mod bugs;
 mod fragments;
 mod kernel;
 mod masquerade;
+mod protocols;
 mod quotes;
 mod trio;
 mod user;
