@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
 use sluicegate_gateway::datapath::{
-    Choice, Counters, Datapath as _, Egress, FlowRecord, FlowSettings, Settings, XdpSettings,
+    Choice, Counters, Datapath as _, Egress, FlowRecord, FlowSettings, FlowTimeouts, Settings, XdpSettings,
 };
 use sluicegate_lab::{Lab, Namespace};
 use sluicegate_model::packets::{Draft, Payload};
@@ -186,6 +186,9 @@ struct Stage {
 
 impl Stage {
     fn new(flows: FlowSettings) -> Self {
+        // On a busy machine loading programs takes longer than an unanswered datagram's flow lives.
+        let timeouts = FlowTimeouts { udp_unreplied: 36_000, ..FlowTimeouts::default() };
+        let flows = FlowSettings { timeouts, ..flows };
         let lab = Lab::new().expect("these tests need root");
         let [peers, gateway, site] = ["peers", "gateway", "site"].map(|name| lab.namespace(name).unwrap());
         lab.veth((&peers, "out"), (&gateway, "overlay")).unwrap();

@@ -71,10 +71,12 @@ pub(crate) struct Kernel {
     configured: Option<(u64, Option<u64>)>,
 }
 
+type Mappings<A> = HashMap<MapData, Raw<MappingKey<A>>, Raw<Mapping<A>>>;
+
 /// What the programs remember of sources.
 struct Sources<F: Family> {
     openings: HashMap<MapData, Raw<F::Address>, Raw<Openings>>,
-    mappings: HashMap<MapData, Raw<MappingKey<F::Address>>, Raw<Mapping<F::Address>>>,
+    mappings: Mappings<F::Address>,
     datagrams: HashMap<MapData, Raw<DatagramKey<F::Address>>, Raw<Datagram>>,
 }
 

@@ -269,7 +269,7 @@ fn a_changed_time_out_holds_for_a_flow_from_its_next_packet_on() {
     for scene in Scene::both(true) {
         scene.play(|player| {
             let [server, ..] = servers(scene.six);
-            let mut talk = |player: &mut Player<'_>, port| {
+            let talk = |player: &mut Player<'_>, port| {
                 let seen = player.opened((scene.peer(), port), (server, 53));
                 assert_eq!(player.udp(Side::Site, (server, 53), seen).verdict, Overlay);
                 seen

@@ -25,7 +25,7 @@ pub(super) struct MappingMaps<F: Family> {
     family: PhantomData<F>,
 }
 
-type Entries<'a, F> = BpfMap<&'a mut MapData, Raw<KeyOf<F>>, Raw<Mapping<<F as Family>::Address>>>;
+type Entries<M, F> = BpfMap<M, Raw<KeyOf<F>>, Raw<Mapping<<F as Family>::Address>>>;
 type KeyOf<F> = MappingKey<<F as Family>::Address>;
 
 impl<F: Family> MappingMaps<F>
@@ -53,7 +53,7 @@ where
                 .context("the port mappings could not be read")?
                 .into_iter()
                 .collect();
-        let mut entries: Entries<'_, F> = (&mut self.map).try_into()?;
+        let mut entries: Entries<&mut MapData, F> = (&mut self.map).try_into()?;
         for flow in live.iter().filter(|flow| flow.protocol == protocol::UDP) {
             let Some((gateway, port)) = flow.translated else { continue };
             let (Some(owner), Some(gateway)) = (address(flow.source), address(gateway)) else { continue };
@@ -78,7 +78,7 @@ where
 
     /// One entry; looking does not make it more recently used.
     pub(super) fn get(&self, key: &KeyOf<F>) -> Option<Mapping<F::Address>> {
-        let map: BpfMap<&MapData, Raw<KeyOf<F>>, Raw<Mapping<F::Address>>> = (&self.map).try_into().ok()?;
+        let map: Entries<&MapData, F> = (&self.map).try_into().ok()?;
         map.get(&Raw(*key), 0).ok().map(|mapping| mapping.0)
     }
 
