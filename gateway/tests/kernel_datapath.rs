@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate_api::image::Image;
+use sluicegate_engine::capture::{DROPS, Fate, Filter};
 use sluicegate_engine::reason::DropReason;
 use sluicegate_gateway::datapath::ebpf::{EbpfDatapath, detach};
 use sluicegate_gateway::datapath::{
@@ -155,6 +156,61 @@ fn a_route_that_the_next_agent_does_not_name_leads_nowhere() {
     for frame in Frame::admitted() {
         assert_eq!(second.run_once("overlay_in_l2", &frame).unwrap().0, SHOT);
     }
+}
+
+#[test]
+fn a_capture_holds_the_packets_it_asks_for_as_they_came() {
+    let stage = Stage::new();
+    let mut datapath = stage.open();
+    stage.apply(&mut datapath, 1);
+    let run = |datapath: &mut EbpfDatapath| {
+        for frame in Frame::admitted().iter().chain(&Frame::denied()) {
+            datapath.run_once("overlay_in_l2", frame).unwrap();
+        }
+        datapath.captured()
+    };
+    assert_eq!(run(&mut datapath), (Vec::new(), 0), "nobody asked");
+    datapath.set_capture(Some(Filter::default())).unwrap();
+    let (all, lost) = run(&mut datapath);
+    assert_eq!((all.len(), lost), (4, 0));
+    for (record, frame) in all.iter().zip(Frame::admitted().iter().chain(&Frame::denied())) {
+        assert_eq!(record.bytes[..usize::from(record.captured)], frame[14..], "not as it came: {record:?}");
+        assert_eq!(record.length as usize, frame.len() - 14);
+    }
+    let seen: Vec<_> = all.iter().map(|r| (Fate::from_number(r.fate), r.reason, r.rule)).collect();
+    let (site, no_rule) = ((Fate::Site, 0, 1), (Fate::Drop, DropReason::NoRule as u8, 0));
+    assert_eq!(seen, [site, site, no_rule, no_rule]);
+    assert!(all[..2].iter().all(|r| r.translated != [0; 16] && r.translated_port != 0), "{all:?}");
+    datapath.set_capture(Some(Filter { verdicts: DROPS, port: 54, ..Filter::default() })).unwrap();
+    assert_eq!(run(&mut datapath).0.len(), 2);
+    datapath.set_capture(Some(Filter { port: 55, ..Filter::default() })).unwrap();
+    assert_eq!(run(&mut datapath).0.len(), 0);
+    datapath.set_capture(None).unwrap();
+    assert_eq!(run(&mut datapath).0.len(), 0);
+}
+
+#[test]
+fn a_flood_of_refused_packets_does_not_hide_the_first_of_another_kind() {
+    let stage = Stage::new();
+    let mut datapath = stage.open();
+    stage.apply(&mut datapath, 1);
+    let [denied, _] = Frame::denied();
+    let spoofed = Frame::udp("100.64.9.9", "10.128.0.53", 4000, 53);
+    for _ in 0..1000 {
+        datapath.run_once("overlay_in_l2", &denied).unwrap();
+    }
+    datapath.run_once("overlay_in_l2", &spoofed).unwrap();
+    let counters = datapath.counters().unwrap();
+    let events = datapath.events();
+    let told = |reason: DropReason| {
+        events.iter().filter(|event| event.kind == EventKind::Drop(reason.name())).count() as u64
+    };
+    assert_eq!(told(DropReason::SpoofedSource), 1, "{events:?}");
+    // How many of them a tick had room for is for the machine's speed to say.
+    assert_eq!(told(DropReason::NoRule) + counters.events_suppressed, 1000);
+    assert_eq!(counters.events_lost, 0);
+    let refused: u64 = counters.routes.iter().map(|route| route.drops).sum();
+    assert_eq!(refused, 1000, "what was refused is counted for the resource it was for");
 }
 
 #[test]

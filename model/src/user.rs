@@ -61,6 +61,12 @@ impl<T: Twin> User<T> {
         self.setup.timeouts = timeouts;
     }
 
+    /// The tables as the next packet will find them.
+    pub fn tables(&mut self, now: u64, deadline: Option<u64>) -> &mut T::Tables {
+        self.twin.set_config(tables::config(&self.setup, now, deadline));
+        self.twin.tables()
+    }
+
     pub fn packet(&mut self, arrival: &Arrival, now: u64, deadline: Option<u64>) -> Result<Outcome, String> {
         self.twin.set_config(tables::config(&self.setup, now, deadline));
         let mut bytes = arrival.bytes.clone();

@@ -1,6 +1,10 @@
 //! The three implementations side by side: every step goes through all of them, and they must agree.
 
+use sluicegate_engine::DropReason;
+use sluicegate_engine::packet::Slice;
 use sluicegate_engine::pipeline::Verdict;
+use sluicegate_gateway::datapath::userspace::LiveTables;
+use sluicegate_gateway::local::trace;
 use sluicegate_model::duo::{Duo, same, same_list};
 
 use crate::case::{Arrival, Counters, FlowDump, Hex, Outcome, Setup, Step};
@@ -40,10 +44,32 @@ impl<'k> Trio<'k> {
         self.duo.step(step)
     }
 
+    /// What a trace says of the packet before it comes. It says nothing of fragments and of packets that are yet to be cut
+    /// up, since nobody can ask for one; and to it an answer to the sender is a drop.
+    fn foresee(&mut self, arrival: &Arrival, now: u64) -> Option<Verdict> {
+        const EXTENSIONS: [u8; 6] = [0, 43, 44, 51, 59, 60];
+        let whole = match (&arrival.bytes[..], arrival.six) {
+            ([_, _, _, _, _, _, flags, offset, ..], false) => (flags & 0x3f, *offset) == (0, 0),
+            ([_, _, _, _, _, _, next, ..], true) => !EXTENSIONS.contains(next),
+            _ => false,
+        };
+        if !whole || arrival.segment != 0 {
+            return None;
+        }
+        let deadline = self.duo.deadline;
+        let live = LiveTables::new(&*self.duo.user.tables(now, deadline), now);
+        let mut bytes = arrival.bytes.clone();
+        let (verdict, _) = trace::judge(&live, arrival.side, arrival.six, &mut Slice(&mut bytes));
+        let answerable = matches!(verdict, Verdict::Drop(DropReason::TtlExpired | DropReason::TooBig));
+        (!answerable).then_some(verdict)
+    }
+
     fn packet(&mut self, arrival: &Arrival) -> Result<Outcome, String> {
         let now = self.duo.model.now;
         let before = self.duo.model.counters.clone();
+        let foreseen = self.foresee(arrival, now);
         let (model, user) = self.duo.packet(arrival)?;
+        same("verdict of a trace", &user.verdict, &foreseen.unwrap_or(user.verdict))?;
 
         let deadline = self.duo.deadline;
         let kernel = self.kernel.packet(arrival, now, deadline).map_err(|e| format!("kernel: {e:#}"))?;

@@ -64,7 +64,6 @@ pub(crate) async fn run(
                     .map_err(|error| Failure::failed("the agent sent what is no packet").why(error))?;
                 writer.packet(&Packet {
                     time: Duration::from_nanos(packet.time_ns),
-                    side: &packet.side,
                     length: packet.length,
                     bytes: &bytes,
                     comment: &packet.comment(),
@@ -134,17 +133,17 @@ struct Captured {
 }
 
 impl Captured {
-    /// `drop: no_rule`, `site by eth1: rule web / users to web; seen as 10.20.0.2:22808`.
+    /// `overlay -> drop no_rule`, `overlay -> site eth1; rule web / users to web; seen as 10.20.0.2:22808`.
     fn comment(&self) -> String {
-        let mut text = match self.verdict.as_str() {
-            "drop" => format!("drop: {}", self.reason),
-            verdict if self.device.is_empty() => verdict.to_owned(),
-            verdict => format!("{verdict} by {}", self.device),
-        };
+        let mut text = format!("{} -> {}", self.side, self.verdict);
+        for detail in [&self.reason, &self.device] {
+            if !detail.is_empty() {
+                text.push_str(&format!(" {detail}"));
+            }
+        }
         let rule = self.rule.text();
         if !rule.is_empty() {
-            let colon = if self.verdict == "drop" { "," } else { ":" };
-            text.push_str(&format!("{colon} rule {rule}"));
+            text.push_str(&format!("; rule {rule}"));
         }
         if !self.translated_source.is_empty() {
             text.push_str(&format!("; seen as {}", self.translated_source));
@@ -161,18 +160,28 @@ mod tests {
     fn comments_say_verdict_rule_and_translation() {
         let rule = Rule { policy_name: "web".into(), rule_id: "r".into(), rule_name: "users to web".into() };
         let passed = Captured {
+            side: "overlay".into(),
             verdict: "site".into(),
             device: "eth1".into(),
-            rule: rule.clone(),
+            rule,
             translated_source: "10.20.0.2:22808".into(),
             ..Captured::default()
         };
-        assert_eq!(passed.comment(), "site by eth1: rule web / users to web; seen as 10.20.0.2:22808");
-        let dropped =
-            Captured { verdict: "drop".into(), reason: "rule_drop".into(), rule, ..Captured::default() };
-        assert_eq!(dropped.comment(), "drop: rule_drop, rule web / users to web");
-        let denied = Captured { verdict: "drop".into(), reason: "no_rule".into(), ..Captured::default() };
-        assert_eq!(denied.comment(), "drop: no_rule");
+        assert_eq!(
+            passed.comment(),
+            "overlay -> site eth1; rule web / users to web; seen as 10.20.0.2:22808"
+        );
+        let text = String::new;
+        let dropped = Captured {
+            verdict: "drop".into(),
+            reason: "rule_drop".into(),
+            device: text(),
+            translated_source: text(),
+            ..passed
+        };
+        assert_eq!(dropped.comment(), "overlay -> drop rule_drop; rule web / users to web");
+        let denied = Captured { reason: "no_rule".into(), rule: Rule::default(), ..dropped };
+        assert_eq!(denied.comment(), "overlay -> drop no_rule");
     }
 
     #[test]

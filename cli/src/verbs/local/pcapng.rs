@@ -16,12 +16,6 @@ use crate::error::Failure;
 
 /// Bytes of each packet that a datapath captures.
 pub(super) const SNAPLEN: u32 = 128;
-/// Sides in the order of their interfaces, and what a packet there is.
-const SIDES: [(&str, &str); 3] = [
-    ("overlay", "decrypted packets from the overlay"),
-    ("site", "packets from site devices"),
-    ("local", "packets this host sends into the overlay"),
-];
 /// Timestamps count nanoseconds: 10^-9.
 const NANOSECONDS: u8 = 9;
 
@@ -30,8 +24,6 @@ const NANOSECONDS: u8 = 9;
 pub(super) struct Packet<'a> {
     /// Since 1970.
     pub(super) time: Duration,
-    /// `overlay`, `site` or `local`.
-    pub(super) side: &'a str,
     /// Bytes it had on the wire, from the IP header on.
     pub(super) length: u32,
     /// The first of them.
@@ -42,7 +34,8 @@ pub(super) struct Packet<'a> {
     pub(super) lost: u64,
 }
 
-/// A capture file that is being written: one interface for each side.
+/// A capture file that is being written. Where a packet came from is in its comment and not an interface of its own:
+/// libpcap, and with it tcpdump, reads no file with several interfaces of raw IP.
 pub(super) struct Writer<W: Write>(PcapNgWriter<W>);
 
 impl<W: Write> Writer<W> {
@@ -58,17 +51,14 @@ impl<W: Write> Writer<W> {
                 ..SectionHeaderBlock::default()
             };
             let mut writer = PcapNgWriter::with_section_header(writer, section)?;
-            for (name, description) in SIDES {
-                writer.write_pcapng_block(InterfaceDescriptionBlock {
-                    linktype: DataLink::RAW,
-                    snaplen: SNAPLEN,
-                    options: vec![
-                        InterfaceDescriptionOption::IfName(Cow::Borrowed(name)),
-                        InterfaceDescriptionOption::IfDescription(Cow::Borrowed(description)),
-                        InterfaceDescriptionOption::IfTsResol(NANOSECONDS),
-                    ],
-                })?;
-            }
+            writer.write_pcapng_block(InterfaceDescriptionBlock {
+                linktype: DataLink::RAW,
+                snaplen: SNAPLEN,
+                options: vec![
+                    InterfaceDescriptionOption::IfName(Cow::Borrowed("sluicegate")),
+                    InterfaceDescriptionOption::IfTsResol(NANOSECONDS),
+                ],
+            })?;
             Ok(writer)
         })();
         begun.map(Self).map_err(failed)
@@ -76,13 +66,12 @@ impl<W: Write> Writer<W> {
 
     /// Adds a packet.
     pub(super) fn packet(&mut self, packet: &Packet<'_>) -> Result<(), Failure> {
-        let interface = SIDES.iter().position(|(name, _)| *name == packet.side).unwrap_or(0);
         let mut options = vec![EnhancedPacketOption::Comment(Cow::Borrowed(packet.comment))];
         if packet.lost > 0 {
             options.push(EnhancedPacketOption::DropCount(packet.lost));
         }
         let written: PcapResult<usize> = self.0.write_pcapng_block(EnhancedPacketBlock {
-            interface_id: interface as u32,
+            interface_id: 0,
             timestamp: packet.time,
             original_len: packet.length,
             data: Cow::Borrowed(packet.bytes),
@@ -105,60 +94,42 @@ fn failed(error: PcapError) -> Failure {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use pcap_file::pcapng::{Block, PcapNgReader};
 
     use super::*;
 
-    /// Packets in a file: side, bytes and comment.
-    pub(in crate::verbs::local) fn read(file: &[u8]) -> Vec<(String, Vec<u8>, String)> {
+    /// Packets in a file: bytes and comment.
+    fn read(file: &[u8]) -> Vec<(Vec<u8>, String)> {
         let mut reader = PcapNgReader::new(file).unwrap();
-        let mut names = Vec::new();
         let mut packets = Vec::new();
         while let Some(block) = reader.next_block() {
-            match block.unwrap() {
-                Block::InterfaceDescription(interface) => {
-                    names.extend(interface.options.iter().find_map(|option| match option {
-                        InterfaceDescriptionOption::IfName(name) => Some(name.to_string()),
-                        _ => None,
-                    }));
-                }
-                Block::EnhancedPacket(packet) => {
-                    let comment = packet.options.iter().find_map(|option| match option {
-                        EnhancedPacketOption::Comment(comment) => Some(comment.to_string()),
-                        _ => None,
-                    });
-                    let side = names[packet.interface_id as usize].clone();
-                    packets.push((side, packet.data.to_vec(), comment.unwrap_or_default()));
-                }
-                _ => {}
-            }
+            let Block::EnhancedPacket(packet) = block.unwrap() else { continue };
+            let comment = packet.options.iter().find_map(|option| match option {
+                EnhancedPacketOption::Comment(comment) => Some(comment.to_string()),
+                _ => None,
+            });
+            packets.push((packet.data.to_vec(), comment.unwrap_or_default()));
         }
         packets
     }
 
     #[test]
-    fn a_file_holds_each_packet_with_its_side_and_comment() {
+    fn a_file_holds_each_packet_with_its_comment() {
         let mut file = Vec::new();
         let mut writer = Writer::new(&mut file).unwrap();
-        for (side, bytes) in [("site", &[0x45, 0, 0, 20][..]), ("overlay", &[0x60, 0, 0])] {
-            let packet = Packet {
-                time: Duration::from_nanos(1_795_332_909_120_000_001),
-                side,
-                length: 1500,
-                bytes,
-                comment: "drop: no_flow",
-                lost: 3,
-            };
-            writer.packet(&packet).unwrap();
+        for (comment, bytes) in
+            [("site -> drop no_flow", &[0x45, 0, 0, 20][..]), ("overlay -> host", &[0x60, 0, 0])]
+        {
+            let time = Duration::from_nanos(1_795_332_909_120_000_001);
+            writer.packet(&Packet { time, length: 1500, bytes, comment, lost: 3 }).unwrap();
         }
-        let packets = read(&file);
-        let comment = "drop: no_flow".to_owned();
+        let told = |comment: &str| comment.to_owned();
         assert_eq!(
-            packets,
+            read(&file),
             [
-                ("site".into(), vec![0x45, 0, 0, 20], comment.clone()),
-                ("overlay".into(), vec![0x60, 0, 0], comment)
+                (vec![0x45, 0, 0, 20], told("site -> drop no_flow")),
+                (vec![0x60, 0, 0], told("overlay -> host"))
             ]
         );
     }

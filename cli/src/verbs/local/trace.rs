@@ -35,12 +35,15 @@ pub(crate) async fn run(agent: &Agent, terminal: &mut Terminal<'_>, asked: &Trac
 
 fn print(terminal: &mut Terminal<'_>, told: &Told) -> Result<(), Failure> {
     let (name, has_ports) = protocol(told.packet.protocol);
-    let source = End { address: told.packet.source.clone(), port: told.packet.source_port, ..End::default() };
-    let destination = End {
-        address: told.packet.destination.clone(),
-        port: told.packet.destination_port,
-        ..End::default()
+    let Packet { source, source_port, source_name, destination, destination_port, destination_name, .. } =
+        &told.packet;
+    let end = |address: &String, port: &u32, name: &String| End {
+        address: address.clone(),
+        port: *port,
+        name: name.clone(),
     };
+    let source = end(source, source_port, source_name);
+    let destination = end(destination, destination_port, destination_name);
     let (word, fate) = match told.verdict.as_str() {
         "drop" => (terminal.paint(Tone::Bad, "dropped"), format!(", {}", told.reason)),
         "site" => (terminal.paint(Tone::Good, "passes"), format!(", to the site by {}", told.device)),
@@ -80,8 +83,12 @@ struct Packet {
     protocol: u32,
     source: String,
     source_port: u32,
+    #[serde(default)]
+    source_name: String,
     destination: String,
     destination_port: u32,
+    #[serde(default)]
+    destination_name: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -176,7 +176,7 @@ impl Facts<'_> {
         let way = if half.reply { "its reply direction" } else { "its first direction" };
         let idle = f64::from(half.idle) / f64::from(self.live.hz().max(1));
         let mut told = format!(
-            "{table}, {}, {way}, {} packets so far, last {idle:.1} s ago",
+            "{table}, {}, {way}, packets so far {}, the last {idle:.1} s ago",
             State::from_number(half.state).name(),
             half.packets
         );
@@ -404,6 +404,9 @@ fn span(first: u32, last: u32) -> String {
     if first == last {
         return at(first);
     }
+    if (first, last) == (axis::ICMP, axis::END - 1) {
+        return "every icmp and icmpv6 type".into();
+    }
     if first >> 16 == last >> 16 && matches!(first >> 16, 1 | 2) {
         let name = if first & !0xffff == axis::TCP { "tcp" } else { "udp" };
         return match (first & 0xffff, last & 0xffff) {
@@ -434,6 +437,7 @@ mod tests {
         assert_eq!(span(axis::TCP | 443, axis::TCP | 443), "tcp 443");
         assert_eq!(span(axis::UDP, axis::UDP | 0xffff), "every udp port");
         assert_eq!(span(axis::TCP | 8000, axis::TCP | 8999), "tcp 8000 to 8999");
+        assert_eq!(span(axis::ICMP, axis::END - 1), "every icmp and icmpv6 type");
         assert_eq!(span(axis::ICMP, axis::ICMPV6 - 1), "icmp type 0 to icmp type 255");
         assert_eq!(span(0, axis::TCP | 21), "protocol 0 to tcp 21");
     }

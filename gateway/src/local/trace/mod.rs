@@ -91,6 +91,10 @@ pub struct Followed {
     /// From whom to whom.
     #[serde(flatten)]
     pub ends: Ends,
+    /// Who the source is; empty when nobody is known there.
+    pub source_name: String,
+    /// Who or what the destination is.
+    pub destination_name: String,
     /// Bytes from the IP header on.
     pub length: usize,
 }
@@ -274,6 +278,8 @@ impl Judgement {
             packet: Followed {
                 side: probe.side.name(),
                 protocol: probe.protocol,
+                source_name: around.names.end(ends.source, 0).name,
+                destination_name: around.names.end(ends.destination, 0).name,
                 ends,
                 length: probe.bytes().len(),
             },
