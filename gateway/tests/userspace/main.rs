@@ -128,6 +128,31 @@ fn masqueraded_flows_work_and_the_host_says_nothing_to_their_replies() {
 }
 
 #[test]
+fn the_site_sees_one_address_of_the_pool() {
+    let world = World::new(Rule::Accept { masquerade: true }).unwrap();
+    for host in 32..36 {
+        world.gateway.address("eth0", &format!("10.9.0.{host}/32")).unwrap();
+        world.gateway.address("eth0", &format!("fd09::{host:x}/128")).unwrap();
+    }
+    world.masquerade_with("10.9.0.32", "fd09::20", 4).unwrap();
+    for (site, first, last) in [("10.9.0.2", "10.9.0.32", "10.9.0.35"), ("fd09::2", "fd09::20", "fd09::23")] {
+        let pool: std::ops::RangeInclusive<IpAddr> = first.parse().unwrap()..=last.parse().unwrap();
+        let seen = server(&world.site, site);
+        exchange(&world.peer, site);
+        let (from, received) = seen.recv_timeout(PATIENCE).unwrap();
+        assert!(pool.contains(&from.ip()) && received == LARGE, "{from}");
+        assert_eq!(datagram(&world.peer, &world.site, site).ip(), from.ip());
+        ping(&world.peer, site);
+        // An address of the pool leads nowhere from the overlay: not back into it, not to the gateway's host.
+        let to = SocketAddr::new(first.parse().unwrap(), 80);
+        let refused = world.peer.enter(|| TcpStream::connect_timeout(&to, SILENCE)).unwrap().unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::TimedOut);
+    }
+    assert!(world.drops("hairpin") >= 2);
+    assert_host_was_silent(&world);
+}
+
+#[test]
 fn without_masquerade_the_site_sees_the_peer() {
     let world = World::new(Rule::Accept { masquerade: false }).unwrap();
     for (site, peer) in [("10.9.0.2", "100.64.0.2"), ("fd09::2", "fd64::2")] {

@@ -93,13 +93,19 @@ impl World {
 
     /// Tells the datapath where the site is now.
     pub(crate) fn resolve(&self) -> Result<()> {
+        self.masquerade_with("10.9.0.1", "fd09::1", 1)
+    }
+
+    /// Tells the datapath to masquerade with `count` addresses of each family from these on.
+    pub(crate) fn masquerade_with(&self, v4: &str, v6: &str, count: u16) -> Result<()> {
+        let (source_v4, source_v6): (Ipv4Addr, Ipv6Addr) = (v4.parse()?, v6.parse()?);
         let device = self.gateway.enter(|| index_of("eth0"))?.context("eth0 of the gateway")?;
         let egress = Egress {
             route: 0,
             device,
-            source_v4: Some(Ipv4Addr::new(10, 9, 0, 1)),
-            source_v6: Some(Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1)),
-            pool: [1, 1],
+            source_v4: Some(source_v4),
+            source_v6: Some(source_v6),
+            pool: [count; 2],
         };
         self.ask(move |datapath| datapath.set_egress(&[egress]))
     }
