@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// Where to run; may be repeated [default: all]
     #[arg(long = "kernel", value_enum, value_name = "KERNEL")]
     kernels: Vec<Kernel>,
-    /// Test programs to run; may be repeated [default: all integration tests of the gateway, and the demo]
+    /// Test programs to run; may be repeated [default: all integration tests of the gateway; `demo` is one too]
     #[arg(long = "suite", value_name = "NAME")]
     suites: Vec<String>,
     /// Only load, attach and a small differential test
