@@ -3,7 +3,7 @@
 use crate::classify::Line;
 use crate::image::*;
 
-/// Cells remembered while an image is checked: a kilobyte of words.
+/// Cells that [`validate`] remembers.
 const GOOD: usize = 1024;
 
 /// What is wrong with an image.
@@ -55,10 +55,16 @@ impl core::error::Error for InvalidImage {}
 
 /// Checks that every look-up in `lines` stays inside and finds what the layout promises.
 pub fn validate(lines: &[Line]) -> Result<(), InvalidImage> {
+    validate_with(lines, &mut [0; GOOD])
+}
+
+/// As [`validate`], with memory for cells that were found good, all zero: cells name the same service sets again and again,
+/// and one that is remembered is not read again. A large image takes a large one.
+pub fn validate_with(lines: &[Line], good: &mut [u32]) -> Result<(), InvalidImage> {
     let image = Checked { words: lines.as_flattened() };
     image.header()?;
     image.classes()?;
-    image.matrix()?;
+    image.matrix(good)?;
     Ok(())
 }
 
@@ -146,7 +152,7 @@ impl Checked<'_> {
         self.references(at + 2, len, limit)
     }
 
-    fn matrix(&self) -> Result<(), InvalidImage> {
+    fn matrix(&self, good: &mut [u32]) -> Result<(), InvalidImage> {
         let sources = self.words[header::SRC_CLASSES] as usize;
         let destinations = self.words[header::DST_CLASSES] as usize;
         let row_blocks = self.words[header::ROW_BLOCKS] as usize;
@@ -158,12 +164,14 @@ impl Checked<'_> {
         self.references(header::ROWS, rows, blocks)?;
         let cells = self.section(header::BLOCKS, blocks as usize * LINE)?;
         self.section(header::SERVICES, self.words[header::SERVICES_LEN] as usize * 2)?;
-        // Cells name the same few sets again and again: one that was just found good is not read again.
-        let mut good = [0; GOOD];
+        let places = good.len().max(1);
         for (i, &cell) in cells.iter().enumerate() {
-            let known = &mut good[(cell.wrapping_mul(0x9e37_79b1) >> 16) as usize % GOOD];
-            if *known != cell {
-                self.cell(self.words[header::BLOCKS] as usize + i, cell)?;
+            let place = (u64::from(cell).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % places;
+            if good.get(place) == Some(&cell) {
+                continue;
+            }
+            self.cell(self.words[header::BLOCKS] as usize + i, cell)?;
+            if let Some(known) = good.get_mut(place) {
                 *known = cell;
             }
         }
