@@ -14,6 +14,7 @@ const MAGIC: u32 = 0x5c47_0000;
 const HOST: u32 = 1;
 const SITE: u32 = 2;
 const OVERLAY: u32 = 3;
+const BACK: u32 = 4;
 
 /// A packet that was judged, counted and translated, and where it goes.
 #[derive(Clone, Copy)]
@@ -24,6 +25,8 @@ pub enum Handover {
     Site(u32),
     /// Into the overlay.
     Overlay,
+    /// Out of the device it came from: the answer to a dropped packet, whose Ethernet addresses are right already.
+    Back,
 }
 
 impl Handover {
@@ -34,6 +37,7 @@ impl Handover {
             Handover::Host => (HOST, 0),
             Handover::Site(device) => (SITE, device),
             Handover::Overlay => (OVERLAY, 0),
+            Handover::Back => (BACK, 0),
         };
         let [a, b, c, d] = (MAGIC | what).to_ne_bytes();
         let [e, f, g, h] = device.to_ne_bytes();
@@ -60,6 +64,7 @@ impl Handover {
             HOST => Some(Handover::Host),
             SITE => Some(Handover::Site(device)),
             OVERLAY => Some(Handover::Overlay),
+            BACK => Some(Handover::Back),
             _ => None,
         }
     }

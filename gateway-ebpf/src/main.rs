@@ -162,6 +162,7 @@ fn run<F: PerFamily, const L2: u32, const SIDE: u8>(skb: *mut __sk_buff) -> i32 
             Some(Handover::Host) => return NEXT,
             Some(Handover::Site(device)) => return to_neighbour(skb, device),
             Some(Handover::Overlay) => return into_overlay(skb, None),
+            Some(Handover::Back) => return back::<SIDE>(skb),
             None => (),
         }
     }
@@ -184,7 +185,8 @@ fn run<F: PerFamily, const L2: u32, const SIDE: u8>(skb: *mut __sk_buff) -> i32 
             to_site::<L2>(skb, device, hop)
         }
         Verdict::Overlay => into_overlay(skb, work.hop(config).map(|hop| (hop, config.overlay_link.mac))),
-        Verdict::Answer => back::<L2, SIDE>(skb),
+        Verdict::Answer if L2 != 0 && !skb::turn_round(skb) => failed(),
+        Verdict::Answer => back::<SIDE>(skb),
         Verdict::Drop(_) => SHOT,
     }
 }
@@ -234,10 +236,7 @@ fn into_overlay(skb: *mut __sk_buff, macs: Option<Macs>) -> i32 {
 
 /// Sends the packet back out of the device that it came from.
 #[inline(always)]
-fn back<const L2: u32, const SIDE: u8>(skb: *mut __sk_buff) -> i32 {
-    if L2 != 0 && !skb::turn_round(skb) {
-        return failed();
-    }
+fn back<const SIDE: u8>(skb: *mut __sk_buff) -> i32 {
     if SIDE == OVERLAY {
         set_mark(skb, JUDGED);
     }

@@ -3,11 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sluicegate_api::image::Image;
 use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
@@ -27,6 +28,9 @@ const NARROW: &str = "1300";
 /// Server and router, by family.
 const SERVER: [&str; 2] = ["10.129.0.53", "fd11::53"];
 const ROUTER: [&str; 2] = ["10.128.0.2", "fd10::2"];
+/// The gateway, in the overlay and on the site.
+const OWN: [&str; 2] = ["100.64.0.1", "fd64::6440:1"];
+const EGRESS: [&str; 2] = ["10.128.0.1", "fd10::1"];
 
 /// The largest datagrams cross in fragments, both ways: the router cuts IPv4 ones once more, and answers IPv6 ones with
 /// packet too big until they fit.
@@ -86,12 +90,148 @@ fn a_router_behind_the_gateway_shows_when_time_is_exceeded() {
     }
 }
 
+/// A traceroute begins with the gateway.
+#[test]
+fn the_gateway_shows_when_time_is_exceeded() {
+    for (xdp, mut world) in worlds() {
+        for (server, own) in SERVER.into_iter().zip(OWN) {
+            let ping = world.ping(server, &["-t", "1", "-c", "2", "-i", "0.2", "-W", "1"]);
+            assert!(ping.contains(&format!("From {own}")), "{xdp:?}: {ping}");
+        }
+        assert!(world.answers("time_exceeded") >= 2, "{xdp:?}");
+    }
+}
+
+/// What does not fit out of the site device is answered from the gateway's overlay address.
+#[test]
+fn a_narrow_site_device_becomes_known_to_the_sender() {
+    for xdp in [XdpChoice::Off, XdpChoice::Native] {
+        let mut world = World::with(xdp, 1500, |gateway| {
+            gateway.ip(&["link", "set", "site", "mtu", "1350"]).unwrap();
+        });
+        for (server, own) in SERVER.into_iter().zip(OWN) {
+            let ping = world.ping(server, &["-s", "1400", "-M", "do", "-c", "3", "-i", "0.2", "-W", "1"]);
+            let route = world.peer.ip(&["route", "get", server]).unwrap();
+            assert!(ping.contains(&format!("From {own}")), "{xdp:?}: {ping}");
+            assert!(route.contains("mtu 1350"), "{xdp:?}: {route}\n{ping}");
+        }
+        assert!(world.answers("too_big") >= 2, "{xdp:?}");
+    }
+}
+
+/// What does not fit into the overlay is answered from the gateway's address on the site: the server cuts up its answers
+/// then, and those come back. The segments that offload would make of a packet count, not the packet, and what is quoted of
+/// one with an unfinished checksum is right when it arrives: the router's device checks.
+#[test]
+fn a_narrow_overlay_becomes_known_to_the_server() {
+    for xdp in [XdpChoice::Off, XdpChoice::Native] {
+        let mut world = World::with(xdp, 1280, |gateway| gateway.offload_off("site").unwrap());
+        for (server, egress) in SERVER.into_iter().zip(EGRESS) {
+            let large = world.peer_socket(server);
+            let far = world.others[2].enter(|| UdpSocket::bind((server, 5353)).unwrap()).unwrap();
+            let from = exchange(&large, &far);
+            segment(&far, 1250);
+            let before = world.answers("too_big");
+            // One packet for the device to cut up, into packets of 1,278 or 1,298 bytes.
+            far.send_to(&[7; 12_500], from).unwrap();
+            let fits = far.local_addr().unwrap().is_ipv4();
+            if fits {
+                assert!((0..10).all(|_| large.recv(&mut [0; 2048]).is_ok_and(|n| n == 1250)), "{xdp:?}");
+                segment(&far, 1270);
+                far.send_to(&[7; 12_700], from).unwrap();
+            }
+            wait_for(|| world.answers("too_big") > before);
+            let knows = || world.others[2].ip(&["route", "get", egress]).unwrap().contains("mtu 1280");
+            wait_for(knows);
+
+            let size = if fits { "1262" } else { "1242" };
+            let ping = world.ping(server, &["-s", size, "-M", "do", "-c", "4", "-i", "0.2", "-W", "1"]);
+            assert!(ping.contains("bytes from"), "{xdp:?}: {ping}");
+        }
+    }
+}
+
+/// Both ends of a connection are told a segment size that crosses overlay and site, and a megabyte crosses each way.
+#[test]
+fn connections_are_told_what_crosses_the_gateway() {
+    for xdp in [XdpChoice::Off, XdpChoice::Native] {
+        let mut world = World::with(xdp, 1280, |_| ());
+        // Less the twelve bytes of the timestamp option (RFC 6691 2).
+        for (server, size) in SERVER.into_iter().zip([1240 - 12, 1220 - 12]) {
+            let address: SocketAddr = (server.parse::<IpAddr>().unwrap(), 8080).into();
+            let listener = world.others[2].enter(|| TcpListener::bind(address).unwrap()).unwrap();
+            let near = world.peer.enter(|| TcpStream::connect_timeout(&address, PATIENCE).unwrap()).unwrap();
+            let (far, _) = listener.accept().unwrap();
+            assert_eq!((segment_size(&near), segment_size(&far)), (size, size), "{xdp:?}: {server}");
+            for (from, to) in [(&near, &far), (&far, &near)] {
+                std::thread::scope(|scope| {
+                    scope.spawn(|| (&mut &*from).write_all(&vec![9; 1 << 20]).unwrap());
+                    to.set_read_timeout(Some(PATIENCE)).unwrap();
+                    (&mut &*to).read_exact(&mut vec![0; 1 << 20]).unwrap();
+                });
+            }
+        }
+        assert_eq!(world.answers("too_big"), 0, "{xdp:?}: segments were too large");
+    }
+}
+
+/// A datagram there and back, so that there is a flow; returns whom the far end sees.
+fn exchange(near: &UdpSocket, far: &UdpSocket) -> SocketAddr {
+    far.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut buffer = [0; 16];
+    // The first datagrams may be lost to the resolution of neighbours.
+    for _ in 0..20 {
+        near.send(b"hello").unwrap();
+        let Ok((_, from)) = far.recv_from(&mut buffer) else { continue };
+        far.send_to(b"hello", from).unwrap();
+        if near.recv(&mut buffer).is_ok() {
+            while near.recv(&mut buffer).is_ok() {}
+            return from;
+        }
+    }
+    panic!("no datagram crosses");
+}
+
+/// Has the kernel cut up what is sent into datagrams of `size` bytes, as late as it can.
+fn segment(socket: &UdpSocket, size: libc::c_int) {
+    set(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, size);
+}
+
+fn set(socket: i32, level: libc::c_int, option: libc::c_int, value: libc::c_int) {
+    let length = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the option takes an integer, which lives through the call.
+    let done = unsafe { libc::setsockopt(socket, level, option, (&raw const value).cast(), length) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// Bytes that a connection puts into one segment.
+fn segment_size(stream: &TcpStream) -> libc::c_int {
+    let mut size: libc::c_int = 0;
+    let mut length = size_of_val(&size) as libc::socklen_t;
+    // SAFETY: the option is an integer, which lives through the call with its length.
+    let done = unsafe {
+        let to = (&raw mut size).cast();
+        libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_MAXSEG, to, &raw mut length)
+    };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    size
+}
+
+fn wait_for(mut true_now: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !true_now() {
+        assert!(Instant::now() < deadline, "it never came about");
+        std::thread::yield_now();
+    }
+}
+
 /// A peer, a gateway, a router and a server in a row.
 struct World {
     peer: Namespace,
     /// Judges while it lives.
-    _datapath: EbpfDatapath,
-    _others: [Namespace; 3],
+    datapath: EbpfDatapath,
+    /// Gateway, router and server.
+    others: [Namespace; 3],
     _lab: Lab,
 }
 
@@ -102,6 +242,11 @@ fn worlds() -> impl Iterator<Item = (XdpChoice, World)> {
 
 impl World {
     fn new(xdp: XdpChoice) -> Self {
+        Self::with(xdp, 1500, |_| ())
+    }
+
+    /// With an overlay of this MTU, and the gateway prepared before it starts.
+    fn with(xdp: XdpChoice, mtu: u16, prepare: impl FnOnce(&Namespace)) -> Self {
         let lab = Lab::new().expect("these tests need root");
         let [peer, gateway, router, server] =
             ["peer", "gateway", "router", "server"].map(|name| lab.namespace(name).unwrap());
@@ -150,11 +295,12 @@ impl World {
             namespace.sysctl("net/ipv4/icmp_ratelimit", "0").unwrap();
             namespace.sysctl("net/ipv6/icmp/ratelimit", "0").unwrap();
         }
+        prepare(&gateway);
         let bpf_dir = lab.bpffs().unwrap().join("gateway");
         let line = gateway.ip(&["-o", "link", "show", "dev", "site"]).unwrap();
         let device = line.split(':').next().unwrap().trim().parse().unwrap();
-        let datapath = gateway.enter(|| open(bpf_dir, xdp, device)).unwrap();
-        Self { peer, _datapath: datapath, _others: [gateway, router, server], _lab: lab }
+        let datapath = gateway.enter(|| open(bpf_dir, xdp, mtu, device)).unwrap();
+        Self { peer, datapath, others: [gateway, router, server], _lab: lab }
     }
 
     /// What ping says; that a packet was lost is for the caller to judge.
@@ -162,10 +308,26 @@ impl World {
         let ran = self.peer.run(&Program::new("ping").arg("-n").args(args).arg(to), PATIENCE).unwrap();
         format!("{}{}", ran.stdout, ran.stderr)
     }
+
+    /// A socket of the peer's, connected to port 5353 of `server`.
+    fn peer_socket(&self, server: &str) -> UdpSocket {
+        let to: SocketAddr = (server.parse::<IpAddr>().unwrap(), 5353).into();
+        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = self.peer.enter(|| UdpSocket::bind(any).unwrap()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        socket.connect(to).unwrap();
+        socket
+    }
+
+    /// How many packets the gateway has answered itself, by the name of the answer.
+    fn answers(&mut self, kind: &str) -> u64 {
+        let counters = self.datapath.counters().unwrap();
+        counters.answers.iter().find(|(name, _)| *name == kind).unwrap().1
+    }
 }
 
 /// Starts the datapath in the gateway's namespace, with the image of [`image`] in force.
-fn open(bpf_dir: PathBuf, xdp: XdpChoice, device: u32) -> EbpfDatapath {
+fn open(bpf_dir: PathBuf, xdp: XdpChoice, mtu: u16, device: u32) -> EbpfDatapath {
     let settings = Settings {
         choice: Choice::Ebpf,
         bpf_dir,
@@ -173,7 +335,7 @@ fn open(bpf_dir: PathBuf, xdp: XdpChoice, device: u32) -> EbpfDatapath {
         nat_ports: 20_000..=32_767,
         flow_entries: 4096,
         image_words: 1 << 17,
-        mtu: 1500,
+        mtu,
         flows: FlowSettings::default(),
         xdp: XdpSettings { choice: xdp, guard: None },
     };
@@ -190,7 +352,7 @@ fn open(bpf_dir: PathBuf, xdp: XdpChoice, device: u32) -> EbpfDatapath {
             pool: [0, 0],
         })
         .collect();
-    datapath.set_overlay("100.64.0.0/16".parse().unwrap(), "fd64::/64".parse().unwrap()).unwrap();
+    datapath.set_overlay("100.64.0.1/16".parse().unwrap(), "fd64::6440:1/64".parse().unwrap()).unwrap();
     datapath.set_egress(&egress).unwrap();
     datapath.apply(1, &image).unwrap();
     datapath

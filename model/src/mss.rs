@@ -10,7 +10,8 @@ const LOOKED_AT: usize = 20;
 pub fn clamp(bytes: &mut [u8], header: &Header, mtus: [u32; 2]) {
     let headers = if header.source.is_ipv6() { 60 } else { 40 };
     let Some(mtu) = mtus.into_iter().filter(|mtu| *mtu != 0).min() else { return };
-    let Some(largest) = mtu.checked_sub(headers).filter(|n| *n != 0).and_then(|n| u16::try_from(n).ok()) else {
+    let Some(largest) = mtu.checked_sub(headers).filter(|n| *n != 0).and_then(|n| u16::try_from(n).ok())
+    else {
         return;
     };
     let Some(at) = find(&bytes[header.transport..]) else { return };

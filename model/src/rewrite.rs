@@ -139,7 +139,14 @@ pub fn rewrite_error(
 
 /// Sets the checksum at `at` in `new` so that everything sums up to what `old` summed up to: all ones in an undamaged
 /// packet. `rest` is the part of the pseudo-header that does not change.
-pub(crate) fn restore(new: &mut [u8], at: usize, new_pseudo: &[u8], old: &[u8], old_pseudo: &[u8], rest: u16) {
+pub(crate) fn restore(
+    new: &mut [u8],
+    at: usize,
+    new_pseudo: &[u8],
+    old: &[u8],
+    old_pseudo: &[u8],
+    rest: u16,
+) {
     let rest = rest.to_be_bytes();
     let total = sum(&[old_pseudo, &rest, old]);
     new[at..at + 2].fill(0);
