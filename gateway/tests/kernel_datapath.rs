@@ -43,13 +43,17 @@ fn programs_load_and_stay_below_the_verifier_ceiling() {
     let open = || EbpfDatapath::open(&stage.settings, "tunnel");
     verified.extend(stage.gateway.enter(open).unwrap().unwrap().verified_instructions().unwrap());
 
+    // 6.1 of 6.1.0-56-cloud-amd64
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let series = release.split('.').take(2).collect::<Vec<_>>().join(".");
     for (program, count) in &verified {
         println!("verified {program} {count}");
     }
     let above: Vec<String> = verified
         .into_iter()
         .filter_map(|(program, count)| {
-            let ceiling = ceilings.get(&program).and_then(|entry| entry["ceiling"].as_integer());
+            let ceiling = ceilings.get(&program).and_then(|entry| entry.get("ceiling")?.as_table());
+            let ceiling = ceiling.and_then(|of| of.get(&series).or(of.get("any"))?.as_integer());
             match ceiling {
                 Some(ceiling) if (1..=ceiling).contains(&i64::from(count)) => None,
                 Some(ceiling) => Some(format!("{program}: {count}, more than {ceiling}")),

@@ -10,6 +10,9 @@ use anyhow::{Context, Result};
 use comfy_table::Table;
 use serde::Deserialize;
 
+/// Stands for every kernel series that has no ceiling of its own.
+const ANY: &str = "any";
+
 /// The file's contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Budget {
@@ -21,8 +24,9 @@ pub(super) struct Budget {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Program {
-    /// On any kernel. A program without one fails the test.
-    ceiling: Option<u32>,
+    /// By kernel series, and for [`ANY`] other. A program without one fails the test.
+    #[serde(default)]
+    ceiling: BTreeMap<String, u32>,
     /// By kernel series.
     #[serde(default)]
     counted: BTreeMap<String, u32>,
@@ -56,14 +60,11 @@ impl Budget {
         let mut text = self.head.clone();
         for (name, program) in &self.programs {
             text += &format!("\n[{name}]\n");
-            if let Some(ceiling) = program.ceiling {
-                text += &format!("ceiling = {}\n", grouped(ceiling));
+            for (key, values) in [("ceiling", &program.ceiling), ("counted", &program.counted)] {
+                if !values.is_empty() {
+                    text += &format!("{key} = {{ {} }}\n", inline(values));
+                }
             }
-            let mut series: Vec<_> = program.counted.iter().collect();
-            series.sort_by_key(|(series, _)| numbers(series));
-            let counted: Vec<String> =
-                series.iter().map(|(series, count)| format!("\"{series}\" = {}", grouped(**count))).collect();
-            text += &format!("counted = {{ {} }}\n", counted.join(", "));
         }
         text
     }
@@ -81,16 +82,30 @@ impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
         let series = self.series();
-        table.set_header(
-            ["verified instructions"].into_iter().chain(series.iter().copied()).chain(["ceiling"]),
-        );
+        // Counted, and what it may be.
+        let pair = |program: &Program, series: &str| {
+            let count = program.counted.get(series).copied().map(grouped).unwrap_or_default();
+            let ceiling = program.ceiling.get(series).or_else(|| program.ceiling.get(ANY)).copied();
+            format!("{count} of {}", ceiling.map_or("none".to_owned(), grouped))
+        };
+        table.set_header(["verified instructions"].into_iter().chain(series.iter().copied()));
         for (name, program) in &self.programs {
-            let counts = series.iter().map(|series| program.counted.get(*series).copied());
-            let cells = counts.chain([program.ceiling]).map(|count| count.map(grouped).unwrap_or_default());
+            let cells = series.iter().map(|series| pair(program, series));
             table.add_row([name.clone()].into_iter().chain(cells));
         }
         write!(f, "{table}")
     }
+}
+
+/// The values of an inline table, from the oldest kernel to the newest.
+fn inline(values: &BTreeMap<String, u32>) -> String {
+    let mut values: Vec<_> = values.iter().collect();
+    values.sort_by_key(|(series, _)| numbers(series));
+    let values = values.into_iter().map(|(series, count)| match series.as_str() {
+        ANY => format!("{ANY} = {}", grouped(*count)),
+        series => format!("\"{series}\" = {}", grouped(*count)),
+    });
+    values.collect::<Vec<_>>().join(", ")
 }
 
 fn numbers(series: &str) -> Vec<u32> {
@@ -116,8 +131,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_what_is_read() {
-        let text =
-            "# why\n# and how\n\n[a]\nceiling = 60_000\ncounted = { \"6.1\" = 999, \"6.12\" = 1_000 }\n";
+        let text = "# why\n# and how\n\n[a]\nceiling = { any = 60_000, \"6.1\" = 70_000 }\ncounted = { \"6.1\" = 999, \"6.12\" = 1_000 }\n";
         let mut budget = Budget::parse(text).unwrap();
         assert_eq!(budget.text(), text);
         budget.note("6.2", &BTreeMap::from([("a".to_owned(), 1_234_567), ("b".to_owned(), 5)]));
@@ -133,7 +147,7 @@ mod tests {
         let budget = Budget::read(&path).unwrap();
         assert!(!budget.programs.is_empty());
         for (name, program) in &budget.programs {
-            assert!(program.ceiling.is_some(), "{name} has no ceiling");
+            assert!(program.ceiling.contains_key(ANY), "{name} has no ceiling");
         }
     }
 }
