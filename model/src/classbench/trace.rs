@@ -172,7 +172,7 @@ fn corner(r: &mut Random, prefix: &IpNet) -> IpAddr {
                 2 | 3 => last,
                 4 => first.wrapping_sub(1),
                 5 => last.wrapping_add(1),
-                _ => first | u128::from(r.next()) << r.below(60) & (last - first),
+                _ => first | ((u128::from(r.next()) << r.below(60)) & (last - first)),
             })
             .into()
         }
