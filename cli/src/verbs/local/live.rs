@@ -178,7 +178,7 @@ mod tests {
         for shown in ["web / users to web", "PACKETS/S", "web-server", "rule_drop"] {
             assert!(screen.contains(shown), "{shown} in\n{screen}");
         }
-        assert!(!screen.contains("MEANS"), "{screen}");
+        assert!(!screen.contains("ACTION"), "{screen}");
         // Too small for anything is no reason to fall over.
         for (width, height) in [(10, 2), (1, 1), (30, 5)] {
             super::tests::screen(width, height);
