@@ -116,7 +116,9 @@ fn carry<F: PerFamily>(ctx: *mut xdp_md, side: u32, l2: u32) -> u32 {
         Verdict::Answer => {
             let device = match Side::from_number(side as u8) {
                 Side::Overlay | Side::Local => config.overlay_link.device,
-                Side::Site => <Maps as Tables<F>>::egress(&steps.maps, work.route()).map_or(0, |e| e.link.device),
+                Side::Site => {
+                    <Maps as Tables<F>>::egress(&steps.maps, work.route()).map_or(0, |e| e.link.device)
+                }
             };
             // A device that frames cannot be sent by, as a veth whose peer does not listen, drops what it is to send back.
             if device != 0 { XDP_TX } else { hand_over(ctx, Handover::Back) }
