@@ -62,6 +62,7 @@ fn behind<F: Family>(bytes: &[u8], header: &Header, read: Result<Transport, slui
         }
         p if p == F::ICMP && read.flags == echo::REQUEST => Kind::EchoRequest,
         p if p == F::ICMP && read.flags == echo::REPLY => Kind::EchoReply,
+        _ if read.quotes => Kind::Error,
         _ => Kind::Datagram,
     };
     assert_eq!(model.kind, kind, "what it can do for a flow");
