@@ -59,7 +59,7 @@ impl Piece {
             return None;
         }
         let end = u32::from(start) * UNIT + bytes;
-        if bytes == 0 || more && bytes % UNIT != 0 || end > DATAGRAM_MAX {
+        if bytes == 0 || more && !bytes.is_multiple_of(UNIT) || end > DATAGRAM_MAX {
             return Some(DropReason::Malformed);
         }
         *self = Self { id, start, end: end.div_ceil(UNIT) as u16, protocol, last: !more };
