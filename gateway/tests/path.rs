@@ -7,7 +7,8 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use sluicegate_api::image::Image;
@@ -15,11 +16,13 @@ use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
 use sluicegate_gateway::datapath::{
     Choice, Datapath as _, Egress, FlowSettings, Settings, XdpChoice, XdpSettings,
 };
+use sluicegate_gateway::tun::Tun;
 use sluicegate_lab::{Lab, Namespace, Program};
 use sluicegate_policy::Compiler;
 use sluicegate_policy::model::{
     Action, End, Group, Network, Peer, Policy, Resource, Router, Rule, Service, State,
 };
+use tokio::sync::oneshot;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// MTU of the link between router and server.
@@ -93,29 +96,30 @@ fn a_router_behind_the_gateway_shows_when_time_is_exceeded() {
 /// A traceroute begins with the gateway.
 #[test]
 fn the_gateway_shows_when_time_is_exceeded() {
-    for (xdp, mut world) in worlds() {
+    for kind in KINDS {
+        let mut world = World::with(kind, 1500, |_| ());
         for (server, own) in SERVER.into_iter().zip(OWN) {
             let ping = world.ping(server, &["-t", "1", "-c", "2", "-i", "0.2", "-W", "1"]);
-            assert!(ping.contains(&format!("From {own}")), "{xdp:?}: {ping}");
+            assert!(ping.contains(&format!("From {own}")), "{kind:?}: {ping}");
         }
-        assert!(world.answers("time_exceeded") >= 2, "{xdp:?}");
+        assert!(world.answers("time_exceeded") >= 2, "{kind:?}");
     }
 }
 
 /// What does not fit out of the site device is answered from the gateway's overlay address.
 #[test]
 fn a_narrow_site_device_becomes_known_to_the_sender() {
-    for xdp in [XdpChoice::Off, XdpChoice::Native] {
-        let mut world = World::with(xdp, 1500, |gateway| {
+    for kind in KINDS {
+        let mut world = World::with(kind, 1500, |gateway| {
             gateway.ip(&["link", "set", "site", "mtu", "1350"]).unwrap();
         });
         for (server, own) in SERVER.into_iter().zip(OWN) {
             let ping = world.ping(server, &["-s", "1400", "-M", "do", "-c", "3", "-i", "0.2", "-W", "1"]);
             let route = world.peer.ip(&["route", "get", server]).unwrap();
-            assert!(ping.contains(&format!("From {own}")), "{xdp:?}: {ping}");
-            assert!(route.contains("mtu 1350"), "{xdp:?}: {route}\n{ping}");
+            assert!(ping.contains(&format!("From {own}")), "{kind:?}: {ping}");
+            assert!(route.contains("mtu 1350"), "{kind:?}: {route}\n{ping}");
         }
-        assert!(world.answers("too_big") >= 2, "{xdp:?}");
+        assert!(world.answers("too_big") >= 2, "{kind:?}");
     }
 }
 
@@ -124,8 +128,8 @@ fn a_narrow_site_device_becomes_known_to_the_sender() {
 /// one with an unfinished checksum is right when it arrives: the router's device checks.
 #[test]
 fn a_narrow_overlay_becomes_known_to_the_server() {
-    for xdp in [XdpChoice::Off, XdpChoice::Native] {
-        let mut world = World::with(xdp, 1280, |gateway| gateway.offload_off("site").unwrap());
+    for kind in KINDS {
+        let mut world = World::with(kind, 1280, |gateway| gateway.offload_off("site").unwrap());
         for (server, egress) in SERVER.into_iter().zip(EGRESS) {
             let large = world.peer_socket(server);
             let far = world.others[2].enter(|| UdpSocket::bind((server, 5353)).unwrap()).unwrap();
@@ -136,7 +140,7 @@ fn a_narrow_overlay_becomes_known_to_the_server() {
             far.send_to(&[7; 12_500], from).unwrap();
             let fits = far.local_addr().unwrap().is_ipv4();
             if fits {
-                assert!((0..10).all(|_| large.recv(&mut [0; 2048]).is_ok_and(|n| n == 1250)), "{xdp:?}");
+                assert!((0..10).all(|_| large.recv(&mut [0; 2048]).is_ok_and(|n| n == 1250)), "{kind:?}");
                 segment(&far, 1270);
                 far.send_to(&[7; 12_700], from).unwrap();
             }
@@ -146,7 +150,7 @@ fn a_narrow_overlay_becomes_known_to_the_server() {
 
             let size = if fits { "1262" } else { "1242" };
             let ping = world.ping(server, &["-s", size, "-M", "do", "-c", "4", "-i", "0.2", "-W", "1"]);
-            assert!(ping.contains("bytes from"), "{xdp:?}: {ping}");
+            assert!(ping.contains("bytes from"), "{kind:?}: {ping}");
         }
     }
 }
@@ -154,24 +158,24 @@ fn a_narrow_overlay_becomes_known_to_the_server() {
 /// Both ends of a connection are told a segment size that crosses overlay and site, and a megabyte crosses each way.
 #[test]
 fn connections_are_told_what_crosses_the_gateway() {
-    for xdp in [XdpChoice::Off, XdpChoice::Native] {
-        let mut world = World::with(xdp, 1280, |_| ());
+    for kind in KINDS {
+        let mut world = World::with(kind, 1280, |_| ());
         // Less the twelve bytes of the timestamp option (RFC 6691 2).
         for (server, size) in SERVER.into_iter().zip([1240 - 12, 1220 - 12]) {
             let address: SocketAddr = (server.parse::<IpAddr>().unwrap(), 8080).into();
             let listener = world.others[2].enter(|| TcpListener::bind(address).unwrap()).unwrap();
             let near = world.peer.enter(|| TcpStream::connect_timeout(&address, PATIENCE).unwrap()).unwrap();
             let (far, _) = listener.accept().unwrap();
-            assert_eq!((segment_size(&near), segment_size(&far)), (size, size), "{xdp:?}: {server}");
+            assert_eq!((segment_size(&near), segment_size(&far)), (size, size), "{kind:?}: {server}");
             for (from, to) in [(&near, &far), (&far, &near)] {
-                std::thread::scope(|scope| {
+                thread::scope(|scope| {
                     scope.spawn(|| (&mut &*from).write_all(&vec![9; 1 << 20]).unwrap());
                     to.set_read_timeout(Some(PATIENCE)).unwrap();
                     (&mut &*to).read_exact(&mut vec![0; 1 << 20]).unwrap();
                 });
             }
         }
-        assert_eq!(world.answers("too_big"), 0, "{xdp:?}: segments were too large");
+        assert_eq!(world.answers("too_big"), 0, "{kind:?}: segments were too large");
     }
 }
 
@@ -221,7 +225,65 @@ fn wait_for(mut true_now: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !true_now() {
         assert!(Instant::now() < deadline, "it never came about");
-        std::thread::yield_now();
+        thread::yield_now();
+    }
+}
+
+/// What the overlay is, and how packets are judged there.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Ethernet(XdpChoice),
+    /// Packets without an Ethernet header.
+    Tunnel,
+}
+
+const KINDS: [Kind; 3] = [Kind::Ethernet(XdpChoice::Off), Kind::Ethernet(XdpChoice::Native), Kind::Tunnel];
+
+/// Device `overlay` of a gateway and device `out` of a peer, joined by a thread that carries packets between them.
+struct Tunnel {
+    stop: Option<oneshot::Sender<()>>,
+    carrier: Option<JoinHandle<()>>,
+}
+
+impl Tunnel {
+    fn new(peer: &Namespace, gateway: &Namespace) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let (ready, is_ready) = mpsc::channel();
+        let (peer, gateway) = (peer.clone(), gateway.clone());
+        let carrier = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let open = |namespace: &Namespace, name: &str| {
+                let in_runtime = || {
+                    let _guard = runtime.enter();
+                    Tun::open(name).unwrap()
+                };
+                namespace.enter(in_runtime).unwrap()
+            };
+            let (near, far) = (open(&peer, "out"), open(&gateway, "overlay"));
+            ready.send(()).unwrap();
+            runtime.block_on(carry(&near, &far, stopped));
+        });
+        is_ready.recv().unwrap();
+        Self { stop: Some(stop), carrier: Some(carrier) }
+    }
+}
+
+async fn carry(near: &Tun, far: &Tun, mut stopped: oneshot::Receiver<()>) {
+    let (mut there, mut back) = (vec![0; 65_535], vec![0; 65_535]);
+    loop {
+        // A device that is down takes nothing, and a packet that is not taken is lost as on any link.
+        tokio::select! {
+            length = near.recv(&mut there) => drop(far.send(&there[..length.unwrap()]).await),
+            length = far.recv(&mut back) => drop(near.send(&back[..length.unwrap()]).await),
+            _ = &mut stopped => return,
+        }
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let _ = self.carrier.take().map(JoinHandle::join);
     }
 }
 
@@ -230,6 +292,7 @@ struct World {
     peer: Namespace,
     /// Judges while it lives.
     datapath: EbpfDatapath,
+    _tunnel: Option<Tunnel>,
     /// Gateway, router and server.
     others: [Namespace; 3],
     _lab: Lab,
@@ -242,15 +305,27 @@ fn worlds() -> impl Iterator<Item = (XdpChoice, World)> {
 
 impl World {
     fn new(xdp: XdpChoice) -> Self {
-        Self::with(xdp, 1500, |_| ())
+        Self::with(Kind::Ethernet(xdp), 1500, |_| ())
     }
 
     /// With an overlay of this MTU, and the gateway prepared before it starts.
-    fn with(xdp: XdpChoice, mtu: u16, prepare: impl FnOnce(&Namespace)) -> Self {
+    fn with(kind: Kind, mtu: u16, prepare: impl FnOnce(&Namespace)) -> Self {
         let lab = Lab::new().expect("these tests need root");
         let [peer, gateway, router, server] =
             ["peer", "gateway", "router", "server"].map(|name| lab.namespace(name).unwrap());
-        lab.veth((&peer, "out"), (&gateway, "overlay")).unwrap();
+        let (xdp, tunnel) = match kind {
+            Kind::Ethernet(xdp) => {
+                lab.veth((&peer, "out"), (&gateway, "overlay")).unwrap();
+                (xdp, None)
+            }
+            Kind::Tunnel => {
+                let tunnel = Tunnel::new(&peer, &gateway);
+                for (namespace, device) in [(&peer, "out"), (&gateway, "overlay")] {
+                    namespace.ip(&["link", "set", device, "up", "mtu", "1500"]).unwrap();
+                }
+                (XdpChoice::Native, Some(tunnel))
+            }
+        };
         lab.veth((&gateway, "site"), (&router, "near")).unwrap();
         lab.veth((&router, "far"), (&server, "in")).unwrap();
         for (namespace, device, addresses) in [
@@ -277,11 +352,15 @@ impl World {
                 namespace.route(to, via).unwrap();
             }
         }
-        // The overlay's neighbours are known, as on a tunnel.
+        // An Ethernet's neighbours are known, as on a tunnel.
+        let ethernet = tunnel.is_none();
         for (from, device, to, there, addresses) in [
             (&peer, "out", &gateway, "overlay", ["100.64.0.1", "fd64::6440:1"]),
             (&gateway, "overlay", &peer, "out", ["100.64.0.5", "fd64::6440:5"]),
-        ] {
+        ]
+        .into_iter()
+        .filter(|_| ethernet)
+        {
             let line = to.ip(&["-o", "link", "show", "dev", there]).unwrap();
             let mac = line.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap();
             for address in addresses {
@@ -300,7 +379,7 @@ impl World {
         let line = gateway.ip(&["-o", "link", "show", "dev", "site"]).unwrap();
         let device = line.split(':').next().unwrap().trim().parse().unwrap();
         let datapath = gateway.enter(|| open(bpf_dir, xdp, mtu, device)).unwrap();
-        Self { peer, datapath, others: [gateway, router, server], _lab: lab }
+        Self { peer, datapath, _tunnel: tunnel, others: [gateway, router, server], _lab: lab }
     }
 
     /// What ping says; that a packet was lost is for the caller to judge.
