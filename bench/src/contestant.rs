@@ -4,20 +4,26 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
-use sluicegate_gateway::datapath::{Choice, Datapath as _, Egress, FlowSettings, Settings, XdpSettings};
+use sluicegate_gateway::datapath::{
+    Choice, Datapath as _, Egress, FlowSettings, Settings, XdpChoice, XdpSettings,
+};
 use sluicegate_lab::{Lab, Namespace, Program};
 
 use crate::account;
-use crate::traffic::{Burst, Family, Plan, Traffic, require_arrival};
+use crate::traffic::{Burst, Family, Plan, SMALLEST, Traffic, require_arrival};
 
 /// How the gateway in the middle enforces the policy.
 pub(crate) enum Way {
     /// Ours, in TC, with the given number of resources and policies.
     Ours(u32),
+    /// Ours, the whole path in XDP.
+    OursXdp(u32),
     /// The kernel's forwarding and a ruleset.
     Nftables(String),
     /// The kernel's forwarding and no firewall.
     Plain,
+    /// An XDP program that looks the route up and redirects, and nothing else.
+    Floor,
 }
 
 /// One contestant, ready to carry traffic.
@@ -40,10 +46,27 @@ impl Contestant {
         lab.veth((&gateway, "site"), (&sink, "in"))?;
         lay_routes(&source, &gateway, &sink)?;
         let mut traffic = Traffic::load()?;
-        traffic.attach(&gateway, "pass", "overlay")?;
         traffic.attach(&sink, "sink", "in")?;
+        if matches!(way, Way::OursXdp(_) | Way::Floor) {
+            // A veth device sends what XDP redirects to it only while its peer runs XDP.
+            traffic.attach(&source, "pass", "out")?;
+        } else {
+            traffic.attach(&gateway, "pass", "overlay")?;
+        }
+        let ours = |policies, xdp| ours(lab, name, &gateway, policies, xdp).map(Some);
         let datapath = match way {
-            Way::Ours(policies) => Some(ours(lab, name, &gateway, *policies)?),
+            Way::Ours(policies) => {
+                traffic.attach(&gateway, "pass", "site")?;
+                ours(*policies, XdpChoice::Off)?
+            }
+            Way::OursXdp(policies) => ours(*policies, XdpChoice::Native)?,
+            Way::Floor => {
+                traffic.attach(&gateway, "route", "overlay")?;
+                traffic.attach(&gateway, "route", "site")?;
+                // The helper wants it (net/core/filter.c, bpf_ipv4_fib_lookup).
+                forward(&gateway)?;
+                None
+            }
             Way::Nftables(rules) => {
                 traffic.attach(&gateway, "pass", "site")?;
                 forward(&gateway)?;
@@ -68,6 +91,7 @@ impl Contestant {
             destinations: resources,
             port: account::PORT.into(),
             device: index(&source, "out")?,
+            payload: SMALLEST,
             ..Plan::default()
         };
         Ok(Self { name: name.to_owned(), source, gateway, traffic, plan, datapath })
@@ -114,6 +138,11 @@ impl Contestant {
         Ok(took.as_nanos() as f64 / f64::from(sent))
     }
 
+    /// Makes the packets of later rounds carry `payload` bytes, at least [`SMALLEST`].
+    pub(crate) fn set_payload(&mut self, payload: u32) {
+        self.plan.payload = payload;
+    }
+
     /// Our datapath, for running its programs on single frames, and the namespace it lives in.
     pub(crate) fn datapath(&mut self) -> Option<(&mut EbpfDatapath, &Namespace)> {
         self.datapath.as_mut().map(|datapath| (datapath, &self.gateway))
@@ -157,18 +186,19 @@ fn forward(gateway: &Namespace) -> Result<()> {
     gateway.sysctl("net/ipv6/conf/all/forwarding", "1")
 }
 
-fn ours(lab: &Lab, name: &str, gateway: &Namespace, policies: u32) -> Result<EbpfDatapath> {
+fn ours(lab: &Lab, name: &str, gateway: &Namespace, policies: u32, xdp: XdpChoice) -> Result<EbpfDatapath> {
     let image = account::image(policies)?;
     let settings = Settings {
         choice: Choice::Ebpf,
         bpf_dir: lab.bpffs()?.join(name),
         site_devices: vec!["site".into()],
         nat_ports: 20_000..=32_767,
-        flow_entries: 262_144,
+        // Room for the largest sweep: two half-entries a flow.
+        flow_entries: 600_000,
         image_words: image.words.len() as u32,
         mtu: 1420,
         flows: FlowSettings::default(),
-        xdp: XdpSettings::default(),
+        xdp: XdpSettings { choice: xdp, guard: None },
     };
     let mut datapath = gateway.enter(|| EbpfDatapath::open(&settings, "overlay"))??;
     gateway.enter(|| -> Result<()> {

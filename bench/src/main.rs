@@ -4,9 +4,12 @@
 //! same packets in turn. Nanoseconds are of the whole path on one processor and include about 170 of making the packet.
 
 mod account;
+mod comparison;
 mod contestant;
 mod figure;
+mod plot;
 mod programs;
+mod sweep;
 mod traffic;
 
 use std::path::PathBuf;
@@ -16,10 +19,8 @@ use clap::{Parser, ValueEnum};
 use serde::Serialize;
 use sluicegate_lab::Lab;
 
-use crate::account::{FEW, MANY};
-use crate::contestant::{Contestant, Way};
-use crate::figure::{Figure, Target};
-use crate::traffic::Family;
+use crate::figure::Figure;
+use crate::plot::Chart;
 
 /// Measures the gateway's datapath against nftables and plain kernel forwarding. Needs root.
 #[derive(Parser)]
@@ -33,6 +34,16 @@ struct Args {
     /// Write every round of every figure to this file, as JSON
     #[arg(long)]
     raw: Option<PathBuf>,
+    /// Measure the curves too (flows, packet sizes, policies) and draw them into this directory, as SVG
+    #[arg(long)]
+    plots: Option<PathBuf>,
+}
+
+/// Everything a run has measured.
+#[derive(Serialize)]
+struct Report<'a> {
+    figures: &'a [Figure],
+    charts: &'a [Chart],
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -58,20 +69,28 @@ fn main() -> Result<()> {
     };
     pin_to_one_processor()?;
     let lab = Lab::new()?;
-    let figures = measure(&lab, &effort)?;
+    let figures = comparison::measure(&lab, &effort)?;
     lab.close()?;
+    let charts = match &args.plots {
+        Some(_) => {
+            let lab = Lab::new()?;
+            let charts = sweep::measure(&lab, &effort)?;
+            lab.close()?;
+            charts
+        }
+        None => Vec::new(),
+    };
+    if let Some(dir) = &args.plots {
+        charts.iter().try_for_each(|chart| chart.draw(dir))?;
+    }
     if let Some(file) = &args.raw {
-        std::fs::write(file, serde_json::to_vec_pretty(&figures)?)
+        std::fs::write(file, serde_json::to_vec_pretty(&Report { figures: &figures, charts: &charts })?)
             .with_context(|| format!("{} could not be written", file.display()))?;
     }
     match args.output {
         Output::Table => println!("{}", table(&figures)),
         Output::Json => {
-            #[derive(Serialize)]
-            struct Report<'a> {
-                figures: &'a [Figure],
-            }
-            println!("{}", serde_json::to_string_pretty(&Report { figures: &figures })?);
+            println!("{}", serde_json::to_string_pretty(&Report { figures: &figures, charts: &charts })?);
         }
     }
     Ok(())
@@ -91,153 +110,6 @@ fn pin_to_one_processor() -> Result<()> {
     } else {
         Err(std::io::Error::last_os_error()).context("cannot stay on one processor")
     }
-}
-
-fn measure(lab: &Lab, effort: &Effort) -> Result<Vec<Figure>> {
-    eprintln!("bench: building contestants");
-    let mut few = Contestant::new(lab, "ours-few", &Way::Ours(FEW), FEW)?;
-    let mut many = Contestant::new(lab, "ours-many", &Way::Ours(MANY), MANY)?;
-    let mut huge = Contestant::new(lab, "ours-huge", &Way::Ours(10_000), FEW)?;
-    let mut netbird_few = contestant(lab, "nb-few", account::netbird_ruleset(FEW), FEW)?;
-    let mut netbird_many = contestant(lab, "nb-many", account::netbird_ruleset(MANY), MANY)?;
-    let mut expert = contestant(lab, "nft", account::expert_ruleset(FEW), FEW)?;
-    let mut plain = Contestant::new(lab, "plain", &Way::Plain, FEW)?;
-    let mut figures = Vec::new();
-
-    for family in Family::BOTH {
-        figures.extend(single_runs(&mut few, family, effort)?);
-        for &flows in effort.flows {
-            eprintln!("bench: established, {flows} flows, {}", family.name());
-            for c in
-                [&mut few, &mut many, &mut huge, &mut netbird_few, &mut netbird_many, &mut expert, &mut plain]
-            {
-                c.establish(family, flows)?;
-            }
-            let mut rounds: [Vec<f64>; 7] = Default::default();
-            for _ in 0..effort.rounds {
-                let all = [
-                    &mut few,
-                    &mut many,
-                    &mut huge,
-                    &mut netbird_few,
-                    &mut netbird_many,
-                    &mut expert,
-                    &mut plain,
-                ];
-                for (i, c) in all.into_iter().enumerate() {
-                    // A thousand linear rules take 0.2 ms a packet: fewer packets say the same.
-                    let count = if i == 4 { effort.packets / 40 } else { effort.packets };
-                    rounds[i].push(c.established(family, flows, count)?);
-                }
-            }
-            let [ours, ours_many, ours_huge, nb_few, nb_many, sets, bare] = rounds;
-            let what = |rest: &str| format!("TC, established, {flows} flows, {}, {rest}", family.name());
-            let conntrack = match flows {
-                256 => 1.7,
-                4_096 => 1.5,
-                _ => 1.35,
-            };
-            figures.extend([
-                Figure::against(
-                    what("ACL and masquerade"),
-                    ours.clone(),
-                    "nftables sets, conntrack, masquerade",
-                    sets,
-                    Some(Target(conntrack)),
-                ),
-                Figure::against(
-                    what("10 resources"),
-                    ours.clone(),
-                    "NetBird's ruleset",
-                    nb_few,
-                    (flows == 256).then_some(Target(3.8)),
-                ),
-                Figure::against(
-                    what("1,000 resources"),
-                    ours_many,
-                    "NetBird's ruleset",
-                    nb_many,
-                    (flows == 256).then_some(Target(200.0)),
-                ),
-                Figure::against(
-                    what("ACL and masquerade"),
-                    ours.clone(),
-                    "plain forwarding, no firewall",
-                    bare,
-                    (flows == 256).then_some(Target(1.0)),
-                ),
-                // The ratio of 10 policies to 10,000: 1 / 1.03 is what DESIGN allows.
-                Figure::against(
-                    what("10,000 policies"),
-                    ours_huge,
-                    "ours with 10 policies",
-                    ours,
-                    Some(Target(1.0 / 1.03)),
-                ),
-            ]);
-        }
-        figures.extend(first_and_denied([&mut few, &mut expert, &mut netbird_many], family, effort)?);
-    }
-    Ok(figures)
-}
-
-fn contestant(lab: &Lab, name: &str, rules: String, resources: u32) -> Result<Contestant> {
-    Contestant::new(lab, name, &Way::Nftables(rules), resources)
-}
-
-fn single_runs(ours: &mut Contestant, family: Family, effort: &Effort) -> Result<Vec<Figure>> {
-    eprintln!("bench: single program runs, {}", family.name());
-    ours.establish(family, account::PEERS)?;
-    let mut rounds: [Vec<f64>; 3] = Default::default();
-    for round in 0..effort.rounds {
-        let costs = programs::round(ours, family, effort.samples, round)?;
-        for (rounds, cost) in rounds.iter_mut().zip([costs.established, costs.first, costs.denied]) {
-            rounds.push(cost);
-        }
-    }
-    let [established, first, denied] = rounds;
-    let name = |kind: &str| format!("program overlay_in_l2 alone, {kind} packet, {}", family.name());
-    Ok(vec![
-        Figure::alone(name("established"), established),
-        Figure::alone(name("first"), first),
-        Figure::alone(name("denied"), denied),
-    ])
-}
-
-fn first_and_denied(
-    contestants: [&mut Contestant; 3],
-    family: Family,
-    effort: &Effort,
-) -> Result<Vec<Figure>> {
-    eprintln!("bench: first and denied packets, {}", family.name());
-    // Every first packet stays in the rival's connection table for half a minute, and its size is the host's.
-    let new = effort.packets / 16;
-    let [ours, expert, netbird] = contestants;
-    let mut rounds: [Vec<f64>; 4] = Default::default();
-    for _ in 0..effort.rounds {
-        rounds[0].push(ours.first(family, new)?);
-        rounds[1].push(expert.first(family, new)?);
-        rounds[2].push(ours.denied(family, effort.packets)?);
-        rounds[3].push(netbird.denied(family, effort.packets / 40)?);
-    }
-    let [first, first_rival, denied, denied_rival] = rounds;
-    let name = |kind: &str| format!("TC, {kind}, {}", family.name());
-    Ok(vec![
-        Figure::against(
-            name("first packets, never seen tuples"),
-            first,
-            "nftables sets, conntrack, masquerade",
-            first_rival,
-            Some(Target(2.5)),
-        ),
-        Figure::against(
-            name("denied packets"),
-            denied,
-            "NetBird's ruleset, 1,000 resources",
-            denied_rival,
-            None,
-        ),
-    ])
 }
 
 /// A Markdown table, as `bench/RESULTS.md` takes it.

@@ -13,8 +13,10 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/traffic
 
 /// Frames the kernel sends before it lets the receiving side run: as many as one NAPI poll takes.
 const BATCH: u32 = 64;
-/// Room the generator needs in a frame: an IPv6 packet of its kind.
-const FRAME: usize = 80;
+/// Bytes in front of the payload: Ethernet, IPv6 and UDP headers.
+const HEADERS: usize = 14 + 40 + 8;
+/// UDP payload of the smallest packets, bytes.
+pub(crate) const SMALLEST: u32 = 18;
 
 /// What to send; mirrored in `bench/ebpf/main.rs`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,6 +34,7 @@ pub(crate) struct Plan {
     pub(crate) port: u32,
     pub(crate) device: u32,
     pub(crate) sequential: u32,
+    pub(crate) payload: u32,
 }
 
 // SAFETY: integers and byte arrays without padding; every bit pattern is valid.
@@ -90,7 +93,7 @@ impl Burst {
 impl Traffic {
     pub(crate) fn load() -> Result<Self> {
         let mut ebpf = Ebpf::load(OBJECT).context("the traffic programs could not be loaded")?;
-        for name in ["generate4", "generate6", "sink", "pass"] {
+        for name in ["generate4", "generate6", "sink", "pass", "route"] {
             program(&mut ebpf, name)?
                 .load()
                 .with_context(|| format!("the kernel refused traffic program {name}"))?;
@@ -138,7 +141,7 @@ impl Traffic {
         let before = self.total()?;
         let program = program(&mut self.ebpf, family.program())?;
         let took = source.enter(|| -> Result<Duration> {
-            let frame = [0u8; FRAME];
+            let frame = vec![0u8; HEADERS + plan.payload as usize];
             let mut options =
                 TestRunOptions { data_in: Some(&frame), repeat: count, ..TestRunOptions::new() };
             options.attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
