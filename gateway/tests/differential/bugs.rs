@@ -48,7 +48,7 @@ impl Scene {
         world::peer(PEERS[1], self.six)
     }
 
-    fn agent(&self) -> IpAddr {
+    pub(crate) fn agent(&self) -> IpAddr {
         world::peer(AGENT, self.six)
     }
 

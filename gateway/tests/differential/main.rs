@@ -8,6 +8,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test; the modules say what they are")]
 
+mod answers;
 mod bugs;
 mod fragments;
 mod kernel;

@@ -96,6 +96,11 @@ impl<'k> Trio<'k> {
         Ok(user)
     }
 
+    /// What was counted, as the model has it.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.duo.model.counters
+    }
+
     /// The live flows, as the model has them.
     pub(crate) fn flows(&self) -> Vec<FlowDump> {
         self.duo.flows()
