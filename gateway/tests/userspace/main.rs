@@ -152,6 +152,29 @@ fn the_site_sees_one_address_of_the_pool() {
     assert_host_was_silent(&world);
 }
 
+/// What would leave too old or too large is answered: into the overlay from the gateway's overlay address, to the site from the
+/// address its peers see.
+#[test]
+fn the_gateway_answers_what_it_cannot_send_on() {
+    let world = World::new(Rule::Accept { masquerade: true }).unwrap();
+    let says = |namespace: &Namespace, to: &str, args: &[&str]| {
+        let ping = Program::new("ping").args(["-n", "-i", "0.2", "-W", "1"]).args(args).arg(to);
+        let ran = namespace.run(&ping, PATIENCE).unwrap();
+        format!("{}{}", ran.stdout, ran.stderr)
+    };
+    for (to, own, egress) in [("10.9.0.2", "100.64.0.1", "10.9.0.1"), ("fd09::2", "fd64::1", "fd09::1")] {
+        let ping = says(&world.peer, to, &["-t", "1", "-c", "2"]);
+        assert!(ping.contains(&format!("From {own}")), "{ping}");
+        // 1,440 bytes cross to the site, whose answer is larger than the overlay's MTU of 1,420 until it knows.
+        world.peer.ip(&["link", "set", "sluice0", "mtu", "1500"]).unwrap();
+        let size = if to.contains(':') { "1392" } else { "1412" };
+        let ping = says(&world.peer, to, &["-s", size, "-M", "do", "-c", "4"]);
+        let route = world.site.ip(&["route", "get", egress]).unwrap();
+        assert!(route.contains("mtu 1420"), "{route}\n{ping}");
+        assert!(ping.contains("bytes from"), "{ping}");
+    }
+}
+
 #[test]
 fn without_masquerade_the_site_sees_the_peer() {
     let world = World::new(Rule::Accept { masquerade: false }).unwrap();

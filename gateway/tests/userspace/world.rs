@@ -175,7 +175,7 @@ fn serve(peer: &Namespace, mut asked: UnboundedReceiver<Ask>, ready: &mpsc::Send
         let tun = Tun::open("sluice0")?;
         let (mut datapath, PacketChannels { to_host, mut from_host }) =
             UserspaceDatapath::open(&settings(), &tun)?;
-        datapath.set_overlay("100.64.0.0/24".parse()?, "fd64::/64".parse()?)?;
+        datapath.set_overlay("100.64.0.1/24".parse()?, "fd64::1/64".parse()?)?;
         drop(tun);
         ready.send(())?;
         let mut buffer = vec![0; 65_535];
