@@ -195,7 +195,8 @@ fn write<F: Header, P: Packet>(
     let Some(message) = sum_on_the_wire(packet, icmp, headers, quoted, network) else { return false };
     let addresses = F::sum(source) + F::sum(network.source);
     let pseudo = if F::VERSION == 6 { addresses + F::ICMP as u32 + ICMP + quoted } else { 0 };
-    let header = F::VERSION == 6 || packet.write(10, (!fold(fixed(headers + quoted) + addresses)).to_be_bytes());
+    let header =
+        F::VERSION == 6 || packet.write(10, (!fold(fixed(headers + quoted) + addresses)).to_be_bytes());
     header && packet.write(icmp + 2, (!fold(fold(message) as u32 + fold(pseudo) as u32)).to_be_bytes())
 }
 

@@ -77,7 +77,7 @@ mod tests {
         let mut packet = [[7; 20], [0; 20]].concat();
         packet.extend(options);
         packet.resize(packet.len().next_multiple_of(4), 0);
-        packet[32] = ((packet.len() - 20) / 4 << 4) as u8;
+        packet[32] = (((packet.len() - 20) / 4) << 4) as u8;
         packet[33] = 2;
         let sum = checksum::of(&packet[20..], 0);
         packet[36..38].copy_from_slice(&sum.to_be_bytes());
@@ -96,9 +96,10 @@ mod tests {
         for (before, after) in [
             (&[2, 4, 5, 0xb4][..], &[2, 4, 0x04, 0xd8][..]),
             (&[1, 2, 4, 0xff, 0xff], &[1, 2, 4, 0x04, 0xd8]),
-            (&[3, 3, 7, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 2, 4, 5, 0xb4, 0], &[
-                3, 3, 7, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 2, 4, 0x04, 0xd8, 0,
-            ]),
+            (
+                &[3, 3, 7, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 2, 4, 5, 0xb4, 0],
+                &[3, 3, 7, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 2, 4, 0x04, 0xd8, 0],
+            ),
         ] {
             assert_eq!(clamped(before), syn(after));
         }
@@ -150,6 +151,9 @@ mod tests {
         assert_eq!(largest::<V4>(1280, 1500), Some(1240));
         assert_eq!(largest::<V6>(1500, 1280), Some(1220));
         assert_eq!((largest::<V4>(0, 1420), largest::<V6>(1500, 0)), (Some(1380), Some(1440)));
-        assert_eq!((largest::<V4>(0, 0), largest::<V6>(60, 0), largest::<V4>(100_000, 0)), (None, None, None));
+        assert_eq!(
+            (largest::<V4>(0, 0), largest::<V6>(60, 0), largest::<V4>(100_000, 0)),
+            (None, None, None)
+        );
     }
 }
