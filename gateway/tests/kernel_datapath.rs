@@ -127,10 +127,10 @@ fn a_new_agent_takes_over_image_flows_and_counters() {
     let in_force = first.in_force();
     // The agent dies here: its programs stay on the devices, and a new one finds everything.
     drop(first);
-    assert_eq!(stage.programs(), 4, "{}", stage.links());
+    assert_eq!(stage.programs(), 6, "{}", stage.links());
 
     let mut second = stage.open();
-    assert_eq!(stage.programs(), 4, "{}", stage.links());
+    assert_eq!(stage.programs(), 6, "{}", stage.links());
     assert_eq!(second.in_force(), in_force);
     let flows = stage.gateway.enter(|| second.sweep()).unwrap().unwrap();
     assert_eq!(flows.len(), 2);
@@ -257,12 +257,12 @@ fn a_site_device_that_comes_back_is_guarded_again() {
     stage.gateway.ip(&["link", "delete", "site"]).unwrap();
     stage.gateway.enter(|| datapath.sweep()).unwrap().unwrap();
     assert!(datapath.degraded().iter().any(|sentence| sentence.contains("site device site is not there")));
-    assert_eq!(stage.programs(), 2, "{}", stage.links());
+    assert_eq!(stage.programs(), 3, "{}", stage.links());
 
     stage.lab.veth((&stage.gateway, "site"), (&stage.site, "in2")).unwrap();
     stage.gateway.enter(|| datapath.sweep()).unwrap().unwrap();
     assert!(datapath.degraded().is_empty(), "{:?}", datapath.degraded());
-    assert_eq!(stage.programs(), 4, "{}", stage.links());
+    assert_eq!(stage.programs(), 6, "{}", stage.links());
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn site_packets_pass_untouched_unless_they_are_for_the_overlay() {
 fn detaching_leaves_the_devices_and_the_bpffs_as_they_were() {
     let stage = Stage::new();
     drop(stage.open());
-    assert_eq!(stage.programs(), 4, "{}", stage.links());
+    assert_eq!(stage.programs(), 6, "{}", stage.links());
     stage.gateway.enter(|| detach(&stage.settings.bpf_dir)).unwrap().unwrap();
     assert_eq!(stage.programs(), 0, "{}", stage.links());
     assert!(!stage.settings.bpf_dir.exists());
@@ -427,7 +427,8 @@ impl Stage {
 /// Pinned links that are attached to the device of that name as it is now.
 fn programs_on(links: &Path, device: &str, namespace: &Namespace) -> usize {
     let Ok(line) = namespace.ip(&["-o", "link", "show", "dev", device]) else { return 0 };
-    let there = std::fs::read_dir(links).into_iter().flatten().flatten();
+    // A directory is a mark: before tcx, of a qdisc that is ours.
+    let there = std::fs::read_dir(links).into_iter().flatten().flatten().filter(|e| !e.path().is_dir());
     let pins =
         there.filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("{device}-"))).count();
     // `ip` names an attached XDP program; without one a site device that was just made has no link of ours either.
