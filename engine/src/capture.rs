@@ -185,7 +185,8 @@ impl Filter {
 
     #[inline(always)]
     fn is(&self, address: [u8; 16]) -> bool {
-        let word = |i: usize| u32::from_ne_bytes([address[i], address[i + 1], address[i + 2], address[i + 3]]);
+        let word =
+            |i: usize| u32::from_ne_bytes([address[i], address[i + 1], address[i + 2], address[i + 3]]);
         let [a, b, c, d] = self.address;
         (word(0) ^ a) | (word(4) ^ b) | (word(8) ^ c) | (word(12) ^ d) == 0
     }

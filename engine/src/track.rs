@@ -50,10 +50,7 @@ pub(crate) fn track<F: Egresses, T: Tables<F>>(
 
 /// Takes the opening of a flow that was half open, and is answered now, back from what counts against its source.
 #[inline(always)]
-fn answered<F: Egresses, T: Tables<F>>(
-    tables: &mut T,
-    work: &mut Work<F::Address>,
-) -> Result<(), Refusal> {
+fn answered<F: Egresses, T: Tables<F>>(tables: &mut T, work: &mut Work<F::Address>) -> Result<(), Refusal> {
     let opener = if work.half.is_reply() { work.half.other_side } else { work.key.side };
     if State::from_number(work.half.state).is_confirmed() && opener == Side::Overlay as u8 {
         tables.count_opening(true, work)?;

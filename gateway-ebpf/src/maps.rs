@@ -11,10 +11,10 @@ use sluicegate_engine::classify::{Judgement, Line, Lines, Wide, search_services,
 use sluicegate_engine::event::{self, About, Event, SEEN_SETS, SeenSet};
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::flow::{Flow, Key, Side};
+use sluicegate_engine::fragment::{Datagram, DatagramKey};
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::nat::PROBES;
-use sluicegate_engine::fragment::{Datagram, DatagramKey};
 use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::stage::{self, Outcome, Refusal};
 use sluicegate_engine::tables::{Active, Config, Egress, NotConfirmed, Refused, Stage, Tables};
@@ -410,12 +410,12 @@ macro_rules! per_family {
 }
 
 per_family!(
-    V4, FLOWS4, HALF_OPEN4, SCRATCH4, WORK4, renew4, advance4, admit4, opening4, claim4, reserve4, insert4, relate4,
-    follow4, remember4, FRAGMENTS4
+    V4, FLOWS4, HALF_OPEN4, SCRATCH4, WORK4, renew4, advance4, admit4, opening4, claim4, reserve4, insert4,
+    relate4, follow4, remember4, FRAGMENTS4
 );
 per_family!(
-    V6, FLOWS6, HALF_OPEN6, SCRATCH6, WORK6, renew6, advance6, admit6, opening6, claim6, reserve6, insert6, relate6,
-    follow6, remember6, FRAGMENTS6
+    V6, FLOWS6, HALF_OPEN6, SCRATCH6, WORK6, renew6, advance6, admit6, opening6, claim6, reserve6, insert6,
+    relate6, follow6, remember6, FRAGMENTS6
 );
 
 /// Counts a half-open half-entry that came (0) or went (1).
