@@ -204,12 +204,20 @@ impl EbpfDatapath {
         // A capture of the agent before has ended with it.
         datapath.settings.flags &= !CAPTURE;
         datapath.write_config()?;
-        // Routes an earlier agent left: those the agent does not name again are cleared.
+        // Routes an earlier agent left stay as they are, since flows leave by them; those the agent does not name again are
+        // cleared.
         let egress: Vec<(u32, tables::Egress)> =
             sys::entries(load::pinned(dir, "EGRESS")?.fd().as_fd(), 16_384)
                 .context("map EGRESS could not be read")?;
         let there = egress.iter().filter(|(_, egress)| *egress != tables::Egress::default());
-        datapath.routes = there.map(|(route, _)| Egress::nowhere(*route as u16)).collect();
+        let left = there.map(|(route, egress)| Egress {
+            route: *route as u16,
+            device: egress.device,
+            source_v4: Some(egress.source4.0.into()),
+            source_v6: Some(egress.source6.0.into()),
+            pool: egress.pool,
+        });
+        datapath.routes = left.collect();
         for hook in attach::overlay(ethernet) {
             attach::ensure(&mut datapath.ebpf, dir, overlay, index, hook, true)?;
         }
