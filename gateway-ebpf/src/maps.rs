@@ -155,7 +155,7 @@ pub fn side_of(ctx: *mut xdp_md, vlans: u32) -> u32 {
     // SAFETY: the context of an XDP program; this field may be read.
     let device = unsafe { (*ctx).ingress_ifindex };
     // SAFETY: entries are plain numbers, read once.
-    unsafe { VLANS.get(&[device, vlans]) }.copied().unwrap_or(0)
+    unsafe { VLANS.get([device, vlans]) }.copied().unwrap_or(0)
 }
 
 /// Sends the frame by `device`, which the agent has put into the map when it set the link.
