@@ -54,6 +54,9 @@ pub struct Identity {
     pub address_v6: Option<String>,
     /// Overlay device.
     pub device: String,
+    /// What the overlay is: `wireguard` or `ethernet`.
+    #[serde(default)]
+    pub overlay_kind: String,
     /// WireGuard's UDP port.
     pub listen_port: u16,
     /// Where others reach this agent's WireGuard.

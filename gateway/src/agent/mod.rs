@@ -1,6 +1,7 @@
 //! The agent at work: one task that owns overlay, datapath, routes and what control said.
 
 mod contact;
+mod device;
 mod egress;
 mod local;
 mod masquerade;
@@ -35,8 +36,8 @@ use crate::metrics::Metrics;
 use crate::netlink::Netlink;
 use crate::overlay::{Link, Overlay, PublicKey};
 use crate::serve::Query;
-use crate::tun::Tun;
 use contact::Contact;
+use device::Device;
 use egress::Resolved;
 use masquerade::Exhausted;
 use network::Network;
@@ -67,7 +68,7 @@ struct Surroundings {
 struct Agent<'a, O: Overlay> {
     around: &'a mut Surroundings,
     netlink: Netlink,
-    tun: Tun,
+    device: Device,
     overlay: O,
     datapath: Box<dyn Datapath>,
     policy: Policy,

@@ -9,13 +9,14 @@ use anyhow::{Context as _, bail};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::block_in_place;
 
+use super::device::Device;
 use super::masquerade::Exhausted;
 use super::network::Network;
 use super::policy::Policy;
 use super::routing::{Plan, Routing};
 use super::store::Store;
 use super::{Agent, Contact, Surroundings, Trouble};
-use crate::config::{Role, Settings};
+use crate::config::{OverlayKind, Role, Settings};
 use crate::control::{Known, Outbox, Session, Url, report};
 use crate::datapath::{self, Counters};
 use crate::identity::Identity;
@@ -23,10 +24,9 @@ use crate::local::events::Feed;
 use crate::lock::Lock;
 use crate::metrics::Metrics;
 use crate::netlink::{Netlink, NetlinkError};
-use crate::overlay::{HostSide, Overlay, UserspaceOverlay, UserspaceSettings};
+use crate::overlay::{AnyOverlay, EthernetOverlay, HostSide, Overlay, UserspaceOverlay, UserspaceSettings};
 use crate::serve::{self, Asker};
 use crate::system;
-use crate::tun::Tun;
 
 /// Between attempts to open devices again.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -163,18 +163,18 @@ async fn once(around: &mut Surroundings) -> Ended {
     Ended::Worked(why)
 }
 
-async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, UserspaceOverlay>> {
+async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, AnyOverlay>> {
     let settings = &around.settings;
     let netlink = Netlink::open()?;
-    let tun = Tun::open(&settings.places.device)?;
-    netlink.bring_up(tun.index(), settings.datapath.mtu).await?;
+    let (device, mtu) = Device::open(settings, &netlink).await?;
     let sites = sites(&netlink, settings).await?;
     let remembered = around.store.network().and_then(|c| c.map(|c| Network::try_from(&c)).transpose());
     let places = around.store.places();
     let mut routing = Routing::default();
     let mut early = None;
     if let Ok(Some(network)) = &remembered
-        && datapath::guarded(&settings.datapath, &tun)
+        && let Device::Tun(tun) = &device
+        && datapath::guarded(&settings.datapath, tun)
     {
         // Loading programs takes a second or more. Those of the run before judge meanwhile, so the overlay carries again at once.
         let mut overlay = start_overlay(around, HostSide::Tun(tun.clone())).await?;
@@ -183,11 +183,15 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, UserspaceOv
         overlay.configure(routing.plan(network, &places, &around.control_addresses).peers).await?;
         early = Some(overlay);
     }
-    let opened = block_in_place(|| datapath::open(&settings.datapath, &tun))?;
+    let judged = datapath::Settings { mtu, ..settings.datapath.clone() };
+    let opened = block_in_place(|| device.judge(&judged))?;
     let mut datapath = opened.datapath;
     let overlay = match (early, opened.packets) {
         (Some(overlay), None) => overlay,
-        (None, None) => start_overlay(around, HostSide::Tun(tun.clone())).await?,
+        (None, None) => match &device {
+            Device::Tun(tun) => start_overlay(around, HostSide::Tun(tun.clone())).await?,
+            Device::Ethernet { .. } => AnyOverlay::Ethernet(EthernetOverlay),
+        },
         (early, Some(channels)) => {
             if let Some(overlay) = early {
                 overlay.stop().await;
@@ -203,13 +207,15 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, UserspaceOv
     around.contact.deadline_set = None;
     let policy = block_in_place(|| Policy::start(around.store.clone(), datapath.as_mut()));
     around.known.send_replace(policy.known(datapath.as_ref()));
-    let nowhere = around.identity.card.role == Role::Gateway && settings.endpoint.is_none();
+    let nowhere = around.identity.card.role == Role::Gateway
+        && settings.overlay == OverlayKind::Wireguard
+        && settings.endpoint.is_none();
     let endpoint =
         nowhere.then(|| "no --endpoint is set: peers are not told where to reach this gateway".to_owned());
     let mut agent = Agent {
         around,
         netlink,
-        tun,
+        device,
         overlay,
         datapath,
         policy,
@@ -242,7 +248,7 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, UserspaceOv
     Ok(agent)
 }
 
-async fn start_overlay(around: &Surroundings, host: HostSide) -> anyhow::Result<UserspaceOverlay> {
+async fn start_overlay(around: &Surroundings, host: HostSide) -> anyhow::Result<AnyOverlay> {
     let settings = &around.settings;
     let wireguard = UserspaceSettings {
         key: around.identity.keys.wireguard.clone(),
@@ -250,7 +256,7 @@ async fn start_overlay(around: &Surroundings, host: HostSide) -> anyhow::Result<
         mtu: settings.datapath.mtu,
         probe_interval: settings.failover.probe_interval,
     };
-    UserspaceOverlay::start(wireguard, host).await
+    UserspaceOverlay::start(wireguard, host).await.map(AnyOverlay::Wireguard)
 }
 
 async fn addresses(url: &Url) -> Vec<IpAddr> {

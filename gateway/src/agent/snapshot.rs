@@ -75,7 +75,8 @@ impl<O: Overlay> Agent<'_, O> {
             public_key: self.around.identity.keys.public().to_string(),
             address_v4: self.network.as_ref().map(|n| n.own_v4.to_string()),
             address_v6: self.network.as_ref().map(|n| n.own_v6.to_string()),
-            device: self.tun.name().into(),
+            device: self.device.name().into(),
+            overlay_kind: self.around.settings.overlay.name().into(),
             listen_port: self.overlay.listen_port(),
             endpoint: self.around.settings.endpoint.map(|e| e.to_string()),
         }

@@ -206,7 +206,11 @@ impl<O: Overlay> Agent<'_, O> {
             Trouble::Prefixes,
             told.err().map(|e| format!("the datapath could not be told the overlay's addresses: {e:#}")),
         );
-        let set = self.netlink.set_addresses(self.tun.index(), &network.addresses()).await;
+        let (index, addresses) = (self.device.index(), network.addresses());
+        let set = match self.device.is_own() {
+            true => self.netlink.set_addresses(index, &addresses).await,
+            false => self.netlink.add_addresses(index, &addresses).await,
+        };
         self.note(Trouble::Device, set.err().map(|e| e.to_string()));
         self.routing.decide(&network, &self.around.settings.failover, Instant::now());
         self.network = Some(network);
@@ -221,8 +225,9 @@ impl<O: Overlay> Agent<'_, O> {
         let plan: Plan = self.routing.plan(network, &self.hints, &self.around.control_addresses);
         let configured = self.overlay.configure(plan.peers.clone()).await;
         self.note(Trouble::Overlay, configured.err().map(|e| format!("{e:#}")));
-        if routes_too || plan.routes != self.plan.routes {
-            let set = self.netlink.set_routes(self.tun.index(), &plan.routes).await;
+        // Through whom others are reached on somebody's Ethernet is the operator's to say.
+        if self.device.is_own() && (routes_too || plan.routes != self.plan.routes) {
+            let set = self.netlink.set_routes(self.device.index(), &plan.routes).await;
             self.note(Trouble::Routes, set.err().map(|e| e.to_string()));
         }
         self.plan = plan;
@@ -271,19 +276,22 @@ impl<O: Overlay> Agent<'_, O> {
 
     /// A device, an address or a route of the host changed.
     async fn surroundings_changed(&mut self) -> anyhow::Result<()> {
-        let device = self.netlink.link(self.tun.name()).await?;
+        let device = self.netlink.link(self.device.name()).await?;
         match device {
-            Some(device) if device.index == self.tun.index() => {
+            Some(device) if device.index == self.device.index() => {
                 let down = (!device.up)
-                    .then(|| format!("the overlay device {} is down; set it up again", self.tun.name()));
+                    .then(|| format!("the overlay device {} is down; set it up again", self.device.name()));
                 let was_down = self.trouble.contains_key(&Trouble::Device);
                 if down.is_none() && was_down {
                     // The kernel dropped addresses and routes when the device went down.
-                    return Err(anyhow::anyhow!("the overlay device {} is up again", self.tun.name()));
+                    return Err(anyhow::anyhow!("the overlay device {} is up again", self.device.name()));
                 }
                 self.note(Trouble::Device, down);
             }
-            _ => anyhow::bail!("the overlay device {} was deleted; it is made again", self.tun.name()),
+            _ => anyhow::bail!(
+                "the overlay device {} was deleted; it is opened again when it is there",
+                self.device.name()
+            ),
         }
         let sites = super::run::sites(&self.netlink, &self.around.settings).await?;
         self.sites = sites;

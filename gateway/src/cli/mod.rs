@@ -165,6 +165,10 @@ async fn dispatch(cli: Cli) -> Result<(), End> {
 /// Takes everything off the host that an agent left there.
 fn detach(places: &Places) -> anyhow::Result<()> {
     crate::datapath::detach(&places.bpf_dir)?;
+    // An Ethernet is somebody else's device.
+    if crate::datapath::device::is_ethernet(&places.device).unwrap_or(false) {
+        return Ok(());
+    }
     Ok(Tun::delete(&places.device)?)
 }
 

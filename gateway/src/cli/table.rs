@@ -58,7 +58,10 @@ fn write_head(text: &mut String, status: &Status) -> std::fmt::Result {
     writeln!(text, "Datapath   {}{sites}, tables of {memory}", status.datapath.kind)?;
     let xdp = &status.datapath.xdp;
     if !xdp.is_empty() {
-        let modes: Vec<String> = xdp.iter().map(|x| format!("{} {}", x.device, x.mode)).collect();
+        let modes: Vec<String> = xdp
+            .iter()
+            .map(|x| format!("{} {}{}", x.device, x.mode, if x.sends { " (sends)" } else { "" }))
+            .collect();
         writeln!(text, "XDP        {}", modes.join(", "))?;
     }
     if let Some(guard) = &status.datapath.guard {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{DEFAULT_FILE, EndState, NatPorts, Pool, Role, UnderlayKeys};
+use super::{DEFAULT_FILE, EndState, NatPorts, OverlayKind, Pool, Role, UnderlayKeys};
 use crate::datapath::{Choice, FlowTimeouts, XdpChoice};
 
 /// The configuration file; every key is optional, an unknown one is an error.
@@ -33,6 +33,7 @@ pub struct File {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OverlayKeys {
+    pub kind: Option<OverlayKind>,
     pub device: Option<String>,
     pub listen_port: Option<u16>,
     pub endpoint: Option<SocketAddr>,

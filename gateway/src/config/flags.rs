@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{EndState, NatPorts, Role};
+use super::{EndState, NatPorts, OverlayKind, Role};
 use crate::datapath::{Choice, XdpChoice};
 
 /// What every verb takes.
@@ -22,7 +22,7 @@ pub struct Common {
     #[arg(long, global = true, env = "SLUICEGATE_BPF_DIR", value_name = "DIR")]
     pub bpf_dir: Option<PathBuf>,
     /// Name of the overlay device [default: sluice0]
-    #[arg(long, global = true, env = "SLUICEGATE_DEVICE", value_name = "NAME")]
+    #[arg(long, alias = "overlay-device", global = true, env = "SLUICEGATE_DEVICE", value_name = "NAME")]
     pub device: Option<String>,
     /// Control's URL: https://HOST:PORT (join: required; run: instead of the one joined)
     #[arg(long, global = true, env = "SLUICEGATE_CONTROL", value_name = "URL")]
@@ -44,6 +44,9 @@ pub struct RunFlags {
     /// WireGuard's UDP port [default: 51820 on a gateway, a free one on a peer]
     #[arg(long, env = "SLUICEGATE_LISTEN_PORT", value_name = "PORT")]
     pub listen_port: Option<u16>,
+    /// What the overlay is: a WireGuard of this agent's own, or the Ethernet that --device is on [default: wireguard]
+    #[arg(long, env = "SLUICEGATE_OVERLAY_KIND")]
+    pub overlay_kind: Option<OverlayKind>,
     /// MTU of the overlay device [default: 1420]
     #[arg(long, env = "SLUICEGATE_MTU", value_name = "BYTES")]
     pub mtu: Option<u16>,

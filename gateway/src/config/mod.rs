@@ -41,6 +41,27 @@ impl Role {
     }
 }
 
+/// What the overlay is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OverlayKind {
+    /// The embedded WireGuard, on a TUN device of its own.
+    #[default]
+    Wireguard,
+    /// An Ethernet that is there already. Peers are known by their addresses alone.
+    Ethernet,
+}
+
+impl OverlayKind {
+    /// The name in files and status.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Wireguard => "wireguard",
+            Self::Ethernet => "ethernet",
+        }
+    }
+}
+
 /// What follows when the image has outlived `max_age` without word from control.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -74,6 +95,8 @@ pub struct Places {
 pub struct Settings {
     /// Where things are.
     pub places: Places,
+    /// What the overlay is.
+    pub overlay: OverlayKind,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub metrics: Option<SocketAddr>,
     /// WireGuard's UDP port; `None`: 51820 on a gateway, a free one on a peer.
@@ -161,9 +184,24 @@ impl Settings {
             return Err(ConfigError::Value(trouble));
         }
         let xdp = underlay::resolve(run, &file)?;
+        let overlay = pick(&run.overlay_kind, &file.overlay.kind, OverlayKind::default);
+        let choice = pick(&run.datapath, &file.datapath.kind, Default::default);
+        if overlay == OverlayKind::Ethernet {
+            if common.device.is_none() && file.overlay.device.is_none() {
+                return Err(ConfigError::Value(
+                    "an overlay of kind ethernet needs its device: set `[overlay] device` or --device".into(),
+                ));
+            }
+            if choice == datapath::Choice::Userspace {
+                return Err(ConfigError::Value(
+                    "an overlay of kind ethernet is judged by the kernel's datapath: set `[datapath] kind` to ebpf or auto"
+                        .into(),
+                ));
+            }
+        }
         let pools = pool::checked(file.masquerade.pools).map_err(ConfigError::Value)?;
         let datapath = datapath::Settings {
-            choice: pick(&run.datapath, &file.datapath.kind, Default::default),
+            choice,
             bpf_dir: places.bpf_dir.clone(),
             site_devices,
             nat_ports: pick(&run.nat_ports, &file.datapath.nat_ports, NatPorts::default).range(),
@@ -174,6 +212,7 @@ impl Settings {
             xdp,
         };
         Ok(Self {
+            overlay,
             pools,
             metrics: run.metrics.or(file.metrics),
             listen_port: run.listen_port.or(file.overlay.listen_port),
@@ -206,6 +245,17 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), toml).unwrap();
         Settings::resolve(&Common { config: Some(file.path().into()), ..Common::default() }, &run)
+    }
+
+    #[test]
+    fn an_ethernet_overlay_needs_its_device_and_the_kernel() {
+        let ethernet = "[overlay]\nkind = \"ethernet\"\n";
+        let with_device = format!("{ethernet}device = \"eth2\"\n");
+        assert_eq!(settings("", RunFlags::default()).unwrap().overlay, OverlayKind::Wireguard);
+        assert_eq!(settings(&with_device, RunFlags::default()).unwrap().overlay, OverlayKind::Ethernet);
+        assert!(settings(ethernet, RunFlags::default()).unwrap_err().to_string().contains("--device"));
+        let user_space = format!("{with_device}[datapath]\nkind = \"userspace\"\n");
+        assert!(settings(&user_space, RunFlags::default()).unwrap_err().to_string().contains("kernel"));
     }
 
     #[test]

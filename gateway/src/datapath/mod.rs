@@ -25,7 +25,7 @@ use sluicegate_engine::capture::{Captured, Filter};
 
 pub use flow_settings::{FlowSettings, FlowTimeouts};
 pub use live::{Live, LiveFamily};
-pub use open::{Opened, detach, guarded, open};
+pub use open::{Opened, detach, guarded, open, open_ethernet};
 pub use settings::{Choice, Settings};
 pub use xdp::{GuardSettings, GuardState, XdpChoice, XdpDevice, XdpMode, XdpSettings};
 

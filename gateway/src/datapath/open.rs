@@ -45,6 +45,12 @@ pub fn open(settings: &Settings, tun: &Tun) -> anyhow::Result<Opened> {
     }
 }
 
+/// Opens the kernel's datapath on an overlay device that is an Ethernet.
+pub fn open_ethernet(settings: &Settings, overlay: &str) -> anyhow::Result<Opened> {
+    let datapath = EbpfDatapath::open(settings, overlay)?;
+    Ok(Opened { datapath: Box::new(datapath), packets: None, degraded: None })
+}
+
 /// Whether an earlier process left `tun` guarded by what `settings` ask for: then it may carry packets before
 /// [`open`] has taken over.
 pub fn guarded(settings: &Settings, tun: &Tun) -> bool {

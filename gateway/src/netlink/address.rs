@@ -48,6 +48,12 @@ impl Netlink {
         Ok(())
     }
 
+    /// Gives a device those of `wanted` that it lacks, and takes none away.
+    pub async fn add_addresses(&self, index: u32, wanted: &BTreeSet<IpNet>) -> Result<(), NetlinkError> {
+        let all = wanted.iter().copied().chain(self.addresses(index).await?).collect();
+        self.set_addresses(index, &all).await
+    }
+
     async fn address_messages(&self, index: u32) -> Result<Vec<AddressMessage>, NetlinkError> {
         let found = self.handle.address().get().set_link_index_filter(index).execute().try_collect().await;
         found.map_err(|e| failed(format!("the addresses of device {index} cannot be read"), e))

@@ -1,5 +1,6 @@
-//! The WireGuard overlay behind one trait, so that the kernel's and the embedded WireGuard are the same to the agent.
+//! The overlay behind one trait, so that WireGuard and an Ethernet that is there already are the same to the agent.
 
+mod ethernet;
 mod io;
 mod probe;
 mod userspace;
@@ -12,10 +13,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use ethernet::{AnyOverlay, EthernetOverlay};
 pub use io::{HostSide, PacketChannels};
 pub use userspace::{UserspaceOverlay, UserspaceSettings};
 
-/// A WireGuard device and its peers.
+/// What carries packets between this agent and its peers.
 pub trait Overlay: Send {
     /// The UDP port WireGuard listens on.
     fn listen_port(&self) -> u16;

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use sluicegate_api::agent::sync_update::Update;
 use sluicegate_api::agent::{Acknowledgement, NetworkConfig, Snapshot};
 use sluicegate_api::image::Image;
-use sluicegate_gateway::config::{Failover, Places, Settings};
+use sluicegate_gateway::config::{Failover, OverlayKind, Places, Settings};
 use sluicegate_gateway::datapath::{self, Choice};
 use sluicegate_gateway::status::Status;
 use sluicegate_gateway::{agent, system};
@@ -82,6 +82,7 @@ fn settings(choice: Choice, dir: &Path, bpf_dir: &Path) -> Settings {
             control: None,
             role: None,
         },
+        overlay: OverlayKind::Wireguard,
         metrics: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
         listen_port: Some(51820),
         endpoint: None,
@@ -353,5 +354,55 @@ fn in_user_space_the_missing_guard_is_said() {
         assert!(status.degraded.iter().any(|d| d.contains("underlay guard")), "{:?}", status.degraded);
         assert_eq!((status.datapath.guard, status.datapath.xdp.len()), (None, 0));
         running.stop().await;
+    });
+}
+
+fn on_an_ethernet(settings: &mut Settings) {
+    for args in [
+        &["link", "add", "name", "eth2", "type", "veth", "peer", "name", "far"][..],
+        &["link", "set", "eth2", "up"],
+        &["link", "set", "far", "up"],
+        &["address", "add", "192.0.2.9/24", "dev", "eth2"],
+    ] {
+        assert!(std::process::Command::new("ip").args(args).status().unwrap().success());
+    }
+    settings.overlay = OverlayKind::Ethernet;
+    settings.places.device = "eth2".into();
+}
+
+fn addresses_of_eth2() -> String {
+    let shown = std::process::Command::new("ip").args(["-o", "address", "show", "dev", "eth2"]).output();
+    String::from_utf8(shown.unwrap().stdout).unwrap()
+}
+
+/// The device is somebody else's: it gets the overlay's addresses, keeps its own, and outlives the agent.
+#[test]
+fn an_ethernet_that_is_there_can_be_the_overlay() {
+    with_agent(Choice::Ebpf, on_an_ethernet, async |world: &World| {
+        let running = world.run();
+        let is_up = |s: &Status| {
+            s.policy.revision == Some(1) && s.identity.address_v6.is_some() && s.control.connected
+        };
+        let status = world.status("the agent comes up", is_up).await;
+        let identity = &status.identity;
+        assert_eq!((&*identity.overlay_kind, &*identity.device), ("ethernet", "eth2"));
+        assert_eq!((identity.listen_port, status.datapath.kind.as_str()), (0, "ebpf"));
+        let [xdp] = &status.datapath.xdp[..] else { panic!("{:?}", status.datapath.xdp) };
+        assert_eq!((&*xdp.device, &*xdp.mode, xdp.sends), ("eth2", "native", false));
+        let there = |when: &str| {
+            let shown = addresses_of_eth2();
+            for address in ["192.0.2.9/24", "100.64.0.1/24", "fd64::1/64"] {
+                assert!(shown.contains(address), "{when}: {address} in {shown}");
+            }
+        };
+        there("while the agent runs");
+        for peer in ["100.64.0.2", "fd64::2"] {
+            let args = ["neighbour", "replace", peer, "lladdr", "02:00:00:00:00:09", "dev", "eth2"];
+            assert!(std::process::Command::new("ip").args(args).status().unwrap().success());
+        }
+        world.send(3);
+        world.status("both families pass", |s| forwarded(s) >= 6).await;
+        running.stop().await;
+        there("afterwards");
     });
 }
