@@ -110,18 +110,30 @@ pub struct Hop {
     pub learned: u32,
     /// The address, as it is on the wire.
     pub mac: [u8; 6],
-    /// Not zero when there is one.
+    /// 0, or [`KNOWN`], with [`SENDS`] or without.
     pub known: u16,
 }
 
+/// There is a neighbour.
+pub const KNOWN: u16 = 1;
+/// XDP can send by the device that leads to it.
+pub const SENDS: u16 = 2;
+
 impl Hop {
-    /// Whether it may still be used: no older than `lifetime` ticks, and learned after `since`, the tick in which
-    /// neighbours last changed.
+    /// Whether it may still be used: younger than `lifetime` ticks, and than `since`, the tick in which neighbours last
+    /// changed.
     #[inline(always)]
     pub fn is_good(&self, now: u32, lifetime: u32, since: u32) -> bool {
-        let age = now.wrapping_sub(self.learned) as i32;
-        self.known != 0 && age < lifetime as i32 && self.learned.wrapping_sub(since) as i32 > 0
+        let (age, changed) = (age(now, self.learned), age(now, since));
+        self.known != 0 && age < lifetime && age < changed
     }
+}
+
+/// Ticks since `then`, modulo 2^32; none where another processor's clock was one ahead.
+#[inline(always)]
+const fn age(now: u32, then: u32) -> u32 {
+    let age = now.wrapping_sub(then);
+    if age as i32 == -1 { 0 } else { age }
 }
 
 /// This half carries replies.
@@ -314,5 +326,26 @@ impl<A: Copy> Flow<A> {
     #[inline(always)]
     pub fn is_reply(&self) -> bool {
         self.flags & REPLY != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_neighbour_is_good_until_it_is_old_or_neighbours_changed_since() {
+        for start in [0u32, 5_000, 0x7fff_ff00, 0x8000_1000, u32::MAX - 20] {
+            let hop = Hop { learned: start.wrapping_add(10), mac: [2; 6], known: KNOWN };
+            let good = |after: u32, since: u32| {
+                hop.is_good(start.wrapping_add(after), 100, start.wrapping_add(since))
+            };
+            assert!(good(10, 9) && good(9, 8) && good(109, 0), "{start}");
+            assert!(!good(110, 0) && !good(20, 10) && !good(20, 15), "{start}");
+        }
+        // Neighbours that never changed are no news after 25 days.
+        let hop = Hop { learned: 0x8000_0000, mac: [2; 6], known: KNOWN };
+        assert!(hop.is_good(0x8000_0005, 100, 0));
+        assert!(!Hop::default().is_good(0, 100, 0));
     }
 }

@@ -5,7 +5,7 @@
 //! is kept in its flow. For a while, packets of that direction then leave without a route look-up; when the while is over
 //! the kernel is asked again, which also keeps the neighbour from growing stale.
 
-use crate::flow::{Hop, Key, Side};
+use crate::flow::{Hop, KNOWN, Key, SENDS, Side};
 use crate::packet::{Packet, transport};
 use crate::tables::{Egresses, Stage, Tables};
 use crate::work::Work;
@@ -25,6 +25,25 @@ pub struct Link {
 }
 
 const _: () = assert!(size_of::<Link>() == 20);
+
+/// Whose frames arrive on a device with certain VLAN tags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Wire {
+    /// `Side`.
+    pub side: u16,
+    /// Not zero when XDP can send by the device: then it carries what it can the whole way.
+    pub sends: u16,
+    /// Its link-layer address: what is for another one is none of the gateway's business.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub padding: u16,
+}
+
+const _: () = assert!(size_of::<Wire>() == 12);
+
+/// In the key of a [`Wire`], with a VLAN id: the tag is a service tag (IEEE 802.1ad).
+pub const SERVICE: u32 = 0x8000;
 
 /// Remembers `mac` as the neighbour by which `packet`, on its way out, leaves. Its flow's answers come from `answers`.
 #[inline(always)]
@@ -58,12 +77,19 @@ pub fn learn<F, P, T>(
         side: answers as u8,
         padding: 0,
     };
-    let hop = Hop { learned: now as u32, mac, known: 1 };
     for stage in [Stage::Confirmed, Stage::HalfOpen] {
         let found = tables.with_flow(stage, other, |answer| *key = answer.other_key(network.protocol));
-        if found.is_some() {
-            let _ = tables.with_flow(stage, key, |flow| flow.hop = hop);
-            return;
+        if found.is_none() {
+            continue;
         }
+        let Some(route) = tables.with_flow(stage, key, |flow| flow.route) else { return };
+        let device = match answers {
+            Side::Site => tables.egress(route).map_or(0, |egress| egress.link.device),
+            _ => tables.config().overlay_link.device,
+        };
+        let known = if device == 0 { KNOWN } else { KNOWN | SENDS };
+        let hop = Hop { learned: now as u32, mac, known };
+        let _ = tables.with_flow(stage, key, |flow| flow.hop = hop);
+        return;
     }
 }

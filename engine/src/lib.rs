@@ -9,6 +9,7 @@ pub mod capture;
 pub mod checksum;
 pub mod classify;
 pub mod event;
+pub mod express;
 pub mod family;
 pub mod flow;
 pub mod fragment;

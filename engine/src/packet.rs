@@ -215,25 +215,6 @@ pub fn transport<F: Family>(
     }
 }
 
-/// Whether the transport checksum is the pseudo-header's sum alone: the sender left the rest to a device, which XDP cannot
-/// know. By chance a whole checksum looks so once in 65,536 packets; they then take the slower way, which is right for both.
-#[inline(always)]
-pub fn is_left_to_device<F: Family>(packet: &impl Packet, network: &Network<F::Address>) -> bool {
-    let offset = match network.protocol {
-        // No device completes the checksum of a datagram in pieces, and most pieces have none.
-        _ if network.piece.is_set() => return false,
-        protocol::TCP => 16,
-        protocol::UDP => 6,
-        _ => return false,
-    };
-    let Some(checksum) = packet.read::<2>(network.transport + offset).map(u16::from_be_bytes) else {
-        return false;
-    };
-    let length = network.length.wrapping_sub(network.transport);
-    let sum = F::sum(network.source) + F::sum(network.destination) + u32::from(network.protocol) + length;
-    checksum != 0 && checksum == crate::checksum::fold(sum)
-}
-
 #[inline(always)]
 fn ports<const N: usize>(header: &[u8; N]) -> (u16, u16) {
     (u16::from_be_bytes([header[0], header[1]]), u16::from_be_bytes([header[2], header[3]]))

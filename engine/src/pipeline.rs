@@ -48,13 +48,18 @@ pub trait Steps<F: Egresses> {
     fn identify(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal>;
 
     /// Translates an ICMP error and what it quotes; see [`quote::rewrite`](crate::quote::rewrite). `Ok(false)`: it could not.
-    fn rewrite_quotation(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal>;
+    fn rewrite_quotation(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        let _ = work;
+        Ok(false)
+    }
 
     /// Sends the packet on its way: egress, size, TTL, translation. `Ok` is always `true`.
     fn leave(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal>;
 
     /// Lowers the segment size that a SYN tells, whose TCP header starts at `transport`; see [`mss::clamp`].
-    fn clamp(&mut self, transport: u32, largest: u16);
+    fn clamp(&mut self, transport: u32, largest: u16) {
+        let _ = (transport, largest);
+    }
 
     /// Turns a packet that was dropped for `reason` into the answer to its sender. `Ok(false)`: there is none. See
     /// [`answer`].
@@ -70,9 +75,9 @@ pub trait Steps<F: Egresses> {
 }
 
 /// Packet and tables in the same hands.
-struct Direct<'a, P, T> {
-    packet: &'a mut P,
-    tables: &'a mut T,
+pub(crate) struct Direct<'a, P, T> {
+    pub(crate) packet: &'a mut P,
+    pub(crate) tables: &'a mut T,
 }
 
 impl<F: Egresses, P: Packet, T: Tables<F>> Steps<F> for Direct<'_, P, T> {
@@ -142,17 +147,26 @@ pub fn run<F: Egresses, S: Steps<F>>(
     work.begin(side, now);
     match decide::<F, S>(steps, side, work) {
         Ok(verdict) => verdict,
-        Err(refusal) => {
-            let dropped = refuse::<F, _>(steps.tables(), side, &refusal, work);
-            // What the host sends itself goes on as it is, however large.
-            let answerable = matches!(refusal.reason, DropReason::TtlExpired | DropReason::TooBig)
-                && !matches!(side, Side::Local);
-            if answerable && matches!(steps.answer(side, refusal.reason, work), Ok(true)) {
-                return Verdict::Answer;
-            }
-            dropped
-        }
+        Err(refusal) => refused::<F, S>(steps, side, &refusal, work),
     }
+}
+
+/// Drops a packet, and answers it where that is due.
+#[inline(always)]
+pub(crate) fn refused<F: Egresses, S: Steps<F>>(
+    steps: &mut S,
+    side: Side,
+    refusal: &Refusal,
+    work: &mut Work<F::Address>,
+) -> Verdict {
+    let dropped = refuse::<F, _>(steps.tables(), side, refusal, work);
+    // What the host sends itself goes on as it is, however large.
+    let answerable =
+        matches!(refusal.reason, DropReason::TtlExpired | DropReason::TooBig) && !matches!(side, Side::Local);
+    if answerable && matches!(steps.answer(side, refusal.reason, work), Ok(true)) {
+        return Verdict::Answer;
+    }
+    dropped
 }
 
 #[inline(always)]
@@ -192,34 +206,8 @@ fn decide<F: Egresses, S: Steps<F>>(
     })
 }
 
-/// Looks at a site packet before an skb exists, and changes nothing: `Drop` for what the whole path would drop for want of
-/// a flow or worse, `Pass` for everything else.
-#[inline(always)]
-pub fn screen<F, P, T>(packet: &P, tables: &mut T, now: u64, work: &mut Work<F::Address>) -> Verdict
-where
-    F: Egresses,
-    P: Packet,
-    T: Tables<F>,
-{
-    work.begin(Side::Site, now);
-    let looked = match identify::<F, P, T>(packet, Side::Site, true, tables, work) {
-        Ok(false) => return Verdict::Pass,
-        Ok(true) => {
-            if is_expected::<F, T>(tables, &work.key) {
-                Ok(Verdict::Pass)
-            } else {
-                unsolicited::<F>(tables.config(), work)
-            }
-        }
-        Err(refusal) => Err(refusal),
-    };
-    match looked {
-        Ok(verdict) => verdict,
-        Err(refusal) => refuse::<F, T>(tables, Side::Site, &refusal, work),
-    }
-}
-
-/// [`Steps::identify`], for whoever implements it. Only `looking`, it changes nothing but `work`.
+/// [`Steps::identify`], for whoever implements it. Only `looking`, it changes nothing but `work`, and says `Ok(false)` of pieces
+/// and of errors about other packets too, which take more than a look.
 #[inline(always)]
 pub fn identify<F, P, T>(
     packet: &P,
@@ -258,11 +246,10 @@ where
     if let Some(problem) = network.problem {
         return refuse(problem);
     }
-    let follows = network.piece.is_set() && tables.follow(looking, work)?;
-    if follows && looking {
-        // What becomes of it is told by where it lies in its datagram, which looking does not find out.
+    if network.piece.is_set() && looking {
         return Ok(false);
     }
+    let follows = network.piece.is_set() && tables.follow(looking, work)?;
     let network = &work.network;
     if !follows {
         if network.piece.is_later() {
@@ -274,6 +261,9 @@ where
         };
     }
     if work.transport.quotes {
+        if looking {
+            return Ok(false);
+        }
         if !packet.read_quotation::<F>(work) {
             return refuse(DropReason::IcmpError);
         }
@@ -308,7 +298,7 @@ fn is_expected<F: Egresses, T: Tables<F>>(tables: &mut T, key: &Key<F::Address>)
 
 /// A packet that no flow expects: from a site the host's own business, unless it is for the overlay.
 #[inline(always)]
-fn unsolicited<F: Egresses>(config: &Config, work: &Work<F::Address>) -> Result<Verdict, Refusal> {
+pub(crate) fn unsolicited<F: Egresses>(config: &Config, work: &Work<F::Address>) -> Result<Verdict, Refusal> {
     let [overlay, mask] = F::overlay(config);
     if work.side == Side::Site as u8 && !F::within(work.network.destination, overlay, mask) {
         return Ok(Verdict::Pass);

@@ -2,11 +2,9 @@
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
-use sluicegate_engine::network::Header;
+use sluicegate_engine::hop::SERVICE;
 use sluicegate_engine::packet::Packet;
-use sluicegate_engine::work::Work;
 
-use crate::quotation;
 use crate::skb::ETHERNET;
 
 /// Offsets are below this: keeps packet pointers bounded for the verifier. A power of two.
@@ -24,8 +22,11 @@ pub struct LinkLayer {
     pub ethertype: u32,
     /// Bytes up to the IP header: 14, 18 or 22.
     pub length: u32,
-    /// VLAN ids, host order: the outer one in the upper half when there are two, else in the lower; 0 without tags.
+    /// VLAN ids, host order: the outer one in the upper half when there are two, else in the lower; 0 without tags. With
+    /// [`SERVICE`] where the tag is a service tag.
     pub vlans: u32,
+    /// The address the frame is for.
+    pub destination: [u8; 6],
 }
 
 /// Bits of a tag that are the VLAN id (IEEE 802.1Q 9.6).
@@ -48,7 +49,8 @@ impl Frame {
             return None;
         }
         // SAFETY: inside the frame, as just checked.
-        let mut ethertype = u16::from_ne_bytes(unsafe { load::<2>(start + 12) });
+        let (destination, first) = unsafe { (load::<6>(start), load::<2>(start + 12)) };
+        let mut ethertype = u16::from_ne_bytes(first);
         let (mut length, mut vlans) = (ETHERNET, 0);
         for at in [14, 18] {
             if ethertype != TAG && ethertype != SERVICE_TAG {
@@ -59,11 +61,12 @@ impl Frame {
             }
             // SAFETY: inside the frame, as just checked.
             let [tag, next] = unsafe { [load::<2>(start + at), load::<2>(start + at + 2)] };
+            let service = if ethertype == SERVICE_TAG { SERVICE } else { 0 };
+            vlans = vlans << 16 | u32::from(u16::from_be_bytes(tag)) & VLAN_ID | service;
             ethertype = u16::from_ne_bytes(next);
-            vlans = vlans << 16 | u32::from(u16::from_be_bytes(tag)) & VLAN_ID;
             length += 4;
         }
-        Some(LinkLayer { ethertype: ethertype.into(), length, vlans })
+        Some(LinkLayer { ethertype: ethertype.into(), length, vlans, destination })
     }
 
     #[inline(always)]
@@ -142,11 +145,6 @@ impl Packet for Frame {
             store::<10>(start + 12, rest);
         }
         true
-    }
-
-    #[inline(always)]
-    fn read_quotation<F: Header>(&self, work: &mut Work<F::Address>) -> bool {
-        quotation::read_frame::<F>(self.ctx, self.l2, work)
     }
 }
 

@@ -20,7 +20,6 @@ mod capture;
 mod clock;
 mod frame;
 mod guard;
-mod handover;
 mod maps;
 mod quotation;
 mod skb;
@@ -29,7 +28,7 @@ mod tc;
 mod xdp;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
+use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_skb_vlan_pop};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use sluicegate_engine::family::{V4, V6};
@@ -38,9 +37,8 @@ use sluicegate_engine::pipeline::{self, Verdict};
 use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::tables::Tables;
 
-use crate::handover::Handover;
 use crate::maps::{Maps, PerFamily};
-use crate::skb::ETHERNET;
+use crate::skb::{ETHERNET, Skb, is_neighbour_discovery};
 use crate::tc::Tc;
 
 /// In `tc_index` of a packet that a program here sends into the overlay, so that the egress program lets it by. The field
@@ -105,6 +103,9 @@ const LOCAL: u8 = Side::Local as u8;
 #[inline(always)]
 fn overlay_out<const L2: u32>(ctx: &TcContext) -> i32 {
     let skb = ctx.skb.skb;
+    if L2 != 0 && is_tagged(skb) {
+        return NEXT;
+    }
     let mark = mark(skb);
     if mark == JUDGED || mark == LEARN {
         set_mark(skb, 0);
@@ -131,8 +132,12 @@ fn set_mark(skb: *mut __sk_buff, mark: u32) {
 #[inline(always)]
 fn tc<const L2: u32, const SIDE: u8>(ctx: &TcContext) -> i32 {
     let skb = ctx.skb.skb;
+    if L2 != 0 && SIDE != LOCAL && is_anothers(skb) {
+        return NEXT;
+    }
     // SAFETY: the context of a TC program; `protocol` may be read.
     match unsafe { (*skb).protocol } {
+        IPV6 if L2 != 0 && SIDE != SITE && may_discover(skb, SIDE == LOCAL) => NEXT,
         IPV4 => tc4::<L2, SIDE>(skb),
         IPV6 => tc6::<L2, SIDE>(skb),
         // ARP and whatever else an Ethernet needs; a device without Ethernet carries IP or nothing.
@@ -142,6 +147,42 @@ fn tc<const L2: u32, const SIDE: u8>(ctx: &TcContext) -> i32 {
             SHOT
         }
     }
+}
+
+/// Whether a frame that arrives is another's: of a VLAN, or for another host.
+#[inline(always)]
+fn is_anothers(skb: *mut __sk_buff) -> bool {
+    /// `pkt_type` of what is for another host (include/uapi/linux/if_packet.h).
+    const PACKET_OTHERHOST: u32 = 3;
+
+    if is_tagged(skb) {
+        return true;
+    }
+    // SAFETY: the context of a TC program, whose fields may be read, and a plain helper call: pointers into the packet are
+    // taken after it.
+    unsafe {
+        if (*skb).vlan_present != 0 {
+            // A tag with a priority alone stays behind.
+            bpf_skb_vlan_pop(skb);
+        }
+        (*skb).pkt_type == PACKET_OTHERHOST
+    }
+}
+
+/// Whether a frame is of a VLAN, whose own device has programs if it is ours.
+#[inline(always)]
+fn is_tagged(skb: *mut __sk_buff) -> bool {
+    const VLAN_ID: u32 = 0x0fff;
+
+    // SAFETY: the context of a TC program, whose fields may be read.
+    unsafe { (*skb).vlan_present != 0 && (*skb).vlan_tci & VLAN_ID != 0 }
+}
+
+/// Whether an IPv6 packet is what an Ethernet needs to resolve neighbours.
+#[inline(always)]
+fn may_discover(skb: *mut __sk_buff, own: bool) -> bool {
+    let packet = Skb::<ETHERNET>::new(skb);
+    is_neighbour_discovery(&packet) || own && skb::is_listener_report(&packet)
 }
 
 /// One function per family: each is verified with a stack of its own.
@@ -157,15 +198,6 @@ fn tc6<const L2: u32, const SIDE: u8>(skb: *mut __sk_buff) -> i32 {
 
 #[inline(always)]
 fn run<F: PerFamily, const L2: u32, const SIDE: u8>(skb: *mut __sk_buff) -> i32 {
-    if L2 != 0 && SIDE != LOCAL && maps::overlay_is_ethernet() {
-        match Handover::of(skb) {
-            Some(Handover::Host) => return NEXT,
-            Some(Handover::Site(device)) => return to_neighbour(skb, device),
-            Some(Handover::Overlay) => return into_overlay(skb, None),
-            Some(Handover::Back) => return back::<SIDE>(skb),
-            None => (),
-        }
-    }
     let (Some(maps), Some(work)) = (Maps::new(), F::work()) else { return SHOT };
     let config = maps.config;
     let now = clock::now(config);

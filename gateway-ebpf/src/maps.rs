@@ -12,6 +12,7 @@ use sluicegate_engine::event::{self, About, Event, SEEN_SETS, SeenSet};
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::flow::{Flow, Key, Side};
 use sluicegate_engine::fragment::{Datagram, DatagramKey};
+use sluicegate_engine::hop::Wire;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::nat::PROBES;
@@ -68,16 +69,12 @@ static WORK4: PerCpuArray<Work<A4>> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static WORK6: PerCpuArray<Work<A6>> = PerCpuArray::with_max_entries(1, 0);
 
-/// Sides by device and VLAN ids.
+/// Whose frames they are, by device and VLAN ids.
 #[map]
-static VLANS: HashMap<[u32; 2], u32> = HashMap::pinned(256, 0);
+static WIRES: HashMap<[u32; 2], Wire> = HashMap::pinned(256, 0);
 /// The devices XDP may send by.
 #[map]
 static DEVICES: DevMapHash = DevMapHash::pinned(256, 0);
-/// Not zero when a driver refused metadata: one entry.
-#[map]
-static METADATA_REFUSED: Array<u32> = Array::pinned(1, 0);
-
 /// The ticks that program `clock` has read.
 #[map]
 static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
@@ -149,33 +146,24 @@ fn constant(value: &'static u32) -> u32 {
     unsafe { core::ptr::read_volatile(value) }
 }
 
-/// The side that frames with these VLAN ids belong to, on the device where `ctx` was received; 0 when to none.
+/// Index of the device where a frame was received.
 #[inline(always)]
-pub fn side_of(ctx: *mut xdp_md, vlans: u32) -> u32 {
+pub fn arrived_on(ctx: *mut xdp_md) -> u32 {
     // SAFETY: the context of an XDP program; this field may be read.
-    let device = unsafe { (*ctx).ingress_ifindex };
-    // SAFETY: entries are plain numbers, read once.
-    unsafe { VLANS.get([device, vlans]) }.copied().unwrap_or(0)
+    unsafe { (*ctx).ingress_ifindex }
 }
 
-/// Sends the frame by `device`, which the agent has put into the map when it set the link.
+/// Whose frames with these VLAN ids are, on the device where `ctx` was received.
 #[inline(always)]
-pub fn redirect(device: u32) -> u32 {
-    match DEVICES.redirect(device, 0) {
-        Ok(action) | Err(action) => action,
-    }
+pub fn wire(ctx: *mut xdp_md, vlans: u32) -> Option<Wire> {
+    // SAFETY: entries are plain numbers, copied once.
+    unsafe { WIRES.get([arrived_on(ctx), vlans]) }.copied()
 }
 
-/// Whether the driver of a device has refused metadata since the programs were loaded.
+/// Has the frame sent by `device` when the program ends with `XDP_REDIRECT`. False where the device went away.
 #[inline(always)]
-pub fn metadata_is_refused() -> bool {
-    METADATA_REFUSED.get(0).is_none_or(|refused| *refused != 0)
-}
-
-/// Remembers that.
-#[inline(always)]
-pub fn refuse_metadata() {
-    let _ = METADATA_REFUSED.set(0, 1, 0);
+pub fn redirect(device: u32) -> bool {
+    DEVICES.redirect(device, 0).is_ok()
 }
 
 /// Counts a drop outside the engine.

@@ -1,13 +1,12 @@
 //! The stages of ICMP errors that need the packet, as global functions: rare packets, whose code is verified once for both
-//! kinds of device. They find what is known of the packet in the work memory of this processor.
+//! kinds of device, and which XDP leaves to TC. They find what is known of the packet in the work memory of this processor.
 
-use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use aya_ebpf::bindings::__sk_buff;
 use sluicegate_engine::family::{V4, V6};
 use sluicegate_engine::network::Header;
 use sluicegate_engine::quote;
 use sluicegate_engine::work::Work;
 
-use crate::frame::Frame;
 use crate::maps::{in_work, lend};
 use crate::skb::{ETHERNET, Skb};
 
@@ -19,15 +18,8 @@ pub fn read_skb<F: Header>(skb: *mut __sk_buff, l2: u32, work: &mut Work<F::Addr
     read == Ok(true)
 }
 
-/// Reads a quotation out of a frame.
-#[inline(always)]
-pub fn read_frame<F: Header>(ctx: *mut xdp_md, l2: u32, work: &mut Work<F::Address>) -> bool {
-    let read = lend(work, || if F::VERSION == 4 { read_framed4(ctx, l2) } else { read_framed6(ctx, l2) });
-    read == Ok(true)
-}
-
 macro_rules! per_family {
-    ($family:ty, $read:ident, $rewrite:ident, $read_framed:ident, $rewrite_framed:ident) => {
+    ($family:ty, $read:ident, $rewrite:ident) => {
         /// [`quote::read`] in TC.
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -57,22 +49,8 @@ macro_rules! per_family {
                 })
             })
         }
-
-        /// [`quote::read`] in XDP.
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        pub extern "C" fn $read_framed(ctx: *mut xdp_md, l2: u32) -> u64 {
-            in_work::<$family>(|_, work| Ok(quote::read::<$family>(&Frame::new(ctx, l2), work)))
-        }
-
-        /// [`quote::rewrite`] in XDP.
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        pub extern "C" fn $rewrite_framed(ctx: *mut xdp_md, l2: u32) -> u64 {
-            in_work::<$family>(|_, work| Ok(quote::rewrite::<$family>(&mut Frame::new(ctx, l2), work)))
-        }
     };
 }
 
-per_family!(V4, read_quotation4, rewrite_quotation4, read_framed4, rewrite_framed4);
-per_family!(V6, read_quotation6, rewrite_quotation6, read_framed6, rewrite_framed6);
+per_family!(V4, read_quotation4, rewrite_quotation4);
+per_family!(V6, read_quotation6, rewrite_quotation6);

@@ -210,3 +210,22 @@ pub fn turn_round(skb: *mut __sk_buff) -> bool {
     let Some([a, b, c, d, e, f, g, h, i, j, k, l]) = frame.read::<12>(0) else { return false };
     frame.write(0, [g, h, i, j, k, l, a, b, c, d, e, f])
 }
+
+/// Whether an IPv6 packet asks for a neighbour's link-layer address or tells one (RFC 4861 4.3 and 4.4). Its hop limit says
+/// that no router has forwarded it.
+#[inline(always)]
+pub fn is_neighbour_discovery(packet: &impl Packet) -> bool {
+    const SOLICITATION: u8 = 135;
+    const ADVERTISEMENT: u8 = 136;
+
+    packet.read::<2>(6) == Some([58, 255])
+        && packet.read::<2>(40).is_some_and(|[kind, _]| kind == SOLICITATION || kind == ADVERTISEMENT)
+}
+
+/// Whether an IPv6 packet tells switches which multicast groups to send this way (RFC 3810 5.2), without which they may
+/// keep questions about neighbours back.
+#[inline(always)]
+pub fn is_listener_report(packet: &impl Packet) -> bool {
+    packet.read::<2>(6) == Some([0, 1])
+        && packet.read::<16>(24) == Some([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 22])
+}

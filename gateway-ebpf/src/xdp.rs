@@ -1,37 +1,33 @@
 //! The XDP programs: the whole path between Ethernets, and the drop stage in front of TC elsewhere.
 //!
-//! Where the overlay is an Ethernet too, a packet is judged, translated and sent on without an skb ever being made. What XDP
-//! cannot finish it hands to TC on the same device, with a note in the packet's metadata of what was decided: a packet
-//! whose next hop is not known, or for a device that frames cannot be sent by, is sent by TC; one for the host goes up.
-//! A packet whose checksum its sender left to a device is not touched at all: TC judges it.
+//! Where the overlay is an Ethernet too, a packet is judged, translated and sent on without an skb ever being made. XDP either
+//! finishes a packet, sent or dropped, or passes it on as it came, for TC to judge: first packets of flows, those whose
+//! neighbour is to be asked for again, those for the host, and whatever is not plain (see [`sluicegate_engine::express`]).
 
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_meta};
+use aya_ebpf::helpers::generated::bpf_xdp_adjust_head;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
+use sluicegate_engine::express::{express, is_unfinished};
 use sluicegate_engine::family::{V4, V6};
 use sluicegate_engine::flow::Side;
-use sluicegate_engine::hop::Link;
-use sluicegate_engine::mss;
-use sluicegate_engine::packet::is_left_to_device;
-use sluicegate_engine::pipeline::{self, Steps, Verdict, screen};
+use sluicegate_engine::hop::{Link, Wire};
+use sluicegate_engine::pipeline::{self, Steps, Verdict};
 use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::stage::Refusal;
 use sluicegate_engine::tables::Tables;
 use sluicegate_engine::work::Work;
 
 use crate::frame::{Frame, bounds, store};
-use crate::handover::{self, Handover};
 use crate::maps::{self, Maps, PerFamily, in_work, lend};
-use crate::quotation::{rewrite_framed4, rewrite_framed6};
-use crate::skb::ETHERNET;
-use crate::{IPV4, IPV6, capture, clock, guard};
+use crate::skb::{ETHERNET, is_neighbour_discovery};
+use crate::{IPV4, IPV6, OVERLAY, SITE, capture, clock, guard};
 
 /// On the overlay device, when that is an Ethernet.
 #[xdp]
 pub fn overlay_xdp(ctx: XdpContext) -> u32 {
-    enter(ctx.ctx, Side::Overlay as u32)
+    enter::<OVERLAY>(ctx.ctx)
 }
 
 /// On a site device.
@@ -40,103 +36,109 @@ pub fn site_xdp(ctx: XdpContext) -> u32 {
     if guard::refuses(&ctx) {
         return XDP_DROP;
     }
-    enter(ctx.ctx, Side::Site as u32)
+    enter::<SITE>(ctx.ctx)
 }
 
-/// On a device that carries overlay or site in VLANs and is neither itself.
+/// On a device that carries overlay or site in VLANs and is neither itself: what comes without a tag is none of the
+/// gateway's business.
 #[xdp]
 pub fn trunk_xdp(ctx: XdpContext) -> u32 {
     if guard::refuses(&ctx) {
         return XDP_DROP;
     }
-    enter(ctx.ctx, NO_SIDE)
+    enter::<0>(ctx.ctx)
 }
 
-/// What comes without a tag is none of the gateway's business.
-const NO_SIDE: u32 = 0;
-
 #[inline(always)]
-fn enter(ctx: *mut xdp_md, untagged: u32) -> u32 {
+fn enter<const UNTAGGED: u8>(ctx: *mut xdp_md) -> u32 {
     let Some(link) = Frame::link_layer(ctx) else { return XDP_PASS };
-    let side = if link.vlans == 0 { untagged } else { maps::side_of(ctx, link.vlans) };
-    match link.ethertype {
-        _ if side == NO_SIDE => XDP_PASS,
-        IPV4 => frame4(ctx, side, link.length),
-        IPV6 => frame6(ctx, side, link.length),
-        _ => XDP_PASS,
+    if link.ethertype != IPV4 && link.ethertype != IPV6 {
+        return XDP_PASS;
+    }
+    let wire = match (UNTAGGED, link.vlans) {
+        (OVERLAY, 0) => match Maps::new() {
+            Some(maps) => {
+                let Link { device, mac, .. } = maps.config.overlay_link;
+                Wire { side: OVERLAY.into(), sends: u16::from(device != 0), mac, padding: 0 }
+            }
+            None => return XDP_DROP,
+        },
+        // What is only dropped may have been for whomever.
+        (SITE, 0) if !maps::overlay_is_ethernet() => drops_only(link.destination),
+        (SITE, 0) => maps::wire(ctx, 0).unwrap_or(drops_only(link.destination)),
+        _ => match maps::wire(ctx, link.vlans) {
+            Some(wire) => wire,
+            None => return XDP_PASS,
+        },
+    };
+    if wire.mac != link.destination {
+        return XDP_PASS;
+    }
+    let whole = u32::from(wire.sends != 0 && maps::overlay_is_ethernet());
+    if link.ethertype == IPV4 {
+        frame4(ctx, wire.side.into(), whole, link.length)
+    } else {
+        frame6(ctx, wire.side.into(), whole, link.length)
     }
 }
 
-#[inline(never)]
-fn frame4(ctx: *mut xdp_md, side: u32, l2: u32) -> u32 {
-    carry::<V4>(ctx, side, l2)
+/// A site device that is not known yet to send, or need not be.
+#[inline(always)]
+fn drops_only(mac: [u8; 6]) -> Wire {
+    Wire { side: SITE.into(), mac, ..Wire::default() }
 }
 
 #[inline(never)]
-fn frame6(ctx: *mut xdp_md, side: u32, l2: u32) -> u32 {
-    carry::<V6>(ctx, side, l2)
+fn frame4(ctx: *mut xdp_md, side: u32, whole: u32, l2: u32) -> u32 {
+    carry::<V4>(ctx, side, whole, l2)
+}
+
+#[inline(never)]
+fn frame6(ctx: *mut xdp_md, side: u32, whole: u32, l2: u32) -> u32 {
+    carry::<V6>(ctx, side, whole, l2)
 }
 
 #[inline(always)]
-fn carry<F: PerFamily>(ctx: *mut xdp_md, side: u32, l2: u32) -> u32 {
-    let (Some(mut maps), Some(work)) = (Maps::new(), F::work()) else { return XDP_DROP };
+fn carry<F: PerFamily>(ctx: *mut xdp_md, side: u32, whole: u32, l2: u32) -> u32 {
+    let (Some(maps), Some(work)) = (Maps::new(), F::work()) else { return XDP_DROP };
     let config = maps.config;
     let now = clock::now(config);
-    if !maps::overlay_is_ethernet() {
-        let verdict = screen::<F, _, _>(&Frame::new(ctx, l2), &mut maps, now, work);
-        if !matches!(verdict, Verdict::Drop(_)) {
-            return XDP_PASS;
-        }
-        if capture::is_on(config) {
-            capture::capture_frame(ctx, l2);
-            capture::finish::<F>(verdict);
-        }
-        return XDP_DROP;
+    if !maps::overlay_is_ethernet() && side != u32::from(SITE) {
+        return XDP_PASS;
     }
-    if maps::metadata_is_refused() {
+    if F::VERSION == 6 && side == u32::from(OVERLAY) && is_neighbour_discovery(&Frame::new(ctx, l2)) {
         return XDP_PASS;
     }
     let mut steps = Xdp { ctx, l2, maps };
     if capture::is_on(config) {
         capture::capture_frame(ctx, l2);
     }
-    let verdict = pipeline::run::<F, _>(&mut steps, Side::from_number(side as u8), now, work);
-    // What passes by the gateway is recorded by TC, which judges it again.
-    if !matches!(verdict, Verdict::Pass) && capture::is_on(config) {
+    let verdict = express::<F, _>(&mut steps, Side::from_number(side as u8), whole != 0, now, work);
+    // What is left to TC is recorded there.
+    if let Some(verdict) = verdict
+        && capture::is_on(config)
+    {
         capture::finish::<F>(verdict);
     }
     match verdict {
-        Verdict::Pass => XDP_PASS,
-        Verdict::Host => hand_over(ctx, Handover::Host),
-        Verdict::Site(device) => match <Maps as Tables<F>>::egress(&steps.maps, work.route()) {
-            Some(egress) => send::<F>(ctx, l2, &egress.link, work.hop(config), Handover::Site(device)),
-            None => XDP_DROP,
+        None | Some(Verdict::Pass | Verdict::Host) => XDP_PASS,
+        Some(Verdict::Site(_)) => match <Maps as Tables<F>>::egress(&steps.maps, work.route()) {
+            Some(egress) => send::<F>(ctx, l2, &egress.link, work.hop(config)),
+            None => failed(),
         },
-        Verdict::Overlay => send::<F>(ctx, l2, &config.overlay_link, work.hop(config), Handover::Overlay),
-        Verdict::Answer => {
-            let device = match Side::from_number(side as u8) {
-                Side::Overlay | Side::Local => config.overlay_link.device,
-                Side::Site => {
-                    <Maps as Tables<F>>::egress(&steps.maps, work.route()).map_or(0, |e| e.link.device)
-                }
-            };
-            // A device that frames cannot be sent by, as a veth whose peer does not listen, drops what it is to send back.
-            if device != 0 { XDP_TX } else { hand_over(ctx, Handover::Back) }
-        }
-        Verdict::Drop(_) => XDP_DROP,
+        Some(Verdict::Overlay) => send::<F>(ctx, l2, &config.overlay_link, work.hop(config)),
+        // Not `XDP_TX`: with that, a veth device leaves the frame lying about unless the other end runs XDP itself.
+        Some(Verdict::Answer) if maps::redirect(maps::arrived_on(ctx)) => XDP_REDIRECT,
+        Some(Verdict::Answer) => failed(),
+        Some(Verdict::Drop(_)) => XDP_DROP,
     }
 }
 
-/// Sends a frame by `link` to `hop`, or hands it to TC.
+/// Sends a frame by `link` to `hop`.
 #[inline(always)]
-fn send<F: PerFamily>(
-    ctx: *mut xdp_md,
-    l2: u32,
-    link: &Link,
-    hop: Option<[u8; 6]>,
-    otherwise: Handover,
-) -> u32 {
-    let Some(hop) = hop.filter(|_| link.device != 0) else { return hand_over(ctx, otherwise) };
+fn send<F: PerFamily>(ctx: *mut xdp_md, l2: u32, link: &Link, hop: Option<[u8; 6]>) -> u32 {
+    // All was there when the flow was looked at: it went away within a microsecond.
+    let Some(hop) = hop.filter(|_| maps::redirect(link.device)) else { return failed() };
     let tags = u32::from(link.tags_length) & 12;
     let header = ETHERNET + tags;
     if header != l2 {
@@ -169,31 +171,7 @@ fn send<F: PerFamily>(
             }
         }
     }
-    maps::redirect(link.device)
-}
-
-/// Gives a judged packet to the TC program of the same device, with a note of what is to become of it.
-#[inline(always)]
-fn hand_over(ctx: *mut xdp_md, what: Handover) -> u32 {
-    // SAFETY: a plain helper call; pointers into the frame are taken anew after it.
-    if unsafe { bpf_xdp_adjust_meta(ctx, -(handover::LENGTH as i32)) } != 0 {
-        // A driver without room for metadata: from the next packet on TC judges by itself.
-        maps::refuse_metadata();
-        return failed();
-    }
-    // SAFETY: the context of an XDP program; these fields may be read.
-    let (meta, start) = unsafe {
-        (
-            core::ptr::read_volatile(&raw const (*ctx).data_meta) as usize,
-            core::ptr::read_volatile(&raw const (*ctx).data) as usize,
-        )
-    };
-    if meta + handover::LENGTH as usize > start {
-        return failed();
-    }
-    // SAFETY: inside the metadata, as just checked.
-    unsafe { store(meta, what.to_bytes()) };
-    XDP_PASS
+    XDP_REDIRECT
 }
 
 #[inline(always)]
@@ -224,20 +202,9 @@ impl<F: PerFamily> Steps<F> for Xdp {
     }
 
     #[inline(always)]
-    fn rewrite_quotation(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
-        let (ctx, l2) = (self.ctx, self.l2);
-        lend(work, || if F::VERSION == 4 { rewrite_framed4(ctx, l2) } else { rewrite_framed6(ctx, l2) })
-    }
-
-    #[inline(always)]
     fn leave(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
         let (ctx, side, l2) = (self.ctx, side as u32, self.l2);
         lend(work, || if F::VERSION == 4 { leave_x_4(ctx, side, l2) } else { leave_x_6(ctx, side, l2) })
-    }
-
-    #[inline(always)]
-    fn clamp(&mut self, transport: u32, largest: u16) {
-        clamp_x(self.ctx, self.l2, transport, largest.into());
     }
 
     #[inline(always)]
@@ -258,25 +225,17 @@ impl<F: PerFamily> Steps<F> for Xdp {
     }
 }
 
-/// [`mss::clamp`], verified once, for any frame.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn clamp_x(ctx: *mut xdp_md, l2: u32, transport: u32, largest: u32) -> u64 {
-    mss::clamp(&mut Frame::new(ctx, l2), transport, largest as u16);
-    0
-}
-
 macro_rules! steps {
     ($family:ty, $identify:ident, $leave:ident, $answer:ident) => {
-        /// [`pipeline::identify`], verified once, for any frame. A packet whose checksum is not whole is left to TC.
+        /// [`pipeline::identify`], verified once, for any frame. What takes more than a look is left to TC.
         #[unsafe(no_mangle)]
         #[inline(never)]
         pub extern "C" fn $identify(ctx: *mut xdp_md, side: u32, l2: u32) -> u64 {
             let frame = Frame::new(ctx, l2);
             let side = Side::from_number(side as u8);
             in_work::<$family>(|maps, work| {
-                let known = pipeline::identify::<$family, _, _>(&frame, side, false, maps, work)?;
-                Ok(known && !is_left_to_device::<$family>(&frame, work.network()))
+                let known = pipeline::identify::<$family, _, _>(&frame, side, true, maps, work)?;
+                Ok(known && !is_unfinished::<$family>(&frame, work))
             })
         }
 

@@ -235,7 +235,8 @@ impl Stage {
         let payload = Payload::Udp { source: from.1, destination: to.1, data: 8, unchecked: false };
         let (source, destination) = (address(from.0), address(to.0));
         let kind: [u8; 2] = if source.is_ipv4() { [0x08, 0] } else { [0x86, 0xdd] };
-        let header = [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2][..], &kind].concat();
+        // A test run is on the loopback device, whose address this is.
+        let header = [&[0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2][..], &kind].concat();
         let frame = [header, Draft::new(source, destination, payload).build()].concat();
         datapath.run_once("overlay_in_l2", &frame).unwrap().0
     }

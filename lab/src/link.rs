@@ -67,6 +67,15 @@ impl Namespace {
         self.ip(&[family, "route", "add", to, "via", via]).map(drop)
     }
 
+    /// Switches a feature of `device`, by the name `ethtool -k` calls it in full: `rx-gro`, `tx-vlan-hw-insert`.
+    ///
+    /// # Errors
+    /// When the device is not there or has no such feature.
+    pub fn feature(&self, device: &str, name: &str, on: bool) -> Result<()> {
+        self.enter(|| set_feature(device, name, on))?
+            .with_context(|| format!("cannot switch {name} of {device} in namespace {}", self.name()))
+    }
+
     /// Turns off checksum and segmentation offload on `device`, so that every packet it sends looks as it would on a wire:
     /// whole checksums, no larger than the MTU. A packet between namespaces else carries neither.
     ///
@@ -80,12 +89,32 @@ impl Namespace {
     }
 }
 
+fn set_feature(device: &str, feature: &str, on: bool) -> Result<()> {
+    // linux/ethtool.h: names of features, 32 bytes each, and a bit for each: which are meant, and which of those are on.
+    const STRING: usize = 32;
+    const MOST: usize = 256;
+    let mut names = vec![0u32; 3 + MOST * STRING / 4];
+    (names[0], names[1]) = (0x1b, 4);
+    ethtool(device, names.as_mut_ptr().cast())?;
+    let text: Vec<u8> = names[3..].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let named = |string: &[u8]| string.split(|byte| *byte == 0).next() == Some(feature.as_bytes());
+    let count = usize::try_from(names[2])?;
+    let bit = text.chunks(STRING).take(count).position(named).context("no such feature")?;
+    let blocks = count.div_ceil(32);
+    let mut request = vec![0u32; 2 + blocks * 2];
+    (request[0], request[1]) = (0x3b, u32::try_from(blocks)?);
+    request[2 + bit / 32 * 2] = 1 << (bit % 32);
+    request[2 + bit / 32 * 2 + 1] = u32::from(on) << (bit % 32);
+    ethtool(device, request.as_mut_ptr().cast())
+}
+
 fn ethtool_set(device: &str, command: u32, value: u32) -> Result<()> {
-    #[repr(C)]
-    struct EthtoolValue {
-        command: u32,
-        value: u32,
-    }
+    let mut argument = [command, value];
+    ethtool(device, argument.as_mut_ptr().cast())
+}
+
+/// One request; `argument` points to what the request says it does.
+fn ethtool(device: &str, argument: *mut libc::c_char) -> Result<()> {
     let name = CString::new(device)?;
     let bytes = name.as_bytes_with_nul();
     // SAFETY: ifreq is plain old data, for which zeros are valid.
@@ -96,8 +125,7 @@ fn ethtool_set(device: &str, command: u32, value: u32) -> Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(bytes) {
         *to = from.cast_signed();
     }
-    let mut argument = EthtoolValue { command, value };
-    request.ifr_ifru.ifru_data = (&raw mut argument).cast();
+    request.ifr_ifru.ifru_data = argument;
     // SAFETY: plain system call; the descriptor is checked below.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {

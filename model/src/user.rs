@@ -2,11 +2,12 @@
 
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::event::Event;
+use sluicegate_engine::express::screen;
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::flow::{Flow, Key, Timeouts};
 use sluicegate_engine::image::header;
 use sluicegate_engine::packet::{Packet, Slice};
-use sluicegate_engine::pipeline::{Verdict, process, screen};
+use sluicegate_engine::pipeline::{Verdict, process};
 use sluicegate_engine::tables::{Config, Egress, Stage, Tables};
 use sluicegate_engine::work::Work;
 
@@ -72,15 +73,16 @@ impl<T: Twin> User<T> {
         let mut bytes = arrival.bytes.clone();
         let mut verdict = Verdict::Pass;
         if arrival.screened {
-            let packet = Slice(&mut bytes);
-            verdict = if arrival.six {
-                screen::<V6, _, _>(&packet, self.twin.tables(), now, &mut self.work6)
+            let (mut packet, side) = (Slice(&mut bytes), arrival.side);
+            let screened = if arrival.six {
+                screen::<V6, _, _>(&mut packet, side, self.twin.tables(), now, &mut self.work6)
             } else {
-                screen::<V4, _, _>(&packet, self.twin.tables(), now, &mut self.work4)
+                screen::<V4, _, _>(&mut packet, side, self.twin.tables(), now, &mut self.work4)
             };
-            if !matches!(verdict, Verdict::Pass | Verdict::Drop(_)) {
-                return Err(format!("the screen said {verdict:?}"));
+            if !matches!(screened, None | Some(Verdict::Drop(_))) {
+                return Err(format!("the screen said {screened:?}"));
             }
+            verdict = screened.unwrap_or(verdict);
         }
         if verdict == Verdict::Pass {
             let mut packet = Offloaded { bytes, segment: arrival.segment };

@@ -285,7 +285,8 @@ impl Kernel {
         if arrival.bytes.len() < if arrival.six { 40 } else { 20 } {
             return Ok(None);
         }
-        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        // A test run is on the loopback device, whose address this is.
+        let mut frame = vec![0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2];
         frame.extend(if arrival.six { [0x86, 0xdd] } else { [0x08, 0x00] });
         frame.extend(&arrival.bytes);
         if arrival.screened {

@@ -111,6 +111,12 @@ pub(super) fn holds(bpf_dir: &Path, device: &str, index: u32, hook: Hook) -> boo
     live(&pin_path(bpf_dir, device, hook), index, hook).is_some()
 }
 
+/// Sees to it that no program of ours is at `hook` of `device`.
+pub(super) fn release(bpf_dir: &Path, device: &str, hook: Hook) -> anyhow::Result<()> {
+    let path = pin_path(bpf_dir, device, hook);
+    if path.exists() { remove(bpf_dir, &path) } else { Ok(()) }
+}
+
 /// Removes what an earlier agent attached at places that are not among `wanted`: devices that lead to the site no longer.
 pub(super) fn retain<'a>(
     bpf_dir: &Path,

@@ -11,6 +11,7 @@ use aya::programs::SchedClassifier;
 use super::attach::{self, GUARD_XDP, Hook, OVERLAY_XDP, SITE_XDP, TRUNK_XDP};
 use super::links::Neighbour;
 use super::netlink;
+use super::tags;
 use super::wires::{self, Wires};
 use crate::datapath::{Settings, XdpChoice, XdpDevice, XdpMode, device};
 
@@ -70,6 +71,10 @@ impl Devices {
     pub(super) fn attach(&mut self, ebpf: &mut Ebpf, renew: bool) {
         for (device, hook) in self.hooks() {
             let done = match device::index(&device) {
+                Some(index) if self.carries(hook) && tags::are_hidden(&device, index) => {
+                    let _ = attach::release(&self.bpf_dir, &device, hook);
+                    Err(anyhow::Error::new(tags::Hidden(device.clone())))
+                }
                 Some(index) => attach::ensure(ebpf, &self.bpf_dir, &device, index, hook, renew)
                     .map(|program| (index, program)),
                 None => Err(anyhow!("{} device {device} is not there", self.role(&device))),
@@ -86,6 +91,20 @@ impl Devices {
         }
     }
 
+    /// Whether XDP judges there for the whole path, and so must know which VLAN a frame is of. What is only dropped is
+    /// dropped of any.
+    fn carries(&self, hook: Hook) -> bool {
+        self.overlay.is_some() && matches!(hook, Hook::Xdp { program, .. } if program != GUARD_XDP)
+    }
+
+    /// How XDP is attached to `device`.
+    pub(super) fn mode(&self, device: &str) -> XdpMode {
+        match self.xdp {
+            XdpChoice::Off => XdpMode::Off,
+            _ => self.modes.get(device).copied().unwrap_or(XdpMode::Refused),
+        }
+    }
+
     /// Names of the site devices.
     pub(super) fn site(&self) -> &[String] {
         &self.site
@@ -93,13 +112,9 @@ impl Devices {
 
     /// How XDP is attached to each device.
     pub(super) fn xdp(&self, wires: &Wires) -> Vec<XdpDevice> {
-        let mode = |device: &String| match self.xdp {
-            XdpChoice::Off => XdpMode::Off,
-            _ => self.modes.get(device).copied().unwrap_or(XdpMode::Refused),
-        };
         self.xdp_programs()
             .into_keys()
-            .map(|device| XdpDevice { mode: mode(&device), sends: wires.sends(&device), device })
+            .map(|device| XdpDevice { mode: self.mode(&device), sends: wires.sends(&device), device })
             .collect()
     }
 
@@ -151,6 +166,9 @@ impl Devices {
 fn why_not(device: &str, generic: bool, error: &anyhow::Error) -> String {
     const WITHOUT: &str = "or set `[datapath] xdp = \"off\"` to live without XDP";
 
+    if let Some(hidden) = error.downcast_ref::<tags::Hidden>() {
+        return hidden.to_string();
+    }
     let errno = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
     let there = device::index(device).and_then(|index| netlink::xdp_programs(index).ok());
     if let Some(id) = there.and_then(|there| there.other_than(None)) {

@@ -19,6 +19,7 @@ mod pod;
 mod ports;
 mod routes;
 mod sys;
+mod tags;
 mod wires;
 
 use std::collections::BTreeMap;
@@ -60,7 +61,7 @@ use super::slots::RuleSlots;
 use super::totals::Totals;
 use super::{
     ApplyError, Counters, Datapath, Egress, Event, EventKind, FlowRecord, FlowTable, GuardState, InForce,
-    Kind, Live, RuleCounters, Settings, XdpChoice, XdpDevice, device,
+    Kind, Live, RuleCounters, Settings, XdpDevice, device,
 };
 
 /// Programs and maps in the kernel, which go on judging when this is dropped.
@@ -85,8 +86,6 @@ pub struct EbpfDatapath {
     /// The routes as the agent named them last, and those of an earlier agent that it has not named.
     routes: Vec<Egress>,
     wires: Wires,
-    /// Whether XDP may send frames: the operator wants it, and both sides are Ethernets.
-    whole_path: bool,
     drops: PerCpuArray<MapData, u64>,
     answers: PerCpuArray<MapData, u64>,
     forwarded: PerCpuArray<MapData, [u64; 2]>,
@@ -173,7 +172,6 @@ impl EbpfDatapath {
             egress: load::take(&mut ebpf, "EGRESS")?,
             routes: Vec::new(),
             wires: Wires::new(&mut ebpf, dir)?,
-            whole_path: ethernet && settings.xdp.choice != XdpChoice::Off,
             drops: load::take(&mut ebpf, "DROPS")?,
             answers: load::take(&mut ebpf, "ANSWERS")?,
             forwarded: load::take(&mut ebpf, "FORWARDED")?,
@@ -317,13 +315,18 @@ impl EbpfDatapath {
     /// Looks how frames travel now, and tells the programs where that has changed.
     fn refresh_wires(&mut self) -> anyhow::Result<()> {
         let overlay = self.ethernet.then_some(self.overlay.as_str());
-        if !self.wires.refresh(overlay, self.devices.site(), self.whole_path)? {
+        let (devices, ethernet) = (&self.devices, self.ethernet);
+        let sends =
+            |(index, name): &(u32, String)| ethernet && wires::device_sends(*index, devices.mode(name));
+        if !self.wires.refresh(overlay, devices.site(), sends)? {
             return Ok(());
         }
         self.settings.overlay_link = self.wires.link(self.settings.overlay_device);
         self.write_config()?;
         let routes = self.routes.clone();
-        routes.iter().try_for_each(|route| self.write_egress(route))
+        routes.iter().try_for_each(|route| self.write_egress(route))?;
+        // Flows remember whether XDP can send to their neighbour.
+        self.forget_neighbours()
     }
 
     fn write_egress(&mut self, route: &Egress) -> anyhow::Result<()> {
@@ -536,8 +539,8 @@ impl Datapath for EbpfDatapath {
         self.by_route.live(&sweep.live);
         self.events.append(&mut sweep.ended);
         self.events.extend(untold);
-        self.keep_up();
         self.attach_overlay()?;
+        self.keep_up();
         self.ports.look()?;
         Ok(sweep.live)
     }

@@ -5,7 +5,9 @@ use std::io;
 
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::{InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkMessage, LinkXdp};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp,
+};
 use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
@@ -60,12 +62,16 @@ pub(super) struct Vlan {
 }
 
 /// What frames of a device look like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LinkFacts {
     /// Its own address, when that is an Ethernet's.
     pub(super) mac: Option<[u8; 6]>,
     /// For a VLAN device: index of the device below it, in the same network namespace, and its tag.
     pub(super) vlan: Option<(u32, Vlan)>,
+    /// Whether it is up, as an operator wants it.
+    pub(super) up: bool,
+    /// Its kind, for a device that is not a card's.
+    pub(super) kind: Option<String>,
 }
 
 /// Facts about the device with `index`.
@@ -75,32 +81,51 @@ pub(super) fn link(index: u32) -> io::Result<LinkFacts> {
     let mut facts = LinkFacts::default();
     for answer in ask(RouteNetlinkMessage::GetLink(message), 0)? {
         let RouteNetlinkMessage::NewLink(link) = answer else { continue };
-        let (mut below, mut elsewhere, mut id) = (None, false, None);
-        let mut protocol = 0x8100;
-        for attribute in link.attributes {
-            match attribute {
-                LinkAttribute::Address(address) => facts.mac = address.try_into().ok(),
-                LinkAttribute::Link(index) => below = Some(index),
-                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
-                LinkAttribute::LinkInfo(infos) => {
-                    let data = infos.into_iter().filter_map(|info| match info {
-                        LinkInfo::Data(InfoData::Vlan(data)) => Some(data),
-                        _ => None,
-                    });
-                    for info in data.flatten() {
-                        match info {
-                            InfoVlan::Id(number) => id = Some(number),
-                            InfoVlan::Protocol(tag) => protocol = tag.into(),
-                            _ => {}
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        facts.vlan = below.filter(|_| !elsewhere).zip(id.map(|id| Vlan { protocol, id }));
+        facts = facts_of(link);
     }
     Ok(facts)
+}
+
+/// Whether there are VLAN devices on the device with `index`, in this network namespace.
+pub(super) fn has_vlans(index: u32) -> io::Result<bool> {
+    let all = ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
+    Ok(all.into_iter().any(|answer| match answer {
+        RouteNetlinkMessage::NewLink(link) => facts_of(link).vlan.is_some_and(|(below, _)| below == index),
+        _ => false,
+    }))
+}
+
+fn facts_of(link: LinkMessage) -> LinkFacts {
+    let mut facts = LinkFacts { up: link.header.flags.contains(LinkFlags::Up), ..LinkFacts::default() };
+    let (mut below, mut elsewhere, mut id) = (None, false, None);
+    let mut protocol = 0x8100;
+    for attribute in link.attributes {
+        match attribute {
+            LinkAttribute::Address(address) => facts.mac = address.try_into().ok(),
+            LinkAttribute::Link(index) => below = Some(index),
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(kind) => facts.kind = Some(kind.to_string()),
+                        LinkInfo::Data(InfoData::Vlan(data)) => {
+                            for info in data {
+                                match info {
+                                    InfoVlan::Id(number) => id = Some(number),
+                                    InfoVlan::Protocol(tag) => protocol = tag.into(),
+                                    _ => {}
+                                }
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    facts.vlan = below.filter(|_| !elsewhere).zip(id.map(|id| Vlan { protocol, id }));
+    facts
 }
 
 /// Ids of the eBPF programs that filters of this priority and handle run at a side of the device with `index`: one, or none.

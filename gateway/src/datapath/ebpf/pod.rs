@@ -4,6 +4,7 @@ use sluicegate_engine::capture::Filter;
 use sluicegate_engine::family::{Address4, Address6};
 use sluicegate_engine::flow::{Flow, Key};
 use sluicegate_engine::guard::Guard;
+use sluicegate_engine::hop::Wire;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::tables::{Config, Egress};
@@ -22,6 +23,7 @@ impl Plain for Address6 {}
 impl Plain for Openings {}
 impl Plain for Filter {}
 impl Plain for Guard {}
+impl Plain for Wire {}
 impl<A: Copy + 'static> Plain for Key<A> {}
 impl<A: Copy + 'static> Plain for Flow<A> {}
 impl<A: Copy + 'static> Plain for MappingKey<A> {}

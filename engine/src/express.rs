@@ -1,0 +1,177 @@
+//! The way of packets that are carried or dropped before anything else of the host sees them, as XDP does.
+//!
+//! It knows the plain case: a whole packet of a flow that is there, whose neighbour is known, by a device that frames can be
+//! sent by; and it drops what the rest of the engine would drop for want of a flow, a rule or sense. Every
+//! other packet it leaves as it found it, and what is known of its flow too, so that [`crate::pipeline`] judges it in TC as if
+//! this had never been. Nothing needs to be handed over from one to the other, and nothing is counted twice.
+
+use crate::family::Family;
+use crate::flow::{Exit, Flow, SENDS, Side};
+use crate::live::{Found, Passing, touch};
+use crate::packet::{Packet, protocol, tcp as flag};
+use crate::pipeline::{Direct, Steps, Verdict, identify, refused, unsolicited};
+use crate::stage::Refusal;
+use crate::tables::{Egresses, Stage, Tables};
+use crate::tcp;
+use crate::work::Work;
+
+/// Carries one packet, or drops it; `None` leaves it, unchanged, to the slower way. [`Steps::identify`] only
+/// looks, and says `Ok(false)` of packets that are [`is_unfinished`]. Unless the device it came from `sends`, it is not carried: an answer to its sender
+/// could not leave.
+#[inline(always)]
+pub fn express<F: Egresses, S: Steps<F>>(
+    steps: &mut S,
+    side: Side,
+    sends: bool,
+    now: u64,
+    work: &mut Work<F::Address>,
+) -> Option<Verdict> {
+    work.begin(side, now);
+    match carry::<F, S>(steps, side, sends, work) {
+        Ok(verdict) => verdict,
+        Err(refusal) => Some(refused::<F, S>(steps, side, &refusal, work)),
+    }
+}
+
+/// [`express`] for a packet from a device that does not send: `Drop`, or `None` and nothing changed.
+#[inline(always)]
+pub fn screen<F, P, T>(
+    packet: &mut P,
+    side: Side,
+    tables: &mut T,
+    now: u64,
+    work: &mut Work<F::Address>,
+) -> Option<Verdict>
+where
+    F: Egresses,
+    P: Packet,
+    T: Tables<F>,
+{
+    express::<F, _>(&mut Screen(Direct { packet, tables }), side, false, now, work)
+}
+
+struct Screen<'a, P, T>(Direct<'a, P, T>);
+
+impl<F: Egresses, P: Packet, T: Tables<F>> Steps<F> for Screen<'_, P, T> {
+    type Tables = T;
+
+    fn tables(&mut self) -> &mut T {
+        <Direct<'_, P, T> as Steps<F>>::tables(&mut self.0)
+    }
+
+    fn identify(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        Ok(identify::<F, P, T>(self.0.packet, side, true, self.0.tables, work)?
+            && !is_unfinished::<F>(self.0.packet, work))
+    }
+
+    fn leave(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        <Direct<'_, P, T> as Steps<F>>::leave(&mut self.0, side, work)
+    }
+}
+
+#[inline(always)]
+fn carry<F: Egresses, S: Steps<F>>(
+    steps: &mut S,
+    side: Side,
+    sends: bool,
+    work: &mut Work<F::Address>,
+) -> Result<Option<Verdict>, Refusal> {
+    if !steps.identify(side, work)? || !follow::<F, _>(steps.tables(), side, sends, work)? {
+        return Ok(None);
+    }
+    steps.leave(side, work)?;
+    Ok(Some(match work.leaving.way(side) {
+        Exit::Site => Verdict::Site(work.leaving.device),
+        Exit::Overlay => Verdict::Overlay,
+        // Such a flow has no neighbour to be ready with.
+        Exit::Host => Verdict::Host,
+    }))
+}
+
+/// Brings the packet's flow up to date, where the packet can be carried by it. `Ok(false)`: nothing was changed.
+#[inline(always)]
+fn follow<F: Egresses, T: Tables<F>>(
+    tables: &mut T,
+    side: Side,
+    sends: bool,
+    work: &mut Work<F::Address>,
+) -> Result<bool, Refusal> {
+    let (now, epoch) = (work.now, work.active.epoch());
+    let config = tables.config();
+    let (lifetime, since) = (config.hop_lifetime, config.hops_since);
+    let passing = Passing {
+        now,
+        epoch,
+        timeout: config.timeouts.quiet(work.key.protocol, F::ICMP),
+        length: work.network.length,
+        flags: work.transport.flags,
+    };
+    // The largest segment that a SYN names is not looked at here.
+    let sends = sends && passing.flags & flag::SYN == 0;
+    let is_ready = |flow: &Flow<F::Address>| {
+        sends
+            && flow.hop.known & SENDS != 0
+            && flow.hop.is_good(now, lifetime, since)
+            && flow.epoch == epoch
+            && !flow.is_over(now)
+    };
+    let Work { key, half, leaving, .. } = work;
+    let confirmed = tables.with_flow(Stage::Confirmed, key, |flow| {
+        if is_ready(flow) { Some(touch(flow, half, leaving, passing)) } else { None }
+    });
+    let found = match confirmed {
+        Some(found) => found,
+        None => {
+            match tables.with_flow(Stage::HalfOpen, key, |flow| is_ready(flow).then(|| half.set(flow, now))) {
+                Some(found) => found.map(|()| Found::Slow(Stage::HalfOpen)),
+                None => Some(Found::Nothing),
+            }
+        }
+    };
+    match found {
+        Some(Found::Quick) => Ok(true),
+        Some(Found::Slow(stage)) => tables.advance(stage, work),
+        Some(Found::Nothing) if matches!(side, Side::Site) => {
+            unsolicited::<F>(tables.config(), work).map(|_| false)
+        }
+        Some(Found::Nothing) if is_refused::<F, T>(tables, side, work) => {
+            tables.admit(side, work)?;
+            Ok(false)
+        }
+        Some(Found::Nothing) | None => Ok(false),
+    }
+}
+
+/// Whether the packet opens no flow, for all that can be told without changing anything.
+#[inline(always)]
+fn is_refused<F: Egresses, T: Tables<F>>(tables: &mut T, side: Side, work: &Work<F::Address>) -> bool {
+    let Work { key, network, transport, active, .. } = work;
+    let judgement = tables.judge(*active, key.source, key.destination, transport.axis);
+    let opens = if network.protocol == protocol::TCP { tcp::opens(transport.flags) } else { transport.opens };
+    !judgement.source.may_open(side)
+        || !judgement.decision.is_set()
+        || !judgement.decision.accepts()
+        || !opens
+}
+
+/// Whether the transport checksum is not whole: it is the pseudo-header's sum alone (TCP, UDP) or none (SCTP), since the sender
+/// left the rest to a device, which XDP cannot know. By chance a whole checksum looks so once in 65,536 packets; they then take
+/// the slower way, which is right for both.
+#[inline(always)]
+pub fn is_unfinished<F: Family>(packet: &impl Packet, work: &Work<F::Address>) -> bool {
+    const SCTP: u8 = 132;
+
+    let network = &work.network;
+    let offset = match network.protocol {
+        protocol::TCP => 16,
+        protocol::UDP => 6,
+        SCTP => return packet.read::<4>(network.transport + 8) == Some([0; 4]),
+        _ => return false,
+    };
+    let Some(checksum) = packet.read::<2>(network.transport + offset).map(u16::from_be_bytes) else {
+        return false;
+    };
+    let length = network.length.wrapping_sub(network.transport);
+    let sum = F::sum(network.source) + F::sum(network.destination) + u32::from(network.protocol) + length;
+    checksum != 0 && checksum == crate::checksum::fold(sum)
+}
