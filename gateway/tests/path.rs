@@ -233,11 +233,14 @@ fn wait_for(mut true_now: impl FnMut() -> bool) {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Ethernet(XdpChoice),
+    /// With XDP, by which frames can be sent too.
+    Sendable,
     /// Packets without an Ethernet header.
     Tunnel,
 }
 
-const KINDS: [Kind; 3] = [Kind::Ethernet(XdpChoice::Off), Kind::Ethernet(XdpChoice::Native), Kind::Tunnel];
+const KINDS: [Kind; 4] =
+    [Kind::Ethernet(XdpChoice::Off), Kind::Ethernet(XdpChoice::Native), Kind::Sendable, Kind::Tunnel];
 
 /// Device `overlay` of a gateway and device `out` of a peer, joined by a thread that carries packets between them.
 struct Tunnel {
@@ -313,10 +316,17 @@ impl World {
         let lab = Lab::new().expect("these tests need root");
         let [peer, gateway, router, server] =
             ["peer", "gateway", "router", "server"].map(|name| lab.namespace(name).unwrap());
+        lab.veth((&gateway, "site"), (&router, "near")).unwrap();
         let (xdp, tunnel) = match kind {
             Kind::Ethernet(xdp) => {
                 lab.veth((&peer, "out"), (&gateway, "overlay")).unwrap();
                 (xdp, None)
+            }
+            Kind::Sendable => {
+                lab.veth((&peer, "out"), (&gateway, "overlay")).unwrap();
+                peer.receive_by_napi("out").unwrap();
+                router.receive_by_napi("near").unwrap();
+                (XdpChoice::Native, None)
             }
             Kind::Tunnel => {
                 let tunnel = Tunnel::new(&peer, &gateway);
@@ -326,7 +336,6 @@ impl World {
                 (XdpChoice::Native, Some(tunnel))
             }
         };
-        lab.veth((&gateway, "site"), (&router, "near")).unwrap();
         lab.veth((&router, "far"), (&server, "in")).unwrap();
         for (namespace, device, addresses) in [
             (&peer, "out", ["100.64.0.5/16", "fd64::6440:5/64"]),

@@ -87,6 +87,17 @@ impl Namespace {
         self.enter(|| SWITCHES.iter().try_for_each(|&switch| ethtool_set(device, switch, 0)))?
             .with_context(|| format!("cannot turn off offloads of {device} in namespace {}", self.name()))
     }
+
+    /// Has `device`, one end of a veth pair, take in packets by NAPI (it joins them, too): XDP programs can then send frames by
+    /// the other end (drivers/net/veth.c, veth_xdp_xmit).
+    ///
+    /// # Errors
+    /// When the device is not there.
+    pub fn receive_by_napi(&self, device: &str) -> Result<()> {
+        // linux/ethtool.h: ETHTOOL_SGRO
+        self.enter(|| ethtool_set(device, 0x2c, 1))?
+            .with_context(|| format!("cannot turn on GRO of {device} in namespace {}", self.name()))
+    }
 }
 
 fn set_feature(device: &str, feature: &str, on: bool) -> Result<()> {
