@@ -1,0 +1,83 @@
+//! Images are exchanged back to back under traffic: no permitted datagram is lost and no denied one passes.
+
+use sluicegate_api::image::{Hash, Image};
+use sluicegate_gateway::datapath::{Datapath as _, XdpChoice};
+
+use crate::account;
+use crate::traffic::{self, Outcome, Shared};
+use crate::world::{World, chosen};
+
+/// Whole images exchanged in a run of the test suite; `SLUICEGATE_EXCHANGES=1000` for the long run.
+const EXCHANGES: u32 = 200;
+/// Small changes in a run of the test suite; `SLUICEGATE_DELTAS=10000` for the long run.
+const DELTAS: u32 = 400;
+/// Every so manieth image does not admit the revocable flow; traffic is then waited for.
+const REVOKED: u32 = 10;
+
+#[test]
+fn images_are_exchanged_under_traffic_and_no_packet_is_judged_wrong() {
+    let images = [true, false].map(|revocable| [0, 1, 2, 3].map(|v| account::image(v, revocable)));
+    for xdp in [XdpChoice::Off, XdpChoice::Native] {
+        exchange(xdp, chosen("SLUICEGATE_EXCHANGES", EXCHANGES) / 2, &images);
+    }
+}
+
+#[test]
+fn small_changes_come_one_after_another_under_traffic_and_no_packet_is_judged_wrong() {
+    let images = [true, false].map(|revocable| [0, 1, 2, 3].map(|v| account::small_variant(v, revocable)));
+    for pair in images[0].windows(2) {
+        let (a, b) = (&pair[0].1.words, &pair[1].1.words);
+        let differ = a.iter().zip(b).filter(|(a, b)| a != b).count();
+        assert!(a.len() == b.len() && (1..=64).contains(&differ), "{differ} words of {} differ", a.len());
+    }
+    exchange(XdpChoice::Off, chosen("SLUICEGATE_DELTAS", DELTAS), &images);
+}
+
+fn exchange(xdp: XdpChoice, count: u32, [with, without]: &[[(Hash, Image); 4]; 2]) {
+    let world = World::new();
+    let mut datapath = world.open(xdp, 4096, &with[0].1);
+    let shared = Shared::new();
+    shared.open_window(true);
+    let begun = std::time::Instant::now();
+    let outcomes = std::thread::scope(|scope| {
+        let traffic = traffic::run(scope, &world, &shared);
+        let stopper = shared.stopper();
+        shared.wait_for_round();
+        for number in 1..=count {
+            let revokes = number % REVOKED == 0;
+            let (hash, image) = &if revokes { without } else { with }[number as usize % 4];
+            shared.close_window();
+            datapath.put(u64::from(number) + 1, *hash, image).unwrap();
+            shared.open_window(!revokes);
+            // Elsewhere the next image follows at once, wherever the packets are.
+            if revokes || number % REVOKED == 1 {
+                shared.wait_for_round();
+            }
+        }
+        drop(stopper);
+        traffic.map(|family| family.join().unwrap())
+    });
+    println!("{xdp:?}: {count} images in {:?}", begun.elapsed());
+    for (family, outcome) in ["IPv4", "IPv6"].iter().zip(&outcomes) {
+        println!(
+            "{family}: {} permitted sent, {} lost; {} revocable judged with their rule, {} without; {} denied passed",
+            outcome.sent,
+            outcome.lost.len(),
+            outcome.admitted.len(),
+            outcome.revoked.len(),
+            outcome.leaked.len()
+        );
+        judge(&format!("{family}, XDP {xdp:?}"), outcome);
+    }
+}
+
+fn judge(what: &str, outcome: &Outcome) {
+    assert_eq!(outcome.lost, [0; 0], "{what}: permitted datagrams were lost");
+    assert_eq!(outcome.leaked, [0; 0], "{what}: denied datagrams passed");
+    let passed: Vec<_> = outcome.revoked.intersection(&outcome.passed).collect();
+    assert!(passed.is_empty(), "{what}: passed after their rule was gone: {passed:?}");
+    let lost: Vec<_> = outcome.admitted.difference(&outcome.passed).collect();
+    assert!(lost.is_empty(), "{what}: did not pass with their rule in force: {lost:?}");
+    assert!(!outcome.revoked.is_empty() && !outcome.admitted.is_empty(), "{what}: nothing was looked at");
+    assert_eq!(outcome.ports.len(), 1, "{what}: the permitted flow changed its port: {:?}", outcome.ports);
+}

@@ -1,0 +1,136 @@
+//! A peer, a gateway and a server in a row, over Ethernet, with neighbours that are known.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sluicegate_api::image::Image;
+use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
+use sluicegate_gateway::datapath::{
+    Choice, Datapath as _, Egress, FlowSettings, FlowTimeouts, Settings, XdpChoice, XdpSettings,
+};
+use sluicegate_lab::{Lab, Namespace};
+
+use crate::account::{EGRESS, SERVER, USER};
+
+/// The three namespaces.
+pub(crate) struct World {
+    pub(crate) peer: Namespace,
+    pub(crate) gateway: Namespace,
+    pub(crate) server: Namespace,
+    pub(crate) bpf_dir: PathBuf,
+    pub(crate) lab: Lab,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let lab = Lab::new().expect("these tests need root");
+        let [peer, gateway, server] = ["peer", "gateway", "server"].map(|name| lab.namespace(name).unwrap());
+        lab.veth((&peer, "out"), (&gateway, "overlay")).unwrap();
+        lab.veth((&gateway, "site"), (&server, "in")).unwrap();
+        for (namespace, device, addresses, lengths) in [
+            (&peer, "out", USER, [16, 64]),
+            (&gateway, "overlay", ["100.64.0.1", "fd64::6440:1"], [16, 64]),
+            (&gateway, "site", EGRESS, [16, 64]),
+            (&server, "in", SERVER, [16, 64]),
+        ] {
+            for (address, length) in addresses.iter().zip(lengths) {
+                namespace.address(device, &format!("{address}/{length}")).unwrap();
+            }
+        }
+        for via in ["100.64.0.1", "fd64::6440:1"] {
+            peer.route("default", via).unwrap();
+        }
+        // A packet that waits for a neighbour's address, or is lost to that, is not what is looked for here.
+        for (from, device, to, there, addresses) in [
+            (&peer, "out", &gateway, "overlay", ["100.64.0.1", "fd64::6440:1"]),
+            (&gateway, "overlay", &peer, "out", USER),
+            (&gateway, "site", &server, "in", SERVER),
+            (&server, "in", &gateway, "site", EGRESS),
+        ] {
+            let line = to.ip(&["-o", "link", "show", "dev", there]).unwrap();
+            let mac = line.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap();
+            for address in addresses {
+                let to = ["neighbour", "replace", address, "lladdr", mac, "dev", device, "nud", "permanent"];
+                from.ip(&to).unwrap();
+            }
+        }
+        let bpf_dir = lab.bpffs().unwrap().join("gateway");
+        Self { peer, gateway, server, bpf_dir, lab }
+    }
+
+    /// Index of the device to the site.
+    pub(crate) fn site_device(&self) -> u32 {
+        let line = self.gateway.ip(&["-o", "link", "show", "dev", "site"]).unwrap();
+        line.split(':').next().unwrap().trim().parse().unwrap()
+    }
+
+    /// Starts the gateway, with `image` in force.
+    pub(crate) fn open(&self, xdp: XdpChoice, flow_entries: u32, image: &Image) -> EbpfDatapath {
+        let (settings, device) = (settings(&self.bpf_dir, xdp, flow_entries), self.site_device());
+        let opened = self.gateway.enter(|| -> anyhow::Result<EbpfDatapath> {
+            let mut datapath = start(&settings, device, image)?;
+            datapath.apply(1, image)?;
+            Ok(datapath)
+        });
+        opened.unwrap().unwrap()
+    }
+}
+
+/// Opens the datapath in the namespace of the calling thread and tells it of overlay and site, as an agent does.
+pub(crate) fn start(settings: &Settings, device: u32, image: &Image) -> anyhow::Result<EbpfDatapath> {
+    let mut datapath = EbpfDatapath::open(settings, "overlay")?;
+    datapath.set_overlay("100.64.0.1/16".parse()?, "fd64::6440:1/64".parse()?)?;
+    let egress = |route: &u32| Egress {
+        route: *route as u16,
+        device,
+        source_v4: EGRESS[0].parse().ok(),
+        source_v6: EGRESS[1].parse().ok(),
+        pool: [1, 1],
+    };
+    let egress: Vec<Egress> = image.routes.keys().map(egress).collect();
+    datapath.set_egress(&egress)?;
+    Ok(datapath)
+}
+
+/// What a gateway is opened with. Flows live long enough for a busy machine.
+pub(crate) fn settings(bpf_dir: &Path, xdp: XdpChoice, flow_entries: u32) -> Settings {
+    let timeouts = FlowTimeouts {
+        udp_unreplied: 36_000,
+        udp: 36_000,
+        icmp: 36_000,
+        tcp_handshake: 36_000,
+        ..FlowTimeouts::default()
+    };
+    Settings {
+        choice: Choice::Ebpf,
+        bpf_dir: bpf_dir.into(),
+        site_devices: vec!["site".into()],
+        nat_ports: 20_000..=32_767,
+        flow_entries,
+        image_words: 1 << 17,
+        mtu: 1420,
+        flows: FlowSettings { timeouts, ..FlowSettings::default() },
+        xdp: XdpSettings { choice: xdp, guard: None },
+    }
+}
+
+/// A UDP socket in `namespace` with a buffer that nothing here fills, reading for `patience` at most.
+pub(crate) fn socket(namespace: &Namespace, address: SocketAddr, patience: Duration) -> UdpSocket {
+    let socket = namespace.enter(|| UdpSocket::bind(address)).unwrap().unwrap();
+    let (size, length) = (64i32 << 20, size_of::<i32>() as libc::socklen_t);
+    // SAFETY: the option takes an integer, which lives through the call.
+    let done = unsafe {
+        let value = (&raw const size).cast();
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, value, length)
+    };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    socket.set_read_timeout(Some(patience)).unwrap();
+    socket
+}
+
+/// A number out of the environment, for longer runs.
+pub(crate) fn chosen(variable: &str, default: u32) -> u32 {
+    std::env::var(variable).map_or(default, |value| value.parse().expect("a number"))
+}
