@@ -145,21 +145,35 @@ async fn ask(flows: &mut [Flow; 2]) {
         assert_eq!(*flow.from.get_or_insert(from), from, "the flow has another port");
         assert!(flow.denied.recv(&mut buffer).is_err(), "a denied datagram passed to {}", flow.server);
 
-        flow.far.send_to(b"unasked", SocketAddr::new(flow.user, UNASKED)).unwrap();
-        flow.far.send_to(&vec![7; length], from).unwrap();
-        loop {
-            let read = timeout(Duration::from_secs(10), tun.recv(&mut buffer)).await;
-            let length = read.expect("no answer came through").unwrap();
-            // Behind a header without options: what the host says of itself here is no UDP of the server's.
-            let (protocol, ports) = if buffer[0] >> 4 == 4 { (buffer[9], 20) } else { (buffer[6], 40) };
-            if protocol != 17 || length < ports + 8 {
-                continue;
-            }
-            let port = u16::from_be_bytes([buffer[ports + 2], buffer[ports + 3]]);
-            assert_ne!(port, UNASKED, "an unasked datagram came from {}", flow.server);
-            if port == PORT {
+        // The device takes a moment to send again after somebody reads it anew, so the server repeats itself.
+        let mut answered = false;
+        for _ in 0..20 {
+            flow.far.send_to(b"unasked", SocketAddr::new(flow.user, UNASKED)).unwrap();
+            flow.far.send_to(&vec![7; length], from).unwrap();
+            let heard = timeout(Duration::from_millis(500), answer(&tun, flow.server)).await;
+            answered = heard.is_ok();
+            if answered {
                 break;
             }
+        }
+        assert!(answered, "no answer of {} came through", flow.server);
+    }
+}
+
+/// Waits for an answer of `server` to the user's port; one to any other port must not come.
+async fn answer(tun: &Tun, server: SocketAddr) {
+    let mut buffer = [0; 2048];
+    loop {
+        let length = tun.recv(&mut buffer).await.unwrap();
+        // Behind a header without options: what the host says of itself here is no UDP of the server's.
+        let (protocol, ports) = if buffer[0] >> 4 == 4 { (buffer[9], 20) } else { (buffer[6], 40) };
+        if protocol != 17 || length < ports + 8 {
+            continue;
+        }
+        let port = u16::from_be_bytes([buffer[ports + 2], buffer[ports + 3]]);
+        assert_ne!(port, UNASKED, "an unasked datagram came from {server}");
+        if port == PORT {
+            return;
         }
     }
 }

@@ -246,7 +246,8 @@ impl Gate {
 
     fn run(&mut self, program: &str, packet: &[u8]) -> u32 {
         let kind: [u8; 2] = if packet[0] >> 4 == 4 { [0x08, 0] } else { [0x86, 0xdd] };
-        let frame = [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2][..], &kind, packet].concat();
+        // A test run is on the loopback device, whose address this is.
+        let frame = [&[0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2][..], &kind, packet].concat();
         self.datapath.run_once(program, &frame).unwrap().0
     }
 }

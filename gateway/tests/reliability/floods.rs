@@ -283,5 +283,6 @@ fn dropped_since(before: &Counters, after: &Counters) -> BTreeMap<&'static str, 
 /// An Ethernet frame with that packet.
 fn frame(packet: &[u8]) -> Vec<u8> {
     let kind: [u8; 2] = if packet[0] >> 4 == 4 { [0x08, 0] } else { [0x86, 0xdd] };
-    [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2][..], &kind, packet].concat()
+    // A test run is on the loopback device, whose address this is.
+    [&[0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2][..], &kind, packet].concat()
 }
