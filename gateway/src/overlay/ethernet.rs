@@ -37,7 +37,6 @@ impl Overlay for EthernetOverlay {
 }
 
 /// The overlay an agent has.
-#[expect(clippy::large_enum_variant, reason = "there is one, and it is not moved about")]
 pub enum AnyOverlay {
     /// The embedded WireGuard.
     Wireguard(UserspaceOverlay),
