@@ -130,8 +130,7 @@ impl Family for V4 {
 
     #[inline(always)]
     fn mapped(address: Address4) -> [u8; 16] {
-        let [a, b, c, d] = address.0;
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+        (0xffff_u128 << 32 | u128::from(u32::from_be_bytes(address.0))).to_be_bytes()
     }
 
     #[inline(always)]

@@ -66,6 +66,13 @@ impl Piece {
         None
     }
 
+    /// Makes it the piece of a packet that is whole. The other fields mean nothing then, and the compiler would clear all of
+    /// them byte by byte in the kernel.
+    #[inline(always)]
+    pub(crate) fn clear(&mut self) {
+        (self.start, self.end) = (0, 0);
+    }
+
     /// Whether the packet is a fragment.
     #[inline(always)]
     pub const fn is_set(&self) -> bool {

@@ -1,7 +1,6 @@
 //! Reading the IPv4 and IPv6 headers, extension headers included.
 
 use crate::family::{Address4, Address6, Family, V4, V6};
-use crate::fragment::Piece;
 use crate::packet::{Network, Packet};
 use crate::reason::DropReason;
 
@@ -79,7 +78,7 @@ impl Header for V4 {
         network.protocol = h[9];
         network.transport = transport;
         network.length = length;
-        network.piece = Piece::default();
+        network.piece.clear();
         // Offset in units of eight bytes, and whether more fragments follow (RFC 791 3.1).
         let word = u16::from_be_bytes([h[6], h[7]]);
         network.problem = if word & 0x3fff == 0 {
@@ -145,7 +144,7 @@ impl Header for V6 {
         network.protocol = h[6];
         network.transport = 40;
         network.length = length;
-        network.piece = Piece::default();
+        network.piece.clear();
         network.problem = if is_extension(h[6]) { walk(packet, CHAIN_MAX, network, false) } else { None };
         Ok(())
     }
@@ -169,7 +168,7 @@ impl Header for V6 {
         quoted.protocol = h[6];
         quoted.transport = start + 40;
         quoted.length = end;
-        quoted.piece = Piece::default();
+        quoted.piece.clear();
         let problem = if is_extension(h[6]) { walk(packet, start + CHAIN_MAX, quoted, true) } else { None };
         if h[0] >> 4 != 6 || problem.is_some() || quoted.piece.is_later() {
             return Err(DropReason::IcmpError);
