@@ -133,8 +133,11 @@ impl Flood {
         let port = 1024 + random.below(64_512 - 1024) as u16;
         let somebody = user(random.below(USERS as usize) as u32)[six];
         // In the overlay, and nobody's address.
-        let source =
-            if turn % 2 == 0 { somebody } else { above(user(0)[six], 4096 + random.below(4096) as u32) };
+        let source = if turn.is_multiple_of(2) {
+            somebody
+        } else {
+            above(user(0)[six], 4096 + random.below(4096) as u32)
+        };
         let udp = |source, destination, data| Payload::Udp { source, destination, data, unchecked: false };
         let syn = |destination| Payload::Tcp { source: port, destination, flags: flag::SYN, data: 0 };
         match self {
