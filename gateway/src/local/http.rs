@@ -45,7 +45,7 @@ async fn top(State(asker): State<Asker>) -> Response {
 /// The drop counters, and the last drops that were told.
 async fn drops(State(asker): State<Asker>) -> Response {
     let Some(top) = asker.ask(Query::Top).await else { return busy() };
-    let (recent, _) = asker.feed().watch(usize::MAX, |event| is_drop(event));
+    let (recent, _) = asker.feed().watch(usize::MAX, is_drop);
     Json(json!({
         "schema": "sluicegate.gateway.drops/1",
         "time_ms": top.time_ms,

@@ -161,7 +161,7 @@ fn corner(r: &mut Random, prefix: &IpNet) -> IpAddr {
                 2 | 3 => last,
                 4 => first.wrapping_sub(1),
                 5 => last.wrapping_add(1),
-                _ => first + (u64::from(last - first) * (r.next() >> 32) >> 32) as u32,
+                _ => first + ((u64::from(last - first) * (r.next() >> 32)) >> 32) as u32,
             })
             .into()
         }

@@ -195,10 +195,10 @@ impl<A: Copy + Default + Eq + Hash> Flows<A> {
             let replies = reply.map(Carried::of).unwrap_or_default();
             let carried = sum(Carried::of(flow), replies);
             let mut live = Live { key, flow, carried, replies, last_seen: flow.last_seen };
-            if let Some(reply) = reply {
-                if (reply.last_seen.wrapping_sub(live.last_seen) as i32) > 0 {
-                    live.last_seen = reply.last_seen;
-                }
+            if let Some(reply) = reply
+                && reply.last_seen.wrapping_sub(live.last_seen) as i32 > 0
+            {
+                live.last_seen = reply.last_seen;
             }
             live
         })

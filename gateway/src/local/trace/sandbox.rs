@@ -102,12 +102,15 @@ pub(super) fn judge<F: LiveFamily>(live: &dyn Live, side: Side, packet: &mut imp
 /// The most routes that one packet's way can ask about.
 const ROUTES: usize = 4;
 
+/// Half-entries as the packet leaves them, `None` for removed ones; by whether they are half open, and key.
+type Changed<A> = HashMap<(bool, Key<A>), Option<Flow<A>>>;
+
 struct Sandbox<'a, F: LiveFamily> {
     live: &'a dyn Live,
     config: Config,
     egress: [OnceCell<(u16, Option<Egress>)>; ROUTES],
     /// Entries as the engine left them, by table (confirmed or not) and key; `None` where it removed one.
-    changed: HashMap<(bool, Key<F::Address>), Option<Flow<F::Address>>>,
+    changed: Changed<F::Address>,
     /// Openings and mappings as the engine left them.
     openings: HashMap<F::Address, Openings>,
     mappings: HashMap<MappingKey<F::Address>, Mapping<F::Address>>,

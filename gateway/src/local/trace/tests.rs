@@ -190,9 +190,12 @@ fn stage<'t>(trace: &'t Trace, name: &str) -> &'t str {
 
 #[test]
 fn fifteen_cases_of_each_family_end_as_the_engine_has_it_and_leave_nothing_behind() {
+    // Source, destination, service, what else is asked, verdict, and what is said of it.
+    type Case = (&'static str, &'static str, &'static str, fn(&mut Request), &'static str, &'static str);
+
     let with = |change: fn(&mut Request)| change;
     let same = with(|_| ());
-    let cases: Vec<(&str, &str, &str, fn(&mut Request), &str, &str)> = vec![
+    let cases: Vec<Case> = vec![
         ("64.2", "9.7", "443/tcp", same, "site", "accepted by policy 'web', rule 'rule 0'"),
         ("64.2", "9.7", "8999/tcp", same, "site", "accepted by policy 'web', rule 'rule 0'"),
         ("64.2", "9.7", "icmp", same, "site", "accepted by policy 'web', rule 'rule 1'"),
