@@ -459,7 +459,7 @@ mod tests {
             let source = egress.source::<V4>(opener);
             assert!(egress.has::<V4>(source) && source == egress.source::<V4>(opener));
             four[V4::steps(egress.source4, source) as usize] += 1;
-            let opener = Address6((0xfd64_u128 << 112 | 0x6440_0000 + u128::from(i)).to_be_bytes());
+            let opener = Address6(((0xfd64_u128 << 112) | (0x6440_0000 + u128::from(i))).to_be_bytes());
             let source = egress.source::<V6>(opener);
             assert!(egress.has::<V6>(source));
             six[V6::steps(egress.source6, source) as usize] += 1;

@@ -421,7 +421,7 @@ fn count_half_open(stage: Stage, way: usize) {
 /// `place` may be written, and zeros are a value of `T`.
 #[inline(always)]
 unsafe fn zero<T>(place: *mut T) {
-    const { assert!(size_of::<T>() % 8 == 0 && align_of::<T>() >= 8) };
+    const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() >= 8) };
     let words = place.cast::<u64>();
     let mut i = 0;
     while i < size_of::<T>() / 8 {
