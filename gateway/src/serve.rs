@@ -90,7 +90,7 @@ pub async fn tcp(address: SocketAddr, asker: Asker) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves `/v1/status` and the pages of [`local`](crate::local) on the unix socket `path` (0660) until the process ends.
+/// Serves `/v1/status` and the pages of [`local`] on the unix socket `path` (0660) until the process ends.
 pub async fn unix(path: &Path, asker: Asker) -> anyhow::Result<()> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)

@@ -1,7 +1,7 @@
 //! One synthetic packet through the live tables, with every stage it passes.
 //!
 //! The engine itself judges it, over tables that read the live ones and keep what it writes to themselves
-//! ([`sandbox`]): the answer is what would become of the packet at this moment, and nothing changes by asking.
+//! (`sandbox`): the answer is what would become of the packet at this moment, and nothing changes by asking.
 
 mod classes;
 mod explain;
