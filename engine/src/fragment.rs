@@ -148,7 +148,7 @@ pub struct Datagram {
     pub padding: u16,
 }
 
-/// Numbers of the part that a fragment continues, of the one that continues it, and of an empty one; [`NONE`] for none.
+/// Numbers of the part that a fragment continues, of the one that continues it, and of an empty one; 4 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Found {

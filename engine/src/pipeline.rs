@@ -47,7 +47,7 @@ pub trait Steps<F: Egresses> {
     /// gateway's business.
     fn identify(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal>;
 
-    /// Translates an ICMP error and what it quotes; see [`quote::rewrite`](crate::quote::rewrite). `Ok(false)`: it could not.
+    /// Translates an ICMP error and what it quotes; see [`quote::rewrite`]. `Ok(false)`: it could not.
     fn rewrite_quotation(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
         let _ = work;
         Ok(false)
