@@ -6,11 +6,9 @@ use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap};
 use aya_ebpf::programs::XdpContext;
 use sluicegate_engine::guard::{Finding, Guard, Source, inspect4, inspect6};
-use sluicegate_engine::packet::Packet;
 
-use crate::clock;
-use crate::frame::{OFFSET_MAX, bounded, load, store};
-use crate::maps;
+use crate::frame::Frame;
+use crate::{IPV4, IPV6, clock, maps};
 
 /// Port and rate: one entry.
 #[map]
@@ -52,10 +50,10 @@ pub extern "C" fn guard_refuses(ctx: *mut xdp_md) -> u32 {
     if guard.port == 0 {
         return 0;
     }
-    let Some((ethertype, start)) = ethertype(ctx) else { return 0 };
-    let packet = Packets { ctx, start };
+    let Some(link) = Frame::link_layer(ctx) else { return 0 };
+    let packet = Frame::new(ctx, link.length);
     let own = |address: &[u8; 16]| is_own(ctx, address);
-    let finding = match ethertype {
+    let finding = match link.ethertype {
         IPV4 => inspect4(&packet, guard.port, own),
         IPV6 => inspect6(&packet, guard.port, own),
         _ => Finding::Passes,
@@ -67,27 +65,6 @@ pub extern "C" fn guard_refuses(ctx: *mut xdp_md) -> u32 {
             1
         }
     }
-}
-
-const IPV4: u16 = 0x0800u16.to_be();
-const IPV6: u16 = 0x86ddu16.to_be();
-/// IEEE 802.1Q and 802.1ad.
-const TAG: u16 = 0x8100u16.to_be();
-const SERVICE_TAG: u16 = 0x88a8u16.to_be();
-
-/// The EtherType behind at most two VLAN tags, as it lies in memory, and where the IP header starts.
-#[inline(always)]
-fn ethertype(ctx: *mut xdp_md) -> Option<(u16, u32)> {
-    let first = Packets { ctx, start: 12 };
-    let outer = u16::from_ne_bytes(first.read::<2>(0)?);
-    if outer != TAG && outer != SERVICE_TAG {
-        return Some((outer, 14));
-    }
-    let inner = u16::from_ne_bytes(first.read::<2>(4)?);
-    if inner != TAG && inner != SERVICE_TAG {
-        return Some((inner, 18));
-    }
-    Some((u16::from_ne_bytes(first.read::<2>(8)?), 22))
 }
 
 #[inline(always)]
@@ -113,60 +90,5 @@ fn admits(guard: &Guard, source: Source) -> bool {
             true
         }
         None => guard.limit.take(0, now).is_some_and(|next| GUARD_SOURCES.insert(source.0, next, 0).is_ok()),
-    }
-}
-
-/// A frame from byte `start` on.
-struct Packets {
-    ctx: *mut xdp_md,
-    start: u32,
-}
-
-impl Packets {
-    #[inline(always)]
-    fn at<const N: usize>(&self, offset: u32) -> Option<usize> {
-        let offset = self.start.wrapping_add(offset);
-        if offset >= OFFSET_MAX {
-            return None;
-        }
-        let (start, end) = self.bounds();
-        let at = start + bounded(offset);
-        if at + N > end { None } else { Some(at) }
-    }
-
-    /// Start and end of the frame; volatile for the reason given at `Skb::bounds`.
-    #[inline(always)]
-    fn bounds(&self) -> (usize, usize) {
-        let ctx = self.ctx;
-        // SAFETY: the context of an XDP program; these fields may be read.
-        unsafe {
-            let start = core::ptr::read_volatile(&raw const (*ctx).data) as usize;
-            let end = core::ptr::read_volatile(&raw const (*ctx).data_end) as usize;
-            (start, end)
-        }
-    }
-}
-
-impl Packet for Packets {
-    #[inline(always)]
-    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        // SAFETY: `at` has checked that the bytes are inside the frame.
-        self.at::<N>(offset).map(|at| unsafe { load::<N>(at) })
-    }
-
-    #[inline(always)]
-    fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> bool {
-        let Some(at) = self.at::<N>(offset) else { return false };
-        // SAFETY: as in `read`; XDP frames are writable.
-        unsafe { store::<N>(at, bytes) };
-        true
-    }
-
-    #[inline(always)]
-    fn length(&self) -> u32 {
-        let (start, end) = self.bounds();
-        // Out of the compiler's sight, which would subtract the lower halves, and those of pointers the verifier refuses.
-        let frame = core::hint::black_box(end.wrapping_sub(start));
-        (frame as u32).wrapping_sub(self.start)
     }
 }
