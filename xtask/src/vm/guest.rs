@@ -54,7 +54,7 @@ pub(super) fn run(
 fn start(files: &Files, initrd: &Path, console: &Path, limits: &Limits) -> Result<Child> {
     // Beside the builds and tests of others, this can wait.
     let mut command = Command::new("nice");
-    command.args(["-n", "10", "qemu-system-x86_64", "-machine", "q35", "-cpu", "max", "-m", MEMORY]);
+    command.args(["-n", "15", "qemu-system-x86_64", "-machine", "q35", "-cpu", "max", "-m", MEMORY]);
     // Emulated even where there is KVM: the same run everywhere, and as slow as it is on the slowest of them.
     command.args(["-accel", "tcg,thread=multi"]);
     command.args(["-smp", &limits.cpus.to_string(), "-nodefaults", "-no-reboot", "-display", "none"]);

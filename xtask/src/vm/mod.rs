@@ -44,8 +44,11 @@ pub(crate) struct Args {
     /// Test programs to run; may be repeated [default: all integration tests of the gateway; `demo` is one too]
     #[arg(long = "suite", value_name = "NAME")]
     suites: Vec<String>,
+    /// Only tests whose names contain NAME; may be repeated
+    #[arg(long = "test", value_name = "NAME")]
+    tests: Vec<String>,
     /// Only load, attach and a small differential test
-    #[arg(long, conflicts_with = "suites")]
+    #[arg(long, conflicts_with_all = ["suites", "tests"])]
     quick: bool,
     /// Packets of the differential test [default: 5000, with --quick 500]
     #[arg(long, value_name = "N")]
@@ -95,6 +98,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     for (suite, test) in QUICK.into_iter().filter(|_| args.quick) {
         let suite = suites.iter_mut().filter(|built| built.name == suite);
         suite.for_each(|suite| suite.args.push(test.to_owned()));
+    }
+    for suite in suites.iter_mut().filter(|suite| suite.name != suite::DEMO) {
+        suite.args.extend(args.tests.iter().cloned());
     }
     let mut reports = Vec::new();
     for kernel in kernels {

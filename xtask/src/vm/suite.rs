@@ -26,7 +26,8 @@ pub(super) struct Suite {
 /// Stands for the directory a suite's program is in: another one in a guest than here.
 pub(super) const PROGRAMS: &str = "@programs";
 
-const DEMO: &str = "demo";
+/// The name of the demo among the suites.
+pub(super) const DEMO: &str = "demo";
 /// Those that tell whether the programs load and judge as they should; all others say less when these fail.
 const FIRST: [&str; 2] = ["kernel_datapath", "differential"];
 

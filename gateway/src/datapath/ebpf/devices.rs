@@ -24,6 +24,8 @@ pub(super) struct Devices {
     /// Devices that are guarded; some may be site devices too.
     guarded: Vec<String>,
     xdp: XdpChoice,
+    /// The XDP program of each device as of the last look; what is told of devices is of the same moment.
+    programs: BTreeMap<String, &'static str>,
     modes: BTreeMap<String, XdpMode>,
     /// Sentences, by device and hook.
     trouble: BTreeMap<(String, &'static str), String>,
@@ -38,6 +40,7 @@ impl Devices {
             site: settings.site_devices.clone(),
             guarded: settings.xdp.guard.as_ref().map(|guard| guard.devices.clone()).unwrap_or_default(),
             xdp: settings.xdp.choice,
+            programs: BTreeMap::new(),
             modes: BTreeMap::new(),
             trouble: BTreeMap::new(),
         }
@@ -69,6 +72,7 @@ impl Devices {
     /// Puts the programs on the devices that are there and lack them; with `renew`, in place of an earlier agent's. What
     /// fails is kept as a condition: a site device without our programs forwards nothing, since the host does not forward either.
     pub(super) fn attach(&mut self, ebpf: &mut Ebpf, renew: bool) {
+        self.programs = self.xdp_programs();
         for (device, hook) in self.hooks() {
             let done = match device::index(&device) {
                 Some(index) if self.carries(hook) && tags::are_hidden(&device, index) => {
@@ -110,12 +114,14 @@ impl Devices {
         &self.site
     }
 
-    /// How XDP is attached to each device.
+    /// How XDP is attached to each device, as of the last look.
     pub(super) fn xdp(&self, wires: &Wires) -> Vec<XdpDevice> {
-        self.xdp_programs()
-            .into_keys()
-            .map(|device| XdpDevice { mode: self.mode(&device), sends: wires.sends(&device), device })
-            .collect()
+        let told = |device: &String| XdpDevice {
+            device: device.clone(),
+            mode: self.mode(device),
+            sends: wires.sends(device),
+        };
+        self.programs.keys().map(told).collect()
     }
 
     /// Sentences about what is not as it should be.
