@@ -37,4 +37,4 @@ pub mod work;
 
 pub use classify::{Judgement, Lines, classify4, classify6};
 pub use reason::DropReason;
-pub use validate::{InvalidImage, validate, validate_with};
+pub use validate::{Claims, InvalidImage, revalidate, validate, validate_with};

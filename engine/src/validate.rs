@@ -1,10 +1,22 @@
 //! Checks an image before anything reads it: refused as a whole, with what is wrong and where.
+//!
+//! Every check is written once, over any part of a section: [`validate_with`] asks it of everything, [`revalidate`] of what
+//! was changed in an image that was good.
 
+mod changed;
+mod claims;
+mod sections;
+
+use core::ops::Range;
+
+pub use self::changed::revalidate;
+pub use self::claims::Claims;
+use self::sections::{Holds, Plain, Sections};
 use crate::classify::Line;
 use crate::image::*;
 
-/// Cells that [`validate`] remembers.
-const GOOD: usize = 1024;
+/// Lines of service sets that [`validate`] remembers.
+const REMEMBERED: usize = 1024;
 
 /// What is wrong with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,146 +67,92 @@ impl core::error::Error for InvalidImage {}
 
 /// Checks that every look-up in `lines` stays inside and finds what the layout promises.
 pub fn validate(lines: &[Line]) -> Result<(), InvalidImage> {
-    validate_with(lines, &mut [0; GOOD])
+    validate_with(lines, &mut Claims::new([0; REMEMBERED]))
 }
 
-/// As [`validate`], with memory for cells that were found good, all zero: cells name the same service sets again and again,
-/// and one that is remembered is not read again. A large image takes a large one.
-pub fn validate_with(lines: &[Line], good: &mut [u32]) -> Result<(), InvalidImage> {
-    let image = Checked { words: lines.as_flattened() };
-    image.header()?;
-    image.classes()?;
-    image.matrix(good)?;
+/// As [`validate`], and notes which service sets the cells name: one that is known is not read again, and [`revalidate`]
+/// goes by it. [`Claims::new`] says how much memory that takes.
+pub fn validate_with<M: AsMut<[u32]>>(lines: &[Line], claims: &mut Claims<M>) -> Result<(), InvalidImage> {
+    let words = lines.as_flattened();
+    claims.forget();
+    let sections = Sections::of(words)?;
+    let image = Checked { words, sections: &sections };
+    for plain in &sections.plain {
+        image.plain(plain, plain.range())?;
+    }
+    for at in sections.blocks.clone() {
+        image.cell(at, claims)?;
+    }
+    image.nobody()?;
+    claims.stand_for(words, sections.service_lines());
     Ok(())
 }
 
+/// An image whose sections are known to be inside it.
 struct Checked<'a> {
     words: &'a [u32],
+    sections: &'a Sections,
 }
 
 impl Checked<'_> {
-    fn header(&self) -> Result<(), InvalidImage> {
-        let words = self.words;
-        if words.len() < HEADER {
-            return Err(InvalidImage::Length);
-        }
-        if words[header::MAGIC] != MAGIC {
-            return Err(InvalidImage::Magic);
-        }
-        if words[header::LAYOUT] != LAYOUT {
-            return Err(InvalidImage::Layout(words[header::LAYOUT]));
-        }
-        if words[header::WORDS] as usize != words.len() {
-            return Err(InvalidImage::Length);
-        }
-        match (header::OWN + 1..HEADER).find(|&i| words[i] != 0) {
-            Some(word) => Err(InvalidImage::Reserved(word)),
-            None => Ok(()),
-        }
-    }
-
-    /// The words of a section whose offset is in header word `at`.
-    fn section(&self, at: usize, len: usize) -> Result<&[u32], InvalidImage> {
-        let start = self.words[at] as usize;
-        let end = start.checked_add(len).filter(|&end| end <= self.words.len());
-        match end {
-            Some(end) if start.is_multiple_of(LINE) => Ok(&self.words[start..end]),
-            _ => Err(InvalidImage::Section(at)),
-        }
-    }
-
-    fn classes(&self) -> Result<(), InvalidImage> {
-        let sources = self.words[header::SRC_CLASSES];
-        let destinations = self.words[header::DST_CLASSES];
-        if sources == 0 || destinations == 0 {
-            return Err(InvalidImage::Nobody);
-        }
-        if self.words[header::OWN] >= sources {
-            return Err(InvalidImage::Reference(header::OWN));
-        }
-        self.references(header::HOSTS4, self.words[header::HOSTS4_LEN] as usize, sources)?;
-        self.intervals(header::SRC4_LEN, 1, sources)?;
-        self.intervals(header::SRC6_LEN, 4, sources)?;
-        self.intervals(header::DST4_LEN, 1, destinations)?;
-        self.intervals(header::DST6_LEN, 4, destinations)?;
-        let attributes = self.section(header::ATTRIBUTES, destinations as usize)?;
-        let routes = self.words[header::ROUTES];
-        let bad = |a: &u32| Attributes(*a).route().is_some_and(|route| u32::from(route) >= routes);
-        if let Some(i) = attributes.iter().position(bad) {
-            return Err(InvalidImage::Reference(self.words[header::ATTRIBUTES] as usize + i));
-        }
-        if attributes[0] != 0 || routes > ROUTES_MAX || self.words[header::RULE_SLOTS] > SLOTS_MAX {
-            return Err(InvalidImage::Nobody);
-        }
-        Ok(())
-    }
-
-    fn references(&self, at: usize, len: usize, limit: u32) -> Result<(), InvalidImage> {
-        match self.section(at, len)?.iter().position(|&class| class >= limit) {
-            Some(i) => Err(InvalidImage::Reference(self.words[at] as usize + i)),
-            None => Ok(()),
-        }
-    }
-
-    fn intervals(&self, at: usize, width: usize, limit: u32) -> Result<(), InvalidImage> {
-        let len = self.words[at] as usize;
-        if !len.is_power_of_two() || len > 1 << INTERVALS_LOG_MAX {
-            return Err(InvalidImage::Intervals(at));
-        }
-        let starts = self.section(at + 1, len * width)?;
-        let rises = starts
-            .chunks(width)
-            .zip(starts.chunks(width).skip(1))
-            .all(|(a, b)| a < b || b.iter().all(|&w| w == u32::MAX));
-        if starts[..width].iter().any(|&w| w != 0) || !rises {
-            return Err(InvalidImage::Intervals(at));
-        }
-        self.references(at + 2, len, limit)
-    }
-
-    fn matrix(&self, good: &mut [u32]) -> Result<(), InvalidImage> {
-        let sources = self.words[header::SRC_CLASSES] as usize;
-        let destinations = self.words[header::DST_CLASSES] as usize;
-        let row_blocks = self.words[header::ROW_BLOCKS] as usize;
-        if row_blocks != destinations.div_ceil(LINE) {
-            return Err(InvalidImage::Section(header::ROW_BLOCKS));
-        }
-        let rows = sources.checked_mul(row_blocks).ok_or(InvalidImage::Section(header::ROWS))?;
-        let blocks = self.words[header::BLOCKS_LEN];
-        self.references(header::ROWS, rows, blocks)?;
-        let cells = self.section(header::BLOCKS, blocks as usize * LINE)?;
-        self.section(header::SERVICES, self.words[header::SERVICES_LEN] as usize * 2)?;
-        let places = good.len().max(1);
-        for (i, &cell) in cells.iter().enumerate() {
-            let place = (u64::from(cell).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % places;
-            if good.get(place) == Some(&cell) {
-                continue;
+    /// Checks the words of `range`, which is a part of the section.
+    fn plain(&self, section: &Plain, range: Range<usize>) -> Result<(), InvalidImage> {
+        let bad = |i: usize| Err(InvalidImage::Reference(range.start + i));
+        let part = &self.words[range.clone()];
+        match section.holds {
+            Holds::Below(limit) => match part.iter().position(|&word| word >= limit) {
+                Some(i) => bad(i),
+                None => Ok(()),
+            },
+            Holds::Routes(routes) => {
+                let beyond = |a: &u32| Attributes(*a).route().is_some_and(|route| u32::from(route) >= routes);
+                match part.iter().position(beyond) {
+                    Some(i) => bad(i),
+                    None if range.start == section.start && part.first().is_some_and(|&a| a != 0) => {
+                        Err(InvalidImage::Nobody)
+                    }
+                    None => Ok(()),
+                }
             }
-            self.cell(self.words[header::BLOCKS] as usize + i, cell)?;
-            if let Some(known) = good.get_mut(place) {
-                *known = cell;
+            Holds::Rising { width, len_at } => {
+                // The starts that the range touches, and the one before and after them.
+                let first = ((range.start - section.start) / width).saturating_sub(1);
+                let last = ((range.end - section.start).div_ceil(width) + 1).min(section.len / width);
+                let starts = &self.words[section.start + first * width..section.start + last * width];
+                let pairs = starts.chunks(width).zip(starts.chunks(width).skip(1));
+                let mut rises = pairs.map(|(a, b)| a < b || b.iter().all(|&w| w == u32::MAX));
+                let from_zero = first > 0 || starts.iter().take(width).all(|&w| w == 0);
+                if from_zero && rises.all(|rises| rises) {
+                    Ok(())
+                } else {
+                    Err(InvalidImage::Intervals(len_at))
+                }
             }
         }
-        let rows = self.section(header::ROWS, rows)?;
-        let nobody_as_source =
-            rows[..row_blocks].iter().any(|&b| cells[b as usize * LINE..][..LINE].iter().any(|&c| c != 0));
-        let nobody_as_destination = rows.iter().step_by(row_blocks).any(|&b| cells[b as usize * LINE] != 0);
-        if nobody_as_source || nobody_as_destination { Err(InvalidImage::Nobody) } else { Ok(()) }
     }
 
-    fn cell(&self, at: usize, cell: u32) -> Result<(), InvalidImage> {
+    /// Checks the cell at word `at`, and notes the service set that it names.
+    fn cell<M: AsMut<[u32]>>(&self, at: usize, claims: &mut Claims<M>) -> Result<(), InvalidImage> {
+        let cell = self.words[at];
         if cell == 0 {
             return Ok(());
         }
         if Decision(cell).is_set() {
             return self.decision(at, Decision(cell));
         }
-        let entries = self.words[header::SERVICES_LEN] as usize;
-        let (first, log) = ((cell >> 4) as usize * 8, cell & 15);
-        if !(3..=SERVICE_LOG_MAX).contains(&log) || first + (1 << log) > entries {
+        let (line, log) = (cell >> 4, cell & 15);
+        if !(3..=SERVICE_LOG_MAX).contains(&log) || !self.sections.holds_set(line, log) {
             return Err(InvalidImage::Services(at));
         }
-        let start = self.words[header::SERVICES] as usize + first * 2;
+        match claims.claim(line, log) {
+            true => Ok(()),
+            false => self.set(at, line, log),
+        }
+    }
+
+    /// Checks a service set that is inside its section; `at` is the word of a cell that names it.
+    fn set(&self, at: usize, line: u32, log: u32) -> Result<(), InvalidImage> {
+        let start = self.sections.services.start + line as usize * LINE;
         let set = &self.words[start..start + (2 << log)];
         let rises = set.chunks(2).zip(set.chunks(2).skip(1)).all(|(a, b)| a[0] < b[0] || b[0] == u32::MAX);
         if set[0] != 0 || !rises {
@@ -204,11 +162,18 @@ impl Checked<'_> {
     }
 
     fn decision(&self, at: usize, decision: Decision) -> Result<(), InvalidImage> {
-        let known = if decision.is_set() {
-            decision.slot() < self.words[header::RULE_SLOTS]
-        } else {
-            decision.0 == 0
-        };
+        let known = if decision.is_set() { decision.slot() < self.sections.slots } else { decision.0 == 0 };
         if known { Ok(()) } else { Err(InvalidImage::Reference(at)) }
+    }
+
+    /// Class 0 has no right, as a source nor as a destination. The rows are known to name blocks that are there.
+    fn nobody(&self) -> Result<(), InvalidImage> {
+        let row_blocks = self.sections.row_blocks;
+        let rows = &self.words[self.sections.rows.clone()];
+        let cells = &self.words[self.sections.blocks.clone()];
+        let block = |&block: &u32| &cells[block as usize * LINE..][..LINE];
+        let as_source = rows[..row_blocks].iter().any(|b| block(b).iter().any(|&cell| cell != 0));
+        let as_destination = rows.iter().step_by(row_blocks).any(|b| block(b)[0] != 0);
+        if as_source || as_destination { Err(InvalidImage::Nobody) } else { Ok(()) }
     }
 }

@@ -3,7 +3,7 @@
 use sluicegate_api::image::Image;
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::image::{LINE, header};
-use sluicegate_engine::validate_with;
+use sluicegate_engine::{Claims, validate_with};
 
 use super::{ApplyError, InForce};
 
@@ -41,8 +41,8 @@ pub(crate) fn check(
     if !rest.is_empty() {
         return Err(ApplyError::Invalid("its length is not a whole number of lines".into()));
     }
-    let mut good = vec![0; (lines.len() / 2).clamp(1 << 10, 1 << 19)];
-    validate_with(lines, &mut good).map_err(|e| ApplyError::Invalid(e.to_string()))?;
+    let mut claims = Claims::new(vec![0; lines.len()]);
+    validate_with(lines, &mut claims).map_err(|e| ApplyError::Invalid(e.to_string()))?;
     fits(SLOTS, image.words[header::RULE_SLOTS].into(), room.rule_slots.into())?;
     Ok(lines)
 }
