@@ -10,6 +10,7 @@
 
 mod answers;
 mod bugs;
+mod corpus;
 mod fragments;
 mod kernel;
 mod masquerade;
