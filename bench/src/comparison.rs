@@ -35,6 +35,9 @@ struct Field {
 const SOME: u32 = 100;
 /// Policies of the largest account.
 const HUGE: u32 = 10_000;
+/// How many times fewer first packets a round has: each stays in the rival's connection table for half a minute, and its size
+/// is the host's.
+const FEWER: u32 = 16;
 
 impl Field {
     fn new(lab: &Lab) -> Result<Self> {
@@ -88,6 +91,37 @@ pub(crate) fn measure(lab: &Lab, effort: &Effort) -> Result<Vec<Figure>> {
         figures.extend(first_and_denied(&mut field, family, effort)?);
     }
     Ok(figures)
+}
+
+/// Measures first packets alone: our program by itself, both hooks, and the rival.
+pub(crate) fn first(lab: &Lab, effort: &Effort) -> Result<Vec<Figure>> {
+    let mut xdp = Contestant::new(lab, "xdp", &Way::OursXdp(FEW), FEW)?;
+    let mut tc = Contestant::new(lab, "tc", &Way::Ours(FEW), FEW)?;
+    let mut sets = Contestant::new(lab, "sets", &Way::Nftables(account::expert_ruleset(FEW)), FEW)?;
+    let mut figures = Vec::new();
+    for family in Family::BOTH {
+        figures.extend(single_runs(&mut tc, family, effort)?);
+        for contestant in [&mut xdp, &mut tc, &mut sets] {
+            contestant.establish(family, account::PEERS)?;
+        }
+        let mut rounds: [Vec<f64>; 3] = Default::default();
+        for _ in 0..effort.rounds {
+            for (rounds, contestant) in rounds.iter_mut().zip([&mut xdp, &mut tc, &mut sets]) {
+                rounds.push(contestant.first(family, effort.packets / FEWER)?);
+            }
+        }
+        let [xdp, tc, sets] = rounds;
+        figures.extend(first_figures(family, xdp, tc, sets));
+    }
+    Ok(figures)
+}
+
+fn first_figures(family: Family, xdp: Vec<f64>, tc: Vec<f64>, sets: Vec<f64>) -> [Figure; 2] {
+    let name = |hook: &str| format!("{hook}, first packets, never seen tuples, {}", family.name());
+    [
+        Figure::against(name("XDP"), xdp, SETS, sets.clone(), Some(Target(2.5))),
+        Figure::against(name("TC"), tc, SETS, sets, Some(Target(2.5))),
+    ]
 }
 
 fn established(field: &mut Field, family: Family, flows: u32, effort: &Effort) -> Result<Vec<Figure>> {
@@ -174,8 +208,7 @@ fn single_runs(ours: &mut Contestant, family: Family, effort: &Effort) -> Result
 
 fn first_and_denied(field: &mut Field, family: Family, effort: &Effort) -> Result<Vec<Figure>> {
     eprintln!("bench: first and denied packets, {}", family.name());
-    // Every first packet stays in the rival's connection table for half a minute, and its size is the host's.
-    let new = effort.packets / 16;
+    let new = effort.packets / FEWER;
     let mut rounds: [Vec<f64>; 6] = Default::default();
     for _ in 0..effort.rounds {
         rounds[0].push(field.xdp.first(family, new)?);
@@ -186,13 +219,10 @@ fn first_and_denied(field: &mut Field, family: Family, effort: &Effort) -> Resul
         rounds[5].push(field.netbird_many.denied(family, effort.packets / 40)?);
     }
     let [xdp_first, tc_first, sets, xdp_denied, tc_denied, netbird] = rounds;
-    let name = |hook: &str, kind: &str| format!("{hook}, {kind}, {}", family.name());
-    let (first, denied) = ("first packets, never seen tuples", "denied packets");
+    let name = |hook: &str| format!("{hook}, denied packets, {}", family.name());
     let behind = "NetBird's ruleset, 1,000 resources";
-    Ok(vec![
-        Figure::against(name("XDP", first), xdp_first, SETS, sets.clone(), Some(Target(2.5))),
-        Figure::against(name("TC", first), tc_first, SETS, sets, Some(Target(2.5))),
-        Figure::against(name("XDP", denied), xdp_denied, behind, netbird.clone(), Some(Target(18.0))),
-        Figure::against(name("TC", denied), tc_denied, behind, netbird, None),
-    ])
+    let mut figures = Vec::from(first_figures(family, xdp_first, tc_first, sets));
+    figures.push(Figure::against(name("XDP"), xdp_denied, behind, netbird.clone(), Some(Target(18.0))));
+    figures.push(Figure::against(name("TC"), tc_denied, behind, netbird, None));
+    Ok(figures)
 }

@@ -28,6 +28,9 @@ struct Args {
     /// Fewer and shorter rounds: a look, not a result
     #[arg(long)]
     quick: bool,
+    /// Measure first packets alone
+    #[arg(long)]
+    first: bool,
     /// How to print the figures
     #[arg(long, value_enum, default_value = "table")]
     output: Output,
@@ -69,7 +72,8 @@ fn main() -> Result<()> {
     };
     pin_to_one_processor()?;
     let lab = Lab::new()?;
-    let figures = comparison::measure(&lab, &effort)?;
+    let figures =
+        if args.first { comparison::first(&lab, &effort)? } else { comparison::measure(&lab, &effort)? };
     lab.close()?;
     let charts = match &args.plots {
         Some(_) => {

@@ -246,6 +246,20 @@ fn sum_on_the_wire<A>(
 /// Bytes summed up at a time: a loop of single words would be a third of all that the verifier walks.
 const BLOCK: u32 = 32;
 
+/// The sum of the words from `at` to `end`, eight at the most; `None` where the packet ends before.
+#[inline(always)]
+pub fn sum_block(packet: &impl Packet, at: u32, end: u32) -> Option<u64> {
+    let mut sum = 0;
+    for i in 0..BLOCK / 4 {
+        let at = at.wrapping_add(i * 4);
+        if at >= end {
+            break;
+        }
+        sum += u64::from(u32::from_be_bytes(packet.read::<4>(at)?));
+    }
+    Some(sum)
+}
+
 /// The one's complement sum of whole words from `start` to `end`.
 #[inline(always)]
 fn sum(packet: &impl Packet, start: u32, end: u32) -> Option<u32> {
@@ -254,23 +268,12 @@ fn sum(packet: &impl Packet, start: u32, end: u32) -> Option<u32> {
     let end = core::hint::black_box(end);
     let mut sum = 0u64;
     let mut at = start;
-    for _ in 0..LENGTH_MAX / BLOCK {
-        if at + BLOCK > end {
-            break;
-        }
-        let block = packet.read::<{ BLOCK as usize }>(at)?;
-        let (words, _) = block.as_chunks::<4>();
-        for word in words {
-            sum += u64::from(u32::from_be_bytes(*word));
-        }
-        at += BLOCK;
-    }
-    for _ in 1..BLOCK / 4 {
+    for _ in 0..LENGTH_MAX.div_ceil(BLOCK) {
         if at >= end {
             break;
         }
-        sum += u64::from(u32::from_be_bytes(packet.read::<4>(at)?));
-        at += 4;
+        sum += packet.sum_block(at, end)?;
+        at += BLOCK;
     }
     Some(u32::from(fold((sum >> 32) as u32)) + u32::from(fold(sum as u32)))
 }

@@ -1,5 +1,6 @@
 //! Packet views: where the bytes are, and what the headers say.
 
+use crate::answer;
 use crate::family::Family;
 use crate::fragment::Piece;
 use crate::image::axis;
@@ -61,6 +62,15 @@ pub trait Packet {
     fn is_unfinished(&mut self, scratch: u32) -> bool {
         let _ = scratch;
         false
+    }
+
+    /// Part of the sum of a packet; see [`answer::sum_block`].
+    #[inline(always)]
+    fn sum_block(&self, at: u32, end: u32) -> Option<u64>
+    where
+        Self: Sized,
+    {
+        answer::sum_block(self, at, end)
     }
 
     /// Adjusts the transport checksum at `offset` by one's complement differences: `pseudo` of the pseudo-header,

@@ -2,6 +2,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
+use sluicegate_engine::answer;
 use sluicegate_engine::hop::SERVICE;
 use sluicegate_engine::packet::Packet;
 
@@ -81,6 +82,22 @@ impl Frame {
     }
 }
 
+/// What [`sum_block_x`] and its twin return where a packet ends too early: no sum of eight words.
+pub const NO_SUM: u64 = u64::MAX;
+
+/// What such a function returned.
+#[inline(always)]
+pub fn sum_of(returned: u64) -> Option<u64> {
+    if returned == NO_SUM { None } else { Some(returned) }
+}
+
+/// [`answer::sum_block`], verified once, for any frame; offsets count from the frame's first byte.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sum_block_x(ctx: *mut xdp_md, at: u32, end: u32) -> u64 {
+    answer::sum_block(&Frame::new(ctx, 0), at, end).unwrap_or(NO_SUM)
+}
+
 /// Start and end of the frame; volatile for the reason given at `Skb::bounds`.
 #[inline(always)]
 pub fn bounds(ctx: *mut xdp_md) -> (usize, usize) {
@@ -117,6 +134,11 @@ impl Packet for Frame {
             core::arch::asm!("{0} -= {1}", inout(reg) length, in(reg) start as u64, options(pure, nomem, nostack));
         }
         (length as u32).wrapping_sub(self.l2)
+    }
+
+    #[inline(always)]
+    fn sum_block(&self, at: u32, end: u32) -> Option<u64> {
+        sum_of(sum_block_x(self.ctx, self.l2 + at, self.l2 + end))
     }
 
     /// The link-layer header moves to the front, with its addresses swapped.

@@ -431,6 +431,22 @@ unsafe fn zero<T>(place: *mut T) {
     }
 }
 
+/// Copies `from` to `to`, as [`zero`] clears.
+///
+/// # Safety
+/// `from` may be read and `to` may be written, and they do not overlap.
+#[inline(always)]
+unsafe fn copy<T: Copy>(from: *const T, to: *mut T) {
+    const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() >= 8) };
+    let (from, to) = (from.cast::<u64>(), to.cast::<u64>());
+    let mut i = 0;
+    while i < size_of::<T>() / 8 {
+        // SAFETY: inside both, as counted.
+        unsafe { to.add(i).write_volatile(from.add(i).read_volatile()) };
+        i += 1;
+    }
+}
+
 /// The table with this number.
 #[inline(always)]
 const fn stage_of(table: u32) -> Stage {
@@ -611,7 +627,7 @@ impl<F: PerFamily> Tables<F> for Maps {
         let Some(scratch) = F::scratch() else { return Err(NotConfirmed::Full) };
         // SAFETY: as in `insert_flow` and `with_flow`.
         let flow = unsafe {
-            *scratch = *half_open;
+            copy(half_open, scratch);
             &mut *scratch
         };
         update(flow);

@@ -5,13 +5,14 @@ use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use aya_ebpf::helpers::generated::{
     bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data,
 };
+use sluicegate_engine::answer;
 use sluicegate_engine::checksum::fold;
 use sluicegate_engine::mss::HEADER_MAX;
 use sluicegate_engine::network::Header;
 use sluicegate_engine::packet::Packet;
 use sluicegate_engine::work::Work;
 
-use crate::frame::{OFFSET_MAX, bounded, load, store};
+use crate::frame::{NO_SUM, OFFSET_MAX, bounded, load, store, sum_of};
 use crate::quotation;
 
 /// `pkt_type` of what came to more than one host (include/uapi/linux/if_packet.h).
@@ -140,6 +141,11 @@ impl<const L2: u32> Packet for Skb<L2> {
         }
     }
 
+    #[inline(always)]
+    fn sum_block(&self, at: u32, end: u32) -> Option<u64> {
+        sum_of(sum_block_skb(self.skb, L2.wrapping_add(at), L2.wrapping_add(end)))
+    }
+
     /// Where the device is to compute the checksum, the kernel's helper leaves alone what is no pseudo-header: that tells.
     #[inline(always)]
     fn is_unfinished(&mut self, scratch: u32) -> bool {
@@ -173,6 +179,13 @@ impl<const L2: u32> Packet for Skb<L2> {
     fn read_quotation<F: Header>(&self, work: &mut Work<F::Address>) -> bool {
         quotation::read_skb::<F>(self.skb, L2, work)
     }
+}
+
+/// [`answer::sum_block`], verified once, for any packet; offsets count from the first byte of its data.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sum_block_skb(skb: *mut __sk_buff, at: u32, end: u32) -> u64 {
+    answer::sum_block(&Skb::<0>::new(skb), at, end).unwrap_or(NO_SUM)
 }
 
 /// One's complement sums are the same in either byte order but for a swap; the kernel sums words as they lie in memory.

@@ -88,13 +88,17 @@ fn drops_only(mac: [u8; 6]) -> Wire {
     Wire { side: SITE.into(), mac, ..Wire::default() }
 }
 
+/// A frame of either family: verified once, for any side and link layer.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn frame4(ctx: *mut xdp_md, side: u32, whole: u32, l2: u32) -> u32 {
+pub extern "C" fn frame4(ctx: *mut xdp_md, side: u32, whole: u32, l2: u32) -> u32 {
     carry::<V4>(ctx, side, whole, l2)
 }
 
+/// As above.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn frame6(ctx: *mut xdp_md, side: u32, whole: u32, l2: u32) -> u32 {
+pub extern "C" fn frame6(ctx: *mut xdp_md, side: u32, whole: u32, l2: u32) -> u32 {
     carry::<V6>(ctx, side, whole, l2)
 }
 
