@@ -23,6 +23,7 @@
 //! # }
 //! ```
 
+pub mod feature;
 mod forward;
 pub mod http;
 pub mod interrupt;
@@ -37,6 +38,7 @@ mod reap;
 pub mod traffic;
 pub mod wait;
 
+pub use feature::{Feature, can_run_with};
 pub use forward::Forward;
 pub use lab::Lab;
 pub use namespace::Namespace;

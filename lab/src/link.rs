@@ -67,6 +67,48 @@ impl Namespace {
         self.ip(&[family, "route", "add", to, "via", via]).map(drop)
     }
 
+    /// The index of `device`.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn index(&self, device: &str) -> Result<u32> {
+        let name = CString::new(device)?;
+        // SAFETY: a C string that lives through the call.
+        let index = self.enter(|| unsafe { libc::if_nametoindex(name.as_ptr()) })?;
+        if index == 0 {
+            bail!("there is no {device} in namespace {}", self.name());
+        }
+        Ok(index)
+    }
+
+    /// The hardware address of `device`, an Ethernet.
+    ///
+    /// # Errors
+    /// When it is not there or not an Ethernet.
+    pub fn mac(&self, device: &str) -> Result<[u8; 6]> {
+        let line = self.ip(&["-o", "link", "show", "dev", device])?;
+        let text = line.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
+        let text = text.with_context(|| format!("{device} has no hardware address: {line}"))?;
+        let mut mac = [0; 6];
+        for (byte, digits) in mac.iter_mut().zip(text.split(':')) {
+            *byte = u8::from_str_radix(digits, 16)?;
+        }
+        Ok(mac)
+    }
+
+    /// Enters `addresses` as neighbours on `device` that `there`, a device of another namespace, has: nobody asks for them.
+    ///
+    /// # Errors
+    /// When a device is not there.
+    pub fn knows(&self, device: &str, addresses: &[&str], there: (&Self, &str)) -> Result<()> {
+        let mac = there.0.mac(there.1)?.map(|byte| format!("{byte:02x}")).join(":");
+        for address in addresses {
+            let neighbour = ["neighbour", "replace", address, "lladdr", &mac, "dev", device];
+            self.ip(&[&neighbour[..], &["nud", "permanent"]].concat())?;
+        }
+        Ok(())
+    }
+
     /// Switches a feature of `device`, by the name `ethtool -k` calls it in full: `rx-gro`, `tx-vlan-hw-insert`.
     ///
     /// # Errors

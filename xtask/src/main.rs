@@ -7,6 +7,7 @@ mod fuzz;
 mod nightly;
 mod project;
 mod setup;
+mod skipped;
 mod test;
 mod vm;
 

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::{project, setup};
+use crate::skipped::Record;
+use crate::{project, setup, skipped};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -34,17 +35,21 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     perform_all(steps(args)?)
 }
 
-/// Performs every step, each with a log in `target/xtask`, and says what came of it.
+/// Performs every step, each with a log in `target/xtask`, and says what came of it, and which tests this machine cannot run.
 pub(crate) fn perform_all(steps: Vec<Step>) -> Result<ExitCode> {
     let logs = project::root().join("target/xtask");
     fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
+    let record = Record::begin(&logs)?;
+    let missing = skipped::missing_here();
     let (count, start) = (steps.len(), Instant::now());
     let mut failed = Vec::new();
-    for step in steps {
-        if !perform(step.name, step.command, &logs)? {
+    for mut step in steps {
+        record.keep(&mut step.command, &missing);
+        if !perform(step.name, step.command, &logs, &record)? {
             failed.push(step.name);
         }
     }
+    print!("{}", skipped::lines(&record.read()));
     let seconds = start.elapsed().as_secs();
     if failed.is_empty() {
         println!("all {count} steps passed in {seconds} s");
@@ -117,7 +122,8 @@ fn ebpf_lints() -> Command {
 }
 
 /// Runs one step with its output in a log; shows the log's end when it fails.
-fn perform(name: &str, mut command: Command, logs: &Path) -> Result<bool> {
+fn perform(name: &str, mut command: Command, logs: &Path, record: &Record) -> Result<bool> {
+    let before = record.read().len();
     let path = logs.join(format!("{}.log", name.replace(' ', "-")));
     let log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     let start = Instant::now();
@@ -125,7 +131,7 @@ fn perform(name: &str, mut command: Command, logs: &Path) -> Result<bool> {
     let passed = status.with_context(|| format!("cannot run {}", command.get_program().display()))?.success();
     let seconds = start.elapsed().as_secs_f64();
     if passed {
-        println!("ok      {name} ({seconds:.1} s){}", count_tests(&path));
+        println!("ok      {name} ({seconds:.1} s){}", count_tests(&path, record.read().len() - before));
     } else {
         println!("FAILED  {name} ({seconds:.1} s); the end of {}:", path.display());
         println!("{}", telling_lines(&fs::read_to_string(&path).unwrap_or_default()));
@@ -133,18 +139,19 @@ fn perform(name: &str, mut command: Command, logs: &Path) -> Result<bool> {
     Ok(passed)
 }
 
-/// How many tests ran, when the log is of tests.
-fn count_tests(path: &Path) -> String {
+/// How many tests ran, when the log is of tests; `skipped` of those that it says are ok did not.
+fn count_tests(path: &Path, skipped: usize) -> String {
     let log = fs::read_to_string(path).unwrap_or_default();
-    match passed_tests(&log) {
-        0 => String::new(),
-        count => format!(": {count} tests passed"),
+    match (passed_tests(&log).saturating_sub(skipped), skipped) {
+        (0, 0) => String::new(),
+        (passed, 0) => format!(": {passed} tests passed"),
+        (passed, skipped) => format!(": {passed} tests passed, {skipped} did not run"),
     }
 }
 
-fn passed_tests(log: &str) -> u64 {
+fn passed_tests(log: &str) -> usize {
     let results = log.lines().filter_map(|line| line.strip_prefix("test result: ok. "));
-    results.filter_map(|rest| rest.split(' ').next()?.parse::<u64>().ok()).sum()
+    results.filter_map(|rest| rest.split(' ').next()?.parse::<usize>().ok()).sum()
 }
 
 /// The failures of a test run wherever they are, then the last lines.
@@ -171,6 +178,15 @@ mod tests {
         let log = "test a ... ok\ntest result: ok. 9 passed; 0 failed; 1 ignored\ntest result: ok. 12 passed; 0 failed\n";
         assert_eq!(passed_tests(log), 21);
         assert_eq!(passed_tests("test result: FAILED. 9 passed; 1 failed"), 0);
+    }
+
+    #[test]
+    fn a_test_that_did_not_run_is_not_counted_as_passed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        fs::write(&path, "test result: ok. 9 passed; 0 failed\n").unwrap();
+        assert_eq!(count_tests(&path, 2), ": 7 tests passed, 2 did not run");
+        assert_eq!(count_tests(&path, 0), ": 9 tests passed");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::cpio::Archive;
 use super::kernel::{Files, run};
 use super::modules;
 use super::suite::{PROGRAMS, Suite};
+use crate::project;
 
 /// What runs first in the guest.
 const INIT: &[u8] = include_bytes!("init.sh");
@@ -40,6 +41,7 @@ fn fill<W: Write>(archive: &mut Archive<W>, files: &Files, suites: &[Suite]) -> 
         let host = on_path(tool)?;
         add_program(archive, &format!("usr/bin/{tool}"), &host, read(&host)?)?;
     }
+    add_sources(archive, project::root())?;
     let mut order = String::new();
     for module in modules::load_order(&files.modules)? {
         order += &format!("{}\n", module.name);
@@ -53,9 +55,32 @@ fn fill<W: Write>(archive: &mut Archive<W>, files: &Files, suites: &[Suite]) -> 
                 add_program(archive, &to, program, stripped(program)?)?;
             }
         }
+        for program in &suite.in_place {
+            let to = program.to_str().context("a path that is no text")?;
+            if !archive.has(to) {
+                add_program(archive, to, program, stripped(program)?)?;
+            }
+        }
     }
     let lines: Vec<String> = suites.iter().map(line).collect();
     archive.file("suites", lines.concat().as_bytes())?;
+    Ok(())
+}
+
+/// The source tree, where it is on this host: tests read corpora and pages in it.
+fn add_sources<W: Write>(archive: &mut Archive<W>, dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let (path, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') || name == "target" {
+            continue;
+        }
+        if kind.is_dir() {
+            add_sources(archive, &path)?;
+        } else if kind.is_file() {
+            archive.file(&path.to_string_lossy(), &read(&path)?)?;
+        }
+    }
     Ok(())
 }
 
@@ -127,6 +152,20 @@ mod tests {
     }
 
     #[test]
+    fn the_source_tree_is_taken_without_what_is_built_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["docs/page.md", "target/debug/program", ".git/config"] {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        }
+        let mut archive = Archive::new(Vec::new());
+        add_sources(&mut archive, dir.path()).unwrap();
+        let has = |file: &str| archive.has(dir.path().join(file).to_str().unwrap());
+        assert!(has("docs/page.md") && !has("target") && !has(".git"));
+    }
+
+    #[test]
     fn a_suite_is_one_line_with_the_guests_paths() {
         let suite = Suite {
             name: "demo".into(),
@@ -134,6 +173,7 @@ mod tests {
             args: vec!["demo".into(), "--programs".into(), PROGRAMS.into()],
             env: vec![("A".into(), "1".into())],
             beside: Vec::new(),
+            in_place: Vec::new(),
         };
         assert_eq!(line(&suite), "demo env A=1 /programs/xtask demo --programs /programs\n");
     }

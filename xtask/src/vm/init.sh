@@ -2,6 +2,8 @@
 # First process of a guest: runs the suites, tells of them by the second serial port, and switches the machine off.
 /bin/busybox --install -s /bin
 export PATH=/usr/bin:/bin HOME=/root
+# The lab's feature.rs: tests that do not run leave their names here.
+export SLUICEGATE_SKIPPED=/did-not-run
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
@@ -23,8 +25,9 @@ while read -r name command; do
     timeout 1500 $command </dev/null
     code=$?
     [ $code = 0 ] || find / -xdev -path '*/demo-*-logs/*' -type f -exec tail -n 40 {} +
+    [ ! -e $SLUICEGATE_SKIPPED ] || cat $SLUICEGATE_SKIPPED
     # A suite leaves nothing behind for the next.
-    rm -rf /tmp/* /var/lib/*
+    rm -rf /tmp/* /var/lib/* $SLUICEGATE_SKIPPED
     echo "vm end $name $code $start $(cut -d ' ' -f 1 /proc/uptime)"
 done </suites
 dmesg | grep -E 'BUG:|WARNING: CPU|Oops|general protection' && echo "vm kernel complained"

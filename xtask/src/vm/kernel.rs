@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use sluicegate_lab::Feature;
+
+use crate::skipped;
 
 /// A kernel the tests run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -41,6 +44,15 @@ impl Kernel {
             Self::V6_1 => "6.1",
             Self::V6_12 => "6.12",
             Self::Host => "host",
+        }
+    }
+
+    /// What tests may need that it does not have. All else must run.
+    pub(super) fn lacks(self) -> Vec<Feature> {
+        match self {
+            Self::V6_1 => vec![Feature::Tcx],
+            Self::V6_12 => Vec::new(),
+            Self::Host => skipped::missing_here(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use comfy_table::Table;
+use sluicegate_lab::feature::Skipped;
 
 /// The suites on one kernel.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +30,8 @@ pub(super) struct Ran {
     pub(super) passed: u64,
     /// Names of those that did not.
     pub(super) failed: Vec<String>,
+    /// Those that passed for want of what they need: they did not run, and do not count as passed.
+    pub(super) skipped: Vec<Skipped>,
     /// `None` when it did not come to its end.
     pub(super) code: Option<i32>,
     pub(super) seconds: f64,
@@ -56,6 +59,8 @@ impl Report {
     /// | `vm begin NAME`, `vm end NAME CODE START END` | init | a suite, with seconds since the kernel's start |
     /// | `vm kernel complained` | init | there are warnings in the kernel's log |
     /// | `vm down` | init | all suites ran |
+    /// | `vm cannot load module NAME` | init | something of the kernel's own failed |
+    /// | `did not run NAME needs FEATURE` | the tests | one that stayed away |
     /// | `test NAME ... ok`, `FAILED`, `ignored` | the test programs | one test |
     /// | `verified PROGRAM COUNT` | the test of the verifier's ceilings | one program |
     pub(super) fn line(&mut self, line: &str) -> Option<String> {
@@ -78,6 +83,18 @@ impl Report {
             ["vm", "kernel", "complained"] => {
                 self.trouble = Some("the kernel wrote warnings, which are in the log".to_owned());
                 None
+            }
+            ["vm", "cannot", "load", "module", name] => {
+                self.trouble = Some(format!("module {name} cannot be loaded"));
+                None
+            }
+            ["did", "not", "run", ..] => {
+                let skipped = Skipped::parse(line)?;
+                let news = format!("{}: {}", skipped.test, skipped.why());
+                let suite = self.suites.last_mut()?;
+                suite.passed = suite.passed.saturating_sub(1);
+                suite.skipped.push(skipped);
+                Some(format!("{}: did not run: {news}", suite.name))
             }
             ["vm", "down"] => {
                 self.finished = true;
@@ -133,14 +150,18 @@ impl Ran {
 impl fmt::Display for Ran {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = if self.is_well() { "ok" } else { "FAILED" };
-        write!(f, "{}: {word}, {} tests passed in {:.0} s", self.name, self.passed, self.seconds)
+        write!(f, "{}: {word}, {} tests passed in {:.0} s", self.name, self.passed, self.seconds)?;
+        match self.skipped.len() {
+            0 => Ok(()),
+            count => write!(f, ", {count} did not run"),
+        }
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
-        table.set_header([self.release.as_str(), "result", "passed", "failed", "seconds"]);
+        table.set_header([self.release.as_str(), "result", "passed", "failed", "did not run", "seconds"]);
         for suite in &self.suites {
             let result = match suite.code {
                 Some(0) if suite.failed.is_empty() => "ok".to_owned(),
@@ -148,11 +169,14 @@ impl fmt::Display for Report {
                 None => "not finished".to_owned(),
             };
             let seconds = format!("{:.0}", suite.seconds);
+            let skipped: Vec<String> =
+                suite.skipped.iter().map(|one| format!("{}: {}", one.test, one.why())).collect();
             table.add_row([
                 &suite.name,
                 &result,
                 &suite.passed.to_string(),
                 &suite.failed.join("\n"),
+                &skipped.join("\n"),
                 &seconds,
             ]);
         }
@@ -189,6 +213,15 @@ mod tests {
     }
 
     #[test]
+    fn what_did_not_run_is_named_and_does_not_count() {
+        let report = report(&GOOD.replace("vm end a", "did not run one needs tcx\nvm end a"));
+        assert!(report.passed(), "{report}");
+        let suite = &report.suites[0];
+        assert_eq!((suite.passed, suite.skipped.len()), (1, 1));
+        assert!(report.to_string().contains("one: this kernel has no tcx"), "{report}");
+    }
+
+    #[test]
     fn a_failure_a_missing_end_and_the_kernels_complaint_each_fail_it() {
         let failed = report(&GOOD.replace("one ... ok", "one ... FAILED"));
         assert_eq!(failed.suites[0].failed, ["one"]);
@@ -196,6 +229,7 @@ mod tests {
             failed,
             report(&GOOD.replace("a 0 2.5", "a 101 2.5")),
             report(&GOOD.replace("vm down\n", "")),
+            report(&format!("vm cannot load module veth\n{GOOD}")),
             report(&GOOD.replace("vm down", "vm kernel complained\nvm down")),
             report("vm up 6.1.0-56-cloud-amd64\nvm begin a\ntest one ... "),
             Report::new("6.1"),

@@ -21,6 +21,8 @@ pub(super) struct Suite {
     pub(super) env: Vec<(String, String)>,
     /// Other executables that are to be in its directory.
     pub(super) beside: Vec<PathBuf>,
+    /// Other executables that it looks for where they are on this host.
+    pub(super) in_place: Vec<PathBuf>,
 }
 
 /// Stands for the directory a suite's program is in: another one in a guest than here.
@@ -42,12 +44,20 @@ pub(super) fn build(wanted: &[&str], cases: u64) -> Result<Vec<Suite>> {
         ];
         // One test after another: a guest has few processors, slow ones, and the lines of two tests would mix.
         let args = ["--test-threads=1", "--show-output"].map(str::to_owned).to_vec();
-        let mut tests = integration_tests(&tests)?;
+        let (mut tests, programs) = integration_tests(&tests)?;
+        let programs: Vec<PathBuf> = programs.into_iter().map(|(_, path)| path).collect();
         tests.sort_by_key(|(name, _)| {
             (FIRST.iter().position(|first| first == name).unwrap_or(FIRST.len()), name.clone())
         });
         for (name, program) in tests {
-            suites.push(Suite { name, program, args: args.clone(), env: env.clone(), beside: Vec::new() });
+            suites.push(Suite {
+                name,
+                program,
+                args: args.clone(),
+                env: env.clone(),
+                beside: Vec::new(),
+                in_place: programs.clone(),
+            });
         }
     }
     // Its time-outs are made for a machine, not for an emulated one: only when it is asked for.
@@ -60,7 +70,11 @@ pub(super) fn build(wanted: &[&str], cases: u64) -> Result<Vec<Suite>> {
     Ok(suites)
 }
 
-fn integration_tests(names: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+/// Names and paths.
+type Executables = Vec<(String, PathBuf)>;
+
+/// The test programs, and the package's own programs, which some of them start.
+fn integration_tests(names: &[&str]) -> Result<(Executables, Executables)> {
     let mut command = project::cargo();
     command.args(["test", "--no-run", "--locked", "--message-format=json-render-diagnostics"]);
     command.args(["--package", "sluicegate-gateway"]);
@@ -74,14 +88,15 @@ fn integration_tests(names: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     if !output.status.success() {
         bail!("the test programs do not build; cargo's messages are above");
     }
-    Ok(executables(&String::from_utf8_lossy(&output.stdout)))
+    let messages = String::from_utf8_lossy(&output.stdout);
+    Ok((executables(&messages, "test"), executables(&messages, "bin")))
 }
 
-/// Name and path of each test program among cargo's messages.
-fn executables(messages: &str) -> Vec<(String, PathBuf)> {
+/// Name and path of each program of `kind` among cargo's messages.
+fn executables(messages: &str, kind: &str) -> Executables {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     messages
-        .filter(|message| message["target"]["kind"] == serde_json::json!(["test"]))
+        .filter(|message| message["target"]["kind"] == serde_json::json!([kind]))
         .filter_map(|message| {
             let path = message["executable"].as_str()?;
             Some((message["target"]["name"].as_str()?.to_owned(), path.into()))
@@ -94,7 +109,7 @@ fn demo() -> Result<Suite> {
     let beside = demo::PROGRAMS.map(|name| dir.join(name)).to_vec();
     let program = std::env::current_exe().context("cannot tell where this program is")?;
     let args = ["demo", "--once", "--programs", PROGRAMS].map(str::to_owned).to_vec();
-    Ok(Suite { name: DEMO.to_owned(), program, args, env: Vec::new(), beside })
+    Ok(Suite { name: DEMO.to_owned(), program, args, env: Vec::new(), beside, in_place: Vec::new() })
 }
 
 #[cfg(test)]
@@ -112,6 +127,8 @@ mod tests {
             message("test", "netlink", r#""/x/netlink-1""#),
             "not a message".to_owned(),
         ];
-        assert_eq!(executables(&messages.join("\n")), [("netlink".to_owned(), "/x/netlink-1".into())]);
+        let found = |kind| executables(&messages.join("\n"), kind);
+        assert_eq!(found("test"), [("netlink".to_owned(), "/x/netlink-1".into())]);
+        assert_eq!(found("bin"), [("sluicegate-gateway".to_owned(), "/x/sluicegate-gateway".into())]);
     }
 }
