@@ -13,6 +13,10 @@ pub mod agent {
     tonic::include_proto!("sluicegate.agent.v1");
 }
 
+/// Version of what control and agents say to each other on a Sync stream, and of how images are hashed and changed. Both say
+/// theirs; with another one there is no stream. Those who said none are of version 1, which hashed an image's encoding.
+pub const PROTOCOL: u32 = 2;
+
 /// The name every control certificate carries and every agent verifies, whatever address it dials:
 /// the authority is private to one control service and signs nothing else with this name.
 pub const CONTROL_NAME: &str = "control.sluicegate.internal";

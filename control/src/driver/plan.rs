@@ -133,6 +133,7 @@ fn network(
         peers: view.peers.iter().filter_map(remote).collect(),
         routes: view.routes.iter().map(route).collect(),
         routed: view.routed.iter().map(routed).collect(),
+        protocol: sluicegate_api::PROTOCOL,
     })
 }
 

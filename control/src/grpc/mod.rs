@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::stream::{self, Stream};
+use sluicegate_api::PROTOCOL;
 use sluicegate_api::agent::agent_server::{Agent, AgentServer};
 use sluicegate_api::agent::{
     EnrollRequest, EnrollResponse, ReportRequest, ReportResponse, SyncRequest, SyncUpdate, SystemInfo,
@@ -89,6 +90,7 @@ impl AgentService {
         from: Option<IpAddr>,
         request: SyncRequest,
     ) -> Result<UpdateStream, Status> {
+        same_protocol(&request)?;
         let endpoint = endpoint(&request.endpoint, from)?;
         let known = self.store.peer(peer).await.map_err(store_status)?;
         if known.endpoint != endpoint {
@@ -163,6 +165,21 @@ pub enum ServeError {
     /// The HTTP/2 server failed.
     #[error("the agents' listener failed: {0}")]
     Transport(#[from] tonic::transport::Error),
+}
+
+/// An agent of another version would refuse every image, or worse, understand it otherwise.
+fn same_protocol(request: &SyncRequest) -> Result<(), Status> {
+    // Agents of the first version do not say.
+    let theirs = request.protocol.max(1);
+    if theirs == PROTOCOL {
+        return Ok(());
+    }
+    let version = request.system.as_ref().map_or("unknown", |system| &system.agent_version);
+    Err(Status::failed_precondition(format!(
+        "this agent (version {}) speaks version {theirs} of the agents' protocol and control version {PROTOCOL}; install the \
+         same release of sluicegate-gateway as of sluicegate-control; until then the image in force stands",
+        crate::text::printable(version, 32)
+    )))
 }
 
 /// The agent has gone. It may be back before this is written: then it is here.

@@ -55,7 +55,7 @@ pub(super) struct Stream {
 pub struct Held {
     /// Revision.
     pub revision: u64,
-    /// SHA-256 of the encoding.
+    /// [`sluicegate_api::image::Image::hash`].
     pub hash: Hash,
 }
 

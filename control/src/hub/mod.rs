@@ -55,7 +55,7 @@ pub struct Member {
 /// One agent's image with what identifies it. Kept encoded, which takes a quarter of the room: most words are small.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Compiled {
-    /// SHA-256 of the encoding.
+    /// [`Image::hash`].
     pub hash: Hash,
     /// [`Image::encode`].
     pub encoded: Vec<u8>,
@@ -108,11 +108,10 @@ pub enum Refused {
 impl Compiled {
     /// Encodes an image; `before` itself when it comes out the same.
     pub fn new(image: &Image, before: Option<Arc<Self>>) -> Arc<Self> {
-        use sha2::Digest;
         let encoded = image.encode();
         match before {
             Some(before) if before.encoded == encoded => before,
-            _ => Arc::new(Self { hash: sha2::Sha256::digest(&encoded).into(), encoded }),
+            _ => Arc::new(Self { hash: image.hash(), encoded }),
         }
     }
 

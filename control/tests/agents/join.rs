@@ -133,7 +133,10 @@ async fn too_many_attempts_from_one_address_are_slowed_down() {
 async fn without_a_certificate_only_joining_is_possible() {
     let control = Control::start().await;
     let mut client = connect(control.address, &control.ca(), None).await.unwrap();
-    let sync = client.sync(SyncRequest::default()).await.unwrap_err();
+    let sync = client
+        .sync(SyncRequest { protocol: sluicegate_api::PROTOCOL, ..SyncRequest::default() })
+        .await
+        .unwrap_err();
     let report = client.report(ReportRequest::default()).await.unwrap_err();
     assert_eq!((sync.code(), report.code()), (Code::Unauthenticated, Code::Unauthenticated));
 }
@@ -150,7 +153,11 @@ async fn a_certificate_of_another_authority_is_worth_nothing() {
     let identity = Identity::from_pem(forged, key.serialize_pem());
     // In TLS 1.3 the client learns of the refusal with the first answer.
     let outcome = match connect(control.address, &control.ca(), Some(identity)).await {
-        Ok(mut client) => client.sync(SyncRequest::default()).await.map(drop).is_err(),
+        Ok(mut client) => client
+            .sync(SyncRequest { protocol: sluicegate_api::PROTOCOL, ..SyncRequest::default() })
+            .await
+            .map(drop)
+            .is_err(),
         Err(_) => true,
     };
     assert!(outcome);
@@ -166,7 +173,10 @@ async fn a_certificate_for_a_peer_that_does_not_exist_opens_nothing() {
     let certificate = control.agents.authority().sign_agent(&request, "gone").unwrap();
     let identity = Identity::from_pem(certificate, key.serialize_pem());
     let mut client = connect(control.address, &control.ca(), Some(identity)).await.unwrap();
-    let sync = client.sync(SyncRequest::default()).await.unwrap_err();
+    let sync = client
+        .sync(SyncRequest { protocol: sluicegate_api::PROTOCOL, ..SyncRequest::default() })
+        .await
+        .unwrap_err();
     let report = client.report(ReportRequest::default()).await.unwrap_err();
     assert_eq!((sync.code(), report.code()), (Code::PermissionDenied, Code::PermissionDenied));
 }

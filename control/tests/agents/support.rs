@@ -284,7 +284,12 @@ impl FakeAgent {
             Some((revision, image)) => (*revision, image.hash().to_vec()),
             None => (0, Vec::new()),
         };
-        let request = SyncRequest { applied_revision, applied_hash, endpoint: String::new(), system: None };
+        let request = SyncRequest {
+            applied_revision,
+            applied_hash,
+            protocol: sluicegate_api::PROTOCOL,
+            ..SyncRequest::default()
+        };
         let stream = client.sync(request).await?.into_inner();
         Ok(Session { client, stream })
     }

@@ -222,11 +222,29 @@ async fn after_a_restart_agents_keep_their_image_and_revisions_still_rise() {
 }
 
 #[tokio::test]
+async fn an_agent_of_another_version_is_told_so() {
+    let control = Control::start().await;
+    let gateway = control.join(Role::Gateway).await;
+    let mut client = gateway.client(&control).await;
+    for protocol in [0, sluicegate_api::PROTOCOL + 1] {
+        let request = SyncRequest { protocol, ..SyncRequest::default() };
+        let refused = client.sync(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().contains(&format!("version {} of", protocol.max(1))), "{refused}");
+        assert!(refused.message().contains("install the same release"), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn an_agent_that_keeps_changing_its_endpoint_is_slowed_down_and_may_stay_where_it_is() {
     let control = Control::start().await;
     let gateway = control.join(Role::Gateway).await;
     let mut client = gateway.client(&control).await;
-    let request = |port: u16| SyncRequest { endpoint: format!("192.0.2.1:{port}"), ..SyncRequest::default() };
+    let request = |port: u16| SyncRequest {
+        endpoint: format!("192.0.2.1:{port}"),
+        protocol: sluicegate_api::PROTOCOL,
+        ..SyncRequest::default()
+    };
     let before = control.store.revision().await.unwrap();
     let mut ports = 1000..1100;
     let refused = loop {

@@ -177,6 +177,7 @@ pub(crate) mod tests {
 
     pub(crate) fn config() -> agent::NetworkConfig {
         agent::NetworkConfig {
+            protocol: sluicegate_api::PROTOCOL,
             serial: 1,
             address_v4: "100.90.0.7/16".into(),
             address_v6: "fd5c::7/64".into(),

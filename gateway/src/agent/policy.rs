@@ -3,28 +3,29 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use sha2::{Digest as _, Sha256};
 use sluicegate_api::agent::{Acknowledgement, Delta, Snapshot};
-use sluicegate_api::image::{self, CodecError, Hash, Image, RuleInfo};
+use sluicegate_api::image::{self, CodecError, Hash, Hashes, Image, RuleInfo};
 
 use super::store::Store;
 use crate::control::Known;
-use crate::datapath::{ApplyError, Datapath};
+use crate::datapath::{ApplyError, Change, Datapath};
 
 /// The image in force, as far as the agent holds it, and how images come to be in force.
 pub(super) struct Policy {
     store: Arc<Store>,
     held: Option<Held>,
+    /// Names of the image before that are others now, or gone.
     previous: Option<Arc<Image>>,
     trouble: Option<String>,
     /// A difference did not lead to what control said it would: the next image must be a whole one.
     distrust: bool,
 }
 
-#[derive(Clone)]
 struct Held {
     revision: u64,
     hash: Hash,
+    hashes: Hashes,
+    /// Changed in place: whoever asks for names meanwhile costs a copy of it.
     image: Arc<Image>,
 }
 
@@ -82,7 +83,13 @@ impl Policy {
                 return policy;
             }
         };
-        let held = Held { revision: stored.revision, hash: stored.hash, image: Arc::new(stored.image) };
+        policy.trouble = stored.cut;
+        let held = Held {
+            revision: stored.revision,
+            hash: stored.hashes.root(),
+            hashes: stored.hashes,
+            image: Arc::new(stored.image),
+        };
         match datapath.in_force() {
             Some(now) if (now.revision, now.hash) == (held.revision, held.hash) => {
                 tracing::info!(revision = now.revision, "the image in force was found pinned");
@@ -114,25 +121,14 @@ impl Policy {
     /// A whole image.
     pub(super) fn snapshot(&mut self, datapath: &mut dyn Datapath, snapshot: &Snapshot) -> Outcome {
         let started = Instant::now();
-        let result = (|| {
-            let hash = check_hash(&snapshot.image, &snapshot.hash)?;
-            let image = Image::decode(&snapshot.image)?;
-            self.put(datapath, snapshot.revision, hash, image, &snapshot.image, started)
-        })();
+        let result = self.put(datapath, snapshot, started);
         outcome(snapshot.revision, &snapshot.hash, result)
     }
 
     /// A difference to the image in force.
     pub(super) fn delta(&mut self, datapath: &mut dyn Datapath, delta: &Delta) -> Outcome {
         let started = Instant::now();
-        let result = (|| {
-            let base = self.held.as_ref().filter(|held| held.hash[..] == delta.base_hash[..]);
-            let base = base.ok_or(Refusal::Base { base: delta.base_revision })?;
-            let image = base.image.apply(&image::Delta::decode(&delta.delta)?)?;
-            let encoded = image.encode();
-            let hash = check_hash(&encoded, &delta.hash)?;
-            self.put(datapath, delta.revision, hash, image, &encoded, started)
-        })();
+        let result = self.change(datapath, delta, started);
         let mut outcome = outcome(delta.revision, &delta.hash, result);
         outcome.resync = matches!(outcome.refused, Some("base" | "hash" | "malformed"));
         self.distrust |= outcome.resync;
@@ -159,29 +155,75 @@ impl Policy {
     fn put(
         &mut self,
         datapath: &mut dyn Datapath,
-        revision: u64,
-        hash: Hash,
-        image: Image,
-        encoded: &[u8],
+        snapshot: &Snapshot,
         started: Instant,
     ) -> Result<u64, Refusal> {
-        let there = datapath.in_force().is_some_and(|now| (now.revision, now.hash) == (revision, hash));
-        if !there {
+        let image = Image::decode(&snapshot.image)?;
+        let hashes = Hashes::of(&image);
+        let hash = said(&hashes, &snapshot.hash)?;
+        let revision = snapshot.revision;
+        if !in_force(datapath, revision, &hash) {
             datapath.put(revision, hash, &image)?;
         }
-        let microseconds = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let took = microseconds(started);
         self.distrust = false;
-        let before = self.held.replace(Held { revision, hash, image: Arc::new(image) });
-        self.previous = before.map(|held| held.image);
+        let before = self.held.replace(Held { revision, hash, hashes, image: Arc::new(image) });
+        self.previous = before.map(|held| {
+            let Image { rules, routes, .. } = Arc::unwrap_or_clone(held.image);
+            Arc::new(Image { words: Vec::new(), rules, routes })
+        });
         // It is in force already: not to remember it is a worry for the next start, not a reason to refuse it.
-        self.trouble = self.remember(revision, &hash, encoded);
-        Ok(microseconds)
+        let remembered = self.store.put_image(revision, &hash, &snapshot.image);
+        self.trouble = self.forget_unless(revision, remembered);
+        Ok(took)
     }
 
-    /// Writes the image in force to disk, or else forgets the one before: it may permit what this one revokes, and would
-    /// come back with the next start.
-    fn remember(&self, revision: u64, hash: &Hash, encoded: &[u8]) -> Option<String> {
-        let why = self.store.put_image(revision, hash, encoded).err()?;
+    fn change(
+        &mut self,
+        datapath: &mut dyn Datapath,
+        delta: &Delta,
+        started: Instant,
+    ) -> Result<u64, Refusal> {
+        let held = self.held.as_mut().filter(|held| held.hash[..] == delta.base_hash[..]);
+        let held = held.ok_or(Refusal::Base { base: delta.base_revision })?;
+        let changes = image::Delta::decode(&delta.delta)?;
+        let (revision, base) = (delta.revision, held.hash);
+        let image = Arc::make_mut(&mut held.image);
+        let undo = image.change(&changes)?;
+        held.hashes.update(image, &undo);
+        let applied = said(&held.hashes, &delta.hash).and_then(|hash| {
+            if !in_force(datapath, revision, &hash) {
+                datapath.change(revision, hash, image, Change { base, undo: &undo })?;
+            }
+            Ok(hash)
+        });
+        let hash = match applied {
+            Ok(hash) => hash,
+            Err(refusal) => {
+                // What takes a change back always fits.
+                if let Ok(redo) = image.change(&undo) {
+                    held.hashes.update(image, &redo);
+                }
+                return Err(refusal);
+            }
+        };
+        let took = microseconds(started);
+        (held.revision, held.hash) = (revision, hash);
+        self.distrust = false;
+        fn gone<T>(names: std::collections::BTreeMap<u32, Option<T>>) -> std::collections::BTreeMap<u32, T> {
+            names.into_iter().filter_map(|(number, name)| Some((number, name?))).collect()
+        }
+        let (rules, routes) = (gone(undo.rules), gone(undo.routes));
+        self.previous = Some(Arc::new(Image { words: Vec::new(), rules, routes }));
+        let remembered = self.store.put_change(&base, revision, &hash, &delta.delta, &held.image);
+        self.trouble = self.forget_unless(revision, remembered);
+        Ok(took)
+    }
+
+    /// When the image in force could not be written to disk, the one before is forgotten: it may permit what this one
+    /// revokes, and would come back with the next start.
+    fn forget_unless(&self, revision: u64, remembered: anyhow::Result<()>) -> Option<String> {
+        let why = remembered.err()?;
         let then = match self.store.forget_image() {
             Ok(()) => "after a restart of this host nothing is forwarded until control is reached".to_owned(),
             Err(e) => format!("after a restart of this host an older one would come back: {e:#}"),
@@ -190,8 +232,17 @@ impl Policy {
     }
 }
 
-fn check_hash(bytes: &[u8], said: &[u8]) -> Result<Hash, Refusal> {
-    let found = Hash::from(Sha256::digest(bytes));
+fn in_force(datapath: &dyn Datapath, revision: u64, hash: &Hash) -> bool {
+    datapath.in_force().is_some_and(|now| (now.revision, now.hash) == (revision, *hash))
+}
+
+fn microseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The hash, when it is the one that control says.
+fn said(hashes: &Hashes, said: &[u8]) -> Result<Hash, Refusal> {
+    let found = hashes.root();
     match found[..] == *said {
         true => Ok(found),
         false => Err(Refusal::Hash { found: hex(&found), said: hex(said) }),
@@ -283,11 +334,11 @@ mod tests {
         let whole = snapshot(6, &two);
         let truncated = {
             let image = whole.image[..whole.image.len() - 1].to_vec();
-            Snapshot { hash: Sha256::digest(&image).to_vec(), image, ..whole.clone() }
+            Snapshot { image, ..whole.clone() }
         };
         let unknown = {
             let image = [&whole.image[..], &[0]].concat();
-            Snapshot { hash: Sha256::digest(&image).to_vec(), image, ..whole.clone() }
+            Snapshot { image, ..whole.clone() }
         };
         let cases = [
             (truncated, "malformed"),
@@ -328,6 +379,89 @@ mod tests {
         assert_eq!((outcome.refused, outcome.resync), (Some("hash"), true));
         assert_eq!(b.in_force(), Some(5));
         assert_eq!(b.policy.known(&b.fake), Known { revision: 5, hash: None });
+    }
+
+    /// Whatever refuses a difference, what is held is as it was, so that the next one fits.
+    #[test]
+    fn a_refused_delta_leaves_nothing_half_applied() {
+        let mut b = bench();
+        let one = image(&(0..5000).collect::<Vec<u32>>());
+        let two = {
+            let mut two = image(&(0..6000).map(|i| i * 3).collect::<Vec<u32>>());
+            two.rules.insert(7, rule("r"));
+            two
+        };
+        b.policy.snapshot(&mut b.fake, &snapshot(5, &one));
+        let refusals: [(&str, Delta, fn(&mut Bench)); 4] = [
+            ("hash", Delta { hash: vec![1; 32], ..delta((5, &one), (6, &two)) }, |_| {}),
+            ("too_large", delta((5, &one), (6, &two)), |b| {
+                b.fake.0.lock().unwrap().refuse_above = Some(5500)
+            }),
+            ("stale", delta((5, &one), (5, &two)), |_| {}),
+            ("malformed", Delta { delta: vec![9, 9], ..delta((5, &one), (6, &two)) }, |_| {}),
+        ];
+        for (label, bad, prepare) in refusals {
+            prepare(&mut b);
+            assert_eq!(b.policy.delta(&mut b.fake, &bad).refused, Some(label));
+            b.fake.0.lock().unwrap().refuse_above = None;
+            assert_eq!(b.in_force(), Some(5));
+            let held = b.policy.held.as_ref().unwrap();
+            assert_eq!((&*held.image, &held.hashes, held.revision), (&one, &Hashes::of(&one), 5), "{label}");
+            assert_eq!(b.store.image().unwrap().unwrap().image, one);
+        }
+        let outcome = b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)));
+        assert!(outcome.acknowledgement.applied, "{}", outcome.acknowledgement.refusal);
+        assert_eq!(b.fake.0.lock().unwrap().images.last().unwrap().1, two);
+        assert_eq!(b.store.image().unwrap().unwrap().image, two);
+    }
+
+    fn rule(id: &str) -> RuleInfo {
+        let text = || id.to_owned();
+        RuleInfo { policy_id: text(), policy_name: text(), rule_id: text(), rule_name: text(), accept: true }
+    }
+
+    #[test]
+    fn a_rule_that_a_delta_removed_is_still_known_by_name() {
+        let mut b = bench();
+        let (mut one, mut two) = (image(&[1]), image(&[2]));
+        one.rules = [(1, rule("a")), (2, rule("b"))].into();
+        two.rules = [(1, rule("c"))].into();
+        b.policy.snapshot(&mut b.fake, &snapshot(5, &one));
+        b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)));
+        let name = |slot| b.policy.rule(slot).map(|rule| rule.rule_id.as_str());
+        assert_eq!((name(1), name(2), name(3)), (Some("c"), Some("b"), None));
+    }
+
+    /// The agent died when a change was in force, and before it was on disk.
+    #[test]
+    fn a_change_in_force_that_was_not_remembered_stays_in_force() {
+        let mut b = bench();
+        let (one, two) = (image(&[1]), image(&[2]));
+        b.policy.snapshot(&mut b.fake, &snapshot(5, &one));
+        b.fake.apply(6, &two).unwrap();
+        let mut again = Policy::start(b.store.clone(), &mut b.fake);
+        assert_eq!(b.in_force(), Some(6));
+        assert_eq!(again.known(&b.fake), Known { revision: 6, hash: None });
+        let outcome = again.delta(&mut b.fake, &delta((5, &one), (7, &two)));
+        assert_eq!((outcome.refused, outcome.resync), (Some("base"), true));
+        assert!(again.snapshot(&mut b.fake, &snapshot(7, &two)).acknowledgement.applied);
+    }
+
+    /// The agent died while it wrote a change to disk, and the kernel started again with it.
+    #[test]
+    fn a_change_that_was_not_written_to_its_end_is_told_and_the_one_before_is_in_force() {
+        let mut b = bench();
+        let (one, two, three) = (image(&[1]), image(&[2]), image(&[3]));
+        b.policy.snapshot(&mut b.fake, &snapshot(5, &one));
+        b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)));
+        b.policy.delta(&mut b.fake, &delta((6, &two), (7, &three)));
+        let journal = b.dir.path().join("image.journal");
+        let whole = std::fs::read(&journal).unwrap();
+        std::fs::write(&journal, &whole[..whole.len() - 1]).unwrap();
+        let mut fresh = FakeDatapath::default();
+        let policy = Policy::start(Arc::new(Store::new(b.dir.path())), &mut fresh);
+        assert_eq!(fresh.in_force().map(|now| now.revision), Some(6));
+        assert!(policy.degraded().unwrap().contains("revision 6 is the last one remembered"));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! What the agent must remember over a restart: the last good image, the overlay, where peers were, when control spoke.
 
+mod image;
+mod journal;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,57 +16,65 @@ use sha2::{Digest as _, Sha256};
 use sluicegate_api::agent::NetworkConfig;
 use sluicegate_api::image::{Hash, Image};
 
+use self::image::Images;
+pub(super) use self::image::StoredImage;
 use crate::overlay::PublicKey;
 use crate::{files, system};
 
-const IMAGE_MAGIC: &[u8; 8] = b"SLUIMG\0\x01";
 const NETWORK_MAGIC: &[u8; 8] = b"SLUNET\0\x01";
 const PRIVATE: u32 = 0o600;
 
 /// The agent's memory in its state directory.
 pub(super) struct Store {
     dir: PathBuf,
-}
-
-/// The last good image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct StoredImage {
-    /// Its revision.
-    pub revision: u64,
-    /// Its hash, checked.
-    pub hash: Hash,
-    /// It.
-    pub image: Image,
+    images: Images,
 }
 
 impl Store {
     /// In `dir`, which exists.
     pub(super) fn new(dir: &Path) -> Self {
-        Self { dir: dir.into() }
+        Self { dir: dir.into(), images: Images::new(dir) }
     }
 
     /// Remembers an image; on disk when this returns.
     pub(super) fn put_image(&self, revision: u64, hash: &Hash, encoded: &[u8]) -> anyhow::Result<()> {
-        let mut bytes = Vec::with_capacity(48 + encoded.len());
-        bytes.extend_from_slice(IMAGE_MAGIC);
-        bytes.extend_from_slice(&revision.to_le_bytes());
-        bytes.extend_from_slice(hash);
-        bytes.extend_from_slice(encoded);
-        Ok(files::write(&self.dir.join("image"), &bytes, PRIVATE)?)
+        self.images.put(revision, hash, encoded)
+    }
+
+    /// Remembers a change to the image with hash `base`, which leads to `hash`; on disk when this returns. Now and then, as
+    /// changes add up, the image is written as a whole.
+    pub(super) fn put_change(
+        &self,
+        base: &Hash,
+        revision: u64,
+        hash: &Hash,
+        delta: &[u8],
+        image: &Image,
+    ) -> anyhow::Result<()> {
+        let due = match self.images.append(base, revision, hash, delta) {
+            Ok(due) => due,
+            Err(e) => {
+                tracing::warn!(
+                    "the change to revision {revision} is not in the journal, the image is written anew: {e:#}"
+                );
+                return self.images.put(revision, hash, &image.encode());
+            }
+        };
+        if due && let Err(e) = self.images.put(revision, hash, &image.encode()) {
+            tracing::warn!("the journal of images grows, since no new snapshot could be written: {e:#}");
+            self.images.put_off();
+        }
+        Ok(())
     }
 
     /// Remembers no image; works on a full disk too.
     pub(super) fn forget_image(&self) -> anyhow::Result<()> {
-        self.remove("image")
+        self.images.forget()
     }
 
     /// The image of the last run, if there is one and it is whole.
     pub(super) fn image(&self) -> anyhow::Result<Option<StoredImage>> {
-        let path = self.dir.join("image");
-        let Some(bytes) = files::read(&path)? else { return Ok(None) };
-        let stored =
-            parse_image(&bytes).with_context(|| format!("{} is damaged and is not used", path.display()))?;
-        Ok(Some(stored))
+        self.images.get()
     }
 
     /// Remembers the overlay.
@@ -135,16 +146,6 @@ impl Store {
     }
 }
 
-fn parse_image(bytes: &[u8]) -> anyhow::Result<StoredImage> {
-    let rest = bytes.strip_prefix(IMAGE_MAGIC).context("it is not an image of this version")?;
-    let (revision, rest) = rest.split_first_chunk::<8>().context("it ends early")?;
-    let (hash, encoded) = rest.split_first_chunk::<32>().context("it ends early")?;
-    if Hash::from(Sha256::digest(encoded)) != *hash {
-        bail!("its hash is wrong");
-    }
-    Ok(StoredImage { revision: u64::from_le_bytes(*revision), hash: *hash, image: Image::decode(encoded)? })
-}
-
 fn parse_network(bytes: &[u8]) -> anyhow::Result<NetworkConfig> {
     let rest = bytes.strip_prefix(NETWORK_MAGIC).context("it is not of this version")?;
     let (hash, encoded) = rest.split_first_chunk::<32>().context("it ends early")?;
@@ -178,7 +179,8 @@ mod tests {
             store.put_expelled(false).unwrap();
             assert!(!store.expelled());
         }
-        assert_eq!(store.image().unwrap().unwrap(), StoredImage { revision: 7, hash: image.hash(), image });
+        let stored = store.image().unwrap().unwrap();
+        assert_eq!((stored.revision, stored.hashes.root(), stored.image), (7, image.hash(), image));
         assert_eq!(store.network().unwrap().unwrap(), config);
         assert_eq!(store.places(), places);
         assert!(store.since_contact().unwrap() < Duration::from_secs(60));

@@ -80,6 +80,8 @@ impl<O: Overlay> Agent<'_, O> {
                     self.settle(outcome);
                 }
                 Update::Delta(delta) => {
+                    // Whoever holds names holds the image, which is changed in place.
+                    self.names = None;
                     let outcome = block_in_place(|| self.policy.delta(self.datapath.as_mut(), &delta));
                     self.settle(outcome);
                 }

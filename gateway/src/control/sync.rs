@@ -4,8 +4,9 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluicegate_api::agent::SyncRequest;
+use sluicegate_api::PROTOCOL;
 use sluicegate_api::agent::sync_update::Update;
+use sluicegate_api::agent::{NetworkConfig, SyncRequest};
 use tokio::sync::{Notify, mpsc, watch};
 use tonic::Code;
 
@@ -93,6 +94,7 @@ impl Session {
             applied_hash: known.hash.map(Vec::from).unwrap_or_default(),
             endpoint: self.endpoint.clone(),
             system: Some(system::info()),
+            protocol: PROTOCOL,
         };
         let mut stream = client.sync(request).await.map_err(|s| self.gone("refused", &s))?.into_inner();
         self.client.send_replace(Some(client));
@@ -110,10 +112,26 @@ impl Session {
                 return Err(anyhow::anyhow!("control at {} closed the stream", self.url).into());
             };
             let Some(update) = message.update else { continue };
+            if let Update::Network(network) = &update {
+                self.same_protocol(network)?;
+            }
             if self.agent.send(FromControl::Update(Box::new(update))).await.is_err() {
                 return Ok(());
             }
         }
+    }
+
+    /// A control of another version hashes images otherwise, and what it calls a difference need not be one.
+    fn same_protocol(&self, network: &NetworkConfig) -> anyhow::Result<()> {
+        // Control of the first version does not say.
+        let theirs = network.protocol.max(1);
+        anyhow::ensure!(
+            theirs == PROTOCOL,
+            "control at {} speaks version {theirs} of the agents' protocol and this agent version {PROTOCOL}; install the same \
+             release of sluicegate-control as of sluicegate-gateway",
+            self.url
+        );
+        Ok(())
     }
 
     fn gone(&self, did: &str, status: &tonic::Status) -> Gone {

@@ -1,11 +1,13 @@
 //! Whether an image can be put in force: the same answer from both datapaths.
 
-use sluicegate_api::image::Image;
+use std::ops::Range;
+
+use sluicegate_api::image::{Delta, Hash, Image, WORDS_MAX};
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::image::{LINE, header};
-use sluicegate_engine::{Claims, validate_with};
+use sluicegate_engine::{Claims, revalidate, validate_with};
 
-use super::{ApplyError, InForce};
+use super::{ApplyError, Change, InForce};
 
 /// Rule slots that are counted: more rules than any image of the size DESIGN names, at 16 bytes each and processor.
 pub(crate) const RULE_SLOTS: u32 = 131_072;
@@ -19,32 +21,62 @@ pub(crate) struct Room {
     pub(crate) rule_slots: u32,
 }
 
-/// The lines of `image`, once it is known that it may follow what is in force, that there is room for it, and that every
-/// look-up it could cause stays inside it.
-pub(crate) fn check(
-    in_force: Option<InForce>,
-    revision: u64,
-    image: &Image,
-    room: Room,
-) -> Result<&[Line], ApplyError> {
-    if let Some(InForce { revision: in_force, .. }) = in_force
-        && revision <= in_force
-    {
-        return Err(ApplyError::Stale { offered: revision, in_force });
+/// Looks at images before they are put in force, at changed ones only where they were changed.
+#[derive(Debug)]
+pub(crate) struct Checker {
+    claims: Claims<Vec<u32>>,
+    /// The image that the claims are of.
+    of: Option<Hash>,
+}
+
+impl Checker {
+    /// Has seen no image.
+    pub(crate) fn new() -> Self {
+        // Memory that no image needs is never written, and costs none.
+        Self { claims: Claims::new(vec![0; WORDS_MAX / LINE]), of: None }
     }
-    let fits = |table, needed: u64, capacity: u64| match needed > capacity {
-        true => Err(too_large(table, needed, capacity)),
-        false => Ok(()),
-    };
-    fits(WORDS, image.words.len() as u64, room.words)?;
-    let (lines, rest) = image.words.as_chunks::<LINE>();
-    if !rest.is_empty() {
-        return Err(ApplyError::Invalid("its length is not a whole number of lines".into()));
+
+    /// The lines of `image`, once it is known that it may follow what is in force, that there is room for it, and that every
+    /// look-up it could cause stays inside it.
+    pub(crate) fn check<'a>(
+        &mut self,
+        in_force: Option<InForce>,
+        next: InForce,
+        image: &'a Image,
+        change: Option<Change<'_>>,
+        room: Room,
+    ) -> Result<&'a [Line], ApplyError> {
+        if let Some(InForce { revision: in_force, .. }) = in_force
+            && next.revision <= in_force
+        {
+            return Err(ApplyError::Stale { offered: next.revision, in_force });
+        }
+        let fits = |table, needed: u64, capacity: u64| match needed > capacity {
+            true => Err(too_large(table, needed, capacity)),
+            false => Ok(()),
+        };
+        fits(WORDS, image.words.len() as u64, room.words)?;
+        let (lines, rest) = image.words.as_chunks::<LINE>();
+        if !rest.is_empty() {
+            return Err(ApplyError::Invalid("its length is not a whole number of lines".into()));
+        }
+        let known = self.of.take();
+        let verdict = match change.filter(|change| known == Some(change.base)) {
+            Some(change) => revalidate(lines, &change.undo.runs, &mut self.claims),
+            None => validate_with(lines, &mut self.claims),
+        };
+        verdict.map_err(|e| ApplyError::Invalid(e.to_string()))?;
+        self.of = Some(next.hash);
+        fits(SLOTS, image.words[header::RULE_SLOTS].into(), room.rule_slots.into())?;
+        Ok(lines)
     }
-    let mut claims = Claims::new(vec![0; lines.len()]);
-    validate_with(lines, &mut claims).map_err(|e| ApplyError::Invalid(e.to_string()))?;
-    fits(SLOTS, image.words[header::RULE_SLOTS].into(), room.rule_slots.into())?;
-    Ok(lines)
+}
+
+/// Words in which an image of `words` words differs from the one that `undo` leads back to.
+pub(crate) fn changed(undo: &Delta, words: usize) -> Vec<Range<usize>> {
+    let runs = undo.runs.iter().map(|(start, run)| *start as usize..(*start as usize + run.len()).min(words));
+    let grown = undo.words as usize..words;
+    runs.chain([grown]).filter(|part| !part.is_empty()).collect()
 }
 
 /// What may be too little, and what then helps.
@@ -81,7 +113,9 @@ mod tests {
 
     fn refusal(in_force: Option<u64>, words: usize) -> ApplyError {
         let in_force = in_force.map(|revision| InForce { revision, hash: [0; 32] });
-        check(in_force, 7, &Image { words: vec![0; words], ..Image::default() }, ROOM).unwrap_err()
+        let image = Image { words: vec![0; words], ..Image::default() };
+        let next = InForce { revision: 7, hash: [1; 32] };
+        Checker::new().check(in_force, next, &image, None, ROOM).unwrap_err()
     }
 
     #[test]

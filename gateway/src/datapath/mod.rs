@@ -20,7 +20,7 @@ mod xdp;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use sluicegate_api::image::{Hash, Image};
+use sluicegate_api::image::{Delta, Hash, Image};
 use sluicegate_engine::capture::{Captured, Filter};
 
 pub use flow_settings::{FlowSettings, FlowTimeouts};
@@ -50,6 +50,19 @@ pub trait Datapath: Send {
     /// packet is judged by it. `revision` is above the one in force; `hash` is the image's, which the caller has checked: it
     /// is not worked out again, since for a large image that takes longer than all else here.
     fn put(&mut self, revision: u64, hash: Hash, image: &Image) -> Result<(), ApplyError>;
+
+    /// As [`Datapath::put`], for an image that came from the one in force by a change: the same, at the cost of what was
+    /// changed. Where something else is in force than `change` starts from, the image is put in force as a whole.
+    fn change(
+        &mut self,
+        revision: u64,
+        hash: Hash,
+        image: &Image,
+        change: Change<'_>,
+    ) -> Result<(), ApplyError> {
+        let _ = change;
+        self.put(revision, hash, image)
+    }
 
     /// As [`Datapath::put`], for whoever does not know the hash.
     fn apply(&mut self, revision: u64, image: &Image) -> Result<(), ApplyError> {
@@ -111,12 +124,21 @@ pub trait Datapath: Send {
     fn degraded(&self) -> Vec<String>;
 }
 
+/// How an image came to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Change<'a> {
+    /// Hash of the image before.
+    pub base: Hash,
+    /// What leads back to it: the words that were changed, as they were, and the names.
+    pub undo: &'a Delta,
+}
+
 /// An image that is being enforced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InForce {
     /// Control's revision.
     pub revision: u64,
-    /// SHA-256 of the image's encoding.
+    /// [`Image::hash`].
     pub hash: Hash,
 }
 

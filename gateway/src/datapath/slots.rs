@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use sluicegate_api::image::Image;
+use sluicegate_api::image::{Delta, Image};
 
 /// The rule that each slot stood for last, and the resource behind each route number.
 #[derive(Debug, Default)]
@@ -15,27 +15,56 @@ pub(crate) struct RuleSlots {
 impl RuleSlots {
     /// Takes note of `image` and returns the slots that stand for another rule than before: they start at zero.
     pub(crate) fn renamed(&mut self, image: &Image) -> Vec<u32> {
-        let mut renamed = Vec::new();
-        for (slot, rule) in &image.rules {
-            let before = self.rules.insert(*slot, rule.rule_id.clone());
-            if before.is_some_and(|before| before != rule.rule_id) {
-                renamed.push(*slot);
-            }
-        }
-        renamed
+        named(&mut self.rules, image.rules.iter().map(|(slot, rule)| (*slot, rule.rule_id.as_str())))
     }
 
     /// The same of route numbers: those that lead to another resource than before.
     pub(crate) fn rerouted(&mut self, image: &Image) -> Vec<u32> {
-        let mut rerouted = Vec::new();
-        for (number, route) in &image.routes {
-            let before = self.routes.insert(*number, route.resource_id.clone());
-            if before.is_some_and(|before| before != route.resource_id) {
-                rerouted.push(*number);
-            }
-        }
-        rerouted
+        named(
+            &mut self.routes,
+            image.routes.iter().map(|(number, route)| (*number, route.resource_id.as_str())),
+        )
     }
+
+    /// As [`RuleSlots::renamed`], where only what `undo` names was changed.
+    pub(crate) fn renamed_by(&mut self, image: &Image, undo: &Delta) -> Vec<u32> {
+        let before =
+            undo.rules.iter().filter_map(|(slot, rule)| Some((*slot, rule.as_ref()?.rule_id.as_str())));
+        let after =
+            undo.rules.keys().filter_map(|slot| Some((*slot, image.rules.get(slot)?.rule_id.as_str())));
+        named(&mut self.rules, before);
+        named(&mut self.rules, after)
+    }
+
+    /// As [`RuleSlots::rerouted`], where only what `undo` names was changed.
+    pub(crate) fn rerouted_by(&mut self, image: &Image, undo: &Delta) -> Vec<u32> {
+        let before = undo
+            .routes
+            .iter()
+            .filter_map(|(number, route)| Some((*number, route.as_ref()?.resource_id.as_str())));
+        let after = undo
+            .routes
+            .keys()
+            .filter_map(|number| Some((*number, image.routes.get(number)?.resource_id.as_str())));
+        named(&mut self.routes, before);
+        named(&mut self.routes, after)
+    }
+}
+
+/// Takes note of what numbers stand for, and returns those that stood for something else.
+fn named<'a>(known: &mut HashMap<u32, String>, names: impl Iterator<Item = (u32, &'a str)>) -> Vec<u32> {
+    let renamed = names.filter(|&(number, id)| match known.get_mut(&number) {
+        Some(before) if before == id => false,
+        Some(before) => {
+            id.clone_into(before);
+            true
+        }
+        None => {
+            known.insert(number, id.to_owned());
+            false
+        }
+    });
+    renamed.map(|(number, _)| number).collect()
 }
 
 #[cfg(test)]
@@ -61,5 +90,20 @@ mod tests {
         assert_eq!(slots.renamed(&image(&[(0, "a")])), [0u32; 0]);
         assert_eq!(slots.renamed(&image(&[(0, "a"), (1, "c")])), [1]);
         assert_eq!(slots.renamed(&image(&[(0, "a"), (1, "c")])), [0u32; 0]);
+    }
+
+    #[test]
+    fn a_change_renames_what_a_whole_image_would() {
+        let mut slots = RuleSlots::default();
+        let mut now = image(&[(0, "a"), (1, "b")]);
+        let mut change = |rules: &[(u32, &str)]| {
+            let undo = now.change(&Delta::between(&now, &image(rules))).unwrap();
+            slots.renamed_by(&now, &undo)
+        };
+        assert_eq!(change(&[(0, "a"), (1, "b"), (2, "c")]), [0u32; 0]);
+        // Known from the image before, though no image was seen as a whole.
+        assert_eq!(change(&[(0, "d"), (2, "c")]), [0]);
+        assert_eq!(change(&[(0, "d"), (1, "b")]), [0u32; 0]);
+        assert_eq!(change(&[(0, "d"), (1, "b"), (2, "e")]), [2]);
     }
 }

@@ -60,6 +60,7 @@ fn with_agent(
             let mut settings = settings(choice, lab.dir(), &bpf_dir);
             change(&mut settings);
             control.tell(Update::Network(NetworkConfig {
+                protocol: sluicegate_api::PROTOCOL,
                 serial: 1,
                 address_v4: "100.64.0.1/24".into(),
                 address_v6: "fd64::1/64".into(),

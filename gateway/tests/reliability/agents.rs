@@ -55,6 +55,7 @@ async fn kill_again_and_again(world: &World) {
         metric: 100,
     });
     control.tell(Update::Network(NetworkConfig {
+        protocol: sluicegate_api::PROTOCOL,
         serial: 1,
         address_v4: "100.64.0.1/16".into(),
         address_v6: "fd64::6440:1/64".into(),

@@ -1,5 +1,7 @@
 //! The double buffer of images: fill the half nobody reads, publish it with one store, wait until nobody reads the other.
 
+use std::ops::Range;
+
 use anyhow::Context as _;
 use aya::maps::{Array, MapData};
 use sluicegate_api::image::{Hash, Image};
@@ -8,8 +10,8 @@ use sluicegate_engine::image::{LINE, header};
 use sluicegate_engine::tables::Active;
 
 use super::sys::{GracePeriod, Mapped};
-use crate::datapath::check::{Room, check, epoch};
-use crate::datapath::{ApplyError, InForce};
+use crate::datapath::check::{Checker, Room, changed, epoch};
+use crate::datapath::{ApplyError, Change, InForce};
 
 const LINE_BYTES: usize = LINE * 4;
 
@@ -25,6 +27,10 @@ pub(super) struct Images {
     /// The last wait failed, or an earlier agent may have died in one: programs may still read the idle half.
     unsettled: bool,
     rule_slots: u32,
+    checker: Checker,
+    /// Words in which the idle half differs from the image in force; `None` when that is not known, after a start and after an
+    /// image that came as a whole: then the two are compared once.
+    behind: Option<Vec<Range<usize>>>,
 }
 
 impl Images {
@@ -48,6 +54,8 @@ impl Images {
             grace: GracePeriod::new().context("the maps for waiting could not be made")?,
             unsettled: true,
             rule_slots,
+            checker: Checker::new(),
+            behind: None,
         })
     }
 
@@ -77,10 +85,18 @@ impl Images {
         half.get(..words / LINE).unwrap_or(half)
     }
 
-    /// Exchanges the image. When it returns, no packet is judged by the one before.
-    pub(super) fn exchange(&mut self, revision: u64, hash: Hash, image: &Image) -> Result<(), ApplyError> {
+    /// Exchanges the image. When it returns, no packet is judged by the one before. With `change`, which leads to it from the
+    /// image in force, only what differs is looked at and written.
+    pub(super) fn exchange(
+        &mut self,
+        next: InForce,
+        image: &Image,
+        change: Option<Change<'_>>,
+    ) -> Result<(), ApplyError> {
         let room = Room { words: (self.half / 4) as u64, rule_slots: self.rule_slots };
-        let lines = check(self.in_force(), revision, image, room)?;
+        let in_force = self.in_force();
+        let change = change.filter(|change| in_force.is_some_and(|now| now.hash == change.base));
+        let lines = self.checker.check(in_force, next, image, change, room)?;
         let kernel = |e: anyhow::Error| ApplyError::Kernel(e);
         if self.unsettled {
             self.settle().map_err(kernel)?;
@@ -88,14 +104,22 @@ impl Images {
         let current = Active(self.active.load(0));
         let idle = 1 - current.half();
         let target = self.halves.bytes(idle as usize * self.half, lines.len() * LINE_BYTES);
-        copy_changed(target, lines.as_flattened());
+        let changes = change.map(|change| changed(change.undo, image.words.len()));
+        match (&changes, self.behind.take()) {
+            (Some(changes), Some(behind)) => {
+                behind.iter().chain(changes).for_each(|part| copy(target, &image.words, part));
+            }
+            _ => copy_changed(target, &image.words),
+        }
         self.records
-            .set(idle, pack(revision, &hash), 0)
+            .set(idle, pack(next.revision, &next.hash), 0)
             .map_err(|e| kernel(anyhow::Error::new(e).context("map IN_FORCE could not be written")))?;
-        self.active.store(0, Active::new(idle, epoch(revision)).0);
+        self.active.store(0, Active::new(idle, epoch(next.revision)).0);
+        // The half that was read so far lacks this change and nothing else.
+        self.behind = changes;
         // The image is in force whether or not this works; the half that is idle now is not written before it has.
         if let Err(e) = self.settle() {
-            tracing::warn!("revision {revision} is in force, but {e:#}");
+            tracing::warn!("revision {} is in force, but {e:#}", next.revision);
         }
         Ok(())
     }
@@ -124,13 +148,23 @@ impl Images {
     }
 }
 
+/// Writes the words of a part, as far as the image has them.
+fn copy(target: &mut [u8], words: &[u32], part: &Range<usize>) {
+    let part = part.start.min(words.len())..part.end.min(words.len());
+    target[part.start * 4..part.end * 4].copy_from_slice(bytes(&words[part]));
+}
+
+fn bytes(words: &[u32]) -> &[u8] {
+    // SAFETY: the bytes of initialised words.
+    unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), size_of_val(words)) }
+}
+
 /// Writes only the pages that differ: after a small change almost none do, and reading is cheaper than dirtying lines that
 /// the packet path shares.
 fn copy_changed(target: &mut [u8], words: &[u32]) {
     const PAGE_WORDS: usize = 1024;
     for (to, from) in target.chunks_mut(PAGE_WORDS * 4).zip(words.chunks(PAGE_WORDS)) {
-        // SAFETY: the bytes of initialised words.
-        let from = unsafe { std::slice::from_raw_parts(from.as_ptr().cast::<u8>(), size_of_val(from)) };
+        let from = bytes(from);
         if to != from {
             to.copy_from_slice(from);
         }
@@ -152,6 +186,8 @@ fn unpack(record: [u64; 5]) -> InForce {
 
 #[cfg(test)]
 mod tests {
+    use sluicegate_api::image::Delta;
+
     use super::*;
 
     #[test]
@@ -167,5 +203,35 @@ mod tests {
         copy_changed(&mut bytes, &words);
         let expected: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
         assert_eq!(bytes, expected);
+    }
+
+    /// Two halves written in turn, each only where it is behind, against the images as they are.
+    #[test]
+    fn writing_what_is_behind_makes_both_halves_equal() {
+        let mut halves = [vec![0xee; 4 * 4096], vec![0xdd; 4 * 4096]];
+        let mut now = Image { words: (0..2048).collect(), ..Image::default() };
+        copy_changed(&mut halves[0][..now.words.len() * 4], &now.words);
+        let mut behind = None;
+        for step in 1..200u32 {
+            let mut next = now.clone();
+            next.words.resize((1024 + step.wrapping_mul(97) % 3000) as usize, step);
+            for i in 0..step % 7 {
+                let at = step.wrapping_mul(31).wrapping_add(i * 513) as usize % next.words.len();
+                next.words[at] = step;
+            }
+            let undo = now.change(&Delta::between(&now, &next)).unwrap();
+            let changes = changed(&undo, now.words.len());
+            let target = &mut halves[step as usize % 2][..now.words.len() * 4];
+            match behind.take() {
+                Some(behind) => {
+                    let behind: Vec<Range<usize>> = behind;
+                    behind.iter().chain(&changes).for_each(|part| copy(target, &now.words, part));
+                }
+                None => copy_changed(target, &now.words),
+            }
+            assert!(*target == *bytes(&now.words), "step {step}");
+            // As after a start, or a whole image.
+            behind = (step % 50 != 0).then_some(changes);
+        }
     }
 }

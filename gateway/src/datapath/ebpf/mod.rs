@@ -60,7 +60,7 @@ use super::ledger::{Gone, Ledger};
 use super::slots::RuleSlots;
 use super::totals::Totals;
 use super::{
-    ApplyError, Counters, Datapath, Egress, Event, EventKind, FlowRecord, FlowTable, GuardState, InForce,
+    ApplyError, Change, Counters, Datapath, Egress, Event, EventKind, FlowRecord, FlowTable, GuardState, InForce,
     Kind, Live, RuleCounters, Settings, XdpDevice, device,
 };
 
@@ -246,6 +246,21 @@ impl EbpfDatapath {
             .collect()
     }
 
+    /// Sets the counters of numbers to zero that stand for something else now. The image is in force whatever becomes of a
+    /// counter.
+    fn count_anew(&mut self, routes: Vec<u32>, slots: Vec<u32>) {
+        for route in routes {
+            if let Err(error) = self.by_route.start_anew(route) {
+                tracing::warn!("route {route} goes on counting from its resource before: {error:#}");
+            }
+        }
+        for slot in slots {
+            if let Err(error) = self.start_anew(slot) {
+                tracing::warn!("rule slot {slot} goes on counting from its rule before: {error:#}");
+            }
+        }
+    }
+
     /// Sets a slot's counters to zero, since another rule has it now.
     fn start_anew(&mut self, slot: u32) -> anyhow::Result<()> {
         let counted = self.rules.get(&slot, 0).context("a rule counter could not be read")?;
@@ -412,18 +427,25 @@ impl Datapath for EbpfDatapath {
     }
 
     fn put(&mut self, revision: u64, hash: Hash, image: &Image) -> Result<(), ApplyError> {
-        self.images.exchange(revision, hash, image)?;
-        for route in self.slots.rerouted(image) {
-            if let Err(error) = self.by_route.start_anew(route) {
-                tracing::warn!("route {route} goes on counting from its resource before: {error:#}");
-            }
-        }
-        for slot in self.slots.renamed(image) {
-            // The image is in force whatever becomes of a counter.
-            if let Err(error) = self.start_anew(slot) {
-                tracing::warn!("rule slot {slot} goes on counting from its rule before: {error:#}");
-            }
-        }
+        self.images.exchange(InForce { revision, hash }, image, None)?;
+        let (routes, slots) = (self.slots.rerouted(image), self.slots.renamed(image));
+        self.count_anew(routes, slots);
+        self.succeed();
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        revision: u64,
+        hash: Hash,
+        image: &Image,
+        change: Change<'_>,
+    ) -> Result<(), ApplyError> {
+        self.images.exchange(InForce { revision, hash }, image, Some(change))?;
+        let (routes, slots) =
+            (self.slots.rerouted_by(image, change.undo), self.slots.renamed_by(image, change.undo));
+        self.count_anew(routes, slots);
+        self.succeed();
         Ok(())
     }
 

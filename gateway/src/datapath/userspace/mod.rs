@@ -42,7 +42,7 @@ use self::sites::Sites;
 use super::events::from_record;
 use super::slots::RuleSlots;
 use super::{
-    ApplyError, Counters, Datapath, Egress, Event, FlowRecord, InForce, Kind, Live, RouteCounters,
+    ApplyError, Change, Counters, Datapath, Egress, Event, FlowRecord, InForce, Kind, Live, RouteCounters,
     RuleCounters, Settings, check, device,
 };
 use crate::overlay::PacketChannels;
@@ -62,6 +62,7 @@ pub struct UserspaceDatapath {
     judge: Arc<Judge>,
     settings: Settings,
     in_force: Option<InForce>,
+    checker: check::Checker,
     slots: RuleSlots,
     sites: Sites,
     /// Held for as long as flows may use them; empty on a peer, which masquerades nothing.
@@ -121,6 +122,7 @@ impl UserspaceDatapath {
             judge,
             settings: settings.clone(),
             in_force: None,
+            checker: check::Checker::new(),
             slots: RuleSlots::default(),
             sites,
             ports,
@@ -133,6 +135,16 @@ impl UserspaceDatapath {
     }
 }
 
+fn room(settings: &Settings) -> check::Room {
+    check::Room { words: settings.image_words.into(), rule_slots: check::RULE_SLOTS }
+}
+
+/// Sets the totals of numbers to zero that stand for something else now.
+fn count_anew(tables: &mut UserTables, slots: &[u32], routes: &[u32]) {
+    slots.iter().for_each(|slot| tables.start_anew(*slot));
+    routes.iter().filter_map(|route| u16::try_from(*route).ok()).for_each(|route| tables.reroute(route));
+}
+
 impl Datapath for UserspaceDatapath {
     fn kind(&self) -> Kind {
         Kind::Userspace
@@ -143,19 +155,39 @@ impl Datapath for UserspaceDatapath {
     }
 
     fn put(&mut self, revision: u64, hash: Hash, image: &Image) -> Result<(), ApplyError> {
-        let room = check::Room { words: self.settings.image_words.into(), rule_slots: check::RULE_SLOTS };
-        let lines = check::check(self.in_force, revision, image, room)?.to_vec();
-        let rule_slots = image.words[header::RULE_SLOTS];
+        let next = InForce { revision, hash };
+        let lines = self.checker.check(self.in_force, next, image, None, room(&self.settings))?.to_vec();
+        let (slots, routes) = (self.slots.renamed(image), self.slots.rerouted(image));
         let mut state = self.judge.state();
-        state.tables.set_image(lines, check::epoch(revision), rule_slots);
-        for slot in self.slots.renamed(image) {
-            state.tables.start_anew(slot);
-        }
-        for route in self.slots.rerouted(image).into_iter().filter_map(|route| u16::try_from(route).ok()) {
-            state.tables.reroute(route);
-        }
+        state.tables.set_image(lines, check::epoch(revision), image.words[header::RULE_SLOTS]);
+        count_anew(&mut state.tables, &slots, &routes);
         drop(state);
-        self.in_force = Some(InForce { revision, hash });
+        self.in_force = Some(next);
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        revision: u64,
+        hash: Hash,
+        image: &Image,
+        change: Change<'_>,
+    ) -> Result<(), ApplyError> {
+        if self.in_force.is_none_or(|now| now.hash != change.base) {
+            return self.put(revision, hash, image);
+        }
+        let next = InForce { revision, hash };
+        let lines = self.checker.check(self.in_force, next, image, Some(change), room(&self.settings))?;
+        let slots = self.slots.renamed_by(image, change.undo);
+        let routes = self.slots.rerouted_by(image, change.undo);
+        let changed = check::changed(change.undo, image.words.len());
+        // No packet is judged while the words are written.
+        let mut state = self.judge.state();
+        let rule_slots = image.words[header::RULE_SLOTS];
+        state.tables.change_image(lines, &changed, check::epoch(revision), rule_slots);
+        count_anew(&mut state.tables, &slots, &routes);
+        drop(state);
+        self.in_force = Some(next);
         Ok(())
     }
 

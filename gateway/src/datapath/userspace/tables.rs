@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::hash::Hash;
+use std::ops::Range;
 use std::time::Duration;
 
 use sluicegate_engine::answer::{Answer, Bucket};
@@ -118,6 +119,15 @@ impl UserTables {
         self.active = Active::new(0, epoch);
         let slots = self.totals.rules.len().max(rule_slots as usize);
         self.totals.rules.resize(slots, RuleTotals::default());
+    }
+
+    /// As [`UserTables::set_image`], of an image that differs from the one in force in these words only, and in its length.
+    pub fn change_image(&mut self, lines: &[Line], changed: &[Range<usize>], epoch: u32, rule_slots: u32) {
+        let mut image = std::mem::take(&mut self.image);
+        image.resize(lines.len(), Line::default());
+        let (to, from) = (image.as_flattened_mut(), lines.as_flattened());
+        changed.iter().for_each(|part| to[part.clone()].copy_from_slice(&from[part.clone()]));
+        self.set_image(image, epoch, rule_slots);
     }
 
     /// Sets the totals of a route number to zero, since another resource has it now.
