@@ -47,6 +47,7 @@ impl Agents {
     pub fn open(store: Store, directory: &Path) -> Result<Self, OpenError> {
         let authority = Arc::new(Authority::open(directory)?);
         let metrics = Metrics::new()?;
+        metrics.show_store(store.observed())?;
         let flows = Flows::new(metrics.clone());
         let hub = Hub::new(metrics.clone(), flows.clone());
         Ok(Self { store, hub, flows, metrics, authority })

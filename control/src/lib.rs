@@ -10,6 +10,7 @@ pub mod grpc;
 pub mod health;
 pub mod hub;
 pub mod ids;
+pub mod maintain;
 pub mod metrics;
 pub mod openapi;
 pub mod pki;

@@ -1,10 +1,12 @@
 //! The `sluicegate-control` command.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sluicegate_control::serve::{self, Options, ServeArgs};
+use sluicegate_control::maintain;
+use sluicegate_control::serve::{self, Data, DataArgs, Options, ServeArgs};
 use tracing_subscriber::EnvFilter;
 
 /// The control service of Sluicegate.
@@ -19,10 +21,26 @@ struct Cli {
 enum Command {
     /// Serves the REST API and the agents until SIGTERM or SIGINT
     Serve(ServeArgs),
+    /// Copies an SQLite store to a new file, while control goes on
+    Backup {
+        /// The file to make; it must not exist
+        file: PathBuf,
+        /// Where the data is.
+        #[command(flatten)]
+        data: DataArgs,
+    },
+    /// Puts a backup in the place of an SQLite store, whose control is stopped; the store that was there is kept beside it
+    Restore {
+        /// A file that `backup` made
+        file: PathBuf,
+        /// Where the data is.
+        #[command(flatten)]
+        data: DataArgs,
+    },
 }
 
 fn main() -> ExitCode {
-    let Cli { command: Command::Serve(args) } = Cli::parse();
+    let Cli { command } = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -33,7 +51,7 @@ fn main() -> ExitCode {
     // it has been decided already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 
-    match Options::resolve(args).and_then(start) {
+    match start(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sluicegate-control: {error:#}");
@@ -43,6 +61,10 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn start(options: Options) -> anyhow::Result<()> {
-    serve::run(options).await
+async fn start(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(args) => serve::run(Options::resolve(args)?).await,
+        Command::Backup { file, data } => maintain::backup(&Data::resolve(data)?, &file).await,
+        Command::Restore { file, data } => maintain::restore(&Data::resolve(data)?, &file).await,
+    }
 }

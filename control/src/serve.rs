@@ -4,9 +4,10 @@ mod http;
 mod options;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use axum::middleware::from_fn_with_state;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,12 +15,14 @@ use tokio::sync::watch;
 
 use crate::agents::Agents;
 use crate::app::App;
+use crate::hub::Hub;
 use crate::ids::now;
 use crate::metrics::count_requests;
+use crate::pki::Authority;
 use crate::rest::{self, Extra};
-use crate::store::{Store, TOKEN_FILE};
+use crate::store::{PeerFacts, Store, StoreError, TOKEN_FILE};
 use http::{Bounded, Limits};
-pub use options::{Options, ServeArgs};
+pub use options::{Data, DataArgs, Options, ServeArgs};
 
 /// How long requests under way may take after a signal, before the process ends without them.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -34,9 +37,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     // Ports first: a start that fails on one leaves nothing behind.
     let http = listen("REST", "--http", options.http).await?;
     let grpc = listen("agents", "--grpc", options.grpc).await?;
-    let store = Store::open(&options.data_dir).await?;
-    let agents = Agents::open(store.clone(), &options.data_dir)?;
+    let directory = &options.data.directory;
+    let store = Store::open_at(&options.data.store, directory).await?;
+    // Before one is made: agents may trust another, whose files are still to be put here.
+    store.pin_authority(Authority::stored_fingerprint(directory)?.as_deref()).await?;
+    let agents = Agents::open(store.clone(), directory)?;
     let fingerprint = agents.authority().fingerprint();
+    store.pin_authority(Some(&fingerprint)).await?;
 
     let app = App { store: store.clone(), control_fingerprint: Some(fingerprint.clone().into()) };
     let extra = Extra { protected: agents.api_routes(), open: agents.open_routes() };
@@ -45,15 +52,17 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
     let driver = agents.start_driver();
     let sweep = tokio::spawn(sweep_ephemeral(store.clone()));
+    let mark = tokio::spawn(mark_streams(store.clone(), agents.hub().clone()));
     let addresses: Vec<IpAddr> =
         [grpc.local_addr()?.ip()].into_iter().filter(|address| !address.is_unspecified()).collect();
     tracing::info!(
         http = %http.local_addr()?,
         grpc = %grpc.local_addr()?,
-        data_dir = %options.data_dir.display(),
+        data_dir = %directory.display(),
+        store = options.data.store.name(),
         authority_sha256 = fingerprint,
         "control is ready; the owner's token is in {}",
-        options.data_dir.join(TOKEN_FILE).display(),
+        directory.join(TOKEN_FILE).display(),
     );
 
     let served = {
@@ -75,6 +84,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         };
         tokio::select! {
             served = both => served.map(drop),
+            why = store.lost() => Err(anyhow!(why)),
             () = deadline => {
                 tracing::warn!("requests were still under way after {DRAIN:?}; ending without them");
                 Ok(())
@@ -82,6 +92,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         }
     };
     sweep.abort();
+    mark.abort();
     driver.abort();
     store.close().await;
     served
@@ -132,10 +143,26 @@ async fn sweep_ephemeral(store: Store) {
         tokio::time::interval_at(tokio::time::Instant::now() + EPHEMERAL_LIFETIME, EPHEMERAL_SWEEP);
     loop {
         ticks.tick().await;
+        if !*store.leads().borrow() {
+            continue;
+        }
         match store.delete_stale_ephemeral(now() - lifetime).await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "removed ephemeral peers that stayed away"),
             Err(error) => tracing::warn!(%error, "ephemeral peers that stayed away could not be removed"),
+        }
+    }
+}
+
+/// After a time without word from the database, in which the other replicas took this one for gone: its agents are here.
+async fn mark_streams(store: Store, hub: Arc<Hub>) {
+    let mut returned = store.returned();
+    while returned.changed().await.is_ok() {
+        for peer in hub.streams() {
+            match store.peer_seen(&peer, &PeerFacts::default()).await {
+                Ok(()) | Err(StoreError::NotFound { .. }) => {}
+                Err(error) => tracing::warn!(peer, %error, "cannot note that an agent is connected"),
+            }
         }
     }
 }

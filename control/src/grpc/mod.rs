@@ -102,7 +102,8 @@ impl AgentService {
             })?;
             self.store.set_peer_endpoint(peer, endpoint).await.map_err(store_status)?;
         }
-        let mut stream = self.hub.open(peer, &request).map_err(refused_status)?;
+        let revision = self.store.revision().await.map_err(store_status)?;
+        let mut stream = self.hub.open(peer, &request, revision).map_err(refused_status)?;
         let (store, hub, id) = (self.store.clone(), self.hub.clone(), peer.to_owned());
         let runtime = tokio::runtime::Handle::current();
         stream.on_end(move || drop(runtime.spawn(note_end(store, hub, id))));

@@ -40,6 +40,8 @@ pub(super) struct Stream {
     pub(super) notify: Arc<Notify>,
     /// What the agent holds once it has taken everything sent so far.
     holds: Option<Held>,
+    /// Nothing is sent before the images stand for this revision of the store.
+    not_before: u64,
     network_sent: u64,
     in_flight: Option<(Held, Instant)>,
     /// After a refusal nothing is known about the agent's base.
@@ -110,12 +112,19 @@ pub struct Overview {
 }
 
 impl Stream {
-    pub(super) fn new(id: u64, gateway: bool, holds: Option<Held>, notify: Arc<Notify>) -> Self {
+    pub(super) fn new(
+        id: u64,
+        gateway: bool,
+        holds: Option<Held>,
+        not_before: u64,
+        notify: Arc<Notify>,
+    ) -> Self {
         Self {
             id,
             gateway,
             notify,
             holds,
+            not_before,
             network_sent: 0,
             in_flight: None,
             snapshot_next: false,
@@ -182,11 +191,19 @@ impl Entry {
         true
     }
 
-    /// What the stream is to send next.
-    pub(super) fn next(&mut self, stream: u64) -> Result<Step, Refused> {
+    /// Whether the stream was held back while the images stood for the store's revision `compiled`.
+    pub(super) fn waits_for(&self, compiled: u64) -> bool {
+        self.stream.as_ref().is_some_and(|stream| stream.not_before > compiled)
+    }
+
+    /// What the stream is to send next, when the images stand for the store's revision `compiled`.
+    pub(super) fn next(&mut self, stream: u64, compiled: u64) -> Result<Step, Refused> {
         let Some(current) = self.stream.as_mut().filter(|current| current.id == stream) else {
             return Err(Refused::Replaced);
         };
+        if current.not_before > compiled {
+            return Ok(Step::Wait);
+        }
         let Some(network) = &self.network else { return Ok(Step::Wait) };
         if current.network_sent != network.serial {
             return Ok(Step::Network(network.clone()));

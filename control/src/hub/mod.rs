@@ -129,7 +129,16 @@ impl Hub {
     }
 
     /// Begins the stream of a peer that exists. A stream of the same peer that is still there ends.
-    pub fn open(self: &Arc<Self>, peer: &str, request: &SyncRequest) -> Result<UpdateStream, Refused> {
+    ///
+    /// `revision` is that of the store now. What the agent has in force may come from another replica that had compiled as
+    /// much, so nothing is sent to it before the images here stand for that revision as well: an agent that moves from
+    /// one replica to another never gets an older state. An agent that has nothing in force takes what there is.
+    pub fn open(
+        self: &Arc<Self>,
+        peer: &str,
+        request: &SyncRequest,
+        revision: u64,
+    ) -> Result<UpdateStream, Refused> {
         if request.applied_revision > REVISION_MAX {
             return Err(Refused::Revision);
         }
@@ -144,7 +153,8 @@ impl Hub {
         let entry = inner.agents.entry(peer.to_owned()).or_default();
         entry.hold(request);
         let notify = Arc::new(Notify::new());
-        let next = Stream::new(id, gateway, entry.applied_held(), notify.clone());
+        let not_before = if request.applied_revision > 0 { revision } else { 0 };
+        let next = Stream::new(id, gateway, entry.applied_held(), not_before, notify.clone());
         if let Some(old) = entry.stream.replace(next) {
             self.metrics.streams_ended.with_label_values(&["replaced"]).inc();
             self.metrics.connected_agents.with_label_values(&[role(old.gateway)]).dec();
@@ -177,6 +187,17 @@ impl Hub {
     /// Whether a stream of the peer is open.
     pub fn connected(&self, peer: &str) -> bool {
         self.lock().agents.get(peer).is_some_and(|entry| entry.stream.is_some())
+    }
+
+    /// The peers that have a stream here.
+    pub fn streams(&self) -> Vec<String> {
+        let inner = self.lock();
+        inner
+            .agents
+            .iter()
+            .filter(|(_, entry)| entry.stream.is_some())
+            .map(|(peer, _)| peer.clone())
+            .collect()
     }
 
     /// Whether the peer was in the state last read from the store.
@@ -292,6 +313,10 @@ impl Hub {
             }
         }
         self.metrics.compile_failures.inc_by(errors.len() as u64);
+        if whole {
+            let held_back = inner.agents.values().filter(|entry| entry.waits_for(inner.compilation.revision));
+            held_back.for_each(Entry::wake);
+        }
         let before = inner.compilation.error.take().filter(|_| !whole);
         inner.compilation = Compilation { revision, error: errors.into_iter().next().or(before) };
         drop(inner);
@@ -325,7 +350,8 @@ impl Hub {
         if inner.closing {
             return Err(Refused::Closing);
         }
-        inner.agents.get_mut(peer).ok_or(Refused::Deleted)?.next(stream)
+        let compiled = inner.compilation.revision;
+        inner.agents.get_mut(peer).ok_or(Refused::Deleted)?.next(stream, compiled)
     }
 
     fn sent(&self, peer: &str, stream: u64, what: &stream::Sending) {

@@ -84,7 +84,7 @@ async fn delta(stream: &mut UpdateStream) -> sluicegate_api::agent::Delta {
 /// Registers the peer, publishes image 1 as revision 5 and takes it.
 async fn synced(hub: &Arc<Hub>) -> UpdateStream {
     roster(hub, true);
-    let mut stream = hub.open(PEER, &SyncRequest::default()).unwrap();
+    let mut stream = hub.open(PEER, &SyncRequest::default(), 0).unwrap();
     assert!(poll(&mut stream).await.is_none(), "nothing is sent before the first compilation");
     publish(hub, 5, &image(1));
     network(&mut stream).await;
@@ -193,7 +193,7 @@ async fn going_back_to_what_is_in_force_after_a_refusal_sends_it_again() {
 async fn an_agent_that_already_enforces_the_image_gets_only_the_overlay() {
     let hub = hub();
     roster(&hub, false);
-    let mut stream = hub.open(PEER, &holding(3, &image(1))).unwrap();
+    let mut stream = hub.open(PEER, &holding(3, &image(1)), 0).unwrap();
     publish(&hub, 50, &image(1));
     network(&mut stream).await;
     assert!(poll(&mut stream).await.is_none());
@@ -212,7 +212,7 @@ async fn an_agent_that_was_away_gets_a_delta_from_the_image_it_kept() {
     drop(synced(&hub).await);
     assert!(!hub.overview(PEER).connected);
     publish(&hub, 6, &image(2));
-    let mut stream = hub.open(PEER, &holding(5, &image(1))).unwrap();
+    let mut stream = hub.open(PEER, &holding(5, &image(1)), 0).unwrap();
     network(&mut stream).await;
     assert_eq!(delta(&mut stream).await.base_revision, 5);
 }
@@ -222,12 +222,12 @@ async fn revisions_rise_above_what_an_agent_brings_from_a_newer_store() {
     let hub = hub();
     roster(&hub, true);
     publish(&hub, 5, &image(1));
-    let mut stream = hub.open(PEER, &holding(70, &image(2))).unwrap();
+    let mut stream = hub.open(PEER, &holding(70, &image(2)), 0).unwrap();
     network(&mut stream).await;
     assert_eq!(snapshot(&mut stream).await, (71, image(1).image()));
     publish(&hub, 6, &image(3));
     assert_eq!(delta(&mut stream).await.revision, 72);
-    let refused = hub.open(PEER, &holding(u64::MAX, &image(2))).err();
+    let refused = hub.open(PEER, &holding(u64::MAX, &image(2)), 0).err();
     assert_eq!(refused, Some(Refused::Revision));
 }
 
@@ -235,7 +235,7 @@ async fn revisions_rise_above_what_an_agent_brings_from_a_newer_store() {
 async fn a_second_stream_replaces_the_first() {
     let hub = hub();
     let mut first = synced(&hub).await;
-    let mut second = hub.open(PEER, &holding(5, &image(1))).unwrap();
+    let mut second = hub.open(PEER, &holding(5, &image(1)), 0).unwrap();
     assert_eq!(poll(&mut first).await.unwrap().unwrap_err(), Refused::Replaced);
     let ended = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let seen = ended.clone();
@@ -265,7 +265,7 @@ async fn a_shutdown_ends_streams_and_admits_no_new_ones() {
     let mut stream = synced(&hub).await;
     hub.shut_down();
     assert_eq!(poll(&mut stream).await.unwrap().unwrap_err(), Refused::Closing);
-    assert_eq!(hub.open(PEER, &SyncRequest::default()).err(), Some(Refused::Closing));
+    assert_eq!(hub.open(PEER, &SyncRequest::default(), 0).err(), Some(Refused::Closing));
 }
 
 #[tokio::test]
@@ -289,7 +289,7 @@ fn only_connected_peers_and_gateways_are_compiled_for() {
     let hub = hub();
     roster(&hub, false);
     assert!(hub.to_compile(false).is_empty());
-    let stream = hub.open(PEER, &SyncRequest::default()).unwrap();
+    let stream = hub.open(PEER, &SyncRequest::default(), 0).unwrap();
     assert_eq!(hub.to_compile(true).len(), 1);
     publish(&hub, 5, &image(1));
     assert!(hub.to_compile(true).is_empty());
@@ -304,10 +304,10 @@ fn only_connected_peers_and_gateways_are_compiled_for() {
 async fn a_peer_that_left_and_came_back_during_a_compilation_is_a_newcomer_to_the_next() {
     let hub = hub();
     roster(&hub, false);
-    let stream = hub.open(PEER, &SyncRequest::default()).unwrap();
+    let stream = hub.open(PEER, &SyncRequest::default(), 0).unwrap();
     publish(&hub, 5, &image(1));
     drop(stream);
-    let mut stream = hub.open(PEER, &SyncRequest::default()).unwrap();
+    let mut stream = hub.open(PEER, &SyncRequest::default(), 0).unwrap();
     let unchanged = Target { image: Ok(image(1)), network: None };
     hub.publish(6, BTreeMap::from([(PEER.to_owned(), unchanged)]), true);
     assert_eq!(hub.to_compile(true).len(), 1);
@@ -327,4 +327,45 @@ fn lost_events_are_counted_across_an_agents_restart() {
     }
     assert_eq!(hub.metrics.flow_events_lost.get(), 9);
     assert_eq!(hub.overview(PEER).reported.unwrap().health.flows, 2);
+}
+
+/// It comes from another replica, which had compiled the change of revision 6; here that is still under way.
+#[tokio::test]
+async fn an_agent_from_elsewhere_gets_nothing_before_the_images_are_as_new_as_the_store() {
+    for applied in [image(2).hash.to_vec(), Vec::new()] {
+        let hub = hub();
+        roster(&hub, true);
+        publish(&hub, 5, &image(1));
+        let request = SyncRequest { applied_hash: applied, ..holding(6, &image(2)) };
+        let mut stream = hub.open(PEER, &request, 6).unwrap();
+        assert!(poll(&mut stream).await.is_none(), "neither overlay nor image of an older state");
+        hub.compilation_failed("rule r has slot 9".into());
+        assert!(poll(&mut stream).await.is_none());
+        let mut newcomer = hub.open("other", &SyncRequest::default(), 6);
+        assert!(poll(newcomer.as_mut().unwrap()).await.is_none(), "nothing is compiled for it yet");
+        {
+            let waits = stream.next();
+            tokio::pin!(waits);
+            assert!(tokio::select! { biased; _ = &mut waits => false, () = std::future::ready(()) => true });
+            publish(&hub, 6, &image(2));
+            // Woken by the compilation itself.
+            assert!(matches!(waits.await.unwrap().update.unwrap(), Update::Network(_)));
+        }
+        match request.applied_hash.is_empty() {
+            false => {
+                assert!(poll(&mut stream).await.is_none(), "the image in force stays, under its revision")
+            }
+            true => assert_eq!(snapshot(&mut stream).await, (7, image(2).image())),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_agent_without_an_image_takes_what_there_is() {
+    let hub = hub();
+    roster(&hub, true);
+    publish(&hub, 5, &image(1));
+    let mut stream = hub.open(PEER, &SyncRequest::default(), 6).unwrap();
+    network(&mut stream).await;
+    assert_eq!(snapshot(&mut stream).await.0, 5);
 }

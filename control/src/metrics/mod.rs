@@ -12,6 +12,8 @@ use prometheus::{
 
 pub use http::{count_requests, metrics_page};
 
+use crate::store::Observed;
+
 /// Pushes, compilations and requests: 0.5 ms to 4 s, doubling; the targets (10 ms, 50 ms, 1 s) fall inside.
 fn seconds() -> Vec<f64> {
     (0..14).map(|step| 0.0005 * f64::from(1u32 << step)).collect()
@@ -142,6 +144,11 @@ impl Metrics {
         };
         metrics.touch();
         Ok(metrics)
+    }
+
+    /// Puts the store's instruments on the page; once.
+    pub fn show_store(&self, store: &Observed) -> Result<(), prometheus::Error> {
+        store.collectors().into_iter().try_for_each(|collector| self.registry.register(collector))
     }
 
     /// The page in Prometheus' text format.

@@ -137,6 +137,15 @@ impl Authority {
         }
     }
 
+    /// The fingerprint of the authority in `dir`; `None` when there is none.
+    pub fn stored_fingerprint(dir: &Path) -> Result<Option<String>, PkiError> {
+        let path = dir.join("ca.pem");
+        let Some(pem) = files::read(&path)? else { return Ok(None) };
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
+            .map_err(|error| PkiError::Unusable { path, reason: error.to_string() })?;
+        Ok(Some(fingerprint(&certificate)))
+    }
+
     /// The authority's certificate, PEM.
     pub fn pem(&self) -> &str {
         &self.pem
@@ -149,7 +158,7 @@ impl Authority {
 
     /// SHA-256 of the certificate's DER, lower-case hex: what a setup key carries as `#sha256:...`.
     pub fn fingerprint(&self) -> String {
-        Sha256::digest(&self.certificate).iter().map(|byte| format!("{byte:02x}")).collect()
+        fingerprint(&self.certificate)
     }
 
     /// End of the authority's validity.
@@ -207,6 +216,10 @@ impl Authority {
             Issuer::from_ca_cert_der(&certificate, key).map_err(|e| unusable(path, e.to_string()))?;
         Ok(Self { issuer, certificate, pem, expires: facts.expires })
     }
+}
+
+fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn authority_certificate(key: &KeyPair) -> Result<Certificate, rcgen::Error> {

@@ -71,7 +71,15 @@ impl From<StoreError> for ApiError {
             StoreError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             StoreError::InUse { .. } => StatusCode::BAD_REQUEST,
             StoreError::Denied(_) => StatusCode::FORBIDDEN,
-            StoreError::Full | StoreError::Database(_) | StoreError::Corrupt { .. } => {
+            // Not "nothing was changed": the answer to a COMMIT may have been lost.
+            StoreError::Unavailable(_) => {
+                tracing::error!(%error, "a request failed because the store's database does not answer");
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            StoreError::Full
+            | StoreError::ReadOnly
+            | StoreError::Database(_)
+            | StoreError::Corrupt { .. } => {
                 tracing::error!(%error, "a request failed in the store");
                 return Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}; nothing was changed"));
             }

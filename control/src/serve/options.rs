@@ -1,40 +1,69 @@
-//! Where control finds its data and listens: flag before environment before file before default.
+//! Where control finds its data and listens: flag before environment before file before default. Secrets are in no flag:
+//! those are shown to every user of the host.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use serde::Deserialize;
+
+use crate::store::Location;
 
 const DATA_DIR: &str = "/var/lib/sluicegate/control";
 const HTTP: &str = "127.0.0.1:8080";
 const GRPC: &str = "[::]:8443";
 /// Read when `--config` names no other file; it need not be there.
 const CONFIG: &str = "/etc/sluicegate/control.toml";
+/// The password of the store's database.
+const PASSWORD: &str = "SLUICEGATE_CONTROL_STORE_PASSWORD";
+
+/// Flags of every verb: where the data is.
+#[derive(Args, Clone, Debug, Default)]
+pub struct DataArgs {
+    /// Directory of the store, the authority's key and the bootstrap token [default: /var/lib/sluicegate/control]
+    #[arg(long, value_name = "DIR", env = "SLUICEGATE_CONTROL_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The store: sqlite:/PATH, or postgres://USER@HOST/DATABASE [default: control.db in the data directory]
+    #[arg(long, value_name = "URL", env = "SLUICEGATE_CONTROL_STORE", hide_env_values = true)]
+    pub store: Option<String>,
+    /// File with the password of the store's database [default: SLUICEGATE_CONTROL_STORE_PASSWORD of the environment]
+    #[arg(long, value_name = "FILE", env = "SLUICEGATE_CONTROL_STORE_PASSWORD_FILE")]
+    pub store_password_file: Option<PathBuf>,
+    /// File with `data_dir`, `http`, `grpc` and `[store]` [default: /etc/sluicegate/control.toml, if it is there]
+    #[arg(long, value_name = "FILE", env = "SLUICEGATE_CONTROL_CONFIG")]
+    pub config: Option<PathBuf>,
+}
 
 /// Flags of `serve`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ServeArgs {
-    /// Directory of the store, the authority's key and the bootstrap token [default: /var/lib/sluicegate/control]
-    #[arg(long, value_name = "DIR", env = "SLUICEGATE_CONTROL_DATA_DIR")]
-    pub data_dir: Option<PathBuf>,
+    /// Where the data is.
+    #[command(flatten)]
+    pub data: DataArgs,
     /// Address of the REST API, plain HTTP: put TLS in front of it beyond this host [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR", env = "SLUICEGATE_CONTROL_HTTP")]
     pub http: Option<SocketAddr>,
     /// Address of the agents' service, TLS by control's own authority [default: port 8443 of every address]
     #[arg(long, value_name = "ADDR", env = "SLUICEGATE_CONTROL_GRPC")]
     pub grpc: Option<SocketAddr>,
-    /// File with `data_dir`, `http` and `grpc` [default: /etc/sluicegate/control.toml, if it is there]
-    #[arg(long, value_name = "FILE", env = "SLUICEGATE_CONTROL_CONFIG")]
-    pub config: Option<PathBuf>,
+}
+
+/// Where the data is.
+#[derive(Clone, Debug)]
+pub struct Data {
+    /// Directory of the authority's key and the bootstrap token, and of the store where that is not elsewhere.
+    pub directory: PathBuf,
+    /// The store.
+    pub store: Location,
 }
 
 /// What `serve` goes by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Options {
-    /// Directory of everything control keeps.
-    pub data_dir: PathBuf,
+    /// Where the data is.
+    pub data: Data,
     /// Address of the REST API.
     pub http: SocketAddr,
     /// Address of the agents' service.
@@ -47,26 +76,82 @@ struct ConfigFile {
     data_dir: Option<PathBuf>,
     http: Option<SocketAddr>,
     grpc: Option<SocketAddr>,
+    #[serde(default)]
+    store: StoreSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoreSection {
+    url: Option<String>,
+    password_file: Option<PathBuf>,
+}
+
+impl Data {
+    /// The flags with what file and defaults add.
+    pub fn resolve(args: DataArgs) -> anyhow::Result<Self> {
+        let file = ConfigFile::of(&args)?;
+        Self::with(args, &file)
+    }
+
+    fn with(args: DataArgs, file: &ConfigFile) -> anyhow::Result<Self> {
+        let directory = args.data_dir.or(file.data_dir.clone()).unwrap_or_else(|| DATA_DIR.into());
+        let password = match args.store_password_file.as_ref().or(file.store.password_file.as_ref()) {
+            Some(path) => Some(secret(path)?),
+            None => std::env::var(PASSWORD).ok(),
+        };
+        let store = match args.store.as_ref().or(file.store.url.as_ref()) {
+            Some(url) => Location::parse(url, password.as_deref())?,
+            None if password.is_some() => {
+                bail!(
+                    "a password of the store's database is given, and no database: add `url` to [store], or --store"
+                )
+            }
+            None => Location::file_in(&directory),
+        };
+        Ok(Data { directory, store })
+    }
 }
 
 impl Options {
     /// The flags with what file and defaults add.
     pub fn resolve(args: ServeArgs) -> anyhow::Result<Self> {
-        let file = match &args.config {
-            Some(path) => read(path)?,
-            None if Path::new(CONFIG).exists() => read(Path::new(CONFIG))?,
-            None => ConfigFile::default(),
-        };
+        let file = ConfigFile::of(&args.data)?;
         let address = |flag: Option<SocketAddr>, file: Option<SocketAddr>, default: &str| match flag.or(file)
         {
             Some(address) => Ok(address),
             None => default.parse().with_context(|| format!("{default} is no address")),
         };
         Ok(Options {
-            data_dir: args.data_dir.or(file.data_dir).unwrap_or_else(|| DATA_DIR.into()),
             http: address(args.http, file.http, HTTP)?,
             grpc: address(args.grpc, file.grpc, GRPC)?,
+            data: Data::with(args.data, &file)?,
         })
+    }
+}
+
+impl ConfigFile {
+    fn of(args: &DataArgs) -> anyhow::Result<Self> {
+        match &args.config {
+            Some(path) => read(path),
+            None if Path::new(CONFIG).exists() => read(Path::new(CONFIG)),
+            None => Ok(ConfigFile::default()),
+        }
+    }
+}
+
+/// The first line of a file: whoever writes one leaves a line break at its end.
+fn secret(path: &Path) -> anyhow::Result<String> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::InvalidData => bail!("{} is no text", path.display()),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read the password file {}", path.display()));
+        }
+    };
+    match text.lines().next() {
+        Some(line) if !line.is_empty() => Ok(line.to_owned()),
+        _ => bail!("the password file {} is empty: its first line is the password", path.display()),
     }
 }
 
@@ -81,7 +166,8 @@ mod tests {
     use super::*;
 
     fn args(config: &Path) -> ServeArgs {
-        ServeArgs { config: Some(config.to_owned()), ..ServeArgs::default() }
+        let data = DataArgs { config: Some(config.to_owned()), ..DataArgs::default() };
+        ServeArgs { data, ..ServeArgs::default() }
     }
 
     #[test]
@@ -91,9 +177,29 @@ mod tests {
         std::fs::write(&path, "data_dir = \"/srv/x\"\nhttp = \"127.0.0.1:1\"\n").unwrap();
         let http = Some("127.0.0.1:2".parse().unwrap());
         let options = Options::resolve(ServeArgs { http, ..args(&path) }).unwrap();
-        assert_eq!(options.data_dir, Path::new("/srv/x"));
+        assert_eq!(options.data.directory, Path::new("/srv/x"));
+        assert_eq!(options.data.store.name(), "/srv/x/control.db");
         assert_eq!(options.http, "127.0.0.1:2".parse().unwrap());
         assert_eq!(options.grpc, GRPC.parse().unwrap());
+    }
+
+    #[test]
+    fn a_store_elsewhere_is_named_by_its_url_and_the_password_comes_from_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, password) = (directory.path().join("control.toml"), directory.path().join("password"));
+        let text = format!("[store]\nurl = \"postgres://u@db/x\"\npassword_file = {password:?}\n");
+        std::fs::write(&path, text).unwrap();
+        let error = format!("{:#}", Options::resolve(args(&path)).unwrap_err());
+        assert!(error.contains("cannot read the password file"), "{error}");
+        std::fs::write(&password, "\n").unwrap();
+        let error = format!("{:#}", Options::resolve(args(&path)).unwrap_err());
+        assert!(error.contains("is empty"), "{error}");
+        std::fs::write(&password, "secret\n").unwrap();
+        let options = Options::resolve(args(&path)).unwrap();
+        assert_eq!(options.data.store.name(), "postgres://u@db:5432/x");
+        let store = Some("sqlite:/srv/y.db".to_owned());
+        let data = DataArgs { store, ..args(&path).data };
+        assert!(Data::resolve(data).unwrap_err().to_string().contains("password"));
     }
 
     #[test]

@@ -6,11 +6,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
-use sqlx::sqlite::SqliteConnection;
 use utoipa::ToSchema;
 
 use super::error::{corrupt, invalid};
 use super::peers::{allocate_v4, allocate_v6};
+use super::sql::{self, Connection};
 use super::write::Meta;
 use super::{Activity, Actor, Result, Store, groups, resources, text};
 
@@ -166,7 +166,7 @@ impl Settings {
 impl Store {
     /// The account.
     pub async fn account(&self) -> Result<Account> {
-        let mut db = self.reader().acquire().await?;
+        let mut db = self.read().await?;
         account(&mut db).await
     }
 
@@ -214,7 +214,7 @@ impl Store {
 }
 
 /// The account as the connection's transaction sees it.
-pub(super) async fn account(db: &mut SqliteConnection) -> Result<Account> {
+pub(super) async fn account(db: &mut Connection) -> Result<Account> {
     #[derive(FromRow)]
     struct Row {
         id: String,
@@ -225,7 +225,7 @@ pub(super) async fn account(db: &mut SqliteConnection) -> Result<Account> {
         settings: String,
     }
     let row: Row =
-        sqlx::query_as("SELECT id, domain, created_at, created_by, revision, settings FROM account")
+        sql::query_as("SELECT id, domain, created_at, created_by, revision, settings FROM account")
             .fetch_one(db)
             .await?;
     let settings =
@@ -254,8 +254,8 @@ pub(super) fn settings_text(settings: &Settings) -> Result<String> {
     serde_json::to_string(settings).map_err(|error| corrupt("account.settings")(error.into()))
 }
 
-async fn store_settings(db: &mut SqliteConnection, settings: &Settings) -> Result<()> {
-    sqlx::query("UPDATE account SET settings = ?").bind(settings_text(settings)?).execute(db).await?;
+async fn store_settings(db: &mut Connection, settings: &Settings) -> Result<()> {
+    sql::query("UPDATE account SET settings = $1").bind(settings_text(settings)?).execute(db).await?;
     Ok(())
 }
 
@@ -302,10 +302,10 @@ fn validate(settings: &mut Settings) -> Result<()> {
 }
 
 /// Gives every peer outside the ranges a new address inside; how many there were.
-async fn readdress(db: &mut SqliteConnection, settings: &Settings) -> Result<usize> {
+async fn readdress(db: &mut Connection, settings: &Settings) -> Result<usize> {
     let (range_v4, range_v6) = settings.overlay()?;
     let peers: Vec<(String, String, String)> =
-        sqlx::query_as("SELECT id, ip, ipv6 FROM peers ORDER BY id").fetch_all(&mut *db).await?;
+        sql::query_as("SELECT id, ip, ipv6 FROM peers ORDER BY id").fetch_all(&mut *db).await?;
     // Room for twice the peers, so that the next joins find an address too.
     let hosts = 1usize << (32 - range_v4.prefix_len());
     if hosts - 3 < peers.len() * 2 {
@@ -323,7 +323,7 @@ async fn readdress(db: &mut SqliteConnection, settings: &Settings) -> Result<usi
             let Some(address) = allocate_v4(db, range_v4).await? else {
                 return invalid(format!("network_range: {range_v4} is too small for {} peers", peers.len()));
             };
-            sqlx::query("UPDATE peers SET ip = ? WHERE id = ?")
+            sql::query("UPDATE peers SET ip = $1 WHERE id = $2")
                 .bind(address.to_string())
                 .bind(id)
                 .execute(&mut *db)
@@ -336,7 +336,7 @@ async fn readdress(db: &mut SqliteConnection, settings: &Settings) -> Result<usi
                     peers.len()
                 ));
             };
-            sqlx::query("UPDATE peers SET ipv6 = ? WHERE id = ?")
+            sql::query("UPDATE peers SET ipv6 = $1 WHERE id = $2")
                 .bind(address.to_string())
                 .bind(id)
                 .execute(&mut *db)

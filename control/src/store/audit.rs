@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::TryStreamExt;
 use sqlx::FromRow;
-use sqlx::sqlite::SqliteConnection;
 
 use super::error::corrupt;
+use super::sql::{self, Connection};
 use super::{Actor, Result, Store};
 
 /// Events returned at most, newest first.
@@ -107,27 +106,25 @@ impl Store {
 
     /// The newest events whose details are not longer than `bytes` together, but at least one if there is any.
     async fn newest_events(&self, limit: i64, bytes: usize) -> Result<Vec<Event>> {
-        let mut rows = sqlx::query_as::<_, Row>(
+        let mut sum = 0;
+        let rows: Vec<Row> = sql::query_as(
             "SELECT id, at, revision, code, initiator_id, initiator_name, initiator_email, target_id, meta
-             FROM events ORDER BY id DESC LIMIT ?",
+             FROM events ORDER BY id DESC LIMIT $1",
         )
         .bind(limit)
-        .fetch(self.reader());
-        let (mut events, mut sum) = (Vec::new(), 0);
-        while let Some(row) = rows.try_next().await? {
+        .fetch_while(&mut self.reader().await?, |row: &Row| {
+            let first = sum == 0;
             sum += row.meta.len();
-            if sum > bytes && !events.is_empty() {
-                break;
-            }
-            events.push(row.event()?);
-        }
-        Ok(events)
+            first || sum <= bytes
+        })
+        .await?;
+        rows.into_iter().map(Row::event).collect()
     }
 }
 
 /// Appends an event to a change under way, which is going to make the next revision.
 pub(super) async fn append(
-    db: &mut SqliteConnection,
+    db: &mut Connection,
     at: i64,
     actor: &Actor,
     activity: Activity,
@@ -135,9 +132,9 @@ pub(super) async fn append(
     meta: &BTreeMap<String, String>,
 ) -> Result<()> {
     let meta = serde_json::to_string(meta).map_err(|error| corrupt("events.meta")(error.into()))?;
-    sqlx::query(
+    sql::query(
         "INSERT INTO events (at, revision, code, initiator_id, initiator_name, initiator_email, target_id, meta)
-         VALUES (?, (SELECT revision + 1 FROM account), ?, ?, ?, ?, ?, ?)",
+         VALUES ($1, (SELECT revision + 1 FROM account), $2, $3, $4, $5, $6, $7)",
     )
     .bind(at)
     .bind(activity.code())

@@ -6,6 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::account::{random_overlay, settings_text};
+use super::location::Location;
+use super::sql;
 use super::write::Meta;
 use super::{Activity, Actor, OpenError, Settings, Store, StoreError, tokens};
 use crate::ids::new_id;
@@ -24,36 +26,46 @@ impl Store {
     ///
     /// The token is on disk under its pending name before the account is durable, and gets its final name after: at
     /// no instant is there an account whose token is lost.
-    pub(super) async fn bootstrap(&self, directory: &Path) -> Result<(), OpenError> {
+    pub(super) async fn bootstrap(&self, location: &Location, directory: &Path) -> Result<(), OpenError> {
         let file = directory.join(TOKEN_FILE);
         let pending = directory.join(PENDING_FILE);
-        let store_error = |cause| OpenError::Store { path: directory.join(super::FILE), cause };
+        let store_error = |cause| OpenError::Store { place: location.name(), cause };
         let io_error = |path: &Path| {
             let path = path.to_owned();
             move |cause| OpenError::NotWritable { path, cause }
         };
 
-        let accounts: Result<i64, _> =
-            sqlx::query_scalar("SELECT count(*) FROM account").fetch_one(self.reader()).await;
-        if accounts.map_err(|error| store_error(error.into()))? > 0 {
-            return self.finish(&file, &pending).await;
+        if self.has_account().await.map_err(store_error)? {
+            return self.finish(location, &file, &pending).await;
         }
         if file.try_exists().map_err(io_error(&file))? {
-            return Err(OpenError::ForeignToken(file, directory.join(super::FILE)));
+            return Err(OpenError::ForeignToken { token: file, place: location.name() });
         }
         remove(&pending).map_err(io_error(&pending))?;
         let token = new_token();
         write_secret(&pending, &token).map_err(io_error(&pending))?;
-        if let Err(error) = self.create_account(&token).await {
-            // The token opens nothing; leaving its file would only puzzle.
-            let _ = remove(&pending);
-            return Err(store_error(error));
+        match self.create_account(&token).await {
+            Ok(true) => publish(&pending, &file).map_err(io_error(&file)),
+            // Another replica was first; the token is in its directory.
+            Ok(false) => remove(&pending).map_err(io_error(&pending)),
+            // Lost in the middle, it may be there or not: the next start finds out by the pending file.
+            Err(error @ StoreError::Unavailable(_)) => Err(store_error(error)),
+            Err(error) => {
+                // The token opens nothing; leaving its file would only puzzle.
+                let _ = remove(&pending);
+                Err(store_error(error))
+            }
         }
-        publish(&pending, &file).map_err(io_error(&file))
+    }
+
+    async fn has_account(&self) -> Result<bool, StoreError> {
+        let accounts: i64 =
+            sql::query_scalar("SELECT count(*) FROM account").fetch_one(&mut self.reader().await?).await?;
+        Ok(accounts > 0)
     }
 
     /// A pending token file after the account is durable: the process died in between.
-    async fn finish(&self, file: &Path, pending: &Path) -> Result<(), OpenError> {
+    async fn finish(&self, location: &Location, file: &Path, pending: &Path) -> Result<(), OpenError> {
         let io_error = |cause| OpenError::NotWritable { path: pending.to_owned(), cause };
         let token = match std::fs::read_to_string(pending) {
             Ok(token) => token,
@@ -64,11 +76,12 @@ impl Store {
             Some(hash) => self.knows_token(&hash).await,
             None => Ok(false),
         };
-        let known = known.map_err(|cause| OpenError::Store { path: pending.to_owned(), cause })?;
+        let known = known.map_err(|cause| OpenError::Store { place: location.name(), cause })?;
         if known { publish(pending, file) } else { remove(pending) }.map_err(io_error)
     }
 
-    async fn create_account(&self, token: &str) -> Result<(), StoreError> {
+    /// Makes the account; false when there is one.
+    async fn create_account(&self, token: &str) -> Result<bool, StoreError> {
         let (v4, v6) = random_overlay();
         let (account, owner, all) = (new_id(), new_id(), new_id());
         let settings = Settings {
@@ -79,10 +92,14 @@ impl Store {
         };
 
         let mut write = self.write(&Actor::system()).await?;
+        let accounts: i64 = sql::query_scalar("SELECT count(*) FROM account").fetch_one(write.db()).await?;
+        if accounts > 0 {
+            return Ok(false);
+        }
         let at = write.at();
-        sqlx::query(
+        sql::query(
             "INSERT INTO account (only_one, id, domain, created_at, created_by, revision, settings)
-             VALUES (1, ?, '', ?, ?, 0, ?)",
+             VALUES (1, $1, '', $2, $3, 0, $4)",
         )
         .bind(&account)
         .bind(at)
@@ -90,13 +107,13 @@ impl Store {
         .bind(settings_text(&settings)?)
         .execute(write.db())
         .await?;
-        sqlx::query("INSERT INTO groups (id, name, issued, built_in) VALUES (?, 'All', 'api', 1)")
+        sql::query("INSERT INTO groups (id, name, issued, built_in) VALUES ($1, 'All', 'api', TRUE)")
             .bind(&all)
             .execute(write.db())
             .await?;
-        sqlx::query(
+        sql::query(
             "INSERT INTO users (id, name, email, role, is_service_user, blocked, invited, created_at)
-             VALUES (?, 'bootstrap', '', 'owner', 1, 0, 0, ?)",
+             VALUES ($1, 'bootstrap', '', 'owner', TRUE, FALSE, FALSE, $2)",
         )
         .bind(&owner)
         .bind(at)
@@ -109,7 +126,8 @@ impl Store {
         write.event(Activity::AccountCreate, &account, Meta::default()).await?;
         write.event(Activity::ServiceUserCreate, &owner, Meta::name("bootstrap")).await?;
         write.event(Activity::TokenCreate, &token_id, Meta::name("bootstrap")).await?;
-        write.commit().await
+        write.commit().await?;
+        Ok(true)
     }
 }
 
@@ -217,7 +235,7 @@ mod tests {
         let other = tempfile::tempdir().unwrap();
         std::fs::write(other.path().join(TOKEN_FILE), "precious\n").unwrap();
         let error = Store::open(other.path()).await.err().unwrap();
-        assert!(matches!(error, OpenError::ForeignToken(..)), "{error}");
+        assert!(matches!(error, OpenError::ForeignToken { .. }), "{error}");
         assert_eq!(std::fs::read_to_string(other.path().join(TOKEN_FILE)).unwrap(), "precious\n");
     }
 }

@@ -6,6 +6,7 @@ use super::account::account;
 use super::error::StoreError;
 use super::peers::{self, allocate_v4, allocate_v6, free_dns_label, free_name};
 use super::setup_keys::{self, SetupKey, SetupKeyState};
+use super::sql;
 use super::write::{Meta, Write};
 use super::{Activity, Actor, Role, Store, groups};
 use crate::ids::new_id;
@@ -82,12 +83,6 @@ pub enum EnrollError {
     Store(#[from] StoreError),
 }
 
-impl From<sqlx::Error> for EnrollError {
-    fn from(error: sqlx::Error) -> Self {
-        EnrollError::Store(error.into())
-    }
-}
-
 impl Store {
     /// Makes a peer, if the setup key is valid at the instant the transaction runs, and counts the use.
     ///
@@ -99,7 +94,7 @@ impl Store {
         }
         let hash = setup_key_hash(&request.setup_key);
         let found = {
-            let mut db = self.reader().acquire().await.map_err(StoreError::from)?;
+            let mut db = self.read().await?;
             setup_keys::by_hash(&mut db, &hash).await?
         };
         // Unknown keys are turned away before they can queue for the writer.
@@ -132,7 +127,7 @@ async fn repeated(
     key: &SetupKey,
 ) -> Result<Option<EnrolledPeer>, EnrollError> {
     let known: Option<(String, Vec<u8>, String)> =
-        sqlx::query_as("SELECT id, identity_key, setup_key_id FROM peers WHERE wireguard_key = ?")
+        sql::query_as("SELECT id, identity_key, setup_key_id FROM peers WHERE wireguard_key = $1")
             .bind(request.wireguard_public_key.as_slice())
             .fetch_optional(write.db())
             .await?;
@@ -166,11 +161,11 @@ async fn insert(
     let name = free_name(write.db(), &hostname).await?;
     let dns_label = free_dns_label(write.db(), &name, &id).await?;
 
-    sqlx::query(
+    sql::query(
         "INSERT INTO peers (id, wireguard_key, identity_key, setup_key_id, role, name, hostname, dns_label, ip, ipv6,
          connection_ip, os, kernel_version, version, created_at, last_seen, last_login, connected, ephemeral,
          approval_required, ssh_enabled, login_expiration_enabled, inactivity_expiration_enabled)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?15, ?15, 0, ?16, ?17, 0, 0, 0)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, $15, FALSE, $16, $17, FALSE, FALSE, FALSE)",
     )
     .bind(&id)
     .bind(request.wireguard_public_key.as_slice())
@@ -194,13 +189,13 @@ async fn insert(
 
     let all = groups::all_id(write.db()).await?;
     for group in key.auto_groups.iter().chain([&all]) {
-        sqlx::query("INSERT OR IGNORE INTO group_peers (group_id, peer_id) VALUES (?, ?)")
+        sql::query("INSERT INTO group_peers (group_id, peer_id) VALUES ($1, $2) ON CONFLICT DO NOTHING")
             .bind(group)
             .bind(&id)
             .execute(write.db())
             .await?;
     }
-    sqlx::query("UPDATE setup_keys SET used_times = used_times + 1, last_used = ? WHERE id = ?")
+    sql::query("UPDATE setup_keys SET used_times = used_times + 1, last_used = $1 WHERE id = $2")
         .bind(at)
         .bind(&key.id)
         .execute(write.db())

@@ -30,10 +30,19 @@ pub enum StoreError {
     /// The caller may not do this.
     #[error("{0}")]
     Denied(String),
-    /// No space is left for the store's file.
-    #[error("the disk of the data directory is full: free some space there and try again")]
+    /// No space is left for the database.
+    #[error("the disk of the store's database is full: free some space there and try again")]
     Full,
-    /// SQLite refused or failed: damaged file, a broken disk, a bug.
+    /// The database answers, and takes no changes: a standby, or a file of somebody else's.
+    #[error(
+        "the store's database is read-only: if it is a standby, name the primary in [store] url; a file must be writable"
+    )]
+    ReadOnly,
+    /// The database does not answer. What was asked did not happen, unless the connection was lost while it was being made
+    /// durable.
+    #[error("the store's database cannot be reached: {0}")]
+    Unavailable(sqlx::Error),
+    /// The database refused or failed: a damaged file, a broken disk, a bug.
     #[error("the store failed: {0}")]
     Database(sqlx::Error),
     /// A stored value is not what was once written.
@@ -46,13 +55,47 @@ pub enum StoreError {
     },
 }
 
-/// SQLITE_FULL: the disk, or the limit of pages, is reached. SQLite has rolled the transaction back by then.
-const SQLITE_FULL: &str = "13";
+impl StoreError {
+    /// Labels of `store_errors_total`.
+    pub(super) const REASONS: [&str; 4] = ["full", "read_only", "unavailable", "failed"];
+
+    /// The label of a failure of the database; none where the request was at fault.
+    pub(super) fn reason(&self) -> Option<&'static str> {
+        match self {
+            StoreError::Full => Some("full"),
+            StoreError::ReadOnly => Some("read_only"),
+            StoreError::Unavailable(_) => Some("unavailable"),
+            StoreError::Database(_) | StoreError::Corrupt { .. } => Some("failed"),
+            _ => None,
+        }
+    }
+}
+
+/// SQLITE_FULL: the disk, or the limit of pages, is reached; SQLite has rolled the transaction back by then. And
+/// `disk_full`, `insufficient_resources` of PostgreSQL (Appendix A of its manual).
+const FULL: [&str; 3] = ["13", "53100", "53000"];
+/// SQLITE_READONLY with what it is extended by (`_RECOVERY`, `_CANTLOCK`, `_ROLLBACK`, `_DBMOVED`, `_DIRECTORY`), and
+/// `read_only_sql_transaction` of PostgreSQL.
+const READ_ONLY: [&str; 7] = ["8", "264", "520", "776", "1032", "1544", "25006"];
+/// PostgreSQL is starting, stopping, or has no connection left: classes 08 and 57P, and `too_many_connections`.
+const UNAVAILABLE: [&str; 3] = ["08", "57P", "53300"];
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(|error| error.code());
-        if code.as_deref() == Some(SQLITE_FULL) { StoreError::Full } else { StoreError::Database(error) }
+        use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Tls, WorkerCrashed};
+        if matches!(error, Io(_) | Tls(_) | PoolTimedOut | PoolClosed | WorkerCrashed) {
+            return StoreError::Unavailable(error);
+        }
+        let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+        if FULL.contains(&&*code) {
+            StoreError::Full
+        } else if READ_ONLY.contains(&&*code) {
+            StoreError::ReadOnly
+        } else if code.len() == 5 && UNAVAILABLE.iter().any(|class| code.starts_with(class)) {
+            StoreError::Unavailable(error)
+        } else {
+            StoreError::Database(error)
+        }
     }
 }
 

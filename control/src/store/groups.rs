@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
-use sqlx::sqlite::SqliteConnection;
 use utoipa::ToSchema;
 
 use super::account::account;
 use super::error::{duplicate, invalid, not_found};
+use super::sql::{self, Connection};
 use super::write::Meta;
 use super::{Activity, Actor, ResourceKind, Result, Store, StoreError, text};
 use crate::ids::new_id;
@@ -103,20 +103,20 @@ pub struct GroupChange {
 impl Store {
     /// Every group, by id.
     pub async fn groups(&self) -> Result<Vec<Group>> {
-        let mut tx = self.reader().begin().await?;
-        let rows: Vec<Row> = sqlx::query_as("SELECT id, name, issued, built_in FROM groups ORDER BY id")
-            .fetch_all(&mut *tx)
+        let mut tx = self.read().await?;
+        let rows: Vec<Row> = sql::query_as("SELECT id, name, issued, built_in FROM groups ORDER BY id")
+            .fetch_all(&mut tx)
             .await?;
-        let peers: Vec<(String, String, String)> = sqlx::query_as(
+        let peers: Vec<(String, String, String)> = sql::query_as(
             "SELECT m.group_id, p.id, p.name FROM group_peers m JOIN peers p ON p.id = m.peer_id ORDER BY p.id",
         )
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut tx)
         .await?;
-        let resources: Vec<(String, String, String)> = sqlx::query_as(
+        let resources: Vec<(String, String, String)> = sql::query_as(
             "SELECT m.group_id, r.id, r.kind FROM group_resources m JOIN resources r ON r.id = m.resource_id
              ORDER BY r.id",
         )
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut tx)
         .await?;
 
         let mut members = HashMap::<String, (Vec<NamedRef>, Vec<ResourceRef>)>::new();
@@ -137,11 +137,11 @@ impl Store {
 
     /// Every group with the number of its members.
     pub async fn group_counts(&self) -> Result<Vec<GroupCount>> {
-        let rows: Vec<(String, String, String, i64, i64)> = sqlx::query_as(
+        let rows: Vec<(String, String, String, i64, i64)> = sql::query_as(
             "SELECT g.id, g.name, g.issued, (SELECT count(*) FROM group_peers m WHERE m.group_id = g.id),
              (SELECT count(*) FROM group_resources m WHERE m.group_id = g.id) FROM groups g ORDER BY g.id",
         )
-        .fetch_all(self.reader())
+        .fetch_all(&mut self.reader().await?)
         .await?;
         let count = |count: i64| usize::try_from(count).unwrap_or_default();
         Ok(rows
@@ -158,7 +158,7 @@ impl Store {
 
     /// One group.
     pub async fn group(&self, id: &str) -> Result<Group> {
-        let mut tx = self.reader().begin().await?;
+        let mut tx = self.read().await?;
         group(&mut tx, id).await
     }
 
@@ -167,7 +167,7 @@ impl Store {
         let mut write = self.write(actor).await?;
         let name = check_name(write.db(), &change.name, None).await?;
         let id = new_id();
-        sqlx::query("INSERT INTO groups (id, name, issued) VALUES (?, ?, 'api')")
+        sql::query("INSERT INTO groups (id, name, issued) VALUES ($1, $2, 'api')")
             .bind(&id)
             .bind(&name)
             .execute(write.db())
@@ -187,7 +187,7 @@ impl Store {
             return invalid("group All cannot be changed: it holds every peer by itself");
         }
         let name = check_name(write.db(), &change.name, Some(id)).await?;
-        sqlx::query("UPDATE groups SET name = ? WHERE id = ?")
+        sql::query("UPDATE groups SET name = $1 WHERE id = $2")
             .bind(&name)
             .bind(id)
             .execute(write.db())
@@ -213,24 +213,21 @@ impl Store {
         if let Some((link, name)) = link(write.db(), id).await? {
             return Err(StoreError::InUse { kind: "group", link, name });
         }
-        sqlx::query("DELETE FROM groups WHERE id = ?").bind(id).execute(write.db()).await?;
+        sql::query("DELETE FROM groups WHERE id = $1").bind(id).execute(write.db()).await?;
         write.event(Activity::GroupDelete, id, Meta::name(&before.name).before(&before)).await?;
         write.commit().await
     }
 }
 
 /// Id of the group `All`.
-pub(super) async fn all_id(db: &mut SqliteConnection) -> Result<String> {
-    Ok(sqlx::query_scalar("SELECT id FROM groups WHERE built_in = 1").fetch_one(db).await?)
+pub(super) async fn all_id(db: &mut Connection) -> Result<String> {
+    Ok(sql::query_scalar("SELECT id FROM groups WHERE built_in").fetch_one(db).await?)
 }
 
 /// Refuses ids that name no group.
-pub(super) async fn must_exist(
-    db: &mut SqliteConnection,
-    ids: impl IntoIterator<Item = &String>,
-) -> Result<()> {
+pub(super) async fn must_exist(db: &mut Connection, ids: impl IntoIterator<Item = &String>) -> Result<()> {
     for id in ids {
-        let found: i64 = sqlx::query_scalar("SELECT count(*) FROM groups WHERE id = ?")
+        let found: i64 = sql::query_scalar("SELECT count(*) FROM groups WHERE id = $1")
             .bind(id)
             .fetch_one(&mut *db)
             .await?;
@@ -242,11 +239,7 @@ pub(super) async fn must_exist(
 }
 
 /// Refuses ids that name no group, and `All`, which nobody is put into; the ids without repetition.
-pub(super) async fn assignable(
-    db: &mut SqliteConnection,
-    what: &str,
-    ids: &[String],
-) -> Result<BTreeSet<String>> {
+pub(super) async fn assignable(db: &mut Connection, what: &str, ids: &[String]) -> Result<BTreeSet<String>> {
     let ids: BTreeSet<String> = ids.iter().cloned().collect();
     must_exist(db, &ids).await?;
     if ids.contains(&all_id(db).await?) {
@@ -255,21 +248,21 @@ pub(super) async fn assignable(
     Ok(ids)
 }
 
-async fn group(db: &mut SqliteConnection, id: &str) -> Result<Group> {
-    let row: Option<Row> = sqlx::query_as("SELECT id, name, issued, built_in FROM groups WHERE id = ?")
+async fn group(db: &mut Connection, id: &str) -> Result<Group> {
+    let row: Option<Row> = sql::query_as("SELECT id, name, issued, built_in FROM groups WHERE id = $1")
         .bind(id)
         .fetch_optional(&mut *db)
         .await?;
     let Some(row) = row else { return not_found("group", id) };
-    let peers = sqlx::query_as(
-        "SELECT p.id, p.name FROM group_peers m JOIN peers p ON p.id = m.peer_id WHERE m.group_id = ? ORDER BY p.id",
+    let peers = sql::query_as(
+        "SELECT p.id, p.name FROM group_peers m JOIN peers p ON p.id = m.peer_id WHERE m.group_id = $1 ORDER BY p.id",
     )
     .bind(id)
     .fetch_all(&mut *db)
     .await?;
-    let resources: Vec<(String, String)> = sqlx::query_as(
+    let resources: Vec<(String, String)> = sql::query_as(
         "SELECT r.id, r.kind FROM group_resources m JOIN resources r ON r.id = m.resource_id
-         WHERE m.group_id = ? ORDER BY r.id",
+         WHERE m.group_id = $1 ORDER BY r.id",
     )
     .bind(id)
     .fetch_all(db)
@@ -281,9 +274,9 @@ async fn group(db: &mut SqliteConnection, id: &str) -> Result<Group> {
     Ok(row.group(peers, resources))
 }
 
-async fn check_name(db: &mut SqliteConnection, name: &str, own: Option<&str>) -> Result<String> {
+async fn check_name(db: &mut Connection, name: &str, own: Option<&str>) -> Result<String> {
     let name = text::name("group", name)?;
-    let others: i64 = sqlx::query_scalar("SELECT count(*) FROM groups WHERE name = ? AND id <> ?")
+    let others: i64 = sql::query_scalar("SELECT count(*) FROM groups WHERE name = $1 AND id <> $2")
         .bind(&name)
         .bind(own.unwrap_or_default())
         .fetch_one(db)
@@ -294,11 +287,11 @@ async fn check_name(db: &mut SqliteConnection, name: &str, own: Option<&str>) ->
     Ok(name)
 }
 
-async fn set_members(db: &mut SqliteConnection, group: &str, change: &GroupChange) -> Result<()> {
-    sqlx::query("DELETE FROM group_peers WHERE group_id = ?").bind(group).execute(&mut *db).await?;
+async fn set_members(db: &mut Connection, group: &str, change: &GroupChange) -> Result<()> {
+    sql::query("DELETE FROM group_peers WHERE group_id = $1").bind(group).execute(&mut *db).await?;
     for peer in change.peers.iter().collect::<BTreeSet<_>>() {
         let added =
-            sqlx::query("INSERT INTO group_peers (group_id, peer_id) SELECT ?, id FROM peers WHERE id = ?")
+            sql::query("INSERT INTO group_peers (group_id, peer_id) SELECT $1, id FROM peers WHERE id = $2")
                 .bind(group)
                 .bind(peer)
                 .execute(&mut *db)
@@ -307,10 +300,10 @@ async fn set_members(db: &mut SqliteConnection, group: &str, change: &GroupChang
             return invalid(format!("peer {peer} does not exist"));
         }
     }
-    sqlx::query("DELETE FROM group_resources WHERE group_id = ?").bind(group).execute(&mut *db).await?;
+    sql::query("DELETE FROM group_resources WHERE group_id = $1").bind(group).execute(&mut *db).await?;
     for resource in change.resources.iter().collect::<BTreeSet<_>>() {
-        let added = sqlx::query(
-            "INSERT INTO group_resources (group_id, resource_id) SELECT ?, id FROM resources WHERE id = ?",
+        let added = sql::query(
+            "INSERT INTO group_resources (group_id, resource_id) SELECT $1, id FROM resources WHERE id = $2",
         )
         .bind(group)
         .bind(resource)
@@ -324,33 +317,33 @@ async fn set_members(db: &mut SqliteConnection, group: &str, change: &GroupChang
 }
 
 /// The first object that refers to a group: its kind and name.
-async fn link(db: &mut SqliteConnection, id: &str) -> Result<Option<(&'static str, String)>> {
+async fn link(db: &mut Connection, id: &str) -> Result<Option<(&'static str, String)>> {
     const LINKS: [(&str, &str); 5] = [
         (
             "network resource",
-            "SELECT r.name FROM group_resources m JOIN resources r ON r.id = m.resource_id WHERE m.group_id = ? LIMIT 1",
+            "SELECT r.name FROM group_resources m JOIN resources r ON r.id = m.resource_id WHERE m.group_id = $1 LIMIT 1",
         ),
         (
             "policy",
             "SELECT p.name FROM rule_groups m JOIN rules r ON r.id = m.rule_id JOIN policies p ON p.id = r.policy_id
-             WHERE m.group_id = ? LIMIT 1",
+             WHERE m.group_id = $1 LIMIT 1",
         ),
         (
             "setup key",
-            "SELECT k.name FROM setup_key_groups m JOIN setup_keys k ON k.id = m.setup_key_id WHERE m.group_id = ? LIMIT 1",
+            "SELECT k.name FROM setup_key_groups m JOIN setup_keys k ON k.id = m.setup_key_id WHERE m.group_id = $1 LIMIT 1",
         ),
         (
             "user",
-            "SELECT u.name FROM user_groups m JOIN users u ON u.id = m.user_id WHERE m.group_id = ? LIMIT 1",
+            "SELECT u.name FROM user_groups m JOIN users u ON u.id = m.user_id WHERE m.group_id = $1 LIMIT 1",
         ),
         (
             "network router",
             "SELECT n.name FROM router_groups m JOIN routers r ON r.id = m.router_id
-             JOIN networks n ON n.id = r.network_id WHERE m.group_id = ? LIMIT 1",
+             JOIN networks n ON n.id = r.network_id WHERE m.group_id = $1 LIMIT 1",
         ),
     ];
     for (kind, query) in LINKS {
-        let name: Option<String> = sqlx::query_scalar(query).bind(id).fetch_optional(&mut *db).await?;
+        let name: Option<String> = sql::query_scalar(query).bind(id).fetch_optional(&mut *db).await?;
         if let Some(name) = name {
             return Ok(Some((kind, name)));
         }

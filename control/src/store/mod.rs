@@ -1,44 +1,51 @@
-//! Everything control keeps, in one SQLite file.
+//! Everything control keeps, in one SQLite file or a PostgreSQL database.
 //!
-//! Readers see consistent snapshots and never wait; there is one writer. A change is one transaction that alters
+//! Readers see consistent snapshots and never wait; changes come one after the other. A change is one transaction that alters
 //! rows, appends audit events and raises the account's revision, or does none of it. A change that changes nothing
 //! writes nothing. Whoever compiles policy waits on [`Store::changes`].
 
 mod account;
 mod audit;
+mod authority;
+pub mod backup;
 mod bootstrap;
+mod database;
 mod enroll;
 mod error;
 mod groups;
+mod location;
+mod lock;
 mod networks;
+mod observe;
 mod peers;
 mod policies;
+mod replica;
 mod resources;
 mod routers;
 mod setup_keys;
+mod sql;
 mod state;
 mod text;
 mod tokens;
 mod users;
 mod write;
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
 use tokio::sync::watch;
 
 pub use account::{Account, ExtraSettings, Settings};
 pub use audit::{Activity, Event};
+pub use authority::AuthorityError;
 pub use bootstrap::TOKEN_FILE;
 pub use enroll::{EnrollError, EnrolledPeer, Enrollment};
 pub use error::{Result, StoreError};
 pub use groups::{Group, GroupChange, GroupCount, Issued, NamedRef, ResourceRef};
+pub use location::{Location, LocationError};
 pub use networks::{Network, NetworkChange};
+pub use observe::Observed;
 pub use peers::{Peer, PeerChange, PeerFacts, Role};
 pub use policies::{Action, End, Policy, PolicyChange, PortRange, Protocol, Rule, RuleChange, RuleSpec};
 pub use resources::{Address, Resource, ResourceChange, ResourceKind};
@@ -49,14 +56,13 @@ pub use tokens::Token;
 pub use users::{NewUser, User, UserChange, UserRole, may_grant};
 pub use write::Actor;
 
+use crate::ids::new_id;
+use database::Database;
+use replica::{Follower, Shared};
+use sql::Connection;
+
 /// The file of the store inside the data directory.
 const FILE: &str = "control.db";
-/// Held while a control process uses the data directory.
-const LOCK_FILE: &str = "control.lock";
-/// Readers at once; more only queue on the disk.
-const READERS: u32 = 4;
-/// How long a writer waits for another process (a backup, a shell) to let go of the file.
-const BUSY: Duration = Duration::from_secs(5);
 
 /// The store; clones share it.
 #[derive(Clone)]
@@ -65,17 +71,17 @@ pub struct Store {
 }
 
 struct Inner {
-    reader: SqlitePool,
-    writer: SqlitePool,
-    revision: watch::Sender<u64>,
-    _lock: File,
+    database: Database,
+    shared: Arc<Shared>,
+    _follower: Option<Follower>,
+    _locks: Vec<File>,
 }
 
-/// Why a data directory cannot be used.
+/// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another control process holds it.
-    #[error("data directory {} is in use by another control process: stop that one or choose another --data-dir", .0.display())]
+    /// Another control process holds the directory or the file.
+    #[error("{} is in use by another control process: stop that one, or choose another by --data-dir or [store] url", .0.display())]
     InUse(PathBuf),
     /// It cannot be created or written.
     #[error("data directory {} cannot be written: {cause}: create it, or give this user the right to write there", .path.display())]
@@ -86,112 +92,176 @@ pub enum OpenError {
         cause: std::io::Error,
     },
     /// A bootstrap token lies there that no account of this store has issued.
-    #[error("{} is there but {} holds no account: the store was removed; move the token file away to start afresh", .0.display(), .1.display())]
-    ForeignToken(PathBuf, PathBuf),
-    /// The file is not a store, or of a newer version.
-    #[error("the store {} cannot be opened: {cause}", .path.display())]
+    #[error("{} is there but {place} holds no account: the store was removed; move the token file away to start afresh", .token.display())]
+    ForeignToken {
+        /// The token's file.
+        token: PathBuf,
+        /// The store.
+        place: String,
+    },
+    /// A newer version of control has been here.
+    #[error(
+        "the store {place} was written by a newer version of control (schema {found}, and this one knows schemas up to \
+         {known}): start that version, or restore a backup from before the upgrade; schemas are never taken back"
+    )]
+    Newer {
+        /// The store.
+        place: String,
+        /// Its schema.
+        found: i64,
+        /// This program's schema.
+        known: i64,
+    },
+    /// What is there is no store, or the schema cannot be brought up to date.
+    #[error("the store {place} cannot be brought to the schema of this version: {cause}")]
     Migrate {
-        /// The store's file.
-        path: PathBuf,
+        /// The store.
+        place: String,
         /// What the migrator said.
         cause: sqlx::migrate::MigrateError,
     },
+    /// The server is not one that control can work on.
+    #[error("the store {place} cannot be used: {reason}")]
+    Unfit {
+        /// The store.
+        place: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// Reading or writing failed.
-    #[error("the store {} cannot be opened: {cause}", .path.display())]
+    #[error("the store {place} cannot be opened: {cause}")]
     Store {
-        /// The store's file.
-        path: PathBuf,
+        /// The store.
+        place: String,
         /// What failed.
         cause: StoreError,
     },
+    /// The instruments' names contradict each other.
+    #[error("the store's metrics could not be made: {0}")]
+    Metrics(#[from] prometheus::Error),
 }
 
 impl Store {
-    /// Opens the store in `directory`, creating directory, store, account and bootstrap token where they are not there.
+    /// Opens the file in `directory`, creating directory, store, account and bootstrap token where they are not there.
     pub async fn open(directory: &Path) -> Result<Self, OpenError> {
-        let lock = lock(directory)?;
-        let path = directory.join(FILE);
-        // SQLite gives its journal the rights of the file itself: hashes of secrets are for the owner's eyes.
-        owners_file(&path).map_err(|cause| OpenError::NotWritable { path: path.clone(), cause })?;
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .create_if_missing(false)
-            .journal_mode(SqliteJournalMode::Wal)
-            // An answered change survives a power cut: a revoked key must not come back.
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY);
+        Self::open_at(&Location::file_in(directory), directory).await
+    }
 
-        let failed = |source: sqlx::Error| OpenError::Store { path: path.clone(), cause: source.into() };
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_with(options.clone())
-            .await
-            .map_err(failed)?;
-        sqlx::migrate!("./migrations/sqlite")
-            .run(&writer)
-            .await
-            .map_err(|cause| OpenError::Migrate { path: path.clone(), cause })?;
-        let reader = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_with(options.read_only(true))
-            .await
-            .map_err(failed)?;
-
-        let inner = Inner { reader, writer, revision: watch::Sender::new(0), _lock: lock };
-        let store = Store { inner: Arc::new(inner) };
-        store.bootstrap(directory).await?;
-        let revision = async {
-            sqlx::query("UPDATE peers SET connected = 0").execute(&store.inner.writer).await?;
-            store.revision().await
+    /// Opens the store at `location`; what else control keeps is in `directory`, one for each replica.
+    pub async fn open_at(location: &Location, directory: &Path) -> Result<Self, OpenError> {
+        let locks = match location {
+            Location::Sqlite(path) => lock::both(path, directory)?,
+            Location::Postgres(_) => vec![lock::directory(directory)?],
         };
-        let revision = revision.await.map_err(|cause| OpenError::Store { path: path.clone(), cause })?;
-        store.inner.revision.send_replace(revision);
+        let database = Database::open(location).await?;
+        let observed = Arc::new(Observed::new(database.name())?);
+        let shared = Arc::new(Shared {
+            id: new_id(),
+            revision: watch::Sender::new(0),
+            leads: watch::Sender::new(matches!(database, Database::Sqlite { .. })),
+            returned: watch::Sender::new(0),
+            lost: watch::Sender::new(None),
+            observed,
+        });
+        let follower = match &database {
+            Database::Postgres { options, .. } => {
+                shared.observed.leader.set(0);
+                Some((shared.clone(), options.clone()))
+            }
+            Database::Sqlite { .. } => None,
+        };
+        let inner = Inner { database, shared, _follower: None, _locks: locks };
+        let mut store = Store { inner: Arc::new(inner) };
+        store.bootstrap(location, directory).await?;
+        let failed = |cause| OpenError::Store { place: location.name(), cause };
+        store.arrive().await.map_err(failed)?;
+        store.revision().await.map_err(failed)?;
+        // Only now: what follows expects an account.
+        if let (Some((shared, options)), Some(inner)) = (follower, Arc::get_mut(&mut store.inner)) {
+            inner._follower = Some(Follower::start(&shared, &options));
+        }
         Ok(store)
     }
 
     /// The revision of the last change, now and whenever it rises. It is raised after the change is durable.
     pub fn changes(&self) -> watch::Receiver<u64> {
-        self.inner.revision.subscribe()
+        self.inner.shared.revision.subscribe()
     }
 
-    /// The account's revision: the number of changes so far.
+    /// The account's revision: the number of changes so far, by whomever.
     pub async fn revision(&self) -> Result<u64> {
         let revision: i64 =
-            sqlx::query_scalar("SELECT revision FROM account").fetch_one(&self.inner.reader).await?;
-        Ok(revision.unsigned_abs())
+            sql::query_scalar("SELECT revision FROM account").fetch_one(&mut self.reader().await?).await?;
+        let revision = revision.unsigned_abs();
+        self.inner.shared.raise(revision);
+        Ok(revision)
     }
 
-    /// Ends every connection; whatever was answered is in the file.
+    /// Whether this replica does the work of which there is one, now and whenever that changes.
+    pub fn leads(&self) -> watch::Receiver<bool> {
+        self.inner.shared.leads.subscribe()
+    }
+
+    /// Raised when the other replicas had taken this one for gone: they have marked its agents as not connected.
+    pub fn returned(&self) -> watch::Receiver<u64> {
+        self.inner.shared.returned.subscribe()
+    }
+
+    /// Resolves, with the reason, once this process must not go on with what it knows.
+    pub async fn lost(&self) -> String {
+        let mut lost = self.inner.shared.lost.subscribe();
+        let why = match lost.wait_for(Option::is_some).await {
+            Ok(why) => why.clone(),
+            Err(_) => None,
+        };
+        why.unwrap_or_default()
+    }
+
+    /// The store's instruments.
+    pub fn observed(&self) -> &Observed {
+        &self.inner.shared.observed
+    }
+
+    /// Ends every connection; whatever was answered is in the database.
     pub async fn close(&self) {
-        self.inner.reader.close().await;
-        self.inner.writer.close().await;
+        // In vain where the database is gone: then the others find out by themselves.
+        let _ = self.leave().await;
+        self.inner.database.close().await;
     }
 
-    fn reader(&self) -> &SqlitePool {
-        &self.inner.reader
+    /// No stream outlives this replica. In the order of changes, as everything that locks many peers.
+    async fn leave(&self) -> Result<()> {
+        let (mut db, id) = (self.begin().await?, &self.inner.shared.id);
+        let left = sql::query("UPDATE peers SET connected = FALSE, replica = '' WHERE replica = $1");
+        left.bind(id).execute(&mut db).await?;
+        sql::query("DELETE FROM replicas WHERE id = $1").bind(id).execute(&mut db).await?;
+        db.commit().await
     }
-}
 
-/// Makes the directory (0700) and takes its lock, which the system frees when the process ends, however it ends.
-fn lock(directory: &Path) -> Result<File, OpenError> {
-    use std::os::unix::fs::DirBuilderExt;
-
-    let not_writable = |cause| OpenError::NotWritable { path: directory.to_owned(), cause };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(not_writable)?;
-    let path = directory.join(LOCK_FILE);
-    let file = owners_file(&path).map_err(not_writable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(directory.to_owned())),
-        Err(TryLockError::Error(cause)) => Err(OpenError::NotWritable { path, cause }),
+    /// Makes this replica known; in a file, as the only one there is.
+    async fn arrive(&self) -> Result<()> {
+        let mut db = self.writer().await?;
+        if let Database::Sqlite { .. } = self.inner.database {
+            sql::query("DELETE FROM replicas").execute(&mut db).await?;
+            sql::query("UPDATE peers SET connected = FALSE, replica = ''").execute(&mut db).await?;
+        }
+        Ok(())
     }
-}
 
-/// Opens a file, made with 0600 where it is not there.
-fn owners_file(path: &Path) -> std::io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+    /// A connection for one statement that reads.
+    async fn reader(&self) -> Result<Connection> {
+        self.inner.database.reader(&self.inner.shared.observed).await
+    }
+
+    /// A connection whose statements all read one state.
+    async fn read(&self) -> Result<Connection> {
+        self.inner.database.snapshot(&self.inner.shared.observed).await
+    }
+
+    /// A connection for one statement that writes what is in no audit trail.
+    async fn writer(&self) -> Result<Connection> {
+        self.inner.database.writer(&self.inner.shared.observed).await
+    }
 }
 
 #[cfg(test)]
@@ -206,10 +276,10 @@ mod tests {
     async fn a_full_disk_refuses_the_change_as_a_whole_and_reads_go_on() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).await.unwrap();
-        let pages: i64 =
-            sqlx::query_scalar("PRAGMA page_count").fetch_one(&store.inner.writer).await.unwrap();
+        let Database::Sqlite { writer, .. } = &store.inner.database else { unreachable!() };
+        let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(writer).await.unwrap();
         let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
-        sqlx::query(limit).execute(&store.inner.writer).await.unwrap();
+        sqlx::query(limit).execute(writer).await.unwrap();
         let network = |name: String| NetworkChange { name, description: "x".repeat(4096) };
         let mut created = 0;
         let error = loop {
@@ -224,7 +294,7 @@ mod tests {
         assert_eq!(events[0].revision, revision, "no event of what did not happen");
         assert_eq!(*store.changes().borrow(), revision);
 
-        sqlx::query("PRAGMA max_page_count = 4294967294").execute(&store.inner.writer).await.unwrap();
+        sqlx::query("PRAGMA max_page_count = 4294967294").execute(writer).await.unwrap();
         store.create_network(&Actor::system(), network(created.to_string())).await.unwrap();
         assert_eq!(store.revision().await.unwrap(), revision + 1);
     }

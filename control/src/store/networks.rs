@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use sqlx::sqlite::SqliteConnection;
 
 use super::error::{duplicate, not_found};
+use super::sql::{self, Connection};
 use super::write::Meta;
 use super::{Activity, Actor, Result, Store, resources, text};
 use crate::ids::new_id;
@@ -41,10 +41,10 @@ pub struct NetworkChange {
 impl Store {
     /// Every network, by id.
     pub async fn networks(&self) -> Result<Vec<Network>> {
-        let mut tx = self.reader().begin().await?;
+        let mut tx = self.read().await?;
         let rows: Vec<(String, String, String)> =
-            sqlx::query_as("SELECT id, name, description FROM networks ORDER BY id")
-                .fetch_all(&mut *tx)
+            sql::query_as("SELECT id, name, description FROM networks ORDER BY id")
+                .fetch_all(&mut tx)
                 .await?;
         let links = [
             "SELECT network_id, id FROM routers",
@@ -61,7 +61,7 @@ impl Store {
         ];
         let mut found: [BTreeMap<String, BTreeSet<String>>; 4] = Default::default();
         for (query, found) in links.into_iter().zip(&mut found) {
-            let rows: Vec<(String, String)> = sqlx::query_as(query).fetch_all(&mut *tx).await?;
+            let rows: Vec<(String, String)> = sql::query_as(query).fetch_all(&mut tx).await?;
             for (network, id) in rows {
                 found.entry(network).or_default().insert(id);
             }
@@ -95,7 +95,7 @@ impl Store {
         let id = new_id();
         text::description("network", &change.description)?;
         let network = Network { id, name, description: change.description, ..Network::default() };
-        sqlx::query("INSERT INTO networks (id, name, description) VALUES (?, ?, ?)")
+        sql::query("INSERT INTO networks (id, name, description) VALUES ($1, $2, $3)")
             .bind(&network.id)
             .bind(&network.name)
             .bind(&network.description)
@@ -113,7 +113,7 @@ impl Store {
         let name = check_name(write.db(), &change.name, id).await?;
         text::description("network", &change.description)?;
         if (&name, &change.description) != (&old_name, &old_description) {
-            sqlx::query("UPDATE networks SET name = ?, description = ? WHERE id = ?")
+            sql::query("UPDATE networks SET name = $1, description = $2 WHERE id = $3")
                 .bind(&name)
                 .bind(&change.description)
                 .bind(id)
@@ -134,22 +134,22 @@ impl Store {
         let before = self.network(id).await?;
         let mut write = self.write(actor).await?;
         row(write.db(), id).await?;
-        let resources: Vec<String> = sqlx::query_scalar("SELECT id FROM resources WHERE network_id = ?")
+        let resources: Vec<String> = sql::query_scalar("SELECT id FROM resources WHERE network_id = $1")
             .bind(id)
             .fetch_all(write.db())
             .await?;
         for resource in &resources {
             resources::refuse_if_linked(write.db(), "network", resource).await?;
         }
-        sqlx::query("DELETE FROM networks WHERE id = ?").bind(id).execute(write.db()).await?;
+        sql::query("DELETE FROM networks WHERE id = $1").bind(id).execute(write.db()).await?;
         write.event(Activity::NetworkDelete, id, Meta::name(&before.name).before(&before)).await?;
         write.commit().await
     }
 }
 
 /// Name and description of a network, or that there is none.
-pub(super) async fn row(db: &mut SqliteConnection, id: &str) -> Result<(String, String)> {
-    let row = sqlx::query_as("SELECT name, description FROM networks WHERE id = ?")
+pub(super) async fn row(db: &mut Connection, id: &str) -> Result<(String, String)> {
+    let row = sql::query_as("SELECT name, description FROM networks WHERE id = $1")
         .bind(id)
         .fetch_optional(db)
         .await?;
@@ -159,9 +159,9 @@ pub(super) async fn row(db: &mut SqliteConnection, id: &str) -> Result<(String, 
     }
 }
 
-async fn check_name(db: &mut SqliteConnection, name: &str, own: &str) -> Result<String> {
+async fn check_name(db: &mut Connection, name: &str, own: &str) -> Result<String> {
     let name = text::name("network", name)?;
-    let others: i64 = sqlx::query_scalar("SELECT count(*) FROM networks WHERE name = ? AND id <> ?")
+    let others: i64 = sql::query_scalar("SELECT count(*) FROM networks WHERE name = $1 AND id <> $2")
         .bind(&name)
         .bind(own)
         .fetch_one(db)

@@ -6,11 +6,11 @@ use std::str::FromStr;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
-use sqlx::sqlite::SqliteConnection;
 use utoipa::ToSchema;
 
 use super::account::account;
 use super::error::{corrupt, duplicate, invalid, not_found};
+use super::sql::{self, Connection};
 use super::write::{Meta, Write};
 use super::{Activity, Actor, NamedRef, Result, Store, StoreError, text};
 use crate::ids::now;
@@ -125,19 +125,19 @@ pub struct PeerFacts {
 impl Store {
     /// Every peer, by id; `name` and `ip` filter when given (exact).
     pub async fn peers(&self, name: Option<&str>, ip: Option<&str>) -> Result<Vec<Peer>> {
-        let mut tx = self.reader().begin().await?;
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT * FROM peers WHERE (?1 IS NULL OR name = ?1) AND (?2 IS NULL OR ip = ?2 OR ipv6 = ?2) ORDER BY id",
+        let mut tx = self.read().await?;
+        let rows: Vec<Row> = sql::query_as(
+            "SELECT * FROM peers WHERE ($1 IS NULL OR name = $1) AND ($2 IS NULL OR ip = $2 OR ipv6 = $2) ORDER BY id",
         )
         .bind(name)
         .bind(ip)
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut tx)
         .await?;
-        let memberships: Vec<(String, String, String)> = sqlx::query_as(
+        let memberships: Vec<(String, String, String)> = sql::query_as(
             "SELECT m.peer_id, g.id, g.name FROM group_peers m JOIN groups g ON g.id = m.group_id
              ORDER BY m.peer_id, g.name",
         )
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut tx)
         .await?;
         let mut groups = std::collections::HashMap::<String, Vec<NamedRef>>::new();
         for (peer, id, name) in memberships {
@@ -153,7 +153,7 @@ impl Store {
 
     /// One peer.
     pub async fn peer(&self, id: &str) -> Result<Peer> {
-        let mut tx = self.reader().begin().await?;
+        let mut tx = self.read().await?;
         peer(&mut tx, id).await
     }
 
@@ -175,15 +175,15 @@ impl Store {
 
         if after.name != before.name {
             after.name = text::name("peer", &after.name)?;
-            if taken(write.db(), "SELECT count(*) FROM peers WHERE name = ?", &after.name).await? {
+            if taken(write.db(), "SELECT count(*) FROM peers WHERE name = $1", &after.name).await? {
                 return duplicate(format!("a peer named {} already exists", after.name));
             }
             after.dns_label = free_dns_label(write.db(), &after.name, id).await?;
         }
         check_addresses(write.db(), &before, &after).await?;
-        sqlx::query(
-            "UPDATE peers SET name = ?, dns_label = ?, ip = ?, ipv6 = ?, approval_required = ?, ssh_enabled = ?,
-             login_expiration_enabled = ?, inactivity_expiration_enabled = ? WHERE id = ?",
+        sql::query(
+            "UPDATE peers SET name = $1, dns_label = $2, ip = $3, ipv6 = $4, approval_required = $5, ssh_enabled = $6,
+             login_expiration_enabled = $7, inactivity_expiration_enabled = $8 WHERE id = $9",
         )
         .bind(&after.name)
         .bind(&after.dns_label)
@@ -213,13 +213,13 @@ impl Store {
 
     /// An agent connected or spoke: when, from where, and what it is. Neither revision nor audit trail move.
     pub async fn peer_seen(&self, id: &str, facts: &PeerFacts) -> Result<()> {
-        let done = sqlx::query(
-            "UPDATE peers SET last_seen = ?1, connected = 1,
-             connection_ip = coalesce(?2, connection_ip),
-             os = CASE ?4 WHEN '' THEN os ELSE ?4 END,
-             kernel_version = CASE ?5 WHEN '' THEN kernel_version ELSE ?5 END,
-             version = CASE ?6 WHEN '' THEN version ELSE ?6 END
-             WHERE id = ?3",
+        let done = sql::query(
+            "UPDATE peers SET last_seen = $1, connected = TRUE, replica = $7,
+             connection_ip = coalesce($2, connection_ip),
+             os = CASE $4 WHEN '' THEN os ELSE $4 END,
+             kernel_version = CASE $5 WHEN '' THEN kernel_version ELSE $5 END,
+             version = CASE $6 WHEN '' THEN version ELSE $6 END
+             WHERE id = $3",
         )
         .bind(now())
         .bind(facts.connection_ip.map(|ip| ip.to_canonical().to_string()))
@@ -227,18 +227,22 @@ impl Store {
         .bind(&facts.os)
         .bind(&facts.kernel_version)
         .bind(&facts.version)
-        .execute(&self.inner.writer)
+        .bind(&self.inner.shared.id)
+        .execute(&mut self.writer().await?)
         .await?;
         if done.rows_affected() == 0 { not_found("peer", id) } else { Ok(()) }
     }
 
     /// An agent's last stream ended.
     pub async fn peer_disconnected(&self, id: &str) -> Result<()> {
-        sqlx::query("UPDATE peers SET connected = 0, last_seen = ? WHERE id = ?")
-            .bind(now())
-            .bind(id)
-            .execute(&self.inner.writer)
-            .await?;
+        sql::query(
+            "UPDATE peers SET connected = FALSE, replica = '', last_seen = $1 WHERE id = $2 AND replica = $3",
+        )
+        .bind(now())
+        .bind(id)
+        .bind(&self.inner.shared.id)
+        .execute(&mut self.writer().await?)
+        .await?;
         Ok(())
     }
 
@@ -249,7 +253,7 @@ impl Store {
         if before.endpoint == endpoint {
             return Ok(false);
         }
-        sqlx::query("UPDATE peers SET endpoint = ? WHERE id = ?")
+        sql::query("UPDATE peers SET endpoint = $1 WHERE id = $2")
             .bind(endpoint.map(|endpoint| endpoint.to_string()))
             .bind(id)
             .execute(write.db())
@@ -265,12 +269,11 @@ impl Store {
     /// Removes ephemeral peers last seen before `before` (Unix milliseconds) that hold no stream; how many.
     /// One that a router or a rule names stays.
     pub async fn delete_stale_ephemeral(&self, before: i64) -> Result<usize> {
-        let ids: Vec<String> = sqlx::query_scalar(
-            "SELECT id FROM peers WHERE ephemeral = 1 AND connected = 0 AND last_seen < ?",
-        )
-        .bind(before)
-        .fetch_all(self.reader())
-        .await?;
+        let ids: Vec<String> =
+            sql::query_scalar("SELECT id FROM peers WHERE ephemeral AND NOT connected AND last_seen < $1")
+                .bind(before)
+                .fetch_all(&mut self.reader().await?)
+                .await?;
         let mut deleted = 0;
         for id in &ids {
             match self.delete_peer(&Actor::system(), id).await {
@@ -284,12 +287,12 @@ impl Store {
 }
 
 /// One peer as the connection's transaction sees it.
-pub(super) async fn peer(db: &mut SqliteConnection, id: &str) -> Result<Peer> {
+pub(super) async fn peer(db: &mut Connection, id: &str) -> Result<Peer> {
     let row: Option<Row> =
-        sqlx::query_as("SELECT * FROM peers WHERE id = ?").bind(id).fetch_optional(&mut *db).await?;
+        sql::query_as("SELECT * FROM peers WHERE id = $1").bind(id).fetch_optional(&mut *db).await?;
     let Some(row) = row else { return not_found("peer", id) };
-    let groups = sqlx::query_as(
-        "SELECT g.id, g.name FROM group_peers m JOIN groups g ON g.id = m.group_id WHERE m.peer_id = ?
+    let groups = sql::query_as(
+        "SELECT g.id, g.name FROM group_peers m JOIN groups g ON g.id = m.group_id WHERE m.peer_id = $1
          ORDER BY g.name",
     )
     .bind(id)
@@ -299,42 +302,42 @@ pub(super) async fn peer(db: &mut SqliteConnection, id: &str) -> Result<Peer> {
 }
 
 /// A free random address: not the network's, not the broadcast address, not the first (agents may take it for a router).
-pub(super) async fn allocate_v4(db: &mut SqliteConnection, range: Ipv4Net) -> Result<Option<Ipv4Addr>> {
+pub(super) async fn allocate_v4(db: &mut Connection, range: Ipv4Net) -> Result<Option<Ipv4Addr>> {
     let (first, last) = (u32::from(range.network()) + 2, u32::from(range.broadcast()) - 1);
     for _ in 0..RANDOM_TRIES {
         let address = Ipv4Addr::from(rand::random_range(first..=last));
-        if !taken(db, "SELECT count(*) FROM peers WHERE ip = ?", &address.to_string()).await? {
+        if !taken(db, "SELECT count(*) FROM peers WHERE ip = $1", &address.to_string()).await? {
             return Ok(Some(address));
         }
     }
-    let used: Vec<String> = sqlx::query_scalar("SELECT ip FROM peers").fetch_all(db).await?;
+    let used: Vec<String> = sql::query_scalar("SELECT ip FROM peers").fetch_all(db).await?;
     let used: std::collections::HashSet<Ipv4Addr> =
         used.iter().filter_map(|text| text.parse().ok()).collect();
     Ok((first..=last).map(Ipv4Addr::from).find(|address| !used.contains(address)))
 }
 
 /// A free random address of the range, never its first two.
-pub(super) async fn allocate_v6(db: &mut SqliteConnection, range: Ipv6Net) -> Result<Option<Ipv6Addr>> {
+pub(super) async fn allocate_v6(db: &mut Connection, range: Ipv6Net) -> Result<Option<Ipv6Addr>> {
     let host_bits = 128 - u32::from(range.prefix_len());
     let last = if host_bits >= 64 { u128::from(u64::MAX) } else { (1u128 << host_bits) - 1 };
     let base = u128::from(range.network());
     for _ in 0..RANDOM_TRIES {
         let address = Ipv6Addr::from(base + rand::random_range(2..last));
-        if !taken(db, "SELECT count(*) FROM peers WHERE ipv6 = ?", &address.to_string()).await? {
+        if !taken(db, "SELECT count(*) FROM peers WHERE ipv6 = $1", &address.to_string()).await? {
             return Ok(Some(address));
         }
     }
-    let used: Vec<String> = sqlx::query_scalar("SELECT ipv6 FROM peers").fetch_all(db).await?;
+    let used: Vec<String> = sql::query_scalar("SELECT ipv6 FROM peers").fetch_all(db).await?;
     let used: std::collections::HashSet<Ipv6Addr> =
         used.iter().filter_map(|text| text.parse().ok()).collect();
     Ok((2..last).map(|host| Ipv6Addr::from(base + host)).find(|address| !used.contains(address)))
 }
 
 /// `wanted`, or `wanted-1`, `wanted-2`… where it is taken.
-pub(super) async fn free_name(db: &mut SqliteConnection, wanted: &str) -> Result<String> {
+pub(super) async fn free_name(db: &mut Connection, wanted: &str) -> Result<String> {
     let mut name = wanted.to_owned();
     for number in 1u32.. {
-        if !taken(db, "SELECT count(*) FROM peers WHERE name = ?", &name).await? {
+        if !taken(db, "SELECT count(*) FROM peers WHERE name = $1", &name).await? {
             break;
         }
         name = format!("{wanted}-{number}");
@@ -343,11 +346,11 @@ pub(super) async fn free_name(db: &mut SqliteConnection, wanted: &str) -> Result
 }
 
 /// A free DNS label made of a name, for the peer `own` (which may keep its own).
-pub(super) async fn free_dns_label(db: &mut SqliteConnection, name: &str, own: &str) -> Result<String> {
+pub(super) async fn free_dns_label(db: &mut Connection, name: &str, own: &str) -> Result<String> {
     let base = dns_label(name);
     let mut label = base.clone();
     for number in 1u32.. {
-        let others: i64 = sqlx::query_scalar("SELECT count(*) FROM peers WHERE dns_label = ? AND id <> ?")
+        let others: i64 = sql::query_scalar("SELECT count(*) FROM peers WHERE dns_label = $1 AND id <> $2")
             .bind(&label)
             .bind(own)
             .fetch_one(&mut *db)
@@ -372,18 +375,18 @@ fn dns_label(name: &str) -> String {
     if label.is_empty() { "peer".into() } else { label.into() }
 }
 
-async fn taken(db: &mut SqliteConnection, count: &'static str, value: &str) -> Result<bool> {
-    let found: i64 = sqlx::query_scalar(count).bind(value).fetch_one(db).await?;
+async fn taken(db: &mut Connection, count: &'static str, value: &str) -> Result<bool> {
+    let found: i64 = sql::query_scalar(count).bind(value).fetch_one(db).await?;
     Ok(found > 0)
 }
 
-async fn check_addresses(db: &mut SqliteConnection, before: &Peer, after: &Peer) -> Result<()> {
+async fn check_addresses(db: &mut Connection, before: &Peer, after: &Peer) -> Result<()> {
     let (v4, v6) = account(db).await?.settings.overlay()?;
     if after.ip != before.ip {
         if !v4.contains(&after.ip) || after.ip == v4.network() || after.ip == v4.broadcast() {
             return invalid(format!("ip: {} is no host address of the overlay range {v4}", after.ip));
         }
-        if taken(db, "SELECT count(*) FROM peers WHERE ip = ?", &after.ip.to_string()).await? {
+        if taken(db, "SELECT count(*) FROM peers WHERE ip = $1", &after.ip.to_string()).await? {
             return duplicate(format!("ip: {} belongs to another peer", after.ip));
         }
     }
@@ -391,7 +394,7 @@ async fn check_addresses(db: &mut SqliteConnection, before: &Peer, after: &Peer)
         if !v6.contains(&after.ipv6) || after.ipv6 == v6.network() {
             return invalid(format!("ipv6: {} is no host address of the overlay range {v6}", after.ipv6));
         }
-        if taken(db, "SELECT count(*) FROM peers WHERE ipv6 = ?", &after.ipv6.to_string()).await? {
+        if taken(db, "SELECT count(*) FROM peers WHERE ipv6 = $1", &after.ipv6.to_string()).await? {
             return duplicate(format!("ipv6: {} belongs to another peer", after.ipv6));
         }
     }
@@ -419,8 +422,8 @@ fn activities(before: &Peer, after: &Peer) -> Vec<Activity> {
 
 async fn delete(write: &mut Write, id: &str) -> Result<()> {
     let before = peer(write.db(), id).await?;
-    let network: Option<String> = sqlx::query_scalar(
-        "SELECT n.name FROM routers r JOIN networks n ON n.id = r.network_id WHERE r.peer_id = ? LIMIT 1",
+    let network: Option<String> = sql::query_scalar(
+        "SELECT n.name FROM routers r JOIN networks n ON n.id = r.network_id WHERE r.peer_id = $1 LIMIT 1",
     )
     .bind(id)
     .fetch_optional(write.db())
@@ -428,9 +431,9 @@ async fn delete(write: &mut Write, id: &str) -> Result<()> {
     if let Some(name) = network {
         return Err(StoreError::InUse { kind: "peer", link: "network router", name });
     }
-    let policy: Option<String> = sqlx::query_scalar(
+    let policy: Option<String> = sql::query_scalar(
         "SELECT p.name FROM rules r JOIN policies p ON p.id = r.policy_id
-         WHERE r.source_peer = ?1 OR r.destination_peer = ?1 LIMIT 1",
+         WHERE r.source_peer = $1 OR r.destination_peer = $1 LIMIT 1",
     )
     .bind(id)
     .fetch_optional(write.db())
@@ -438,7 +441,7 @@ async fn delete(write: &mut Write, id: &str) -> Result<()> {
     if let Some(name) = policy {
         return Err(StoreError::InUse { kind: "peer", link: "policy", name });
     }
-    sqlx::query("DELETE FROM peers WHERE id = ?").bind(id).execute(write.db()).await?;
+    sql::query("DELETE FROM peers WHERE id = $1").bind(id).execute(write.db()).await?;
     write.event(Activity::PeerDelete, id, Meta::name(&before.name).before(&before)).await
 }
 

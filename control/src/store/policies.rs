@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
-use sqlx::sqlite::SqliteConnection;
 use utoipa::ToSchema;
 
 use super::error::{corrupt, duplicate, invalid, not_found};
+use super::sql::{self, Connection};
 use super::write::{Meta, Write};
 use super::{Activity, Actor, Result, Store, groups, text};
 use crate::ids::new_id;
@@ -145,13 +145,13 @@ pub struct RuleChange {
 impl Store {
     /// Every policy, by id.
     pub async fn policies(&self) -> Result<Vec<Policy>> {
-        let mut tx = self.reader().begin().await?;
+        let mut tx = self.read().await?;
         all(&mut tx).await
     }
 
     /// One policy.
     pub async fn policy(&self, id: &str) -> Result<Policy> {
-        let mut tx = self.reader().begin().await?;
+        let mut tx = self.read().await?;
         policy(&mut tx, id).await
     }
 
@@ -184,7 +184,7 @@ impl Store {
             return Ok(before);
         }
 
-        sqlx::query("UPDATE policies SET name = ?, description = ?, enabled = ? WHERE id = ?")
+        sql::query("UPDATE policies SET name = $1, description = $2, enabled = $3 WHERE id = $4")
             .bind(&change.name)
             .bind(&change.description)
             .bind(change.enabled)
@@ -193,7 +193,7 @@ impl Store {
             .await?;
         for rule in &before.rules {
             if !kept.iter().any(|(id, _)| id.as_ref() == Some(&rule.id)) {
-                sqlx::query("DELETE FROM rules WHERE id = ?").bind(&rule.id).execute(write.db()).await?;
+                sql::query("DELETE FROM rules WHERE id = $1").bind(&rule.id).execute(write.db()).await?;
             }
         }
         for (position, (rule, spec)) in kept.into_iter().enumerate() {
@@ -211,7 +211,7 @@ impl Store {
     pub async fn delete_policy(&self, actor: &Actor, id: &str) -> Result<()> {
         let mut write = self.write(actor).await?;
         let before = policy(write.db(), id).await?;
-        sqlx::query("DELETE FROM policies WHERE id = ?").bind(id).execute(write.db()).await?;
+        sql::query("DELETE FROM policies WHERE id = $1").bind(id).execute(write.db()).await?;
         write.event(Activity::PolicyDelete, id, Meta::name(&before.name).before(&before)).await?;
         write.commit().await
     }
@@ -221,7 +221,7 @@ impl Store {
 pub(super) async fn insert(write: &mut Write, change: PolicyChange) -> Result<String> {
     let id = new_id();
     let (change, rules) = validate(write.db(), &id, change).await?;
-    sqlx::query("INSERT INTO policies (id, name, description, enabled) VALUES (?, ?, ?, ?)")
+    sql::query("INSERT INTO policies (id, name, description, enabled) VALUES ($1, $2, $3, $4)")
         .bind(&id)
         .bind(&change.name)
         .bind(&change.description)
@@ -241,26 +241,25 @@ pub(super) async fn insert(write: &mut Write, change: PolicyChange) -> Result<St
 }
 
 /// Every policy as the connection's transaction sees it, by id.
-pub(super) async fn all(db: &mut SqliteConnection) -> Result<Vec<Policy>> {
-    let policies = sqlx::query_as("SELECT * FROM policies ORDER BY id").fetch_all(&mut *db).await?;
-    let rules =
-        sqlx::query_as("SELECT * FROM rules ORDER BY policy_id, position").fetch_all(&mut *db).await?;
+pub(super) async fn all(db: &mut Connection) -> Result<Vec<Policy>> {
+    let policies = sql::query_as("SELECT * FROM policies ORDER BY id").fetch_all(&mut *db).await?;
+    let rules = sql::query_as("SELECT * FROM rules ORDER BY policy_id, position").fetch_all(&mut *db).await?;
     let groups =
-        sqlx::query_as("SELECT rule_id, side, group_id FROM rule_groups ORDER BY rule_id, side, position")
+        sql::query_as("SELECT rule_id, side, group_id FROM rule_groups ORDER BY rule_id, side, position")
             .fetch_all(db)
             .await?;
     assemble(policies, rules, groups)
 }
 
-async fn policy(db: &mut SqliteConnection, id: &str) -> Result<Policy> {
-    let policies = sqlx::query_as("SELECT * FROM policies WHERE id = ?").bind(id).fetch_all(&mut *db).await?;
-    let rules = sqlx::query_as("SELECT * FROM rules WHERE policy_id = ? ORDER BY position")
+async fn policy(db: &mut Connection, id: &str) -> Result<Policy> {
+    let policies = sql::query_as("SELECT * FROM policies WHERE id = $1").bind(id).fetch_all(&mut *db).await?;
+    let rules = sql::query_as("SELECT * FROM rules WHERE policy_id = $1 ORDER BY position")
         .bind(id)
         .fetch_all(&mut *db)
         .await?;
-    let groups = sqlx::query_as(
+    let groups = sql::query_as(
         "SELECT g.rule_id, g.side, g.group_id FROM rules r JOIN rule_groups g ON g.rule_id = r.id
-         WHERE r.policy_id = ? ORDER BY g.rule_id, g.side, g.position",
+         WHERE r.policy_id = $1 ORDER BY g.rule_id, g.side, g.position",
     )
     .bind(id)
     .fetch_all(db)
@@ -297,7 +296,7 @@ fn assemble(
 
 /// Checks all that can be wrong with a policy; the change with a trimmed name, and its rules apart.
 async fn validate(
-    db: &mut SqliteConnection,
+    db: &mut Connection,
     id: &str,
     mut change: PolicyChange,
 ) -> Result<(PolicyChange, Vec<RuleChange>)> {
@@ -307,7 +306,7 @@ async fn validate(
     if rules.is_empty() {
         return invalid("policy rules must not be empty");
     }
-    let others: i64 = sqlx::query_scalar("SELECT count(*) FROM policies WHERE name = ? AND id <> ?")
+    let others: i64 = sql::query_scalar("SELECT count(*) FROM policies WHERE name = $1 AND id <> $2")
         .bind(&change.name)
         .bind(id)
         .fetch_one(&mut *db)
@@ -370,7 +369,7 @@ fn check_authorized_groups(spec: &mut RuleSpec) -> Result<()> {
     }
 }
 
-async fn check_end(db: &mut SqliteConnection, end: &mut End, side: &str) -> Result<()> {
+async fn check_end(db: &mut Connection, end: &mut End, side: &str) -> Result<()> {
     let (kind, id, query) = match end {
         End::Groups(ids) => {
             let mut seen = BTreeSet::new();
@@ -380,10 +379,10 @@ async fn check_end(db: &mut SqliteConnection, end: &mut End, side: &str) -> Resu
             }
             return groups::must_exist(db, ids.iter()).await;
         }
-        End::Peer(id) => ("peer", id, "SELECT count(*) FROM peers WHERE id = ?"),
-        End::Resource(id) => ("resource", id, "SELECT count(*) FROM resources WHERE id = ?"),
+        End::Peer(id) => ("peer", id, "SELECT count(*) FROM peers WHERE id = $1"),
+        End::Resource(id) => ("resource", id, "SELECT count(*) FROM resources WHERE id = $1"),
     };
-    let found: i64 = sqlx::query_scalar(query).bind(&*id).fetch_one(db).await?;
+    let found: i64 = sql::query_scalar(query).bind(&*id).fetch_one(db).await?;
     if found == 0 { invalid(format!("{side}: {kind} {id} does not exist")) } else { Ok(()) }
 }
 
@@ -421,7 +420,7 @@ async fn put_rule(
     let json = |text: serde_json::Result<String>| text.map_err(|error| corrupt("rules")(error.into()));
     let (id, slot): (String, i64) = match id {
         Some(id) => {
-            let slot = sqlx::query_scalar("DELETE FROM rules WHERE id = ? RETURNING slot")
+            let slot = sql::query_scalar("DELETE FROM rules WHERE id = $1 RETURNING slot")
                 .bind(&id)
                 .fetch_one(write.db())
                 .await?;
@@ -438,10 +437,10 @@ async fn put_rule(
     let (destination_peer, destination_resource) = end(&spec.destinations);
     let position = i64::try_from(position).unwrap_or(i64::MAX);
 
-    sqlx::query(
+    sql::query(
         "INSERT INTO rules (id, policy_id, position, slot, name, description, enabled, action, bidirectional,
          protocol, ports, port_ranges, authorized_groups, source_peer, source_resource, destination_peer,
-         destination_resource) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         destination_resource) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
     )
     .bind(&id)
     .bind(policy)
@@ -466,7 +465,7 @@ async fn put_rule(
     for (side, end) in [(SOURCES, &spec.sources), (DESTINATIONS, &spec.destinations)] {
         let End::Groups(groups) = end else { continue };
         for (position, group) in (0i64..).zip(groups) {
-            sqlx::query("INSERT INTO rule_groups (rule_id, side, position, group_id) VALUES (?, ?, ?, ?)")
+            sql::query("INSERT INTO rule_groups (rule_id, side, position, group_id) VALUES ($1, $2, $3, $4)")
                 .bind(&id)
                 .bind(side)
                 .bind(position)
@@ -479,14 +478,14 @@ async fn put_rule(
 }
 
 /// The lowest slot no rule has.
-async fn free_slot(db: &mut SqliteConnection) -> Result<i64> {
+async fn free_slot(db: &mut Connection) -> Result<i64> {
     let (count, next): (i64, i64) =
-        sqlx::query_as("SELECT count(*), coalesce(max(slot) + 1, 0) FROM rules").fetch_one(&mut *db).await?;
+        sql::query_as("SELECT count(*), coalesce(max(slot) + 1, 0) FROM rules").fetch_one(&mut *db).await?;
     if count == next {
         return Ok(next);
     }
-    let gap: Option<i64> = sqlx::query_scalar(
-        "SELECT slot FROM (SELECT 0 AS slot UNION ALL SELECT slot + 1 FROM rules)
+    let gap: Option<i64> = sql::query_scalar(
+        "SELECT slot FROM (SELECT 0 AS slot UNION ALL SELECT slot + 1 FROM rules) AS candidates
          WHERE slot NOT IN (SELECT slot FROM rules) ORDER BY slot LIMIT 1",
     )
     .fetch_optional(db)

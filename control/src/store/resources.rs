@@ -8,10 +8,10 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
-use sqlx::sqlite::SqliteConnection;
 use utoipa::ToSchema;
 
 use super::error::{invalid, not_found};
+use super::sql::{self, Connection};
 use super::write::{Meta, Write};
 use super::{Activity, Actor, NamedRef, Result, Store, StoreError, groups, networks, text};
 use crate::ids::new_id;
@@ -140,18 +140,18 @@ pub struct ResourceChange {
 impl Store {
     /// Every resource of a network, by id.
     pub async fn resources(&self, network: &str) -> Result<Vec<Resource>> {
-        let mut tx = self.reader().begin().await?;
+        let mut tx = self.read().await?;
         networks::row(&mut tx, network).await?;
-        let rows: Vec<Row> = sqlx::query_as("SELECT * FROM resources WHERE network_id = ? ORDER BY id")
+        let rows: Vec<Row> = sql::query_as("SELECT * FROM resources WHERE network_id = $1 ORDER BY id")
             .bind(network)
-            .fetch_all(&mut *tx)
+            .fetch_all(&mut tx)
             .await?;
-        let memberships: Vec<(String, String, String)> = sqlx::query_as(
+        let memberships: Vec<(String, String, String)> = sql::query_as(
             "SELECT m.resource_id, g.id, g.name FROM resources r JOIN group_resources m ON m.resource_id = r.id
-             JOIN groups g ON g.id = m.group_id WHERE r.network_id = ? ORDER BY g.name",
+             JOIN groups g ON g.id = m.group_id WHERE r.network_id = $1 ORDER BY g.name",
         )
         .bind(network)
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut tx)
         .await?;
         let mut groups = HashMap::<String, Vec<NamedRef>>::new();
         for (resource, id, name) in memberships {
@@ -168,7 +168,7 @@ impl Store {
 
     /// One resource of a network.
     pub async fn resource(&self, network: &str, id: &str) -> Result<Resource> {
-        let mut tx = self.reader().begin().await?;
+        let mut tx = self.read().await?;
         networks::row(&mut tx, network).await?;
         resource(&mut tx, network, id).await
     }
@@ -176,15 +176,15 @@ impl Store {
     /// What each resource's address is, by resource id.
     pub async fn resource_kinds(&self) -> Result<HashMap<String, ResourceKind>> {
         let rows: Vec<(String, String)> =
-            sqlx::query_as("SELECT id, kind FROM resources").fetch_all(self.reader()).await?;
+            sql::query_as("SELECT id, kind FROM resources").fetch_all(&mut self.reader().await?).await?;
         Ok(rows.into_iter().map(|(id, kind)| (id, ResourceKind::parse(&kind))).collect())
     }
 
     /// What one resource's address is, if there is such a resource.
     pub async fn resource_kind(&self, id: &str) -> Result<Option<ResourceKind>> {
-        let kind: Option<String> = sqlx::query_scalar("SELECT kind FROM resources WHERE id = ?")
+        let kind: Option<String> = sql::query_scalar("SELECT kind FROM resources WHERE id = $1")
             .bind(id)
-            .fetch_optional(self.reader())
+            .fetch_optional(&mut self.reader().await?)
             .await?;
         Ok(kind.map(|kind| ResourceKind::parse(&kind)))
     }
@@ -235,7 +235,7 @@ impl Store {
         let (network_name, _) = networks::row(write.db(), network).await?;
         let before = resource(write.db(), network, id).await?;
         refuse_if_linked(write.db(), "network resource", id).await?;
-        sqlx::query("DELETE FROM resources WHERE id = ?").bind(id).execute(write.db()).await?;
+        sql::query("DELETE FROM resources WHERE id = $1").bind(id).execute(write.db()).await?;
         let meta = Meta::name(&before.name).with("network_name", network_name).before(&before);
         write.event(Activity::ResourceDelete, id, meta).await?;
         write.commit().await
@@ -243,10 +243,10 @@ impl Store {
 }
 
 /// Refuses to delete `kind` while a rule names the resource itself.
-pub(super) async fn refuse_if_linked(db: &mut SqliteConnection, kind: &'static str, id: &str) -> Result<()> {
-    let policy: Option<String> = sqlx::query_scalar(
+pub(super) async fn refuse_if_linked(db: &mut Connection, kind: &'static str, id: &str) -> Result<()> {
+    let policy: Option<String> = sql::query_scalar(
         "SELECT p.name FROM rules r JOIN policies p ON p.id = r.policy_id
-         WHERE r.source_resource = ?1 OR r.destination_resource = ?1 LIMIT 1",
+         WHERE r.source_resource = $1 OR r.destination_resource = $1 LIMIT 1",
     )
     .bind(id)
     .fetch_optional(db)
@@ -270,7 +270,7 @@ async fn put(write: &mut Write, network: &str, id: &str, change: ResourceChange)
     {
         return invalid(format!("address: {prefix} is {what}, which no router carries"));
     }
-    let others: i64 = sqlx::query_scalar("SELECT count(*) FROM resources WHERE name = ? AND id <> ?")
+    let others: i64 = sql::query_scalar("SELECT count(*) FROM resources WHERE name = $1 AND id <> $2")
         .bind(name)
         .bind(id)
         .fetch_one(write.db())
@@ -284,12 +284,12 @@ async fn put(write: &mut Write, network: &str, id: &str, change: ResourceChange)
     let shown = if given.parse::<IpAddr>().is_ok() { given.to_owned() } else { address.to_string() };
 
     const UPDATE: &str =
-        "UPDATE resources SET network_id = ?2, name = ?3, description = ?4, address = ?5, kind = ?6,
-         enabled = ?7 WHERE id = ?1";
+        "UPDATE resources SET network_id = $2, name = $3, description = $4, address = $5, kind = $6,
+         enabled = $7 WHERE id = $1";
     const INSERT: &str = "INSERT INTO resources (id, network_id, name, description, address, kind, enabled)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+         VALUES ($1, $2, $3, $4, $5, $6, $7)";
     for query in [UPDATE, INSERT] {
-        let done = sqlx::query(query)
+        let done = sql::query(query)
             .bind(id)
             .bind(network)
             .bind(name)
@@ -303,9 +303,9 @@ async fn put(write: &mut Write, network: &str, id: &str, change: ResourceChange)
             break;
         }
     }
-    sqlx::query("DELETE FROM group_resources WHERE resource_id = ?").bind(id).execute(write.db()).await?;
+    sql::query("DELETE FROM group_resources WHERE resource_id = $1").bind(id).execute(write.db()).await?;
     for group in groups {
-        sqlx::query("INSERT INTO group_resources (group_id, resource_id) VALUES (?, ?)")
+        sql::query("INSERT INTO group_resources (group_id, resource_id) VALUES ($1, $2)")
             .bind(group)
             .bind(id)
             .execute(write.db())
@@ -314,15 +314,15 @@ async fn put(write: &mut Write, network: &str, id: &str, change: ResourceChange)
     Ok(())
 }
 
-async fn resource(db: &mut SqliteConnection, network: &str, id: &str) -> Result<Resource> {
-    let row: Option<Row> = sqlx::query_as("SELECT * FROM resources WHERE id = ? AND network_id = ?")
+async fn resource(db: &mut Connection, network: &str, id: &str) -> Result<Resource> {
+    let row: Option<Row> = sql::query_as("SELECT * FROM resources WHERE id = $1 AND network_id = $2")
         .bind(id)
         .bind(network)
         .fetch_optional(&mut *db)
         .await?;
     let Some(row) = row else { return not_found("resource", id) };
-    let groups = sqlx::query_as(
-        "SELECT g.id, g.name FROM group_resources m JOIN groups g ON g.id = m.group_id WHERE m.resource_id = ?
+    let groups = sql::query_as(
+        "SELECT g.id, g.name FROM group_resources m JOIN groups g ON g.id = m.group_id WHERE m.resource_id = $1
          ORDER BY g.name",
     )
     .bind(id)

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use sqlx::FromRow;
-use sqlx::sqlite::SqliteConnection;
 
 use super::error::{invalid, not_found};
+use super::sql::{self, Connection};
 use super::write::{Meta, Write};
 use super::{Activity, Actor, Result, Store, groups, networks};
 use crate::ids::new_id;
@@ -51,17 +51,17 @@ pub struct RouterChange {
 impl Store {
     /// Every router of a network, or of all of them, by id.
     pub async fn routers(&self, network: Option<&str>) -> Result<Vec<Router>> {
-        let mut tx = self.reader().begin().await?;
+        let mut tx = self.read().await?;
         if let Some(network) = network {
             networks::row(&mut tx, network).await?;
         }
         let rows: Vec<Row> =
-            sqlx::query_as("SELECT * FROM routers WHERE ?1 IS NULL OR network_id = ?1 ORDER BY id")
+            sql::query_as("SELECT * FROM routers WHERE $1 IS NULL OR network_id = $1 ORDER BY id")
                 .bind(network)
-                .fetch_all(&mut *tx)
+                .fetch_all(&mut tx)
                 .await?;
         let members: Vec<(String, String)> =
-            sqlx::query_as("SELECT router_id, group_id FROM router_groups").fetch_all(&mut *tx).await?;
+            sql::query_as("SELECT router_id, group_id FROM router_groups").fetch_all(&mut tx).await?;
         let mut groups = BTreeMap::<String, Vec<String>>::new();
         for (router, group) in members {
             groups.entry(router).or_default().push(group);
@@ -77,7 +77,7 @@ impl Store {
 
     /// One router of a network.
     pub async fn router(&self, network: &str, id: &str) -> Result<Router> {
-        let mut tx = self.reader().begin().await?;
+        let mut tx = self.read().await?;
         networks::row(&mut tx, network).await?;
         router(&mut tx, network, id).await
     }
@@ -122,7 +122,7 @@ impl Store {
         let mut write = self.write(actor).await?;
         let (name, _) = networks::row(write.db(), network).await?;
         let before = router(write.db(), network, id).await?;
-        sqlx::query("DELETE FROM routers WHERE id = ?").bind(id).execute(write.db()).await?;
+        sql::query("DELETE FROM routers WHERE id = $1").bind(id).execute(write.db()).await?;
         let meta = Meta::default().with("network_name", name).before(&before);
         write.event(Activity::RouterDelete, id, meta).await?;
         write.commit().await
@@ -141,7 +141,7 @@ async fn put(write: &mut Write, network: &str, id: &str, change: RouterChange) -
         _ => {}
     }
     if let Some(peer) = &peer {
-        let found: i64 = sqlx::query_scalar("SELECT count(*) FROM peers WHERE id = ?")
+        let found: i64 = sql::query_scalar("SELECT count(*) FROM peers WHERE id = $1")
             .bind(peer)
             .fetch_one(write.db())
             .await?;
@@ -151,8 +151,8 @@ async fn put(write: &mut Write, network: &str, id: &str, change: RouterChange) -
     }
     groups::must_exist(write.db(), &groups).await?;
 
-    sqlx::query(
-        "INSERT INTO routers (id, network_id, peer_id, metric, masquerade, enabled) VALUES (?, ?, ?, ?, ?, ?)
+    sql::query(
+        "INSERT INTO routers (id, network_id, peer_id, metric, masquerade, enabled) VALUES ($1, $2, $3, $4, $5, $6)
          ON CONFLICT (id) DO UPDATE SET peer_id = excluded.peer_id, metric = excluded.metric,
          masquerade = excluded.masquerade, enabled = excluded.enabled",
     )
@@ -164,9 +164,9 @@ async fn put(write: &mut Write, network: &str, id: &str, change: RouterChange) -
     .bind(change.enabled)
     .execute(write.db())
     .await?;
-    sqlx::query("DELETE FROM router_groups WHERE router_id = ?").bind(id).execute(write.db()).await?;
+    sql::query("DELETE FROM router_groups WHERE router_id = $1").bind(id).execute(write.db()).await?;
     for group in groups {
-        sqlx::query("INSERT INTO router_groups (router_id, group_id) VALUES (?, ?)")
+        sql::query("INSERT INTO router_groups (router_id, group_id) VALUES ($1, $2)")
             .bind(id)
             .bind(group)
             .execute(write.db())
@@ -175,15 +175,15 @@ async fn put(write: &mut Write, network: &str, id: &str, change: RouterChange) -
     Ok(())
 }
 
-async fn router(db: &mut SqliteConnection, network: &str, id: &str) -> Result<Router> {
-    let row: Option<Row> = sqlx::query_as("SELECT * FROM routers WHERE id = ? AND network_id = ?")
+async fn router(db: &mut Connection, network: &str, id: &str) -> Result<Router> {
+    let row: Option<Row> = sql::query_as("SELECT * FROM routers WHERE id = $1 AND network_id = $2")
         .bind(id)
         .bind(network)
         .fetch_optional(&mut *db)
         .await?;
     let Some(row) = row else { return not_found("router", id) };
     let groups =
-        sqlx::query_scalar("SELECT group_id FROM router_groups WHERE router_id = ? ORDER BY group_id")
+        sql::query_scalar("SELECT group_id FROM router_groups WHERE router_id = $1 ORDER BY group_id")
             .bind(id)
             .fetch_all(db)
             .await?;

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 use sqlx::FromRow;
-use sqlx::sqlite::SqliteConnection;
 
 use super::error::{invalid, not_found};
+use super::sql::{self, Connection};
 use super::write::{Meta, Write};
 use super::{Activity, Actor, Result, Store, groups, text};
 use crate::ids::{new_id, now};
@@ -107,11 +107,10 @@ pub struct NewSetupKey {
 impl Store {
     /// Every setup key, by id.
     pub async fn setup_keys(&self) -> Result<Vec<SetupKey>> {
-        let mut tx = self.reader().begin().await?;
-        let rows: Vec<Row> =
-            sqlx::query_as("SELECT * FROM setup_keys ORDER BY id").fetch_all(&mut *tx).await?;
+        let mut tx = self.read().await?;
+        let rows: Vec<Row> = sql::query_as("SELECT * FROM setup_keys ORDER BY id").fetch_all(&mut tx).await?;
         let members: Vec<(String, String)> =
-            sqlx::query_as("SELECT setup_key_id, group_id FROM setup_key_groups").fetch_all(&mut *tx).await?;
+            sql::query_as("SELECT setup_key_id, group_id FROM setup_key_groups").fetch_all(&mut tx).await?;
         let mut groups = HashMap::<String, Vec<String>>::new();
         for (key, group) in members {
             groups.entry(key).or_default().push(group);
@@ -127,7 +126,7 @@ impl Store {
 
     /// One setup key.
     pub async fn setup_key(&self, id: &str) -> Result<SetupKey> {
-        let mut tx = self.reader().begin().await?;
+        let mut tx = self.read().await?;
         key(&mut tx, id).await
     }
 
@@ -148,10 +147,10 @@ impl Store {
         let (id, text, at) = (new_id(), new_setup_key(), write.at());
         let expires_at = (new.expires_in > 0).then(|| at.saturating_add(new.expires_in.saturating_mul(1000)));
 
-        sqlx::query(
+        sql::query(
             "INSERT INTO setup_keys (id, name, hash, masked, reusable, created_at, updated_at, expires_at, revoked,
              used_times, usage_limit, ephemeral, allow_extra_dns_labels)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, 0, 0, ?8, ?9, ?10)",
+             VALUES ($1, $2, $3, $4, $5, $6, $6, $7, FALSE, 0, $8, $9, $10)",
         )
         .bind(&id)
         .bind(name)
@@ -189,7 +188,7 @@ impl Store {
         if revoked == before.revoked && groups.iter().eq(&before.auto_groups) {
             return Ok(before);
         }
-        sqlx::query("UPDATE setup_keys SET revoked = ?, updated_at = ? WHERE id = ?")
+        sql::query("UPDATE setup_keys SET revoked = $1, updated_at = $2 WHERE id = $3")
             .bind(revoked)
             .bind(write.at())
             .bind(id)
@@ -212,7 +211,7 @@ impl Store {
     pub async fn delete_setup_key(&self, actor: &Actor, id: &str) -> Result<()> {
         let mut write = self.write(actor).await?;
         let before = key(write.db(), id).await?;
-        sqlx::query("DELETE FROM setup_keys WHERE id = ?").bind(id).execute(write.db()).await?;
+        sql::query("DELETE FROM setup_keys WHERE id = $1").bind(id).execute(write.db()).await?;
         write.event(Activity::SetupKeyDelete, id, Meta::name(&before.name).before(&before)).await?;
         write.commit().await
     }
@@ -220,18 +219,18 @@ impl Store {
     /// Lets a setup key expire now; for tests of expiry, which a request can only ask for in seconds.
     #[doc(hidden)]
     pub async fn expire_setup_key(&self, id: &str) -> Result<()> {
-        sqlx::query("UPDATE setup_keys SET expires_at = ? WHERE id = ?")
+        sql::query("UPDATE setup_keys SET expires_at = $1 WHERE id = $2")
             .bind(now())
             .bind(id)
-            .execute(&self.inner.writer)
+            .execute(&mut self.writer().await?)
             .await?;
         Ok(())
     }
 }
 
 /// The setup key with this hash.
-pub(super) async fn by_hash(db: &mut SqliteConnection, hash: &SecretHash) -> Result<Option<SetupKey>> {
-    let id: Option<String> = sqlx::query_scalar("SELECT id FROM setup_keys WHERE hash = ?")
+pub(super) async fn by_hash(db: &mut Connection, hash: &SecretHash) -> Result<Option<SetupKey>> {
+    let id: Option<String> = sql::query_scalar("SELECT id FROM setup_keys WHERE hash = $1")
         .bind(hash.as_slice())
         .fetch_optional(&mut *db)
         .await?;
@@ -241,12 +240,12 @@ pub(super) async fn by_hash(db: &mut SqliteConnection, hash: &SecretHash) -> Res
     }
 }
 
-async fn key(db: &mut SqliteConnection, id: &str) -> Result<SetupKey> {
+async fn key(db: &mut Connection, id: &str) -> Result<SetupKey> {
     let row: Option<Row> =
-        sqlx::query_as("SELECT * FROM setup_keys WHERE id = ?").bind(id).fetch_optional(&mut *db).await?;
+        sql::query_as("SELECT * FROM setup_keys WHERE id = $1").bind(id).fetch_optional(&mut *db).await?;
     let Some(row) = row else { return not_found("setup key", id) };
     let groups =
-        sqlx::query_scalar("SELECT group_id FROM setup_key_groups WHERE setup_key_id = ? ORDER BY group_id")
+        sql::query_scalar("SELECT group_id FROM setup_key_groups WHERE setup_key_id = $1 ORDER BY group_id")
             .bind(id)
             .fetch_all(db)
             .await?;
@@ -254,9 +253,9 @@ async fn key(db: &mut SqliteConnection, id: &str) -> Result<SetupKey> {
 }
 
 async fn set_groups(write: &mut Write, key: &str, groups: impl IntoIterator<Item = String>) -> Result<()> {
-    sqlx::query("DELETE FROM setup_key_groups WHERE setup_key_id = ?").bind(key).execute(write.db()).await?;
+    sql::query("DELETE FROM setup_key_groups WHERE setup_key_id = $1").bind(key).execute(write.db()).await?;
     for group in groups {
-        sqlx::query("INSERT INTO setup_key_groups (setup_key_id, group_id) VALUES (?, ?)")
+        sql::query("INSERT INTO setup_key_groups (setup_key_id, group_id) VALUES ($1, $2)")
             .bind(key)
             .bind(group)
             .execute(write.db())

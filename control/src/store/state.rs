@@ -6,12 +6,12 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 use sluicegate_policy::model;
-use sqlx::sqlite::SqliteConnection;
 
 use super::account::account;
 use super::error::corrupt;
 use super::policies::{self, Action, End, Protocol};
 use super::resources::Address;
+use super::sql::{self, Connection};
 use super::{Result, Role, Rule, Store};
 
 /// The port of `netbird-ssh` where a rule names none.
@@ -47,8 +47,7 @@ impl Store {
 
     /// State, revision and agents as of one instant.
     pub async fn snapshot(&self) -> Result<Snapshot> {
-        // A deferred transaction in WAL mode reads one snapshot from its first statement on.
-        let mut tx = self.reader().begin().await?;
+        let mut tx = self.read().await?;
         let account = account(&mut tx).await?;
         let (overlay_v4, overlay_v6) = account.settings.overlay()?;
         let (peers, agents) = peers(&mut tx).await?;
@@ -67,7 +66,7 @@ impl Store {
                 (policy.id, compiled)
             })
             .collect();
-        tx.rollback().await?;
+        drop(tx);
         let state = model::State { overlay_v4, overlay_v6, peers, groups, networks, policies };
         Ok(Snapshot { revision: account.revision, state, agents })
     }
@@ -75,9 +74,9 @@ impl Store {
 
 type Peers = (BTreeMap<String, model::Peer>, BTreeMap<String, Agent>);
 
-async fn peers(db: &mut SqliteConnection) -> Result<Peers> {
+async fn peers(db: &mut Connection) -> Result<Peers> {
     type Row = (String, String, String, String, bool, String, Vec<u8>, Option<String>);
-    let rows: Vec<Row> = sqlx::query_as(
+    let rows: Vec<Row> = sql::query_as(
         "SELECT id, name, ip, ipv6, approval_required, role, wireguard_key, endpoint FROM peers",
     )
     .fetch_all(db)
@@ -103,9 +102,9 @@ async fn peers(db: &mut SqliteConnection) -> Result<Peers> {
     Ok((peers, agents))
 }
 
-async fn groups(db: &mut SqliteConnection) -> Result<BTreeMap<String, model::Group>> {
+async fn groups(db: &mut Connection) -> Result<BTreeMap<String, model::Group>> {
     let rows: Vec<(String, String)> =
-        sqlx::query_as("SELECT id, name FROM groups").fetch_all(&mut *db).await?;
+        sql::query_as("SELECT id, name FROM groups").fetch_all(&mut *db).await?;
     let mut groups: BTreeMap<String, model::Group> =
         rows.into_iter().map(|(id, name)| (id, model::Group { name, ..Default::default() })).collect();
     for (group, peer) in pairs(db, "SELECT group_id, peer_id FROM group_peers").await? {
@@ -118,7 +117,7 @@ async fn groups(db: &mut SqliteConnection) -> Result<BTreeMap<String, model::Gro
 }
 
 async fn networks(
-    db: &mut SqliteConnection,
+    db: &mut Connection,
     groups: &BTreeMap<String, model::Group>,
 ) -> Result<BTreeMap<String, model::Network>> {
     let mut networks: BTreeMap<String, model::Network> = pairs(db, "SELECT id, name FROM networks")
@@ -128,7 +127,7 @@ async fn networks(
         .collect();
 
     let resources: Vec<(String, String, String, String, bool)> =
-        sqlx::query_as("SELECT network_id, id, name, address, enabled FROM resources")
+        sql::query_as("SELECT network_id, id, name, address, enabled FROM resources")
             .fetch_all(&mut *db)
             .await?;
     for (network, id, name, address, enabled) in resources {
@@ -148,7 +147,7 @@ async fn networks(
         }
     }
     let routers: Vec<(String, String, Option<String>, i64, bool, bool)> =
-        sqlx::query_as("SELECT network_id, id, peer_id, metric, masquerade, enabled FROM routers")
+        sql::query_as("SELECT network_id, id, peer_id, metric, masquerade, enabled FROM routers")
             .fetch_all(db)
             .await?;
     for (network, id, peer, metric, masquerade, enabled) in routers {
@@ -197,8 +196,8 @@ fn end(end: End) -> model::End {
     }
 }
 
-async fn pairs(db: &mut SqliteConnection, query: &'static str) -> Result<Vec<(String, String)>> {
-    Ok(sqlx::query_as(query).fetch_all(db).await?)
+async fn pairs(db: &mut Connection, query: &'static str) -> Result<Vec<(String, String)>> {
+    Ok(sql::query_as(query).fetch_all(db).await?)
 }
 
 fn parse<T: FromStr>(column: &'static str, text: &str) -> Result<T>

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 use sqlx::FromRow;
-use sqlx::sqlite::SqliteConnection;
 use subtle::ConstantTimeEq;
 
 use super::error::{invalid, not_found};
+use super::sql::{self, Connection};
 use super::write::Meta;
 use super::{Activity, Actor, Result, Store, User, text, users};
 use crate::ids::{new_id, now};
@@ -40,9 +40,9 @@ impl Store {
         type Row = (String, String, Vec<u8>, i64, Option<i64>);
         let Some(hash) = token_hash(text) else { return Ok(None) };
         let row: Option<Row> =
-            sqlx::query_as("SELECT id, user_id, hash, expires_at, last_used FROM tokens WHERE hash = ?")
+            sql::query_as("SELECT id, user_id, hash, expires_at, last_used FROM tokens WHERE hash = $1")
                 .bind(hash.as_slice())
-                .fetch_optional(self.reader())
+                .fetch_optional(&mut self.reader().await?)
                 .await?;
         let Some((id, user, stored, expires_at, last_used)) = row else { return Ok(None) };
         // The index found it by comparing; what decides takes the same time for every difference.
@@ -61,13 +61,13 @@ impl Store {
 
     /// Every token of a user, by id.
     pub async fn tokens(&self, user: &str) -> Result<Vec<Token>> {
-        let mut tx = self.reader().begin().await?;
+        let mut tx = self.read().await?;
         users::user(&mut tx, user).await?;
-        Ok(sqlx::query_as(
-            "SELECT id, name, created_by, created_at, expires_at, last_used FROM tokens WHERE user_id = ? ORDER BY id",
+        Ok(sql::query_as(
+            "SELECT id, name, created_by, created_at, expires_at, last_used FROM tokens WHERE user_id = $1 ORDER BY id",
         )
         .bind(user)
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut tx)
         .await?)
     }
 
@@ -106,7 +106,7 @@ impl Store {
         let mut write = self.write(actor).await?;
         let owner = users::user(write.db(), user).await?;
         let name: Option<String> =
-            sqlx::query_scalar("DELETE FROM tokens WHERE id = ? AND user_id = ? RETURNING name")
+            sql::query_scalar("DELETE FROM tokens WHERE id = $1 AND user_id = $2 RETURNING name")
                 .bind(id)
                 .bind(user)
                 .fetch_optional(write.db())
@@ -119,21 +119,20 @@ impl Store {
 
     /// Whether a token with this hash is stored.
     pub(super) async fn knows_token(&self, hash: &SecretHash) -> Result<bool> {
-        let found: i64 = sqlx::query_scalar("SELECT count(*) FROM tokens WHERE hash = ?")
+        let found: i64 = sql::query_scalar("SELECT count(*) FROM tokens WHERE hash = $1")
             .bind(hash.as_slice())
-            .fetch_one(self.reader())
+            .fetch_one(&mut self.reader().await?)
             .await?;
         Ok(found > 0)
     }
 
     /// Notes that a token was used. A store that cannot write still answers reads.
     async fn token_used(&self, id: &str) {
-        let done = sqlx::query("UPDATE tokens SET last_used = ? WHERE id = ?")
-            .bind(now())
-            .bind(id)
-            .execute(&self.inner.writer)
-            .await;
-        if let Err(error) = done {
+        let noted = async {
+            let used = sql::query("UPDATE tokens SET last_used = $1 WHERE id = $2").bind(now()).bind(id);
+            used.execute(&mut self.writer().await?).await
+        };
+        if let Err(error) = noted.await {
             tracing::warn!(token = id, %error, "the time of a token's use was not kept");
         }
     }
@@ -141,7 +140,7 @@ impl Store {
 
 /// Writes a token; its id.
 pub(super) async fn insert(
-    db: &mut SqliteConnection,
+    db: &mut Connection,
     user: &str,
     created_by: &str,
     name: &str,
@@ -151,8 +150,8 @@ pub(super) async fn insert(
 ) -> Result<String> {
     let Some(hash) = token_hash(text) else { return invalid("the token is malformed") };
     let id = new_id();
-    sqlx::query(
-        "INSERT INTO tokens (id, user_id, name, hash, created_by, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    sql::query(
+        "INSERT INTO tokens (id, user_id, name, hash, created_by, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(&id)
     .bind(user)

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
-use sqlx::sqlite::SqliteConnection;
 use utoipa::ToSchema;
 
 use super::error::{corrupt, duplicate, invalid, not_found};
+use super::sql::{self, Connection};
 use super::write::{Meta, Write};
 use super::{Activity, Actor, Result, Store, StoreError, groups, text};
 use crate::ids::new_id;
@@ -111,10 +111,10 @@ pub struct UserChange {
 impl Store {
     /// Every user, by id.
     pub async fn users(&self) -> Result<Vec<User>> {
-        let mut tx = self.reader().begin().await?;
-        let rows: Vec<Row> = sqlx::query_as("SELECT * FROM users ORDER BY id").fetch_all(&mut *tx).await?;
+        let mut tx = self.read().await?;
+        let rows: Vec<Row> = sql::query_as("SELECT * FROM users ORDER BY id").fetch_all(&mut tx).await?;
         let members: Vec<(String, String)> =
-            sqlx::query_as("SELECT user_id, group_id FROM user_groups").fetch_all(&mut *tx).await?;
+            sql::query_as("SELECT user_id, group_id FROM user_groups").fetch_all(&mut tx).await?;
         let mut groups = HashMap::<String, Vec<String>>::new();
         for (user, group) in members {
             groups.entry(user).or_default().push(group);
@@ -129,7 +129,7 @@ impl Store {
 
     /// One user.
     pub async fn user(&self, id: &str) -> Result<User> {
-        let mut tx = self.reader().begin().await?;
+        let mut tx = self.read().await?;
         user(&mut tx, id).await
     }
 
@@ -149,7 +149,7 @@ impl Store {
         // What the caller is may have changed while the request waited.
         may_grant(&user(write.db(), &caller.id).await?, new.role)?;
         if !new.is_service_user {
-            let others: i64 = sqlx::query_scalar("SELECT count(*) FROM users WHERE email = ?")
+            let others: i64 = sql::query_scalar("SELECT count(*) FROM users WHERE email = $1")
                 .bind(email)
                 .fetch_one(write.db())
                 .await?;
@@ -160,9 +160,9 @@ impl Store {
         let groups = groups::assignable(write.db(), "auto_groups", &new.auto_groups).await?;
         let id = new_id();
         let at = write.at();
-        sqlx::query(
+        sql::query(
             "INSERT INTO users (id, name, email, role, is_service_user, blocked, invited, created_at)
-             VALUES (?, ?, ?, ?, ?, 0, ?, ?)",
+             VALUES ($1, $2, $3, $4, $5, FALSE, $6, $7)",
         )
         .bind(&id)
         .bind(name)
@@ -204,12 +204,12 @@ impl Store {
             if blocked {
                 return invalid("a blocked user cannot become owner");
             }
-            sqlx::query("UPDATE users SET role = 'admin' WHERE id = ?")
+            sql::query("UPDATE users SET role = 'admin' WHERE id = $1")
                 .bind(&caller.id)
                 .execute(write.db())
                 .await?;
         }
-        sqlx::query("UPDATE users SET role = ?, blocked = ? WHERE id = ?")
+        sql::query("UPDATE users SET role = $1, blocked = $2 WHERE id = $3")
             .bind(change.role.as_str())
             .bind(blocked)
             .bind(id)
@@ -237,7 +237,7 @@ impl Store {
         }
         // What the caller is may have changed while the request waited.
         may_grant(&user(write.db(), &caller.id).await?, before.role)?;
-        sqlx::query("DELETE FROM users WHERE id = ?").bind(id).execute(write.db()).await?;
+        sql::query("DELETE FROM users WHERE id = $1").bind(id).execute(write.db()).await?;
         let activity =
             if before.is_service_user { Activity::ServiceUserDelete } else { Activity::UserDelete };
         write.event(activity, id, Meta::name(&before.name).before(&before)).await?;
@@ -255,11 +255,11 @@ pub fn may_grant(caller: &User, role: UserRole) -> Result<()> {
 }
 
 /// One user as the connection's transaction sees it.
-pub(super) async fn user(db: &mut SqliteConnection, id: &str) -> Result<User> {
+pub(super) async fn user(db: &mut Connection, id: &str) -> Result<User> {
     let row: Option<Row> =
-        sqlx::query_as("SELECT * FROM users WHERE id = ?").bind(id).fetch_optional(&mut *db).await?;
+        sql::query_as("SELECT * FROM users WHERE id = $1").bind(id).fetch_optional(&mut *db).await?;
     let Some(row) = row else { return not_found("user", id) };
-    let groups = sqlx::query_scalar("SELECT group_id FROM user_groups WHERE user_id = ? ORDER BY group_id")
+    let groups = sql::query_scalar("SELECT group_id FROM user_groups WHERE user_id = $1 ORDER BY group_id")
         .bind(id)
         .fetch_all(db)
         .await?;
@@ -267,9 +267,9 @@ pub(super) async fn user(db: &mut SqliteConnection, id: &str) -> Result<User> {
 }
 
 async fn set_groups(write: &mut Write, user: &str, groups: impl IntoIterator<Item = String>) -> Result<()> {
-    sqlx::query("DELETE FROM user_groups WHERE user_id = ?").bind(user).execute(write.db()).await?;
+    sql::query("DELETE FROM user_groups WHERE user_id = $1").bind(user).execute(write.db()).await?;
     for group in groups {
-        sqlx::query("INSERT INTO user_groups (user_id, group_id) VALUES (?, ?)")
+        sql::query("INSERT INTO user_groups (user_id, group_id) VALUES ($1, $2)")
             .bind(user)
             .bind(group)
             .execute(write.db())

@@ -1,9 +1,8 @@
 //! One change: a transaction that knows who asks, and that publishes the new revision once it is durable.
 
 use serde::Serialize;
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{Sqlite, Transaction};
 
+use super::sql::{self, Connection};
 use super::{Activity, Result, Store, audit};
 use crate::ids::now;
 
@@ -27,7 +26,7 @@ impl Actor {
 
 /// A change under way. Dropped without [`Write::commit`] it never happened.
 pub(crate) struct Write {
-    transaction: Transaction<'static, Sqlite>,
+    transaction: Connection,
     store: Store,
     actor: Actor,
     at: i64,
@@ -35,29 +34,21 @@ pub(crate) struct Write {
 }
 
 impl Store {
-    /// Waits for the writer and begins a change in the name of `actor`.
+    /// Waits for its turn and begins a change in the name of `actor`.
     pub(crate) async fn write(&self, actor: &Actor) -> Result<Write> {
-        let transaction = match self.begin().await {
-            // SQLite itself rolled a change back (disk full, I/O error) and the connection's count of open transactions
-            // was left behind: a new connection starts from zero.
-            Err(sqlx::Error::InvalidSavePointStatement) => {
-                self.inner.writer.acquire().await?.close().await?;
-                self.begin().await?
-            }
-            begun => begun?,
-        };
+        let transaction = self.begin().await?;
         Ok(Write { transaction, store: self.clone(), actor: actor.clone(), at: now(), changed: false })
     }
 
-    async fn begin(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
-        // IMMEDIATE: a transaction that first reads and then writes would fail where it finds another writer.
-        self.inner.writer.begin_with("BEGIN IMMEDIATE").await
+    /// Waits for its turn and begins a transaction that is no change of the account.
+    pub(super) async fn begin(&self) -> Result<Connection> {
+        self.inner.database.change(&self.inner.shared.observed).await
     }
 }
 
 impl Write {
     /// The connection the change's statements go through.
-    pub(crate) fn db(&mut self) -> &mut SqliteConnection {
+    pub(crate) fn db(&mut self) -> &mut Connection {
         &mut self.transaction
     }
 
@@ -72,24 +63,19 @@ impl Write {
         audit::append(&mut self.transaction, self.at, &self.actor, activity, target, &meta.0).await
     }
 
-    /// Makes the change durable, then tells whoever waits on [`Store::changes`].
+    /// Makes the change durable, then tells whoever waits on [`Store::changes`], here and at the other replicas.
     pub(crate) async fn commit(mut self) -> Result<()> {
         if !self.changed {
-            return Ok(self.transaction.commit().await?);
+            return self.transaction.commit().await;
         }
         let revision: i64 =
-            sqlx::query_scalar("UPDATE account SET revision = revision + 1 RETURNING revision")
-                .fetch_one(&mut *self.transaction)
+            sql::query_scalar("UPDATE account SET revision = revision + 1 RETURNING revision")
+                .fetch_one(&mut self.transaction)
                 .await?;
+        self.store.inner.database.announce(&mut self.transaction, revision).await?;
         self.transaction.commit().await?;
-        // The writer is free before this line runs: a later change may have published first.
-        self.store.inner.revision.send_if_modified(|published| {
-            let newer = revision.unsigned_abs() > *published;
-            if newer {
-                *published = revision.unsigned_abs();
-            }
-            newer
-        });
+        // The next change may begin before this line runs, and may have published first.
+        self.store.inner.shared.raise(revision.unsigned_abs());
         Ok(())
     }
 }

@@ -2,6 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "every function here is part of a test")]
 
+#[path = "../common/postgres.rs"]
+mod postgres;
+#[path = "../common/stores.rs"]
+mod stores;
+
 mod http;
 mod join;
 mod support;

@@ -172,7 +172,7 @@ impl Control {
 async fn open(dir: &Path) -> Store {
     soon("the store opens", async {
         loop {
-            match Store::open(dir).await {
+            match crate::stores::open(dir).await {
                 Ok(store) => return store,
                 Err(sluicegate_control::store::OpenError::InUse(_)) => tokio::task::yield_now().await,
                 Err(error) => panic!("{error}"),

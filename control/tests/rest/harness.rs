@@ -12,6 +12,8 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::stores;
+
 pub(crate) const FINGERPRINT: &str = "00ff";
 
 pub(crate) struct Server {
@@ -37,7 +39,7 @@ impl Server {
     }
 
     pub(crate) async fn start_in(directory: TempDir) -> Self {
-        let store = Store::open(directory.path()).await.unwrap();
+        let store = stores::open(directory.path()).await.unwrap();
         let router = router(&store, directory.path());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

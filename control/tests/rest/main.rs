@@ -1,6 +1,11 @@
 //! The REST API over HTTP, on a server in this process. Cases named `a_1…` to `a_15…` are those of NetBird's server.
 #![expect(clippy::unwrap_used, reason = "every line of this crate is test code; a panic is how it fails")]
 
+#[path = "../common/postgres.rs"]
+mod postgres;
+#[path = "../common/stores.rs"]
+mod stores;
+
 mod accounts;
 mod auth;
 mod enroll;

@@ -1,0 +1,337 @@
+//! Random changes, valid and not, made in both stores: answers, states, audit trails and images must be the same. Ids,
+//! times and secrets are each store's own, so they are written as who or what they stand for before anything is compared.
+
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use sluicegate_control::store::{
+    Actor, GroupChange, NetworkChange, NewSetupKey, NewUser, PeerChange, PeerFacts, ResourceChange, Role,
+    RouterChange, Store, StoreError, UserChange, UserRole,
+};
+use sluicegate_policy::Compiler;
+
+use crate::world::{all, check_trail, join, open, places, policy};
+
+const STEPS: usize = 250;
+
+/// One store with the ids it gave, in the order in which both stores gave theirs.
+struct Side {
+    store: Store,
+    ids: Vec<String>,
+    key: String,
+}
+
+/// What is drawn for a step, the same for both sides.
+struct Draw {
+    name: String,
+    other: usize,
+    third: usize,
+    number: u16,
+    flag: bool,
+}
+
+#[tokio::test]
+async fn both_stores_give_the_same_answers_states_trails_and_images() {
+    for seed in [1, 2, 3] {
+        let [(a_dir, a), (b_dir, b)] = places();
+        let mut sides = [side(open(&a, a_dir.path()).await).await, side(open(&b, b_dir.path()).await).await];
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut accepted = 0;
+        for step in 0..STEPS {
+            let draw = Draw {
+                name: ["Ä", "a", "B", "_", "b c", "é", "z", "\u{1f600}", "Z", "", "x\u{0}"]
+                    [random.random_range(0..11)]
+                .repeat(random.random_range(1..3)),
+                other: random.random_range(0..1000),
+                third: random.random_range(0..1000),
+                number: random.random_range(0..30),
+                flag: random.random(),
+            };
+            let what = random.random_range(0..22);
+            let mut answers = Vec::new();
+            for side in &mut sides {
+                let answer = side.step(what, &draw).await;
+                accepted += usize::from(answer.is_ok());
+                answers.push(match answer {
+                    Ok(text) => side.neutral(&text),
+                    Err(error) => {
+                        assert!(
+                            !matches!(error, StoreError::Database(_) | StoreError::Corrupt { .. }),
+                            "{error:?}"
+                        );
+                        side.neutral(&format!("refused: {error}"))
+                    }
+                });
+            }
+            assert_eq!(answers[0], answers[1], "seed {seed}, step {step}, kind {what}");
+        }
+        assert!(accepted > STEPS / 2, "seed {seed}: {accepted}");
+        let mut seen = Vec::new();
+        for side in &sides {
+            check_trail(&side.store).await;
+            seen.push(side.neutral(&side.everything().await));
+        }
+        assert_eq!(seen[0], seen[1], "seed {seed}");
+    }
+}
+
+async fn side(store: Store) -> Side {
+    let mut settings = store.account().await.unwrap().settings;
+    settings.network_range = "100.70.0.0/16".into();
+    settings.network_range_v6 = "fd00:7::/64".into();
+    store.update_settings(&Actor::system(), settings).await.unwrap();
+    let key = NewSetupKey { name: "k".into(), reusable: true, ..NewSetupKey::default() };
+    let (made, key) = store.create_setup_key(&Actor::system(), key).await.unwrap();
+    let policies = store.policies().await.unwrap();
+    let owner = store.users().await.unwrap().remove(0);
+    let account = store.account().await.unwrap();
+    let mut ids = vec![all(&store).await, made.id, account.id, owner.id];
+    for policy in policies {
+        ids.push(policy.id);
+        ids.extend(policy.rules.into_iter().map(|rule| rule.id));
+    }
+    Side { store, ids, key }
+}
+
+fn peer_change() -> PeerChange {
+    PeerChange {
+        name: String::new(),
+        ssh_enabled: false,
+        login_expiration_enabled: false,
+        inactivity_expiration_enabled: false,
+        approval_required: None,
+        ip: None,
+        ipv6: None,
+    }
+}
+
+impl Side {
+    fn id(&self, which: usize) -> String {
+        self.ids[which % self.ids.len()].clone()
+    }
+
+    /// Notes the ids of something made, and shows it.
+    fn made(&mut self, ids: impl IntoIterator<Item = String>, shown: &impl std::fmt::Debug) -> String {
+        for id in ids {
+            if !self.ids.contains(&id) {
+                self.ids.push(id);
+            }
+        }
+        format!("{shown:?}")
+    }
+
+    async fn step(&mut self, what: usize, draw: &Draw) -> Result<String, StoreError> {
+        let (actor, store) = (Actor::system(), self.store.clone());
+        let (one, two) = (self.id(draw.other), self.id(draw.third));
+        let name = draw.name.clone();
+        Ok(match what {
+            0 => {
+                let change = GroupChange { name, peers: vec![], resources: vec![] };
+                let group = store.create_group(&actor, change).await?;
+                self.made([group.id.clone()], &group)
+            }
+            1 => {
+                // A member that is none is refused; so members are looked for.
+                let peers = store.peers(None, None).await?.into_iter().filter(|peer| {
+                    peer.id.len() + usize::from(peer.name.as_bytes()[5]) & 1 != usize::from(draw.flag)
+                });
+                let peers = peers.map(|peer| peer.id).collect();
+                let resources = store.resource_kinds().await?.into_keys().collect();
+                format!(
+                    "{:?}",
+                    store.update_group(&actor, &one, GroupChange { name, peers, resources }).await?
+                )
+            }
+            2 => format!("{:?}", store.delete_group(&actor, &one).await?),
+            3 => {
+                let change = NetworkChange { name, description: "x\ny".into() };
+                let network = store.create_network(&actor, change).await?;
+                self.made([network.id.clone()], &network)
+            }
+            4 => {
+                let network =
+                    store.networks().await?.into_iter().nth(draw.third % 4).map_or(two, |network| network.id);
+                let change = ResourceChange {
+                    name,
+                    description: String::new(),
+                    address: [
+                        format!("10.0.{}.0/24", draw.number),
+                        format!("2001:db8::{:x}", draw.number),
+                        "*.example.org".into(),
+                        "bad address".into(),
+                    ][draw.other % 4]
+                        .clone(),
+                    enabled: draw.flag,
+                    groups: if draw.flag { vec![one] } else { vec![] },
+                };
+                let resource = store.create_resource(&actor, &network, change).await?;
+                self.made([resource.id.clone()], &resource)
+            }
+            5 => {
+                let network =
+                    store.networks().await?.into_iter().nth(draw.third % 4).map_or(two, |network| network.id);
+                let peer = store.peers(None, None).await?.into_iter().nth(draw.other % 5).map(|peer| peer.id);
+                let change = RouterChange {
+                    peer,
+                    peer_groups: vec![],
+                    metric: i64::from(draw.number),
+                    masquerade: draw.flag,
+                    enabled: true,
+                };
+                let router = store.create_router(&actor, &network, change).await?;
+                self.made([router.id.clone()], &router)
+            }
+            6 | 7 => {
+                let all = if draw.flag { self.ids[0].clone() } else { one };
+                let policy = store
+                    .create_policy(&actor, policy(&name, &all, usize::from(draw.number % 4), draw.number + 1))
+                    .await?;
+                let rules: Vec<String> = policy.rules.iter().map(|rule| rule.id.clone()).collect();
+                self.made(std::iter::once(policy.id.clone()).chain(rules), &policy)
+            }
+            8 => {
+                let id =
+                    store.policies().await?.into_iter().nth(draw.third % 6).map_or(two, |policy| policy.id);
+                let all = self.ids[0].clone();
+                let policy = store
+                    .update_policy(
+                        &actor,
+                        &id,
+                        policy(&name, &all, usize::from(draw.number % 5), draw.number + 1),
+                    )
+                    .await?;
+                let rules: Vec<String> = policy.rules.iter().map(|rule| rule.id.clone()).collect();
+                self.made(rules, &policy)
+            }
+            9 => format!("{:?}", store.delete_policy(&actor, &one).await?),
+            10 | 11 => {
+                let role = if draw.flag { Role::Gateway } else { Role::Peer };
+                let peers = store.peers(None, None).await?.len();
+                if peers > 200 {
+                    return Ok(String::new());
+                }
+                let key = self.key.clone();
+                let which = u8::try_from(self.ids.len() % 256).unwrap_or_default();
+                if store.peers(Some(&format!("host-{which}")), None).await?.len() == 1 {
+                    return Ok(String::new());
+                }
+                let joined = join(&store, &key, which, role).await;
+                self.ids.push(joined.id.clone());
+                let change = PeerChange {
+                    name: joined.name.clone(),
+                    ip: Some(format!("100.70.1.{}", which.max(1)).parse().unwrap()),
+                    ipv6: Some(format!("fd00:7::1:{which:x}").parse().unwrap()),
+                    ..peer_change()
+                };
+                let peer = store.update_peer(&actor, &joined.id, change).await;
+                // The events of what was drawn at random say so in words that are not compared.
+                format!("{:?}", peer.map(|peer| (peer.name, peer.ip, peer.dns_label, peer.groups)))
+            }
+            12 => {
+                let change = PeerChange { name, ssh_enabled: draw.flag, ..peer_change() };
+                format!(
+                    "{:?}",
+                    store.update_peer(&actor, &one, change).await.map(|peer| (peer.name, peer.dns_label))?
+                )
+            }
+            13 => format!("{:?}", store.delete_peer(&actor, &one).await?),
+            14 => {
+                let facts = PeerFacts {
+                    os: if draw.flag { "bsd".into() } else { String::new() },
+                    ..PeerFacts::default()
+                };
+                format!("{:?}", store.peer_seen(&one, &facts).await?)
+            }
+            15 => format!(
+                "{:?}",
+                store
+                    .set_peer_endpoint(&one, Some(format!("192.0.2.1:{}", draw.number + 1).parse().unwrap()))
+                    .await?
+            ),
+            16 => {
+                let new = NewUser {
+                    name,
+                    email: if draw.flag { format!("u{}@example.org", draw.number) } else { String::new() },
+                    role: UserRole::Auditor,
+                    is_service_user: !draw.flag,
+                    auto_groups: vec![one],
+                };
+                let owner = store.users().await?.remove(0);
+                let user = store.create_user(&owner, new).await?;
+                self.made([user.id.clone()], &user)
+            }
+            17 => {
+                let owner = store.users().await?.remove(0);
+                let change =
+                    UserChange { role: UserRole::Admin, auto_groups: vec![two], blocked: Some(draw.flag) };
+                format!("{:?}", store.update_user(&owner, &one, change).await?)
+            }
+            18 => {
+                let key = NewSetupKey {
+                    name,
+                    reusable: draw.flag,
+                    auto_groups: vec![one],
+                    ..NewSetupKey::default()
+                };
+                let (key, _) = store.create_setup_key(&actor, key).await?;
+                self.made([key.id.clone()], &(key.name, key.auto_groups, key.reusable))
+            }
+            19 => format!("{:?}", store.peers(Some(&name), None).await?.len()),
+            20 => format!("{:?}", (store.group(&name).await.is_ok(), store.routers(Some(&one)).await?.len())),
+            _ => {
+                let network =
+                    store.networks().await?.into_iter().nth(draw.third % 4).map_or(two, |network| network.id);
+                format!("{:?}", store.delete_network(&actor, &network).await?)
+            }
+        })
+    }
+
+    /// Everything the store shows, with what is compiled from it.
+    async fn everything(&self) -> String {
+        let store = &self.store;
+        let snapshot = store.snapshot().await.unwrap();
+        let mut text =
+            format!("{}\n{:#?}\n", snapshot.revision, snapshot.agents.values().collect::<Vec<_>>());
+        text += &format!("{:#?}\n", store.groups().await.unwrap());
+        text += &format!("{:#?}\n", store.group_counts().await.unwrap());
+        text += &format!("{:#?}\n", store.policies().await.unwrap());
+        text += &format!("{:#?}\n", store.networks().await.unwrap());
+        text += &format!("{:#?}\n", store.routers(None).await.unwrap());
+        text += &format!("{:#?}\n", store.users().await.unwrap());
+        text += &format!("{:#?}\n", store.account().await.unwrap().settings);
+        for key in store.setup_keys().await.unwrap() {
+            text += &format!("{:?}\n", (key.name, key.used_times, key.reusable, key.auto_groups));
+        }
+        for peer in store.peers(None, None).await.unwrap() {
+            text += &format!(
+                "{:?}\n",
+                (peer.id, peer.name, peer.ip, peer.ipv6, peer.os, peer.connected, peer.groups)
+            );
+        }
+        for event in store.events().await.unwrap() {
+            text += &format!("{:?}\n", (event.revision, event.code, event.target_id, event.meta.keys()));
+        }
+        let compiler = Compiler::new(Arc::new(snapshot.state)).unwrap();
+        for id in self.ids.iter().filter(|id| snapshot.agents.contains_key(*id)) {
+            text += &format!("{:?}\n", compiler.compile(id).unwrap().hash());
+        }
+        text
+    }
+
+    /// Ids as their numbers, and times as one word.
+    fn neutral(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (number, id) in self.ids.iter().enumerate() {
+            text = text.replace(id, &format!("#{number}"));
+        }
+        let mut neutral = String::new();
+        for word in text.split_inclusive(|char: char| !char.is_ascii_digit()) {
+            match word.bytes().take_while(u8::is_ascii_digit).count() {
+                13 => neutral += &format!("TIME{}", &word[13..]),
+                _ => neutral += word,
+            }
+        }
+        neutral
+    }
+}

@@ -1,0 +1,13 @@
+//! The store over both of its databases: that they do the same, that changes are whole, that several replicas agree.
+#![expect(clippy::unwrap_used, reason = "every line of this crate is test code; a panic is how it fails")]
+
+#[path = "../common/postgres.rs"]
+mod postgres;
+
+mod backup;
+mod conformance;
+mod kills;
+mod open;
+mod replicas;
+mod schemas;
+mod world;
