@@ -6,6 +6,10 @@
 
 use crate::family::{Address4, Address6};
 
+/// Version of what the words of a key and a half-entry mean. Raise it with every change that programs of before would
+/// misread: entries of another version are never looked at.
+pub const LAYOUT: u32 = 1;
+
 /// Where a packet came from: the hook that sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -176,7 +180,7 @@ impl Exit {
 pub enum State {
     /// Not TCP: no reply seen.
     Unreplied = 1,
-    /// Not TCP: replied.
+    /// Not TCP: the opener has sent again after a reply.
     Replied = 2,
     /// SYN seen.
     SynSent = 3,
@@ -190,6 +194,8 @@ pub enum State {
     TimeWait = 7,
     /// A RST was seen. What still passes keeps it alive, so that a forged RST ends nothing (RFC 5961 1).
     Reset = 8,
+    /// Not TCP: a reply was seen, and nothing of the opener since.
+    Answered = 9,
 }
 
 impl State {
@@ -204,6 +210,7 @@ impl State {
             State::Closing => "closing",
             State::TimeWait => "time_wait",
             State::Reset => "reset",
+            State::Answered => "answered",
         }
     }
 
@@ -218,14 +225,23 @@ impl State {
             5 => State::Established,
             6 => State::Closing,
             7 => State::TimeWait,
+            9 => State::Answered,
             _ => State::Reset,
         }
     }
 
-    /// Whether flows in this state live in the table that never evicts.
+    /// Whether a flow that comes to this state moves to the table that never evicts: its opener has sent again after an
+    /// answer, so that it means to talk. One answer alone, or a RST, would let whoever may open flows fill that table with
+    /// one packet a flow. A flow that is there stays there.
     #[inline(always)]
     pub const fn is_confirmed(self) -> bool {
-        !matches!(self, State::Unreplied | State::SynSent | State::SynReceived)
+        matches!(self, State::Replied | State::Established | State::Closing | State::TimeWait)
+    }
+
+    /// Whether the opening still counts against its source: nobody answered, or nobody finished a TCP handshake.
+    #[inline(always)]
+    pub const fn is_waiting(self) -> bool {
+        matches!(self, State::Unreplied | State::SynSent | State::SynReceived)
     }
 }
 
@@ -243,13 +259,13 @@ pub struct Timeouts {
     pub tcp_time_wait: u32,
     /// `Reset`.
     pub tcp_reset: u32,
-    /// UDP without a reply.
+    /// UDP without a reply, or with one after which its opener was silent.
     pub udp_unreplied: u32,
     /// UDP with replies.
     pub udp: u32,
-    /// ICMP, both states.
+    /// ICMP, all states.
     pub icmp: u32,
-    /// Other protocols, both states.
+    /// Other protocols, all states.
     pub other: u32,
     /// A datagram in fragments, from its first on.
     pub fragment: u32,
@@ -291,11 +307,21 @@ impl Timeouts {
             State::Closing => self.tcp_closing,
             State::TimeWait => self.tcp_time_wait,
             State::Reset => self.tcp_reset,
-            State::Unreplied | State::Replied if protocol == icmp => self.icmp,
-            State::Unreplied if protocol == crate::packet::protocol::UDP => self.udp_unreplied,
+            State::Unreplied | State::Answered | State::Replied if protocol == icmp => self.icmp,
             State::Replied if protocol == crate::packet::protocol::UDP => self.udp,
-            State::Unreplied | State::Replied => self.other,
+            State::Unreplied | State::Answered if protocol == crate::packet::protocol::UDP => {
+                self.udp_unreplied
+            }
+            State::Unreplied | State::Answered | State::Replied => self.other,
         }
+    }
+
+    /// The longest that a flow may live while nobody answers.
+    #[inline(always)]
+    pub const fn longest_waiting(&self) -> u32 {
+        let longer = if self.udp_unreplied > self.tcp_handshake { self.udp_unreplied } else { self.tcp_handshake };
+        let other = if self.icmp > self.other { self.icmp } else { self.other };
+        if other > longer { other } else { longer }
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use sluicegate_gateway::datapath::{Datapath as _, XdpChoice};
+use sluicegate_gateway::datapath::{Datapath as _, Settings, XdpChoice};
 use sluicegate_lab::traffic::Stop;
 use sluicegate_lab::{Process, Program};
 use sluicegate_model::random::Random;
@@ -22,6 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const BPF_DIR: &str = "RELIABILITY_TEST_BPF_DIR";
 const DEVICE: &str = "RELIABILITY_TEST_DEVICE";
 const XDP: &str = "RELIABILITY_TEST_XDP";
+/// How many words its images may have.
+const WORDS: &str = "RELIABILITY_TEST_IMAGE_WORDS";
+/// Each start after a start with the other one is the succession of another version: the maps of images are others.
+const SIZES: [u32; 2] = [1 << 17, 1 << 18];
 const ENTRIES: u32 = 4096;
 /// Where unasked datagrams of the server go.
 const UNASKED: u16 = 7000;
@@ -29,26 +33,42 @@ const UNASKED: u16 = 7000;
 #[test]
 fn a_gateway_killed_while_it_starts_attaches_or_applies_leaves_the_gate_neither_open_nor_cut() {
     for (xdp, name) in [(XdpChoice::Off, "off"), (XdpChoice::Native, "native")] {
-        let world = World::new();
-        for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
-            world.gateway.sysctl(path, "1").unwrap();
-        }
-        for (to, via) in [("100.64.0.0/16", EGRESS[0]), ("fd64::/64", EGRESS[1])] {
-            world.server.route(to, via).unwrap();
-        }
-        drop(world.open(xdp, ENTRIES, &account::image(0, true).1));
-        kill_under_traffic(&world, name);
+        kill_again_and_again(xdp, name, [SIZES[0]; 2]);
     }
 }
 
-fn kill_under_traffic(world: &World, xdp: &str) {
+#[test]
+fn a_gateway_killed_while_it_succeeds_one_of_another_version_leaves_the_gate_neither_open_nor_cut() {
+    for (xdp, name) in [(XdpChoice::Off, "off"), (XdpChoice::Native, "native")] {
+        kill_again_and_again(xdp, name, SIZES);
+    }
+}
+
+fn kill_again_and_again(xdp: XdpChoice, name: &str, sizes: [u32; 2]) {
+    let world = World::new();
+    for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        world.gateway.sysctl(path, "1").unwrap();
+    }
+    for (to, via) in [("100.64.0.0/16", EGRESS[0]), ("fd64::/64", EGRESS[1])] {
+        world.server.route(to, via).unwrap();
+    }
+    drop(world.open(xdp, ENTRIES, &account::image(0, true).1));
+    kill_under_traffic(&world, name, sizes);
+    let groups = std::fs::read_dir(&world.bpf_dir).unwrap().count();
+    assert_eq!(groups, 3, "links, flows and the rest: maps of another version were left");
+}
+
+fn kill_under_traffic(world: &World, xdp: &str, sizes: [u32; 2]) {
     let shared = Shared::new();
     let program = Program::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "kills::a_gateway_to_be_killed", "--nocapture"])
         .env(BPF_DIR, &world.bpf_dir)
         .env(DEVICE, world.site_device().to_string())
         .env(XDP, xdp);
-    let run = |name: &str| world.gateway.spawn(name, &program).unwrap();
+    let run = |name: &str, number: u32| {
+        let words = sizes[number as usize % 2].to_string();
+        world.gateway.spawn(name, &program.clone().env(WORDS, words)).unwrap()
+    };
     let over = AtomicBool::new(false);
     let (outcomes, unasked) = std::thread::scope(|scope| {
         let traffic = traffic::run(scope, world, &shared);
@@ -60,11 +80,11 @@ fn kill_under_traffic(world: &World, xdp: &str) {
         });
         let stopper = (shared.stopper(), Over(&over));
         shared.wait_for_round();
-        let whole = start_whole(&run("whole"));
+        let whole = start_whole(&run("whole", 1));
         let mut random = Random::new(u64::from(std::process::id()));
         let mut seen = [0; 3];
         for number in 0..chosen("SLUICEGATE_KILLS", KILLS) {
-            let process = run(&format!("killed{number}"));
+            let process = run(&format!("killed{number}"), number);
             // Anywhere from its first instruction to a while into its images.
             std::thread::sleep(whole * random.below(1500) as u32 / 1000);
             assert!(process.is_running(), "it ended by itself: {}", process.tail());
@@ -77,7 +97,7 @@ fn kill_under_traffic(world: &World, xdp: &str) {
             "XDP {xdp}: killed {} times before it was attached, {} before its first image, {} after",
             seen[0], seen[1], seen[2]
         );
-        start_whole(&run("last"));
+        start_whole(&run("last", 0));
         drop(stopper);
         (traffic.map(|family| family.join().unwrap()), unasked.map(|family| family.join().unwrap()))
     });
@@ -134,10 +154,13 @@ fn a_gateway_to_be_killed() {
     let variable = |name: &str| std::env::var(name).unwrap();
     let xdp = if variable(XDP) == "off" { XdpChoice::Off } else { XdpChoice::Native };
     let images = [0, 1].map(|variant| account::image(variant, true));
-    let settings = settings(&PathBuf::from(variable(BPF_DIR)), xdp, ENTRIES);
+    let settings = Settings {
+        image_words: variable(WORDS).parse().unwrap(),
+        ..settings(&PathBuf::from(variable(BPF_DIR)), xdp, ENTRIES)
+    };
     let mut datapath = start(&settings, variable(DEVICE).parse().unwrap(), &images[0].1).unwrap();
     println!("\nOPENED");
-    let first = datapath.in_force().unwrap().revision + 1;
+    let first = datapath.in_force().map_or(0, |now| now.revision) + 1;
     for revision in first.. {
         if stop.is_set() {
             return;

@@ -306,13 +306,14 @@ fn auto_does_not_give_up_pinned_programs_for_a_trouble_that_may_pass() {
     };
     assert_eq!(open().unwrap(), Kind::Ebpf);
     // Something stands where a map was: the programs cannot be loaded over it, and the old ones are still attached.
-    let map = bpf_dir.join("v2/maps/IMAGE");
+    let dirs = std::fs::read_dir(&bpf_dir).unwrap().flatten().map(|entry| entry.path());
+    let map = dirs.map(|dir| dir.join("IMAGE")).find(|map| map.exists()).unwrap();
     std::fs::remove_file(&map).unwrap();
     std::fs::create_dir(&map).unwrap();
     let refused = format!("{:#}", open().unwrap_err());
     assert!(refused.contains("goes on judging"), "{refused}");
     // Directories are marks of what else is ours.
-    let links = std::fs::read_dir(bpf_dir.join("v2/links")).unwrap().flatten();
+    let links = std::fs::read_dir(bpf_dir.join("links")).unwrap().flatten();
     let links = links.filter(|entry| !entry.path().is_dir()).count();
     assert_eq!(links, 2, "the programs of the overlay device are still there");
 }

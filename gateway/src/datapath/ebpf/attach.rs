@@ -14,8 +14,7 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode, tc};
 use aya::util::KernelVersion;
 
 use super::links::{self, LinkInfo};
-use super::load::links_dir;
-use super::{clsact, netlink, sys};
+use super::{clsact, netlink, pins, sys};
 use crate::datapath::{XdpChoice, device};
 
 /// One place a program is attached to.
@@ -111,6 +110,11 @@ pub(super) fn holds(bpf_dir: &Path, device: &str, index: u32, hook: Hook) -> boo
     live(&pin_path(bpf_dir, device, hook), index, hook).is_some()
 }
 
+/// Whether an earlier agent has left programs attached.
+pub(super) fn any(bpf_dir: &Path) -> bool {
+    !pinned(bpf_dir).is_empty()
+}
+
 /// Sees to it that no program of ours is at `hook` of `device`.
 pub(super) fn release(bpf_dir: &Path, device: &str, hook: Hook) -> anyhow::Result<()> {
     let path = pin_path(bpf_dir, device, hook);
@@ -124,7 +128,7 @@ pub(super) fn retain<'a>(
 ) -> anyhow::Result<()> {
     let wanted: BTreeSet<PathBuf> =
         wanted.into_iter().map(|(device, hook)| pin_path(bpf_dir, device, hook)).collect();
-    for path in pins(bpf_dir).into_iter().filter(|path| !wanted.contains(path)) {
+    for path in pinned(bpf_dir).into_iter().filter(|path| !wanted.contains(path)) {
         remove(bpf_dir, &path)?;
     }
     Ok(())
@@ -132,7 +136,7 @@ pub(super) fn retain<'a>(
 
 /// Removes every program attached under `bpf_dir`, at once.
 pub(super) fn detach_all(bpf_dir: &Path) -> anyhow::Result<()> {
-    for path in pins(bpf_dir) {
+    for path in pinned(bpf_dir) {
         remove(bpf_dir, &path)?;
     }
     for device in device::names() {
@@ -160,12 +164,12 @@ fn at(device: &str, hook: Hook) -> String {
 }
 
 fn pin_path(bpf_dir: &Path, device: &str, hook: Hook) -> PathBuf {
-    links_dir(bpf_dir).join(format!("{}-{}", in_bpffs(device), hook.name()))
+    pins::links(bpf_dir).join(format!("{}-{}", in_bpffs(device), hook.name()))
 }
 
 /// A directory that says the clsact qdisc of a device is ours: a bpffs holds nothing else.
 fn clsact_mark(bpf_dir: &Path, device: &str) -> PathBuf {
-    links_dir(bpf_dir).join(format!("{}-clsact", in_bpffs(device)))
+    pins::links(bpf_dir).join(format!("{}-clsact", in_bpffs(device)))
 }
 
 /// A bpffs takes no dots in names, devices do (VLANs).
@@ -173,7 +177,7 @@ fn in_bpffs(device: &str) -> String {
     device.replace('.', "_")
 }
 
-fn pins(bpf_dir: &Path) -> Vec<PathBuf> {
+fn pinned(bpf_dir: &Path) -> Vec<PathBuf> {
     entries(bpf_dir, false)
 }
 
@@ -182,7 +186,7 @@ fn marks(bpf_dir: &Path) -> Vec<PathBuf> {
 }
 
 fn entries(bpf_dir: &Path, directories: bool) -> Vec<PathBuf> {
-    let all = fs::read_dir(links_dir(bpf_dir)).into_iter().flatten().flatten().map(|entry| entry.path());
+    let all = fs::read_dir(pins::links(bpf_dir)).into_iter().flatten().flatten().map(|entry| entry.path());
     all.filter(|path| path.is_dir() == directories).collect()
 }
 

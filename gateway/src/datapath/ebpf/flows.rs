@@ -11,6 +11,7 @@ use sluicegate_engine::family::Family;
 use sluicegate_engine::flow::{Flow, Key};
 use sluicegate_engine::tables::Stage;
 
+use super::pins::Pins;
 use super::pod::Raw;
 use crate::datapath::{Event, FlowRecord, records};
 
@@ -51,14 +52,10 @@ where
     F::Address: Hash,
 {
     /// Over the maps pinned with these names.
-    pub(super) fn new(bpf_dir: &std::path::Path, confirmed: &str, half_open: &str) -> anyhow::Result<Self> {
+    pub(super) fn new(pins: &Pins, confirmed: &str, half_open: &str) -> anyhow::Result<Self> {
         let table = |name: &str| -> anyhow::Result<Table<F>> {
-            let map = aya::maps::Map::from_map_data(super::load::pinned(bpf_dir, name)?)?;
-            Ok(Table {
-                entries: BpfMap::try_from(map)?,
-                raw: super::load::pinned(bpf_dir, name)?,
-                removed: 0,
-            })
+            let map = aya::maps::Map::from_map_data(pins.open(name)?)?;
+            Ok(Table { entries: BpfMap::try_from(map)?, raw: pins.open(name)?, removed: 0 })
         };
         Ok(Self { confirmed: table(confirmed)?, half_open: table(half_open)?, swept: 0, swept_half_open: 0 })
     }

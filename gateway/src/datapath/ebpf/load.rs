@@ -1,23 +1,20 @@
 //! Loading the programs over pinned maps, so that a new agent continues where the one before stopped.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use aya::maps::{Array, MapData, MapInfo};
+use aya::maps::{Array, MapData};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use sluicegate_engine::fragment::DATAGRAMS;
 
+use super::pins::Pins;
 use super::{attach, guard};
 use crate::datapath::{Settings, check};
 
 /// The programs, built from `gateway-ebpf/`.
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluicegate"));
-
-/// Version of the layout of maps. Another version gets a directory of its own.
-const LAYOUT: &str = "v2";
+pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluicegate"));
 
 /// The TC programs of every agent; those of the overlay device depend on its kind.
 const TC_PROGRAMS: [&str; 3] = ["site_in", "site_out", "clock"];
@@ -39,54 +36,36 @@ pub(super) struct Sizes {
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
     pub(super) sizes: Sizes,
+    pub(super) pins: Pins,
     /// What is not as the settings ask, as sentences.
     pub(super) degraded: Vec<String>,
 }
 
-/// Directories below the agent's bpffs directory.
-pub(super) fn maps_dir(bpf_dir: &Path) -> PathBuf {
-    bpf_dir.join(LAYOUT).join("maps")
-}
-
-/// Where links are pinned, one file a hook.
-pub(super) fn links_dir(bpf_dir: &Path) -> PathBuf {
-    bpf_dir.join(LAYOUT).join("links")
-}
-
-/// Loads every program, over the maps pinned under `settings.bpf_dir` where there are any.
+/// Loads every program, over the maps pinned under `settings.bpf_dir` where there are any that it reads alike.
 pub(super) fn load(settings: &Settings, overlay_is_ethernet: bool) -> anyhow::Result<Loaded> {
     require_btf()?;
-    let (maps, links) = (maps_dir(&settings.bpf_dir), links_dir(&settings.bpf_dir));
-    for dir in [&maps, &links] {
-        fs::create_dir_all(dir).with_context(|| {
-            format!(
-                "{} could not be made; is a bpffs mounted there (mount -t bpf bpffs /sys/fs/bpf)?",
-                dir.display()
-            )
-        })?;
-    }
-    require_bpffs(&maps)?;
+    let image_lines = settings.image_words.div_ceil(16).max(2);
+    let pins = Pins::new(&settings.bpf_dir, OBJECT, image_lines, check::RULE_SLOTS)?;
+    pins.make()?;
+    require_bpffs(pins.rules())?;
     let asked = Sizes {
-        image_lines: settings.image_words.div_ceil(16).max(2),
+        image_lines,
         flow_entries: settings.flow_entries.max(1024),
         half_open_entries: settings.flows.half_open_entries(settings.flow_entries),
         rule_slots: check::RULE_SLOTS,
     };
     let sizes = Sizes {
-        image_lines: pinned_entries(&maps, "IMAGE")?.map_or(asked.image_lines, |entries| entries / 2),
-        flow_entries: pinned_entries(&maps, "FLOWS4")?.unwrap_or(asked.flow_entries),
-        half_open_entries: pinned_entries(&maps, "HALF_OPEN4")?.unwrap_or(asked.half_open_entries),
-        rule_slots: pinned_entries(&maps, "RULES")?.unwrap_or(asked.rule_slots),
+        flow_entries: pins.entries("FLOWS4")?.unwrap_or(asked.flow_entries),
+        half_open_entries: pins.entries("HALF_OPEN4")?.unwrap_or(asked.half_open_entries),
+        ..asked
     };
     let mut degraded = Vec::new();
     if sizes != asked {
         degraded.push(format!(
-            "the maps keep the sizes they were made with ({} image lines, {} flow entries, {} half-open ones) so that no flow is \
-             lost; run `sluicegate-gateway detach` and start again to get {}, {} and {}",
-            sizes.image_lines,
+            "the flow tables keep the sizes they were made with ({} entries, {} half-open ones) so that no flow is lost; run \
+             `sluicegate-gateway detach` and start again to get {} and {}",
             sizes.flow_entries,
             sizes.half_open_entries,
-            asked.image_lines,
             asked.flow_entries,
             asked.half_open_entries
         ));
@@ -95,8 +74,12 @@ pub(super) fn load(settings: &Settings, overlay_is_ethernet: bool) -> anyhow::Re
     // Where they are not asked for, they take next to no memory.
     let openings = if settings.flows.half_open_per_source == 0 { 1024 } else { 16_384 };
     let mappings = if settings.flows.endpoint_independent { 65_536 } else { 1024 };
-    let mut ebpf = EbpfLoader::new()
-        .default_map_pin_directory(&maps)
+    let mut loader = EbpfLoader::new();
+    for (name, path) in pins.flows() {
+        loader.map_pin_path(name, path);
+    }
+    let mut ebpf = loader
+        .default_map_pin_directory(pins.rules())
         .map_max_entries("IMAGE", sizes.image_lines * 2)
         .map_max_entries("EGRESS", sluicegate_engine::image::ROUTES_MAX)
         .map_max_entries("FLOWS4", sizes.flow_entries)
@@ -128,7 +111,7 @@ pub(super) fn load(settings: &Settings, overlay_is_ethernet: bool) -> anyhow::Re
             ebpf.program_mut(name).with_context(|| format!("the object lacks program {name}"))?.try_into()?;
         program.load().map_err(|e| refused(name, e))?;
     }
-    Ok(Loaded { ebpf, sizes, degraded })
+    Ok(Loaded { ebpf, sizes, pins, degraded })
 }
 
 /// The XDP programs an agent may need.
@@ -177,15 +160,6 @@ fn require_bpffs(dir: &Path) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-fn pinned_entries(maps: &Path, name: &str) -> anyhow::Result<Option<u32>> {
-    let path = maps.join(name);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let info = MapInfo::from_pin(&path).with_context(|| format!("{} is not a map", path.display()))?;
-    Ok(Some(info.max_entries()))
 }
 
 /// Ticks per second of the clock the programs read, by running the program that tells it twice. jiffies are not exported,
@@ -255,12 +229,6 @@ pub(super) fn take<M: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
 ) -> anyhow::Result<M> {
     let map = ebpf.take_map(name).with_context(|| format!("the object lacks map {name}"))?;
     M::try_from(map).with_context(|| format!("map {name} is of another kind"))
-}
-
-/// The bare map called `name`, opened once more from its pin.
-pub(super) fn pinned(bpf_dir: &Path, name: &str) -> anyhow::Result<MapData> {
-    let path = maps_dir(bpf_dir).join(name);
-    MapData::from_pin(&path).with_context(|| format!("{} could not be opened", path.display()))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod mappings;
 mod memory;
 mod netdev;
 mod netlink;
+mod pins;
 mod pod;
 mod ports;
 mod routes;
@@ -51,6 +52,7 @@ use self::image::Images;
 use self::live::LiveMaps;
 use self::load::{Loaded, Sizes};
 use self::mappings::MappingMaps;
+use self::pins::Pins;
 use self::pod::Raw;
 use self::ports::HostPorts;
 use self::routes::RouteCounts;
@@ -60,14 +62,17 @@ use super::ledger::{Gone, Ledger};
 use super::slots::RuleSlots;
 use super::totals::Totals;
 use super::{
-    ApplyError, Change, Counters, Datapath, Egress, Event, EventKind, FlowRecord, FlowTable, GuardState, InForce,
-    Kind, Live, RuleCounters, Settings, XdpDevice, device,
+    ApplyError, Change, Counters, Datapath, Egress, Event, EventKind, FlowRecord, FlowTable, GuardState,
+    InForce, Kind, Live, RuleCounters, Settings, XdpDevice, device,
 };
 
 /// Programs and maps in the kernel, which go on judging when this is dropped.
 pub struct EbpfDatapath {
     ebpf: Ebpf,
     bpf_dir: PathBuf,
+    pins: Pins,
+    /// Programs of an agent whose maps are read otherwise judge, until an image and its routes are in ours.
+    succeeding: bool,
     overlay: String,
     ethernet: bool,
     devices: Devices,
@@ -85,6 +90,8 @@ pub struct EbpfDatapath {
     egress: Array<MapData, Raw<tables::Egress>>,
     /// The routes as the agent named them last, and those of an earlier agent that it has not named.
     routes: Vec<Egress>,
+    /// Whether the agent has named any yet.
+    routes_told: bool,
     wires: Wires,
     drops: PerCpuArray<MapData, u64>,
     answers: PerCpuArray<MapData, u64>,
@@ -118,25 +125,28 @@ pub struct EbpfDatapath {
 impl EbpfDatapath {
     /// Loads the programs and puts them on the overlay device and the site devices, over what an earlier agent left pinned:
     /// its flows, its image and its counters go on. A site device that is not there is attached to when it comes.
+    ///
+    /// Where that agent was of a version with other maps, or had room for images of another size, its programs stay until
+    /// an image and its routes have been told to this one; then they are replaced, and its flows go on.
     pub fn open(settings: &Settings, overlay: &str) -> anyhow::Result<Self> {
         let index =
             device::index(overlay).with_context(|| format!("overlay device {overlay} is not there"))?;
         let ethernet =
             device::is_ethernet(overlay).with_context(|| format!("overlay device {overlay} has no type"))?;
-        let Loaded { mut ebpf, sizes, degraded } = load::load(settings, ethernet)?;
+        let Loaded { mut ebpf, sizes, pins, degraded } = load::load(settings, ethernet)?;
         let hz = load::tick_rate(&mut ebpf)?;
         let dir = &settings.bpf_dir;
         let guard =
             settings.xdp.guard.as_ref().map(|guard| GuardMaps::new(&mut ebpf, guard, hz)).transpose()?;
         let images = Images::new(
-            &load::pinned(dir, "ACTIVE")?,
-            &load::pinned(dir, "IMAGE")?,
+            &pins.open("ACTIVE")?,
+            &pins.open("IMAGE")?,
             load::take(&mut ebpf, "IN_FORCE")?,
             sizes.image_lines,
             sizes.rule_slots,
         )?;
-        let flows4 = FlowMaps::new(dir, "FLOWS4", "HALF_OPEN4")?;
-        let flows6 = FlowMaps::new(dir, "FLOWS6", "HALF_OPEN6")?;
+        let flows4 = FlowMaps::new(&pins, "FLOWS4", "HALF_OPEN4")?;
+        let flows6 = FlowMaps::new(&pins, "FLOWS6", "HALF_OPEN6")?;
         let config: Array<MapData, Raw<Config>> = load::take(&mut ebpf, "CONFIG")?;
         let pinned = config.get(&0, 0).map(|raw| raw.0).unwrap_or_default();
         let processors = aya::util::nr_cpus().map_err(|(what, e)| anyhow::Error::new(e).context(what))?;
@@ -148,7 +158,7 @@ impl EbpfDatapath {
             guard,
             trouble: BTreeMap::new(),
             sizes,
-            memory: memory::of_maps(&load::maps_dir(dir))?,
+            memory: pins.memory()?,
             hz,
             images,
             settings: Config {
@@ -171,17 +181,18 @@ impl EbpfDatapath {
             config,
             egress: load::take(&mut ebpf, "EGRESS")?,
             routes: Vec::new(),
-            wires: Wires::new(&mut ebpf, dir)?,
+            routes_told: false,
+            wires: Wires::new(&mut ebpf, &pins)?,
             drops: load::take(&mut ebpf, "DROPS")?,
             answers: load::take(&mut ebpf, "ANSWERS")?,
             forwarded: load::take(&mut ebpf, "FORWARDED")?,
             rules: load::take(&mut ebpf, "RULES")?,
-            rules_raw: load::pinned(dir, "RULES")?,
+            rules_raw: pins.open("RULES")?,
             processors,
             lost: load::take(&mut ebpf, "EVENTS_LOST")?,
             suppressed: load::take(&mut ebpf, "EVENTS_SUPPRESSED")?,
             capture: CaptureMaps::new(&mut ebpf)?,
-            by_route: RouteCounts::new(&mut ebpf, dir, processors)?,
+            by_route: RouteCounts::new(&mut ebpf, &pins, processors)?,
             ring: load::take(&mut ebpf, "EVENTS")?,
             flows4,
             flows6,
@@ -197,6 +208,8 @@ impl EbpfDatapath {
             retired: 0,
             degraded,
             ports: HostPorts::new(&mut ebpf, &settings.nat_ports, !settings.site_devices.is_empty())?,
+            succeeding: false,
+            pins,
             ebpf,
         };
         // A capture of the agent before has ended with it.
@@ -205,7 +218,7 @@ impl EbpfDatapath {
         // Routes an earlier agent left stay as they are, since flows leave by them; those the agent does not name again are
         // cleared.
         let egress: Vec<(u32, tables::Egress)> =
-            sys::entries(load::pinned(dir, "EGRESS")?.fd().as_fd(), 16_384)
+            sys::entries(datapath.pins.open("EGRESS")?.fd().as_fd(), 16_384)
                 .context("map EGRESS could not be read")?;
         let there = egress.iter().filter(|(_, egress)| *egress != tables::Egress::default());
         let left = there.map(|(route, egress)| Egress {
@@ -216,18 +229,53 @@ impl EbpfDatapath {
             pool: egress.pool,
         });
         datapath.routes = left.collect();
-        for hook in attach::overlay(ethernet) {
-            attach::ensure(&mut datapath.ebpf, dir, overlay, index, hook, true)?;
+        // Without an image ours would cut what those of the agent before let pass.
+        datapath.succeeding = datapath.images.in_force().is_none() && attach::any(dir);
+        if datapath.succeeding {
+            tracing::info!(
+                "the programs of another version judge until an image is in force in this one's maps"
+            );
+            datapath.keep_up();
+        } else {
+            datapath.renew()?;
         }
-        let hooks = datapath.devices.hooks();
-        let overlay_hooks = attach::overlay(ethernet).into_iter().map(|hook| (overlay, hook));
-        attach::retain(
-            dir,
-            overlay_hooks.chain(hooks.iter().map(|(device, hook)| (device.as_str(), *hook))),
-        )?;
-        datapath.devices.attach(&mut datapath.ebpf, true);
         datapath.refresh_wires()?;
         Ok(datapath)
+    }
+
+    /// Puts the programs loaded now in the place of an earlier agent's at every hook, and takes away what that has left at
+    /// others.
+    fn renew(&mut self) -> anyhow::Result<()> {
+        let (dir, overlay) = (self.bpf_dir.clone(), self.overlay.clone());
+        let index =
+            device::index(&overlay).with_context(|| format!("overlay device {overlay} is not there"))?;
+        for hook in attach::overlay(self.ethernet) {
+            attach::ensure(&mut self.ebpf, &dir, &overlay, index, hook, true)?;
+        }
+        let hooks = self.devices.hooks();
+        let overlay_hooks = attach::overlay(self.ethernet).into_iter().map(|hook| (overlay.as_str(), hook));
+        attach::retain(
+            &dir,
+            overlay_hooks.chain(hooks.iter().map(|(device, hook)| (device.as_str(), *hook))),
+        )?;
+        self.devices.attach(&mut self.ebpf, true);
+        self.succeeding = false;
+        self.pins.remove_others()
+    }
+
+    /// Replaces the programs of an agent whose maps are read otherwise, as soon as ours know all that they need.
+    fn succeed(&mut self) {
+        if !self.succeeding || !self.routes_told || self.images.in_force().is_none() {
+            return;
+        }
+        let renewed = self.renew();
+        if renewed.is_ok() {
+            tracing::info!("the programs of another version are replaced");
+        }
+        let sentence = |e| {
+            format!("the programs of another version go on by their image, and could not be replaced: {e:#}")
+        };
+        self.note("succession", renewed.err().map(sentence));
     }
 
     /// Runs one of the programs once on `frame`, from its Ethernet header on if the program's device has one: with the
@@ -467,7 +515,10 @@ impl Datapath for EbpfDatapath {
             self.write_egress(route)?;
         }
         self.routes = routes.to_vec();
-        self.forget_neighbours()
+        self.routes_told = true;
+        self.forget_neighbours()?;
+        self.succeed();
+        Ok(())
     }
 
     fn set_deadline(&mut self, after: Option<Duration>) -> anyhow::Result<()> {
@@ -563,6 +614,7 @@ impl Datapath for EbpfDatapath {
         self.events.extend(untold);
         self.attach_overlay()?;
         self.keep_up();
+        self.succeed();
         self.ports.look()?;
         Ok(sweep.live)
     }
@@ -628,19 +680,5 @@ pub fn guards(bpf_dir: &Path, overlay: &str) -> bool {
 /// Takes programs and maps under `bpf_dir` off the host. Afterwards nothing is enforced, and nothing is forwarded.
 pub fn detach(bpf_dir: &Path) -> anyhow::Result<()> {
     attach::detach_all(bpf_dir)?;
-    let maps = load::maps_dir(bpf_dir);
-    for entry in std::fs::read_dir(&maps).into_iter().flatten().flatten() {
-        let path = entry.path();
-        std::fs::remove_file(&path).with_context(|| format!("{} could not be removed", path.display()))?;
-    }
-    for dir in [
-        maps.clone(),
-        load::links_dir(bpf_dir),
-        maps.parent().map(Path::to_path_buf).unwrap_or_default(),
-        bpf_dir.to_owned(),
-    ] {
-        // Another layout's directory beside ours keeps the parent.
-        let _ = std::fs::remove_dir(dir);
-    }
-    Ok(())
+    pins::remove_all(bpf_dir)
 }

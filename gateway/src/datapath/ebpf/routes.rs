@@ -1,12 +1,12 @@
 //! Counters by route number: what the programs count, and what flows carried.
 
 use std::os::fd::AsFd as _;
-use std::path::Path;
 
 use anyhow::Context as _;
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 
+use super::pins::Pins;
 use super::{load, sys};
 use crate::datapath::totals::Totals;
 use crate::datapath::{FlowRecord, RouteCounters};
@@ -23,10 +23,10 @@ pub(super) struct RouteCounts {
 
 impl RouteCounts {
     /// Over the map pinned for it.
-    pub(super) fn new(ebpf: &mut Ebpf, bpf_dir: &Path, processors: usize) -> anyhow::Result<Self> {
+    pub(super) fn new(ebpf: &mut Ebpf, pins: &Pins, processors: usize) -> anyhow::Result<Self> {
         Ok(Self {
             counted: load::take(ebpf, "ROUTES")?,
-            raw: load::pinned(bpf_dir, "ROUTES")?,
+            raw: pins.open("ROUTES")?,
             processors,
             carried: Totals::default(),
         })

@@ -2,7 +2,6 @@
 //! frames carry tags, and not every device can send what XDP redirects to it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::Context as _;
 use aya::Ebpf;
@@ -13,6 +12,7 @@ use sluicegate_engine::hop::{self, Link, SERVICE};
 use super::load;
 use super::netdev;
 use super::netlink::{self, Vlan};
+use super::pins::Pins;
 use super::pod::Raw;
 use crate::datapath::{XdpMode, device};
 
@@ -86,10 +86,10 @@ pub(super) struct Wires {
 }
 
 impl Wires {
-    pub(super) fn new(ebpf: &mut Ebpf, bpf_dir: &Path) -> anyhow::Result<Self> {
+    pub(super) fn new(ebpf: &mut Ebpf, pins: &Pins) -> anyhow::Result<Self> {
         let wires: HashMap<MapData, [u32; 2], Raw<hop::Wire>> = load::take(ebpf, "WIRES")?;
         let written = wires.iter().filter_map(Result::ok).map(|(key, wire)| (key, wire.0)).collect();
-        let senders = Map::DevMapHash(load::pinned(bpf_dir, "DEVICES")?);
+        let senders = Map::DevMapHash(pins.open("DEVICES")?);
         Ok(Self {
             wires,
             senders: senders.try_into().context("map DEVICES is of another kind")?,
