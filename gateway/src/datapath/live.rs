@@ -48,6 +48,9 @@ pub trait Live {
     /// An entry of an IPv6 port mapping.
     fn mapping6(&self, key: &MappingKey<Address6>) -> Option<Mapping<Address6>>;
 
+    /// Whether a port is left out of masquerading, because the host uses it.
+    fn is_hosts(&self, port: u16) -> bool;
+
     /// Whether the table of confirmed flows had no room left for another half-entry of this IP version when last looked.
     fn is_full(&self, version: u8) -> bool;
 }

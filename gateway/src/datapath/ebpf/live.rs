@@ -68,6 +68,10 @@ impl Live for LiveMaps<'_> {
         self.datapath.mappings6.get(key)
     }
 
+    fn is_hosts(&self, port: u16) -> bool {
+        self.datapath.ports.has(port)
+    }
+
     fn is_full(&self, version: u8) -> bool {
         let entries =
             if version == 4 { self.datapath.flows4.entries() } else { self.datapath.flows6.entries() };

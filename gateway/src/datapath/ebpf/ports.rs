@@ -62,6 +62,11 @@ impl HostPorts {
         Ok(())
     }
 
+    /// Whether a socket of the host's has the port, as of the last look.
+    pub(super) fn has(&self, port: u16) -> bool {
+        self.known[usize::from(port / 64)] & 1 << (port % 64) != 0
+    }
+
     /// What a person should know; nothing when the host keeps out of the range.
     pub(super) fn sentences(&self) -> &[String] {
         &self.sentences

@@ -87,6 +87,11 @@ impl<T: Deref<Target = UserTables>> Live for LiveTables<T> {
         self.tables.peek_mapping6(key)
     }
 
+    fn is_hosts(&self, _: u16) -> bool {
+        // Each masquerade port is a socket of the host's own here: the host sees to it.
+        false
+    }
+
     fn is_full(&self, version: u8) -> bool {
         self.tables.is_full(version)
     }

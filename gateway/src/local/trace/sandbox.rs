@@ -226,6 +226,10 @@ impl<F: LiveFamily> Tables<F> for Sandbox<'_, F> {
         Some(f(self.openings.entry(*source).or_insert_with(known)))
     }
 
+    fn is_hosts(&mut self, port: u16) -> bool {
+        self.live.is_hosts(port)
+    }
+
     fn mapping(&mut self, key: &MappingKey<F::Address>) -> Option<Mapping<F::Address>> {
         self.mappings.get(key).copied().or_else(|| F::mapping(self.live, key))
     }
