@@ -1,5 +1,5 @@
-//! The oracle: what an agent decides about a packet, by linear scan over the model. It shares nothing with the compiler,
-//! and says nothing the normative text does not say; slow, and meant to be read.
+//! The oracle: what an agent decides about a packet, by linear scan over the model. It shares nothing with the compiler
+//! but the numbers of routes, and says nothing the normative text does not say; slow, and meant to be read.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use sluicegate_engine::image::{Attributes, Decision, axis};
 
 use crate::model::{Action, End, Group, Network, Peer, Policy, Resource, Router, Rule, Service, State};
+use crate::resolve::numbers;
 
 /// What the image of `agent` must say about a packet: the deciding rule, and how the destination is reached.
 /// `l4` is a value of [`axis`].
@@ -86,29 +87,31 @@ impl Scene<'_> {
         if enabled_rules(self.state).any(|rule| self.matches(rule, self.me)) {
             word |= Attributes::REMOTE;
         }
-        // Every prefix routed by this agent in the order of its number; the longest around the address, the first of equals.
+        // Every prefix routed by this agent; the longest around the address, the first of equals.
         let mut longest: Option<(u8, u32)> = None;
-        for (number, (prefix, router)) in self.routed().into_iter().enumerate() {
+        let routed = self.routed();
+        let numbers = numbers(routed.iter().map(|(id, prefix, _)| (id.as_str(), *prefix)));
+        for (number, (_, prefix, router)) in numbers.into_iter().zip(routed) {
             let longer = longest.is_none_or(|(length, _)| prefix.prefix_len() > length);
             if matches!(self.target, Target::Resources(_)) && prefix.contains(&self.destination) && longer {
                 let masquerade = if router.masquerade { Attributes::MASQUERADE } else { 0 };
-                longest = Some((prefix.prefix_len(), Attributes::ROUTED | masquerade | number as u32));
+                longest = Some((prefix.prefix_len(), Attributes::ROUTED | masquerade | u32::from(number)));
             }
         }
         Attributes(word | longest.map_or(0, |(_, route)| route))
     }
 
-    fn routed(&self) -> Vec<(IpNet, &Router)> {
+    fn routed(&self) -> Vec<(&String, IpNet, &Router)> {
         let mut routed = Vec::new();
         for network in self.state.networks.values() {
             let mine = network.routers.values().filter(|r| r.enabled && r.peers.contains(self.me));
             let Some(router) = mine.min_by_key(|r| r.metric) else { continue };
-            for resource in network.resources.values().filter(|r| r.enabled) {
+            for (id, resource) in network.resources.iter().filter(|(_, r)| r.enabled) {
                 let mut prefixes: Vec<IpNet> = resource.prefixes.iter().map(IpNet::trunc).collect();
                 prefixes.sort();
                 prefixes.dedup();
                 prefixes.retain(|p| !overlays(self.state).iter().any(|overlay| overlay.contains(p)));
-                routed.extend(prefixes.into_iter().map(|p| (p, router)));
+                routed.extend(prefixes.into_iter().map(|p| (id, p, router)));
             }
         }
         routed

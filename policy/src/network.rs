@@ -16,7 +16,7 @@ pub struct NetworkView {
     /// Prefixes reached through routers: of enabled resources that an accept rule opens to the agent and that it does not
     /// route itself. By (network, resource, prefix). Two resources may share a prefix.
     pub routes: Vec<Route>,
-    /// Prefixes the agent routes, by route number.
+    /// Prefixes the agent routes, by (network, resource, prefix).
     pub routed: Vec<RoutedPrefix>,
 }
 
@@ -88,10 +88,10 @@ fn routes(r: &Resolved, scope: &Scope) -> Vec<Route> {
 }
 
 fn routed(r: &Resolved, scope: &Scope) -> Vec<RoutedPrefix> {
-    let prefix = |(route, routed): (u16, &crate::resolve::Routed)| {
+    let prefix = |routed: &crate::resolve::Routed| {
         let resource = &r.resources[routed.resource as usize];
         RoutedPrefix {
-            route,
+            route: routed.number,
             network_id: r.networks[resource.network as usize].id.clone(),
             resource_id: resource.id.clone(),
             prefix: routed.prefix,
@@ -99,5 +99,5 @@ fn routed(r: &Resolved, scope: &Scope) -> Vec<RoutedPrefix> {
             metric: routed.metric,
         }
     };
-    (0..).zip(&scope.routed).map(prefix).collect()
+    scope.routed.iter().map(prefix).collect()
 }

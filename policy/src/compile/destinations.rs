@@ -148,11 +148,14 @@ fn spans(r: &Resolved, scope: &Scope) -> (Vec<Span>, Vec<Span>) {
         }
         IpNet::V6(p) => v6.push(Span { first: p.network().to_bits(), last: p.broadcast().to_bits(), traits }),
     };
-    for (routed, number) in scope.routed.iter().zip(0..) {
+    for routed in &scope.routed {
         let sets = scope.routed_resources[&routed.resource].iter();
         let sets = sets.filter(|&&s| !r.halves_to(s).is_empty()).map(|&s| inbound(s)).collect();
         let masquerade = if routed.masquerade { Attributes::MASQUERADE } else { 0 };
-        push(&routed.prefix, Traits { sets, attributes: 0, route: Attributes::ROUTED | masquerade | number });
+        push(
+            &routed.prefix,
+            Traits { sets, attributes: 0, route: Attributes::ROUTED | masquerade | u32::from(routed.number) },
+        );
     }
     for (resource, sets) in scope.remote_resources(r) {
         let sets: Vec<u32> = sets.into_iter().map(outbound).collect();

@@ -143,7 +143,7 @@ impl Compiler {
         words.section(header::ROWS, &matrix.rows);
         words.set(header::RULE_SLOTS, slots.unwrap_or(0));
         words.set(header::OWN, scope.me.map_or(0, |me| of_peer[me as usize]));
-        words.set(header::ROUTES, scope.routed.len() as u32);
+        words.set(header::ROUTES, scope.routed.iter().map(|x| u32::from(x.number) + 1).max().unwrap_or(0));
         let words = words.finish();
         if words.len() > WORDS_MAX {
             return Err(CompileError::Words {
@@ -174,15 +174,16 @@ impl Compiler {
         let info = |routed: &crate::resolve::Routed| {
             let resource = &r.resources[routed.resource as usize];
             let network = &r.networks[resource.network as usize].id;
-            RouteInfo {
+            let info = RouteInfo {
                 prefix: routed.prefix,
                 network_id: network.to_string(),
                 resource_id: resource.id.to_string(),
                 resource_name: r.state.networks[&**network].resources[&*resource.id].name.clone(),
                 masquerade: routed.masquerade,
-            }
+            };
+            (u32::from(routed.number), info)
         };
-        (0..).zip(scope.routed.iter().map(info)).collect()
+        scope.routed.iter().map(info).collect()
     }
 }
 

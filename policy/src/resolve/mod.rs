@@ -8,6 +8,7 @@
 //! The ends of halves are interned as *sets*, and a set's members are counted out only when somebody asks for them.
 
 mod lists;
+mod routes;
 mod scope;
 mod sets;
 
@@ -24,6 +25,7 @@ use crate::compile::CompileError;
 use crate::model::{Action, Rule, State};
 
 pub(crate) use lists::{Bits, Lists};
+pub(crate) use routes::numbers;
 pub(crate) use scope::{Routed, Scope};
 pub(crate) use sets::{SetId, Sets};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::{Bits, Resolved, SetId};
+use super::{Bits, Resolved, SetId, numbers};
 
 /// One agent's share of the rules.
 #[derive(Debug, Default)]
@@ -19,13 +19,15 @@ pub(crate) struct Scope {
     pub(crate) own_sets: Vec<SetId>,
     /// Resources the agent routes, each with the sets that hold it (rising).
     pub(crate) routed_resources: BTreeMap<u32, Vec<SetId>>,
-    /// Prefixes the agent routes; the index is the route number.
+    /// Prefixes the agent routes, by (network, resource, prefix).
     pub(crate) routed: Vec<Routed>,
 }
 
 /// A prefix the agent routes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Routed {
+    /// Its route number.
+    pub(crate) number: u16,
     pub(crate) resource: u32,
     pub(crate) prefix: IpNet,
     pub(crate) metric: u16,
@@ -46,9 +48,13 @@ impl Scope {
                 routed_resources.insert(resource, r.sets.of_resource(resource));
                 let prefixes = r.resources[resource as usize].prefixes.iter();
                 let (metric, masquerade) = (routing.metric, routing.masquerade);
-                routed.extend(prefixes.map(|&prefix| Routed { resource, prefix, metric, masquerade }));
+                let new = |&prefix: &IpNet| Routed { number: 0, resource, prefix, metric, masquerade };
+                routed.extend(prefixes.map(new));
             }
         }
+        let named = routed.iter().map(|x: &Routed| (&*r.resources[x.resource as usize].id, x.prefix));
+        let numbers = numbers(named);
+        routed.iter_mut().zip(numbers).for_each(|(routed, number)| routed.number = number);
         let sets = own_sets.iter().chain(routed_resources.values().flatten());
         let inbound = rising(sets.flat_map(|&set| r.halves_to(set)).copied());
         let outbound = rising(own_sets.iter().flat_map(|&set| r.halves_from(set)).copied());
