@@ -277,6 +277,9 @@ pub struct Trace {
     /// Bytes from the IP header on [default: the headers]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(..=9000))]
     pub length: Option<u16>,
+    /// The IPv6 addresses of names that have one of each family
+    #[arg(short = '6', long)]
+    pub ipv6: bool,
 }
 
 /// Where a packet comes from.

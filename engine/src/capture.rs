@@ -89,7 +89,7 @@ pub struct Captured {
     pub bytes: [u8; BYTES],
 }
 
-const _: () = assert!(size_of::<Captured>() == 176 && size_of::<Filter>() == 24);
+const _: () = assert!(size_of::<Captured>() == 176 && size_of::<Filter>() == 40);
 
 impl Default for Captured {
     fn default() -> Self {
@@ -134,8 +134,9 @@ impl Captured {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Filter {
-    /// Source or destination as it came, network order, IPv4 mapped into IPv6; zero for any.
-    pub address: [u32; 4],
+    /// Source or destination as it came, in network order, one of IPv4, mapped into IPv6, and one of IPv6. Zeros are an
+    /// address nobody has; both zero are any.
+    pub addresses: [[u32; 4]; 2],
     /// Source or destination port, host order; 0 for any.
     pub port: u16,
     /// IP protocol, where the number of ICMP for IPv4 stands for ICMPv6 too; 0 for any.
@@ -161,8 +162,7 @@ impl Filter {
         if self.verdicts == DROPS && !dropped || self.verdicts == PASSES && dropped {
             return false;
         }
-        let [a, b, c, d] = self.address;
-        let any = a | b | c | d == 0;
+        let any = self.addresses.as_flattened().iter().all(|word| *word == 0);
         // Of a packet whose header cannot be read nothing is known but that.
         let unreadable = leaves_nothing(work.leaving.reason);
         if dropped && unreadable && !(any && self.protocol == 0 && self.port == 0) {
@@ -180,14 +180,15 @@ impl Filter {
                 return false;
             }
         }
-        any || self.is(F::mapped(network.source)) || self.is(F::mapped(network.destination))
+        any || self.is::<F>(network.source) || self.is::<F>(network.destination)
     }
 
     #[inline(always)]
-    fn is(&self, address: [u8; 16]) -> bool {
+    fn is<F: Family>(&self, address: F::Address) -> bool {
+        let address = F::mapped(address);
         let word =
             |i: usize| u32::from_ne_bytes([address[i], address[i + 1], address[i + 2], address[i + 3]]);
-        let [a, b, c, d] = self.address;
+        let [a, b, c, d] = self.addresses[usize::from(F::VERSION == 6)];
         (word(0) ^ a) | (word(4) ^ b) | (word(8) ^ c) | (word(12) ^ d) == 0
     }
 }
@@ -200,7 +201,7 @@ const fn leaves_nothing(reason: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::family::{Address4, V4, V6};
+    use crate::family::{Address4, Address6, V4, V6};
     use crate::packet::Transport;
 
     fn work(protocol: u8) -> Work<Address4> {
@@ -212,9 +213,27 @@ mod tests {
         work
     }
 
-    fn host(address: [u8; 4]) -> [u32; 4] {
-        let mapped = V4::mapped(Address4(address));
+    fn host(address: [u8; 4]) -> [[u32; 4]; 2] {
+        [words(V4::mapped(Address4(address))), [0; 4]]
+    }
+
+    fn words(mapped: [u8; 16]) -> [u32; 4] {
         core::array::from_fn(|i| u32::from_ne_bytes(core::array::from_fn(|j| mapped[i * 4 + j])))
+    }
+
+    #[test]
+    fn a_host_of_two_families_is_found_in_both() {
+        let four = work(protocol::TCP);
+        let mut six: Work<Address6> = Work::default();
+        six.network.source = Address6(core::array::from_fn(|i| i as u8));
+        let both = [host([10, 9, 0, 7])[0], words(six.network.source.0)];
+        let wants = |addresses| {
+            let filter = Filter { addresses, ..Filter::default() };
+            (filter.wants::<V4>(&four, Fate::Site), filter.wants::<V6>(&six, Fate::Site))
+        };
+        assert_eq!(wants(both), (true, true));
+        assert_eq!(wants([both[0], [0; 4]]), (true, false));
+        assert_eq!(wants([[0; 4], both[1]]), (false, true));
     }
 
     #[test]
@@ -222,9 +241,14 @@ mod tests {
         let tcp = work(protocol::TCP);
         let wants = |filter: Filter| filter.wants::<V4>(&tcp, Fate::Site);
         assert!(wants(Filter::default()));
-        assert!(wants(Filter { address: host([10, 9, 0, 7]), port: 443, protocol: 6, ..Filter::default() }));
-        assert!(wants(Filter { address: host([100, 64, 0, 2]), port: 4000, ..Filter::default() }));
-        assert!(!wants(Filter { address: host([10, 9, 0, 8]), port: 443, ..Filter::default() }));
+        assert!(wants(Filter {
+            addresses: host([10, 9, 0, 7]),
+            port: 443,
+            protocol: 6,
+            ..Filter::default()
+        }));
+        assert!(wants(Filter { addresses: host([100, 64, 0, 2]), port: 4000, ..Filter::default() }));
+        assert!(!wants(Filter { addresses: host([10, 9, 0, 8]), port: 443, ..Filter::default() }));
         assert!(!wants(Filter { port: 80, ..Filter::default() }));
         assert!(!wants(Filter { protocol: 17, ..Filter::default() }));
         assert!(!wants(Filter { verdicts: DROPS, ..Filter::default() }));

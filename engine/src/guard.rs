@@ -244,7 +244,11 @@ impl Finding {
     /// packet, costs no look-up.
     #[inline(always)]
     fn for_this_host(self, destination: &[u8; 16], is_own: impl FnOnce(&[u8; 16]) -> bool) -> Self {
-        if matches!(self, Self::Passes) || is_own(destination) { self } else { Self::Passes }
+        if matches!(self, Self::Passes) || is_for_many(destination) || is_own(destination) {
+            self
+        } else {
+            Self::Passes
+        }
     }
 
     /// Why the packet is refused, if it is; `admits` takes a token from the bucket of a source.
@@ -256,6 +260,16 @@ impl Finding {
             Self::Initiation(source) if admits(source) => None,
             Self::Initiation(_) => Some(DropReason::UnderlayHandshakeRate),
         }
+    }
+}
+
+/// Whether an address is one of many hosts, this one among them: a socket that is bound to no address hears what is sent to
+/// multicast groups and to the limited broadcast address.
+#[inline(always)]
+const fn is_for_many(address: &[u8; 16]) -> bool {
+    match address {
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, first, ..] => *first >= 224,
+        [first, ..] => *first == 0xff,
     }
 }
 
@@ -299,6 +313,24 @@ mod tests {
         packet.extend_from_slice(&[0x20, 1, 0xd, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
         packet.extend_from_slice(&OWN6);
         [packet, rest].concat()
+    }
+
+    #[test]
+    fn what_is_sent_to_many_is_sent_to_this_host() {
+        let junk = udp(PORT, b"junk");
+        for (packet, at, address) in [
+            (v4(&junk), 16, &[255u8, 255, 255, 255][..]),
+            (v4(&junk), 16, &[224, 0, 0, 1]),
+            (v6(&[], &junk), 24, &[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+        ] {
+            let with = |address: &[u8]| {
+                let mut packet = packet.clone();
+                packet[at..at + address.len()].copy_from_slice(address);
+                look(&packet)
+            };
+            assert_eq!(with(address), Finding::Malformed, "{address:?}");
+            assert_eq!(with(&[9, 9, 9, 9]), Finding::Passes, "another host's");
+        }
     }
 
     const OWN4: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1];

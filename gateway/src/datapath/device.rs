@@ -58,7 +58,8 @@ pub(crate) fn names() -> Vec<String> {
     }
 }
 
-/// Every address of every device, IPv4 in its mapped form.
+/// Every address at which this host hears what is sent: those of every device, and the broadcast addresses of their IPv4
+/// networks. IPv4 in its mapped form.
 pub(crate) fn addresses() -> io::Result<BTreeSet<[u8; 16]>> {
     let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: the call allocates a list and stores its start, which is freed once below.
@@ -76,6 +77,12 @@ pub(crate) fn addresses() -> io::Result<BTreeSet<[u8; 16]>> {
                 Some(libc::AF_INET) => {
                     let v4 = (*address.cast::<libc::sockaddr_in>()).sin_addr.s_addr;
                     addresses.insert(Ipv4Addr::from(v4.to_ne_bytes()).to_ipv6_mapped().octets());
+                    // The member is the peer's address on a device without broadcasts.
+                    let broadcast = (*entry).ifa_ifu;
+                    if (*entry).ifa_flags & libc::IFF_BROADCAST as u32 != 0 && !broadcast.is_null() {
+                        let v4 = (*broadcast.cast::<libc::sockaddr_in>()).sin_addr.s_addr;
+                        addresses.insert(Ipv4Addr::from(v4.to_ne_bytes()).to_ipv6_mapped().octets());
+                    }
                 }
                 Some(libc::AF_INET6) => {
                     let v6 = (*address.cast::<libc::sockaddr_in6>()).sin6_addr.s6_addr;

@@ -71,11 +71,13 @@ impl Wanted {
         let mut filter = Filter { port: self.port.unwrap_or(0), ..Filter::default() };
         if let Some(host) = &self.host {
             let addresses = names.addresses(host);
-            // A name stands for one address of each family, and a filter has room for one.
-            let address = addresses
-                .first()
-                .ok_or_else(|| format!("'{host}' is no address, and this agent knows nobody of that name"))?;
-            filter.address = words(*address);
+            if addresses.is_empty() {
+                return Err(format!("'{host}' is no address, and this agent knows nobody of that name"));
+            }
+            // A name stands for one address of each family.
+            for (place, six) in filter.addresses.iter_mut().zip([false, true]) {
+                *place = addresses.iter().find(|a| a.is_ipv6() == six).map_or([0; 4], |a| words(*a));
+            }
         }
         filter.protocol = match self.proto.as_deref() {
             None => 0,
@@ -171,7 +173,7 @@ mod tests {
         };
         let filter = wanted("alice", "tcp", "drop").filter(&names).unwrap();
         assert_eq!((filter.port, filter.protocol, filter.verdicts), (443, 6, DROPS));
-        assert_eq!(filter.address, words("100.64.0.2".parse().unwrap()));
+        assert_eq!(filter.addresses, ["100.64.0.2", "fd64::2"].map(|a| words(a.parse().unwrap())));
         assert_eq!(wanted("fd09::7", "58", "pass").filter(&names).unwrap().protocol, V4::ICMP);
         for (host, proto, verdict, says) in [
             ("nobody", "tcp", "drop", "nobody of that name"),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
@@ -12,15 +13,23 @@ use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 
 use super::{NetlinkError, failed};
 
 /// Neighbours remembered at the most: beyond that, all are forgotten and any news counts as a change.
 const REMEMBERED: usize = 16_384;
 
+/// Between two tellings: a host that keeps changing its address must not keep everybody's from being remembered.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Tells that some neighbour is not where it was.
 pub struct Neighbours {
     messages: BoxStream<'static, RouteNetlinkMessage>,
+    /// Somebody has moved, which is yet to be told.
+    moved: bool,
+    /// When it may be told next.
+    due: Instant,
     known: Known,
     task: JoinHandle<()>,
 }
@@ -36,23 +45,34 @@ impl Neighbours {
                 _ => None,
             }
         });
-        Ok(Self { messages: messages.boxed(), known: Known::default(), task: tokio::spawn(connection) })
+        Ok(Self {
+            messages: messages.boxed(),
+            moved: false,
+            due: Instant::now(),
+            known: Known::default(),
+            task: tokio::spawn(connection),
+        })
     }
 
-    /// Returns when a neighbour was lost or has another address than before. Never returns when the kernel stopped telling:
-    /// what is remembered of neighbours is good for a second at the most, watched or not.
+    /// Returns when a neighbour was lost or has another address than before: at once, or a tenth of a second after the last
+    /// time. Never returns when the kernel stopped telling: what is remembered of neighbours is good for a second at the
+    /// most, watched or not. Cancelled, it forgets nothing.
     pub async fn next(&mut self) {
-        while let Some(message) = self.messages.next().await {
-            let moved = match message {
-                RouteNetlinkMessage::NewNeighbour(neighbour) => self.known.heard(&neighbour),
-                RouteNetlinkMessage::DelNeighbour(neighbour) => self.known.lost(&neighbour),
-                _ => false,
-            };
-            if moved {
-                return;
+        loop {
+            tokio::select! {
+                message = self.messages.next() => match message {
+                    Some(RouteNetlinkMessage::NewNeighbour(neighbour)) => self.moved |= self.known.heard(&neighbour),
+                    Some(RouteNetlinkMessage::DelNeighbour(neighbour)) => self.moved |= self.known.lost(&neighbour),
+                    Some(_) => {}
+                    None => std::future::pending().await,
+                },
+                () = sleep_until(self.due), if self.moved => {
+                    self.moved = false;
+                    self.due = Instant::now() + PAUSE;
+                    return;
+                }
             }
         }
-        std::future::pending::<()>().await;
     }
 }
 

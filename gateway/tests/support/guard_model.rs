@@ -26,7 +26,8 @@ fn refuses4(packet: &[u8], port: u16, own: &[u8]) -> Option<bool> {
         return Some(false);
     }
     let end = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    let for_us = is_for(packet.get(length..length + 8)?, port) && &header[16..20] == own;
+    let heard = &header[16..20] == own || header[16] >= 224;
+    let for_us = is_for(packet.get(length..length + 8)?, port) && heard;
     Some(for_us && (more || !is_message(packet, length, end)))
 }
 
@@ -36,6 +37,7 @@ fn refuses6(packet: &[u8], port: u16, own: &[u8]) -> Option<bool> {
         return Some(false);
     }
     let end = 40 + usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let heard = &header[24..40] == own || header[24] == 0xff;
     let (mut next, mut at, mut fragment) = (header[6], 40, false);
     let mut walked = 0;
     while matches!(next, 0 | 43 | 44 | 51 | 60) {
@@ -49,13 +51,13 @@ fn refuses6(packet: &[u8], port: u16, own: &[u8]) -> Option<bool> {
         fragment |= next == 44;
         (next, at, walked) = (extension[0], at + length, walked + 1);
         if at > 512 || (walked == 6 && next != 17) {
-            return Some(&header[24..40] == own);
+            return Some(heard);
         }
     }
     if next != 17 {
         return Some(false);
     }
-    let for_us = is_for(packet.get(at..at + 8)?, port) && &header[24..40] == own;
+    let for_us = is_for(packet.get(at..at + 8)?, port) && heard;
     Some(for_us && (fragment || !is_message(packet, at, end)))
 }
 
@@ -105,8 +107,15 @@ impl Nearly {
             .map(u16::to_be_bytes)
             .concat();
         datagram.extend(payload);
+        const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
         let six = self.below(2) == 1;
-        let packet = if six { self.v6(&datagram, own[1]) } else { self.v4(&datagram, own[0]) };
+        let packet = if six {
+            let to = self.pick(&[own[1], own[1], own[1], &ALL_NODES]);
+            self.v6(&datagram, to)
+        } else {
+            let to = self.pick(&[own[0], own[0], own[0], &[255; 4], &[224, 0, 0, 1]]);
+            self.v4(&datagram, to)
+        };
         let mut frame = vec![2; 12];
         for _ in 0..self.pick(&[0, 0, 0, 1, 2, 3]) {
             frame.extend(self.pick(&[[0x81, 0, 0, 7], [0x88, 0xa8, 0, 9]]));

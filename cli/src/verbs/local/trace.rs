@@ -22,6 +22,7 @@ pub(crate) async fn run(agent: &Agent, terminal: &mut Terminal<'_>, asked: &Trac
         "tcp_flags": asked.tcp_flags.map(|flags| flags.name()),
         "ttl": asked.ttl,
         "length": asked.length,
+        "ipv6": asked.ipv6,
     });
     let answer: Value = agent.post("/v1/trace", &body).await?;
     let told: Told = read(&answer["trace"], "a trace")?;

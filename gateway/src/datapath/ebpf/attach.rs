@@ -172,9 +172,9 @@ fn clsact_mark(bpf_dir: &Path, device: &str) -> PathBuf {
     pins::links(bpf_dir).join(format!("{}-clsact", in_bpffs(device)))
 }
 
-/// A bpffs takes no dots in names, devices do (VLANs).
+/// A bpffs takes no dots in names, devices do (VLANs). No two devices have one name there.
 fn in_bpffs(device: &str) -> String {
-    device.replace('.', "_")
+    device.replace('%', "%25").replace('.', "%2e")
 }
 
 fn pinned(bpf_dir: &Path) -> Vec<PathBuf> {
@@ -285,4 +285,16 @@ fn attach(
 
 fn program_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut aya::programs::Program> {
     ebpf.program_mut(name).with_context(|| format!("the object lacks program {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vlan_and_a_device_named_alike_have_pins_of_their_own() {
+        let names = ["eth1.5", "eth1_5", "eth1%2e5"].map(in_bpffs);
+        assert!(names.iter().all(|name| !name.contains('.')), "{names:?}");
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+    }
 }

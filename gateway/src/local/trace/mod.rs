@@ -54,6 +54,9 @@ pub struct Request {
     /// Length from the IP header on; otherwise the headers'.
     #[serde(default)]
     pub length: Option<u16>,
+    /// The IPv6 addresses of names that have one of each family.
+    #[serde(default)]
+    pub ipv6: bool,
 }
 
 /// What became of a traced packet.
@@ -203,7 +206,7 @@ impl Request {
         Ok(probe)
     }
 
-    /// Both ends, of one family: IPv4 where both are names and both have it.
+    /// Both ends, of one family: where both are names and both have each, IPv4 unless IPv6 is asked for.
     fn ends(&self, names: &Names) -> Result<(IpAddr, IpAddr), String> {
         let found = |host: &str, what: &str| match names.addresses(host) {
             none if none.is_empty() => {
@@ -213,11 +216,11 @@ impl Request {
         };
         let sources = found(&self.source, "the source")?;
         let destinations = found(&self.destination, "the destination")?;
-        let pair = sources.iter().find_map(|source| {
-            let destination = destinations.iter().find(|d| d.is_ipv4() == source.is_ipv4())?;
-            Some((*source, *destination))
-        });
-        pair.ok_or_else(|| {
+        let pair = |six: bool| {
+            let of_family = |all: &[IpAddr]| all.iter().copied().find(|address| address.is_ipv6() == six);
+            Some((of_family(&sources)?, of_family(&destinations)?))
+        };
+        pair(self.ipv6).or_else(|| pair(!self.ipv6)).ok_or_else(|| {
             format!("'{}' and '{}' have no address of the same family", self.source, self.destination)
         })
     }

@@ -149,7 +149,7 @@ impl<F: LiveFamily> Tables<F> for Sandbox<'_, F> {
         judgement
     }
 
-    fn egress(&self, route: u16) -> Option<&Egress> {
+    fn egress(&self, _active: Active, route: u16) -> Option<&Egress> {
         for cell in &self.egress {
             let (number, egress) = cell.get_or_init(|| (route, self.live.egress(route)));
             if *number == route {
@@ -247,8 +247,12 @@ impl<F: LiveFamily> Tables<F> for Sandbox<'_, F> {
         None
     }
 
-    fn insert_datagram(&mut self, _key: &DatagramKey<F::Address>, _init: impl FnOnce(&mut Datagram)) -> bool {
-        true
+    fn insert_datagram(
+        &mut self,
+        _key: &DatagramKey<F::Address>,
+        _init: impl FnOnce(&mut Datagram),
+    ) -> Result<(), Refused> {
+        Ok(())
     }
 
     fn count_forwarded(&mut self, _side: Side, _bytes: u32) {}

@@ -321,6 +321,12 @@ fn names_stand_for_addresses_of_the_same_family() {
     assert_eq!(by_name.packet.ends.source.to_string(), "100.64.0.2");
     let by_name = world.trace(&request("alice", "fd09::7", "443/tcp"));
     assert_eq!(by_name.packet.ends.source.to_string(), "fd64::2");
+    for (ipv6, own) in [(false, "100.64.0.1"), (true, "fd64::1")] {
+        let by_names = world.trace(&Request { ipv6, ..request("alice", own, "443/tcp") });
+        assert_eq!(by_names.packet.ends.source.is_ipv6(), ipv6);
+        let by_names = world.trace(&Request { ipv6, ..request("alice", "g", "443/tcp") });
+        assert_eq!(by_names.packet.ends.destination.to_string(), own);
+    }
     let live = LiveTables::new(&world.tables, NOW);
     let around = Surroundings { live: &live, names: &world.names, revision: None };
     for (source, destination, service, says) in [
