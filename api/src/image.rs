@@ -5,6 +5,7 @@
 
 mod delta;
 mod hashes;
+mod parts;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use delta::Delta;
 pub use hashes::{Hash, Hashes};
+pub use parts::Parts;
 
 /// The most words an image may have: 64 MiB. No compiler writes a larger one and no agent has room for one, so a message that
 /// asks for more is refused before memory is.
@@ -145,14 +147,19 @@ impl Image {
     }
 }
 
-/// The words as postcard writes them: how many, then each, in seven bits a byte, the lowest first; the top bit says that more
-/// follow.
+/// The words as postcard writes them: how many, then each.
 fn words(words: &[u32]) -> Vec<u8> {
-    /// Bytes of one word at the most.
-    const LONGEST: usize = 5;
-    const CHUNK: usize = 4096;
     let mut bytes = encode(&words.len());
     bytes.reserve(words.len() * 2);
+    varints(words, &mut bytes);
+    bytes
+}
+
+/// Each word in seven bits a byte, the lowest first; the top bit says that more follow.
+fn varints(words: &[u32], bytes: &mut Vec<u8>) {
+    /// Bytes of one word at the most.
+    const LONGEST: usize = 5;
+    const CHUNK: usize = 256;
     let mut buffer = [0; CHUNK * LONGEST];
     for chunk in words.chunks(CHUNK) {
         let mut at = 0;
@@ -168,7 +175,6 @@ fn words(words: &[u32]) -> Vec<u8> {
         }
         bytes.extend_from_slice(&buffer[..at]);
     }
-    bytes
 }
 
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {

@@ -19,15 +19,15 @@ pub struct Delta {
     pub routes: BTreeMap<u32, Option<RouteInfo>>,
 }
 
-impl Delta {
-    /// Unchanged words inside a run cost four bytes each, a new run about six: runs closer than this are joined.
-    const JOIN: usize = 2;
+/// Unchanged words inside a run cost four bytes each, a new run about six: runs closer than this are joined.
+pub(super) const JOIN: usize = 2;
 
+impl Delta {
     /// What turns `old` into `new`.
     pub fn between(old: &Image, new: &Image) -> Self {
         Delta {
             words: u32::try_from(new.words.len()).unwrap_or(u32::MAX),
-            runs: runs(&old.words, &new.words, Self::JOIN),
+            runs: runs(&old.words, &new.words, JOIN),
             rules: changed(&old.rules, &new.rules),
             routes: changed(&old.routes, &new.routes),
         }
@@ -100,7 +100,10 @@ fn runs(old: &[u32], new: &[u32], join: usize) -> Vec<(u32, Vec<u32>)> {
     spans.into_iter().map(|(start, end)| (start as u32, new[start..end].to_vec())).collect()
 }
 
-fn changed<T: Clone + PartialEq>(old: &BTreeMap<u32, T>, new: &BTreeMap<u32, T>) -> BTreeMap<u32, Option<T>> {
+pub(super) fn changed<T: Clone + PartialEq>(
+    old: &BTreeMap<u32, T>,
+    new: &BTreeMap<u32, T>,
+) -> BTreeMap<u32, Option<T>> {
     let gone = old.keys().filter(|k| !new.contains_key(k)).map(|k| (*k, None));
     let set = new.iter().filter(|(k, v)| old.get(k) != Some(v)).map(|(k, v)| (*k, Some(v.clone())));
     gone.chain(set).collect()

@@ -12,11 +12,11 @@ pub type Hash = [u8; 32];
 
 /// Words that have a hash of their own: 1 KiB. A changed rule changes words all over an image; hashing all of 4 KiB around
 /// each would take three times as long, and the hashes of smaller parts more memory than they are worth.
-const WORDS_PER_HASH: usize = 256;
+pub(super) const WORDS_PER_HASH: usize = 256;
 /// Hashes under one of the next level.
 const FAN: usize = 64;
 /// Rules, or routes, that have a hash of their own, by their numbers.
-const NAMES_PER_HASH: u32 = 64;
+pub(super) const NAMES_PER_HASH: u32 = 64;
 
 /// What is hashed begins with one of these, so that nothing is the same as something of another kind.
 #[derive(Clone, Copy)]
@@ -56,6 +56,26 @@ impl Hashes {
         names(&mut hashes.rules, &image.rules, image.rules.keys());
         names(&mut hashes.routes, &image.routes, image.routes.keys());
         hashes
+    }
+
+    /// From the hashes of words and names; those above them are taken from `before` where what they are of is the same.
+    pub(super) fn from_parts(
+        words: usize,
+        leaves: Vec<Hash>,
+        [rules, routes]: [BTreeMap<u32, Hash>; 2],
+        before: Option<&Self>,
+    ) -> Self {
+        let group = |(i, leaves): (usize, &[Hash])| {
+            let same = before.filter(|before| before.leaves.chunks(FAN).nth(i) == Some(leaves));
+            same.and_then(|before| before.groups.get(i).copied()).unwrap_or_else(|| of_group(leaves))
+        };
+        let groups = leaves.chunks(FAN).enumerate().map(group).collect();
+        Self { words, leaves, groups, rules, routes }
+    }
+
+    /// The hash of a part of the words.
+    pub(super) fn leaf(&self, part: usize) -> Option<Hash> {
+        self.leaves.get(part).copied()
     }
 
     /// Brings the hashes up to `image`, which differs from what they were of where `undone` says: what
@@ -107,7 +127,7 @@ impl Hashes {
 }
 
 /// The hash of 256 words, or of those that are left at the end.
-fn of_words(words: &[u32]) -> Hash {
+pub(super) fn of_words(words: &[u32]) -> Hash {
     let mut bytes = [0; WORDS_PER_HASH * 4];
     for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
         to.copy_from_slice(&word.to_le_bytes());
@@ -140,10 +160,15 @@ fn names<'a, T: Serialize>(
             hashes.remove(&part);
             continue;
         }
-        let mut hasher = begin(Kind::Names);
-        hasher.update(encode(&names));
-        hashes.insert(part, hasher.finalize().into());
+        hashes.insert(part, of_names(&encode(&names)));
     }
+}
+
+/// The hash of encoded names with their numbers.
+pub(super) fn of_names(encoded: &[u8]) -> Hash {
+    let mut hasher = begin(Kind::Names);
+    hasher.update(encoded);
+    hasher.finalize().into()
 }
 
 fn within<T>(all: &[T], part: usize, size: usize) -> &[T] {

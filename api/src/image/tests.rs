@@ -92,6 +92,11 @@ fn hashes_follow_changes_and_changes_can_be_taken_back() {
         let slots: Vec<u32> = (0..damage(&mut seed, 200)).map(|_| damage(&mut seed, 300) as u32).collect();
         next.rules = image(&[], &slots).rules;
         let delta = Delta::between(&now, &next);
+        let parts = Parts::new(&now, None);
+        let after = Parts::new(&next, Some(&parts));
+        assert_eq!((parts.difference(&after), after.hash()), (delta.clone(), next.hash()));
+        assert_eq!((after.encode(), after.encoded_len()), (next.encode(), next.encode().len()));
+        assert_eq!((after.image().unwrap(), after.rules()), (next.clone(), next.rules.clone()));
         let before = (now.clone(), hashes.clone());
         let undone = now.change(&delta).unwrap();
         hashes.update(&now, &undone);

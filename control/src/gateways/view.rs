@@ -203,7 +203,7 @@ pub(super) fn rules(image: Option<&Compiled>, overview: &Overview) -> Vec<RuleTr
     let counted = overview.reported.iter().flat_map(|reported| &reported.health.rules);
     let counted: BTreeMap<u32, &RuleCounter> = counted.map(|counter| (counter.slot, counter)).collect();
     let Some(image) = image else { return Vec::new() };
-    let named = image.image().rules.into_iter().map(|(slot, info)| {
+    let named = image.parts.rules().into_iter().map(|(slot, info)| {
         let counter = counted.get(&slot).copied().copied().unwrap_or_default();
         RuleTraffic {
             policy_id: info.policy_id,

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use sluicegate_api::agent::{Acknowledgement, NetworkConfig, ReportRequest, SyncRequest};
-use sluicegate_api::image::{Hash, Image};
+use sluicegate_api::image::{Hash, Image, Parts};
 use tokio::sync::{Notify, watch};
 
 use crate::flows::Flows;
@@ -52,13 +52,13 @@ pub struct Member {
     pub gateway: bool,
 }
 
-/// One agent's image with what identifies it. Kept encoded, which takes a quarter of the room: most words are small.
+/// One agent's image with what identifies it. Kept encoded, in parts that it shares with the image it came from.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Compiled {
     /// [`Image::hash`].
     pub hash: Hash,
-    /// [`Image::encode`].
-    pub encoded: Vec<u8>,
+    /// The image.
+    pub parts: Parts,
 }
 
 /// What the driver made for one agent.
@@ -106,18 +106,18 @@ pub enum Refused {
 }
 
 impl Compiled {
-    /// Encodes an image; `before` itself when it comes out the same.
+    /// Encodes an image, as far as it is not as `before`; `before` itself when it comes out the same.
     pub fn new(image: &Image, before: Option<Arc<Self>>) -> Arc<Self> {
-        let encoded = image.encode();
+        let parts = Parts::new(image, before.as_ref().map(|before| &before.parts));
         match before {
-            Some(before) if before.encoded == encoded => before,
-            _ => Arc::new(Self { hash: image.hash(), encoded }),
+            Some(before) if before.hash == parts.hash() => before,
+            _ => Arc::new(Self { hash: parts.hash(), parts }),
         }
     }
 
     /// The image.
     pub fn image(&self) -> Image {
-        Image::decode(&self.encoded).expect("the bytes are the encoding of an image")
+        self.parts.image().expect("the bytes are the encoding of an image")
     }
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use sluicegate_api::agent::sync_update::Update;
 use sluicegate_api::agent::{Delta, NetworkConfig, Snapshot, SyncUpdate};
-use sluicegate_api::image;
 use tokio::sync::Notify;
 
 use super::{Compiled, Hub, Refused};
@@ -78,7 +77,7 @@ async fn encode(
     revision: u64,
     image: Arc<Compiled>,
 ) -> (Sending, Update) {
-    if image.encoded.len() <= INLINE_BYTES {
+    if image.parts.encoded_len() <= INLINE_BYTES {
         return encode_now(base, revision, image);
     }
     let (spare_base, spare) = (base.clone(), image.clone());
@@ -93,15 +92,15 @@ async fn encode(
 fn encode_now(base: Option<(u64, Arc<Compiled>)>, revision: u64, image: Arc<Compiled>) -> (Sending, Update) {
     let hash = image.hash.to_vec();
     if let Some((base_revision, base)) = base {
-        let delta = image::Delta::between(&base.image(), &image.image()).encode();
-        if delta.len() < image.encoded.len() {
+        let delta = base.parts.difference(&image.parts).encode();
+        if delta.len() < image.parts.encoded_len() {
             let bytes = delta.len();
             let base_hash = base.hash.to_vec();
             let update = Update::Delta(Delta { base_revision, base_hash, revision, hash, delta });
             return (Sending::Image { revision, image, kind: "delta", bytes }, update);
         }
     }
-    let bytes = image.encoded.len();
-    let update = Update::Snapshot(Snapshot { revision, hash, image: image.encoded.clone() });
+    let bytes = image.parts.encoded_len();
+    let update = Update::Snapshot(Snapshot { revision, hash, image: image.parts.encode() });
     (Sending::Image { revision, image, kind: "snapshot", bytes }, update)
 }
