@@ -253,6 +253,9 @@ pub struct GatewayTop {
     /// How often the counters are read
     #[arg(long, default_value = "2s", value_parser = duration, value_name = "TIME")]
     pub interval: Duration,
+    /// With --once, at most this many lines of a table, the busiest first; 0 is all
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub limit: usize,
 }
 
 /// `sluice trace`.

@@ -27,7 +27,7 @@ pub(crate) async fn run(
         let before = snapshot(agent).await?;
         tokio::time::sleep(options.interval).await;
         let now = snapshot(agent).await?;
-        return print(terminal, &before, &now);
+        return print(terminal, &before, &now, options.limit);
     }
     if terminal.is_json() {
         let mut before = snapshot(agent).await?;
@@ -51,7 +51,12 @@ pub(super) async fn snapshot(agent: &Agent) -> Result<(Value, Top), Failure> {
     Ok((said, top))
 }
 
-fn print(terminal: &mut Terminal<'_>, before: &(Value, Top), now: &(Value, Top)) -> Result<(), Failure> {
+fn print(
+    terminal: &mut Terminal<'_>,
+    before: &(Value, Top),
+    now: &(Value, Top),
+    limit: usize,
+) -> Result<(), Failure> {
     if terminal.is_json() {
         let document = json!({ "seconds": seconds(&before.1, &now.1), "before": before.0, "now": now.0 });
         return terminal.json("top", document);
@@ -60,7 +65,8 @@ fn print(terminal: &mut Terminal<'_>, before: &(Value, Top), now: &(Value, Top))
     terminal.line(&view.head)?;
     for table in [&view.rules, &view.resources, &view.drops] {
         terminal.line("")?;
-        let rows = table.rows.iter().map(|row| {
+        let shown = if limit == 0 { table.rows.len() } else { limit.min(table.rows.len()) };
+        let rows = table.rows[..shown].iter().map(|row| {
             row.cells
                 .iter()
                 .enumerate()
@@ -68,6 +74,9 @@ fn print(terminal: &mut Terminal<'_>, before: &(Value, Top), now: &(Value, Top))
                 .collect()
         });
         terminal.table(table.headings, rows.collect(), table.nothing)?;
+        if shown < table.rows.len() {
+            terminal.line(format!("{} more; --limit 0 shows them", table.rows.len() - shown))?;
+        }
     }
     if let Some(remark) = &view.remark {
         terminal.note(remark);
