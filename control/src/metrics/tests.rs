@@ -8,6 +8,7 @@ fn page() -> String {
     let metrics = Metrics::new().unwrap();
     metrics.http_requests.with_label_values(&["/api/peers", "GET", "200"]).inc();
     metrics.http_seconds.with_label_values(&["/api/peers", "GET"]).observe(0.001);
+    metrics.show_store(&Observed::new("sqlite").unwrap()).unwrap();
     metrics.certificate_expiry.with_label_values(&["server"]).set(1.0);
     metrics.render().unwrap()
 }
@@ -46,8 +47,12 @@ fn names_types_and_help_are_the_published_ones() {
 
 #[test]
 fn rates_over_first_events_are_not_lost() {
-    let page = Metrics::new().unwrap().render().unwrap();
+    let metrics = Metrics::new().unwrap();
+    metrics.show_store(&Observed::new("sqlite").unwrap()).unwrap();
+    let page = metrics.render().unwrap();
     for series in [
+        "sluicegate_control_store_errors_total{reason=\"unavailable\"} 0",
+        "sluicegate_control_store_polled_changes_total 0",
         "sluicegate_control_images_pushed_total{kind=\"delta\"} 0",
         "sluicegate_control_enrolments_total{result=\"ok\"} 0",
         "sluicegate_control_flow_events_total{kind=\"drop\"} 0",

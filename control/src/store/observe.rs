@@ -53,7 +53,7 @@ pub struct Observed {
 
 impl Observed {
     /// Fresh instruments over a database of this kind.
-    pub(super) fn new(backend: &str) -> prometheus::Result<Self> {
+    pub(crate) fn new(backend: &str) -> prometheus::Result<Self> {
         let opts = |name: &str, help: &str| Opts::new(format!("sluicegate_control_store_{name}"), help);
         let gauge = |name: &str, help: &str| IntGauge::with_opts(opts(name, help));
         let seconds = opts("operation_seconds", "Time that the store's database took, by kind of operation.");

@@ -13,13 +13,14 @@ use sluicegate_policy::Compiler;
 
 use crate::world::{all, check_trail, join, open, places, policy};
 
-const STEPS: usize = 250;
+const STEPS: usize = 200;
 
 /// One store with the ids it gave, in the order in which both stores gave theirs.
 struct Side {
     store: Store,
     ids: Vec<String>,
     key: String,
+    joined: u8,
 }
 
 /// What is drawn for a step, the same for both sides.
@@ -33,7 +34,7 @@ struct Draw {
 
 #[tokio::test]
 async fn both_stores_give_the_same_answers_states_trails_and_images() {
-    for seed in [1, 2, 3] {
+    for seed in [1, 2] {
         let [(a_dir, a), (b_dir, b)] = places();
         let mut sides = [side(open(&a, a_dir.path()).await).await, side(open(&b, b_dir.path()).await).await];
         let mut random = StdRng::seed_from_u64(seed);
@@ -72,7 +73,10 @@ async fn both_stores_give_the_same_answers_states_trails_and_images() {
             check_trail(&side.store).await;
             seen.push(side.neutral(&side.everything().await));
         }
-        assert_eq!(seen[0], seen[1], "seed {seed}");
+        for (line, (a, b)) in seen[0].lines().zip(seen[1].lines()).enumerate() {
+            assert_eq!(a, b, "seed {seed}, line {line}");
+        }
+        assert_eq!(seen[0].len(), seen[1].len(), "seed {seed}");
     }
 }
 
@@ -86,12 +90,13 @@ async fn side(store: Store) -> Side {
     let policies = store.policies().await.unwrap();
     let owner = store.users().await.unwrap().remove(0);
     let account = store.account().await.unwrap();
-    let mut ids = vec![all(&store).await, made.id, account.id, owner.id];
+    let token = store.tokens(&owner.id).await.unwrap().remove(0);
+    let mut ids = vec![all(&store).await, made.id, account.id, owner.id, token.id];
     for policy in policies {
         ids.push(policy.id);
         ids.extend(policy.rules.into_iter().map(|rule| rule.id));
     }
-    Side { store, ids, key }
+    Side { store, ids, key, joined: 0 }
 }
 
 fn peer_change() -> PeerChange {
@@ -132,11 +137,9 @@ impl Side {
                 self.made([group.id.clone()], &group)
             }
             1 => {
-                // A member that is none is refused; so members are looked for.
-                let peers = store.peers(None, None).await?.into_iter().filter(|peer| {
-                    peer.id.len() + usize::from(peer.name.as_bytes()[5]) & 1 != usize::from(draw.flag)
-                });
-                let peers = peers.map(|peer| peer.id).collect();
+                let mut peers = store.peers(None, None).await?;
+                peers.retain(|peer| (peer.name.len() % 2 == 1) == draw.flag);
+                let peers = peers.into_iter().map(|peer| peer.id).collect();
                 let resources = store.resource_kinds().await?.into_keys().collect();
                 format!(
                     "{:?}",
@@ -207,26 +210,19 @@ impl Side {
             9 => format!("{:?}", store.delete_policy(&actor, &one).await?),
             10 | 11 => {
                 let role = if draw.flag { Role::Gateway } else { Role::Peer };
-                let peers = store.peers(None, None).await?.len();
-                if peers > 200 {
-                    return Ok(String::new());
-                }
-                let key = self.key.clone();
-                let which = u8::try_from(self.ids.len() % 256).unwrap_or_default();
-                if store.peers(Some(&format!("host-{which}")), None).await?.len() == 1 {
-                    return Ok(String::new());
-                }
-                let joined = join(&store, &key, which, role).await;
+                self.joined += 1;
+                let which = self.joined;
+                let joined = join(&store, &self.key, which, role).await;
                 self.ids.push(joined.id.clone());
+                // Addresses are drawn by the store.
                 let change = PeerChange {
-                    name: joined.name.clone(),
-                    ip: Some(format!("100.70.1.{}", which.max(1)).parse().unwrap()),
+                    name: joined.name,
+                    ip: Some(format!("100.70.1.{which}").parse().unwrap()),
                     ipv6: Some(format!("fd00:7::1:{which:x}").parse().unwrap()),
                     ..peer_change()
                 };
-                let peer = store.update_peer(&actor, &joined.id, change).await;
-                // The events of what was drawn at random say so in words that are not compared.
-                format!("{:?}", peer.map(|peer| (peer.name, peer.ip, peer.dns_label, peer.groups)))
+                let peer = store.update_peer(&actor, &joined.id, change).await?;
+                format!("{:?}", (peer.name, peer.ip, peer.dns_label, peer.groups))
             }
             12 => {
                 let change = PeerChange { name, ssh_enabled: draw.flag, ..peer_change() };
@@ -314,7 +310,7 @@ impl Side {
         }
         let compiler = Compiler::new(Arc::new(snapshot.state)).unwrap();
         for id in self.ids.iter().filter(|id| snapshot.agents.contains_key(*id)) {
-            text += &format!("{:?}\n", compiler.compile(id).unwrap().hash());
+            text += &format!("{:?}\n", compiler.compile(id).unwrap());
         }
         text
     }

@@ -137,7 +137,7 @@ async fn what_must_be_unique_is_unique_across_replicas() {
         assert!(refused.contains("already exists"), "{refused}");
     }
     assert_eq!(wins, 20);
-    let joins = (0..20u8).map(|which| {
+    let joins = (1..=20u8).map(|which| {
         let (store, key) = (if which % 2 == 0 { &first } else { &second }.clone(), key.clone());
         tokio::spawn(async move { join(&store, &key, which, Role::Peer).await })
     });
@@ -193,9 +193,9 @@ async fn the_streams_of_a_replica_that_is_gone_are_gone_and_those_it_moved_stay(
 async fn a_replica_that_was_taken_for_gone_says_so_to_mark_its_streams_again() {
     let Pair { url, first, .. } = pair().await;
     let mut returned = first.returned();
-    soon("the first sign of life", returned.changed()).await.unwrap();
+    soon("the first sign of life", returned.wait_for(|times| *times == 1)).await.unwrap();
     sql(&url, "DELETE FROM replicas");
-    soon("its return", returned.changed()).await.unwrap();
+    soon("its return", returned.wait_for(|times| *times == 2)).await.unwrap();
 }
 
 #[tokio::test]
