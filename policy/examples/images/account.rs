@@ -1,111 +1,31 @@
-//! Prints, as a table, what one gateway's image costs by size: compiling it, holding it, and changing one rule of it.
-//!
-//! Run with optimisation: `cargo run --release -p sluicegate-policy --example images [RULES ...]`.
-//!
-//! Two accounts. In *teams*, peers belong to a team, its department, its location and All, resources to a service and a site, as
-//! people write them; sites nest: /16, /20, /24, hosts, and the same in IPv6. In *random*, every peer is in 5 of 1,000 groups
-//! by chance, so that no two peers are alike: the worst that groups can do.
+//! The accounts that are measured, of any size and the same every time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::hint::black_box;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
-use std::time::Instant;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use sluicegate_api::image::Delta;
-use sluicegate_engine::image::{LINE, header};
-use sluicegate_engine::{Claims, validate_with};
-use sluicegate_policy::Compiler;
 use sluicegate_policy::model::*;
 
-const GATEWAY: &str = "gateway";
+/// The agent whose image is measured: it routes every network.
+pub(crate) const GATEWAY: &str = "gateway";
 
-fn main() {
-    let asked: Vec<usize> = std::env::args().skip(1).map(|n| n.parse().expect("a number of rules")).collect();
-    let sizes = if asked.is_empty() { vec![1_000, 10_000, 100_000] } else { asked };
-    println!(
-        "| account | rules | resources | peers | prepare and compile, ms | peak, MB | kinds of source x destination | \
-         image, words | maps, both halves, MB | one rule: control, ms | delta, bytes | decode and apply + hash + validate, ms |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
-    for rules in sizes {
-        let (resources, peers) = ((rules / 10).clamp(100, 10_000), (rules / 10).clamp(100, 10_000));
-        measure("teams", rules, resources, peers, &Arc::new(account(rules, resources, peers, false)));
-        measure("random", rules, resources, peers, &Arc::new(account(rules, resources, peers, true)));
-    }
+/// As many rules, and a tenth as many resources and peers. *Teams* as people write them, or *random* groups.
+pub(crate) fn of_size(rules: usize, random: bool) -> State {
+    let (resources, peers) = ((rules / 10).clamp(100, 10_000), (rules / 10).clamp(100, 10_000));
+    account(rules, resources, peers, random)
 }
 
-fn measure(name: &str, rules: usize, resources: usize, peers: usize, state: &Arc<State>) {
-    let before = peak_megabytes();
-    let start = Instant::now();
-    let compiler = Compiler::new(state.clone()).expect("a valid state");
-    let prepared = ms(start);
-    let compiled = compiler.compile(GATEWAY);
-    let took = ms(start) - prepared;
-    let peak = peak_megabytes() - before;
-    print!("| {name} | {rules} | {resources} | {peers} | {prepared:.0} + {took:.0} | {peak:.0} | ");
-    let image = match compiled {
-        Ok(image) => image,
-        Err(refusal) => return println!("refused: {refusal} |"),
-    };
-    let words = image.words.len();
-    let mut new = State::clone(state);
-    // One of a team's, in the middle: rules for everybody are few, and rarely changed.
+/// The account with other ports in one rule: one of a team's from the `nth` policy on, since rules for everybody are few, and
+/// rarely changed.
+pub(crate) fn with_a_changed_rule(state: &State, nth: usize) -> State {
+    let mut state = state.clone();
     let team = |policy: &&mut Policy| match &policy.rules[0].sources {
         End::Groups(ids) => ids.iter().all(|id| id.starts_with("team") || id.starts_with("group")),
         _ => false,
     };
-    let policy = new.policies.values_mut().skip(rules / 2).find(team).expect("a policy");
+    let policy = state.policies.values_mut().skip(nth).find(team).expect("a policy");
     policy.rules[0].service = Service::Tcp(vec![4444..=4445]);
-    let new = Arc::new(new);
-    let mut best = [f64::MAX; 4];
-    let mut bytes = 0;
-    for _ in 0..5 {
-        let start = Instant::now();
-        let next = Compiler::new(new.clone()).expect("a valid state");
-        black_box(next.affected(&compiler));
-        let changed = next.compile(GATEWAY).expect("an image");
-        let delta = Delta::between(&image, &changed).encode();
-        best[0] = best[0].min(ms(start));
-        bytes = delta.len();
-        let start = Instant::now();
-        let applied = image.apply(&Delta::decode(&delta).expect("a delta")).expect("it fits");
-        best[1] = best[1].min(ms(start));
-        let start = Instant::now();
-        black_box(applied.hash());
-        best[2] = best[2].min(ms(start));
-        let start = Instant::now();
-        let lines = applied.words.as_chunks::<LINE>().0;
-        // As the gateway does it.
-        validate_with(lines, &mut Claims::new(vec![0; lines.len()])).expect("valid");
-        best[3] = best[3].min(ms(start));
-    }
-    println!(
-        "{} x {} | {words} | {:.1} | {:.0} | {bytes} | {:.1} + {:.1} + {:.1} |",
-        image.words[header::SRC_CLASSES],
-        image.words[header::DST_CLASSES],
-        (words * 8) as f64 / 1e6,
-        best[0],
-        best[1],
-        best[2],
-        best[3]
-    );
-}
-
-fn ms(start: Instant) -> f64 {
-    start.elapsed().as_secs_f64() * 1e3
-}
-
-/// The most memory this process has had since the last call, in megabytes (Linux: proc_pid_clear_refs(5)).
-fn peak_megabytes() -> f64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<f64>().ok());
-    // Where that cannot be written, the peak is the whole run's.
-    drop(fs::write("/proc/self/clear_refs", "5"));
-    kilobytes.unwrap_or(f64::NAN) / 1024.0
+    state
 }
 
 /// Pseudo-random and the same every time.
