@@ -149,6 +149,13 @@ impl Traffic {
             let per_frame = program.test_run(options).context("the generator could not be run")?.duration;
             Ok(per_frame * count)
         })??;
+        // The last batch may still be on its way.
+        for _ in 0..5 {
+            if self.total()? - before >= count.into() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
         Ok(Burst { sent: count, seen: self.total()? - before, took })
     }
 

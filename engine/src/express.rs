@@ -1,18 +1,19 @@
 //! The way of packets that are carried or dropped before anything else of the host sees them, as XDP does.
 //!
-//! It knows the plain case: a whole packet of a flow that is there, whose neighbour is known, by a device that frames can be
-//! sent by; and it drops what the rest of the engine would drop for want of a flow, a rule or sense. Every
+//! It knows the plain case: a whole packet of a flow that is there or that it opens, whose neighbour is known, by a device that
+//! frames can be sent by; and it drops what the rest of the engine would drop for want of a flow, a rule or sense. Every
 //! other packet it leaves as it found it, and what is known of its flow too, so that [`crate::pipeline`] judges it in TC as if
 //! this had never been. Nothing needs to be handed over from one to the other, and nothing is counted twice.
 
 use crate::family::Family;
-use crate::flow::{Exit, Flow, SENDS, Side};
+use crate::flow::{Flow, Hop, SENDS, Side};
 use crate::live::{Found, Passing, touch};
-use crate::packet::{Packet, protocol, tcp as flag};
-use crate::pipeline::{Direct, Steps, Verdict, identify, refused, unsolicited};
+use crate::open::begin;
+use crate::packet::{Packet, protocol};
+use crate::pipeline::{Direct, Steps, Verdict, depart, identify, refused, unsolicited};
 use crate::stage::Refusal;
 use crate::tables::{Egresses, Stage, Tables};
-use crate::tcp;
+use crate::track::update;
 use crate::work::Work;
 
 /// Carries one packet, or drops it; `None` leaves it, unchanged, to the slower way. [`Steps::identify`] only
@@ -79,16 +80,11 @@ fn carry<F: Egresses, S: Steps<F>>(
     if !steps.identify(side, work)? || !follow::<F, _>(steps.tables(), side, sends, work)? {
         return Ok(None);
     }
-    steps.leave(side, work)?;
-    Ok(Some(match work.leaving.way(side) {
-        Exit::Site => Verdict::Site(work.leaving.device),
-        Exit::Overlay => Verdict::Overlay,
-        // Such a flow has no neighbour to be ready with.
-        Exit::Host => Verdict::Host,
-    }))
+    // A flow to the host itself has no neighbour to be ready with.
+    depart::<F, S>(steps, side, work).map(Some)
 }
 
-/// Brings the packet's flow up to date, where the packet can be carried by it. `Ok(false)`: nothing was changed.
+/// Brings the packet's flow up to date, or opens it, where the packet can be carried by it. `Ok(false)`: nothing was changed.
 #[inline(always)]
 fn follow<F: Egresses, T: Tables<F>>(
     tables: &mut T,
@@ -106,52 +102,41 @@ fn follow<F: Egresses, T: Tables<F>>(
         length: work.network.length,
         flags: work.transport.flags,
     };
-    // The largest segment that a SYN names is not looked at here.
-    let sends = sends && passing.flags & flag::SYN == 0;
-    let is_ready = |flow: &Flow<F::Address>| {
-        sends
-            && flow.hop.known & SENDS != 0
-            && flow.hop.is_good(now, lifetime, since)
-            && flow.epoch == epoch
-            && !flow.is_over(now)
-    };
+    let is_ready = |hop: &Hop| hop.known & SENDS != 0 && hop.is_good(now, lifetime, since);
+    let lives = |flow: &Flow<F::Address>| sends && flow.epoch == epoch && !flow.is_over(now);
     let Work { key, half, leaving, .. } = work;
     let confirmed = tables.with_flow(Stage::Confirmed, key, |flow| {
-        if is_ready(flow) { Some(touch(flow, half, leaving, passing)) } else { None }
+        if lives(flow) && is_ready(&flow.hop) {
+            return Some(touch(flow, half, leaving, passing));
+        }
+        lives(flow).then(|| {
+            half.set(flow, now);
+            Found::Slow(Stage::Confirmed)
+        })
     });
     let found = match confirmed {
         Some(found) => found,
-        None => {
-            match tables.with_flow(Stage::HalfOpen, key, |flow| is_ready(flow).then(|| half.set(flow, now))) {
-                Some(found) => found.map(|()| Found::Slow(Stage::HalfOpen)),
-                None => Some(Found::Nothing),
-            }
-        }
+        None => match tables.with_flow(Stage::HalfOpen, key, |flow| lives(flow).then(|| half.set(flow, now)))
+        {
+            Some(found) => found.map(|()| Found::Slow(Stage::HalfOpen)),
+            None => Some(Found::Nothing),
+        },
     };
     match found {
         Some(Found::Quick) => Ok(true),
-        Some(Found::Slow(stage)) => tables.advance(stage, work),
+        Some(Found::Slow(stage)) => {
+            Ok((is_ready(&work.half.hop) || tables.meet(stage, work)?)
+                && update::<F, T>(tables, stage, work)?)
+        }
         Some(Found::Nothing) if matches!(side, Side::Site) => {
             unsolicited::<F>(tables.config(), work).map(|_| false)
         }
-        Some(Found::Nothing) if is_refused::<F, T>(tables, side, work) => {
+        Some(Found::Nothing) => {
             tables.admit(side, work)?;
-            Ok(false)
+            Ok(sends && work.leaving.hop.known & SENDS != 0 && begin::<F, T>(tables, side, work)?)
         }
-        Some(Found::Nothing) | None => Ok(false),
+        None => Ok(false),
     }
-}
-
-/// Whether the packet opens no flow, for all that can be told without changing anything.
-#[inline(always)]
-fn is_refused<F: Egresses, T: Tables<F>>(tables: &mut T, side: Side, work: &Work<F::Address>) -> bool {
-    let Work { key, network, transport, active, .. } = work;
-    let judgement = tables.judge(*active, key.source, key.destination, transport.axis);
-    let opens = if network.protocol == protocol::TCP { tcp::opens(transport.flags) } else { transport.opens };
-    !judgement.source.may_open(side)
-        || !judgement.decision.is_set()
-        || !judgement.decision.accepts()
-        || !opens
 }
 
 /// Whether the transport checksum is not whole: it is the pseudo-header's sum alone (TCP, UDP) or none (SCTP), since the sender

@@ -2,12 +2,14 @@
 //!
 //! The kernel resolves neighbours, not the engine. A packet whose flow has no good neighbour is given to the kernel to
 //! send; on its way out of the device, with the neighbour's address in front of it, it is seen once more, and the address
-//! is kept in its flow. For a while, packets of that direction then leave without a route look-up; when the while is over
-//! the kernel is asked again, which also keeps the neighbour from growing stale.
+//! is kept in its flow, and beside it for other flows between the same addresses. For a while, packets then leave without a
+//! route look-up; when the while is over the kernel is asked again, which also keeps the neighbour from growing stale.
 
-use crate::flow::{Hop, KNOWN, Key, SENDS, Side};
+use crate::family::{Address4, Address6};
+use crate::flow::{Exit, Hop, KNOWN, Key, SENDS, Side};
 use crate::packet::{Packet, transport};
-use crate::tables::{Egresses, Stage, Tables};
+use crate::stage::Refusal;
+use crate::tables::{Config, Egresses, Stage, Tables};
 use crate::work::Work;
 
 /// How frames are sent by a device that the programs may send by: what goes in front of the IP header, and from where.
@@ -42,8 +44,83 @@ pub struct Wire {
 
 const _: () = assert!(size_of::<Wire>() == 12);
 
+/// Key of a neighbour: of packets with these addresses as they leave by this device. With the source, since a host may route
+/// by it, and spread flows over several routers by both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct NeighbourKey<A> {
+    /// Source on the wire.
+    pub source: A,
+    /// Destination on the wire.
+    pub destination: A,
+    /// Index of the device.
+    pub device: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<NeighbourKey<Address4>>() == 16 && size_of::<NeighbourKey<Address6>>() == 40);
+
+/// Neighbours remembered in each family; the least recently used makes room.
+pub const NEIGHBOURS: u32 = 4096;
+
 /// In the key of a [`Wire`], with a VLAN id: the tag is a service tag (IEEE 802.1ad).
 pub const SERVICE: u32 = 0x8000;
+
+/// Looks for the neighbour to which the packets in `half` go, when the one they were last sent to is not good any more: another
+/// flow between the same addresses may have asked. `Ok(false)`: there is none that XDP can send to.
+#[inline(always)]
+pub fn meet<F: Egresses, T: Tables<F>>(
+    tables: &mut T,
+    stage: Stage,
+    work: &mut Work<F::Address>,
+) -> Result<bool, Refusal> {
+    let half = &work.half;
+    let (to, exit, route) = (&half.to, Exit::from_number(half.exit), half.route);
+    let hop = find::<F, T>(tables, exit, route, to.source, to.destination, work.now);
+    if hop.known & SENDS == 0 {
+        return Ok(false);
+    }
+    let _ = tables.with_flow(stage, &work.key, |flow| flow.hop = hop);
+    work.half.hop = hop;
+    Ok(true)
+}
+
+/// The neighbour of packets that leave by `exit` with these addresses; none where it is not known, or not good any more.
+#[inline(always)]
+pub(crate) fn find<F: Egresses, T: Tables<F>>(
+    tables: &mut T,
+    exit: Exit,
+    route: u16,
+    source: F::Address,
+    destination: F::Address,
+    now: u32,
+) -> Hop {
+    let Some((device, sender)) = devices::<F, T>(tables, exit, route) else { return Hop::default() };
+    let Config { hop_lifetime: lifetime, hops_since: since, .. } = *tables.config();
+    let hop = tables.neighbour(&NeighbourKey { source, destination, device, reserved: 0 });
+    let Some(hop) = hop.filter(|hop| hop.is_good(now, lifetime, since)) else { return Hop::default() };
+    Hop { known: known(sender), ..hop }
+}
+
+/// The device by which packets leave, and the one that XDP sends them by, 0 where it cannot; `None` for the host's own.
+#[inline(always)]
+fn devices<F: Egresses, T: Tables<F>>(tables: &T, exit: Exit, route: u16) -> Option<(u32, u32)> {
+    match exit {
+        Exit::Site => tables.egress(route).map(|egress| (egress.device, egress.link.device)),
+        Exit::Overlay => {
+            let config = tables.config();
+            Some((config.overlay_device, config.overlay_link.device))
+        }
+        Exit::Host => None,
+    }
+}
+
+/// What [`Hop::known`] says of a neighbour by a device that XDP sends by as `sender`.
+#[inline(always)]
+const fn known(sender: u32) -> u16 {
+    if sender == 0 { KNOWN } else { KNOWN | SENDS }
+}
 
 /// Remembers `mac` as the neighbour by which `packet`, on its way out, leaves. Its flow's answers come from `answers`.
 #[inline(always)]
@@ -83,13 +160,12 @@ pub fn learn<F, P, T>(
             continue;
         }
         let Some(route) = tables.with_flow(stage, key, |flow| flow.route) else { return };
-        let device = match answers {
-            Side::Site => tables.egress(route).map_or(0, |egress| egress.link.device),
-            _ => tables.config().overlay_link.device,
-        };
-        let known = if device == 0 { KNOWN } else { KNOWN | SENDS };
-        let hop = Hop { learned: now as u32, mac, known };
+        let exit = if matches!(answers, Side::Site) { Exit::Site } else { Exit::Overlay };
+        let Some((device, sender)) = devices::<F, T>(tables, exit, route) else { return };
+        let hop = Hop { learned: now as u32, mac, known: known(sender) };
         let _ = tables.with_flow(stage, key, |flow| flow.hop = hop);
+        let (source, destination) = (network.source, network.destination);
+        tables.set_neighbour(&NeighbourKey { source, destination, device, reserved: 0 }, &hop);
         return;
     }
 }

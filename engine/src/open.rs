@@ -1,7 +1,8 @@
 //! A packet without a flow: judge it, and open one.
 
 use crate::event::{About, Event, EventKind};
-use crate::flow::{Exit, Flow, Hop, Key, REPLY, Side, State, TRANSLATED};
+use crate::flow::{Exit, Flow, Key, REPLY, Side, State, TRANSLATED};
+use crate::hop;
 use crate::image::Attributes;
 use crate::network::Header;
 use crate::packet::protocol;
@@ -20,6 +21,16 @@ pub(crate) fn open<F: Egresses, T: Tables<F>>(
     work: &mut Work<F::Address>,
 ) -> Result<bool, Refusal> {
     tables.admit(side, work)?;
+    begin::<F, T>(tables, side, work)
+}
+
+/// Opens the flow of a packet that was admitted.
+#[inline(always)]
+pub(crate) fn begin<F: Egresses, T: Tables<F>>(
+    tables: &mut T,
+    side: Side,
+    work: &mut Work<F::Address>,
+) -> Result<bool, Refusal> {
     let limited = tables.config().half_open_per_source != 0 && matches!(side, Side::Overlay);
     if limited && !tables.count_opening(false, work)? {
         return Err(Refusal::by_rule(DropReason::SourceLimit, work.opening.rule));
@@ -30,14 +41,14 @@ pub(crate) fn open<F: Egresses, T: Tables<F>>(
     tables.insert(side, work)
 }
 
-/// Asks the image, and works out the flow that would be.
+/// Asks the image, and works out the flow that would be. When it admits the packet, nothing but `work` has changed.
 #[inline(always)]
 pub fn admit<F: Egresses, T: Tables<F>>(
     tables: &mut T,
     side: Side,
     work: &mut Work<F::Address>,
 ) -> Result<bool, Refusal> {
-    let Work { key, network, transport, active, opening, .. } = work;
+    let Work { key, network, transport, active, opening, leaving, now, .. } = work;
     // What the first fragment opened is no more.
     if network.piece.is_later() {
         return Err(DropReason::Fragment.into());
@@ -82,6 +93,7 @@ pub fn admit<F: Egresses, T: Tables<F>>(
     if masquerade && (source == F::Address::default() || source == key.source) {
         return refuse(DropReason::NoEgress);
     }
+    leaving.hop = hop::find::<F, T>(tables, exit, route, source, key.destination, *now);
     *opening = Opening {
         source,
         rule,
@@ -115,7 +127,6 @@ pub fn insert<F: Egresses, T: Tables<F>>(
     leaving.rule = opening.rule + 1;
     leaving.exit = opening.exits[0];
     leaving.translated = opening.masquerade;
-    leaving.hop = Hop::default();
     other.set_mirror(&leaving.to, key.protocol, opening.reply_side);
     let full = Err(Refusal::by_rule(DropReason::FlowTableFull, opening.rule));
     // Without translation nobody else can own the reply key: a racing first packet of the same flow at the most.
@@ -137,6 +148,7 @@ pub fn insert<F: Egresses, T: Tables<F>>(
         flow.flags = opening.translated();
         flow.other_side = opening.reply_side;
         flow.exit = opening.exits[0];
+        flow.hop = leaving.hop;
     });
     if inserted.is_err() {
         tables.remove_flow(Stage::HalfOpen, other);

@@ -191,6 +191,16 @@ fn decide<F: Egresses, S: Steps<F>>(
     if work.transport.quotes && work.leaving.translated && !steps.rewrite_quotation(work)? {
         return Err(DropReason::Internal.into());
     }
+    depart::<F, S>(steps, side, work)
+}
+
+/// Sends a packet that its flow lets pass on its way.
+#[inline(always)]
+pub(crate) fn depart<F: Egresses, S: Steps<F>>(
+    steps: &mut S,
+    side: Side,
+    work: &mut Work<F::Address>,
+) -> Result<Verdict, Refusal> {
     steps.leave(side, work)?;
     // The bit means nothing else in other protocols.
     if work.transport.flags & flag::SYN != 0

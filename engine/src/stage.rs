@@ -7,6 +7,7 @@
 //! what a stage comes to is one 64-bit word.
 
 pub use crate::fragment::{follow, remember};
+pub use crate::hop::meet;
 pub use crate::limit::count_opening;
 pub use crate::live::{advance, renew};
 pub use crate::nat::{claim, reserve};

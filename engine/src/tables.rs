@@ -4,9 +4,9 @@ use crate::answer::Answer;
 use crate::classify::Judgement;
 use crate::event::{About, Event};
 use crate::family::{Address4, Address6};
-use crate::flow::{Flow, Key, Side, Timeouts};
+use crate::flow::{Flow, Hop, Key, Side, Timeouts};
 use crate::fragment::{Datagram, DatagramKey};
-use crate::hop::Link;
+use crate::hop::{Link, NeighbourKey};
 use crate::limit::Openings;
 use crate::mapping::{Mapping, MappingKey};
 use crate::network::Header;
@@ -283,6 +283,19 @@ pub trait Tables<F: Egresses> {
         let _ = (key, mapping);
     }
 
+    /// The neighbour that was learned for packets of this key; `None` also where none is remembered.
+    #[inline(always)]
+    fn neighbour(&mut self, key: &NeighbourKey<F::Address>) -> Option<Hop> {
+        let _ = key;
+        None
+    }
+
+    /// Remembers a neighbour. Where there is no room, the one used longest ago makes some.
+    #[inline(always)]
+    fn set_neighbour(&mut self, key: &NeighbourKey<F::Address>, hop: &Hop) {
+        let _ = (key, hop);
+    }
+
     /// Counts a masqueraded flow by the number of ports that were taken before it found its own.
     #[inline(always)]
     fn count_collisions(&mut self, taken: u32) {
@@ -350,6 +363,15 @@ pub trait Tables<F: Egresses> {
         Self: Sized,
     {
         crate::live::renew::<F, Self>(self, side, stage, work)
+    }
+
+    /// The stage that finds a neighbour for a flow that has no good one; see [`crate::hop::meet`].
+    #[inline(always)]
+    fn meet(&mut self, stage: Stage, work: &mut Work<F::Address>) -> Result<bool, Refusal>
+    where
+        Self: Sized,
+    {
+        crate::hop::meet::<F, Self>(self, stage, work)
     }
 
     /// The stage for a packet that may change its flow. `Ok(false)`: there is no flow after all.

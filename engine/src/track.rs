@@ -34,11 +34,7 @@ pub(crate) fn track<F: Egresses, T: Tables<F>>(
         Found::Quick => return Ok(true),
         Found::Slow(stage) => {
             let suspect = work.half.over || work.half.epoch != epoch;
-            let lives = (!suspect || tables.renew(stage, side, work)?) && tables.advance(stage, work)?;
-            if lives && matches!(stage, Stage::HalfOpen) && tables.config().half_open_per_source != 0 {
-                answered::<F, T>(tables, work)?;
-            }
-            lives
+            (!suspect || tables.renew(stage, side, work)?) && update::<F, T>(tables, stage, work)?
         }
         Found::Nothing => false,
     };
@@ -46,6 +42,20 @@ pub(crate) fn track<F: Egresses, T: Tables<F>>(
         return Ok(leaves);
     }
     open::<F, T>(tables, side, work)
+}
+
+/// Advances the flow in `work`, and counts it as answered where that counts. `Ok(false)`: there is no flow after all.
+#[inline(always)]
+pub(crate) fn update<F: Egresses, T: Tables<F>>(
+    tables: &mut T,
+    stage: Stage,
+    work: &mut Work<F::Address>,
+) -> Result<bool, Refusal> {
+    let lives = tables.advance(stage, work)?;
+    if lives && matches!(stage, Stage::HalfOpen) && tables.config().half_open_per_source != 0 {
+        answered::<F, T>(tables, work)?;
+    }
+    Ok(lives)
 }
 
 /// Takes the opening of a flow that was half open, and is answered now, back from what counts against its source.

@@ -10,9 +10,9 @@ use sluicegate_engine::answer::{Answer, Bucket};
 use sluicegate_engine::classify::{Judgement, Line, Lines, Wide, search_services, search4, search6};
 use sluicegate_engine::event::{self, About, Event, SEEN_SETS, SeenSet};
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
-use sluicegate_engine::flow::{Flow, Key, Side};
+use sluicegate_engine::flow::{Flow, Hop, Key, Side};
 use sluicegate_engine::fragment::{Datagram, DatagramKey};
-use sluicegate_engine::hop::Wire;
+use sluicegate_engine::hop::{NeighbourKey, Wire};
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::nat::PROBES;
@@ -202,6 +202,7 @@ pub trait PerFamily: Sources {
     fn work() -> Option<&'static mut Work<Self::Address>>;
     /// The family's global function for each stage.
     fn renew(stage: u32, side: u32) -> u64;
+    fn meet(stage: u32) -> u64;
     fn advance(stage: u32) -> u64;
     fn admit(side: u32) -> u64;
     fn count_opening(answered: u32) -> u64;
@@ -216,7 +217,7 @@ pub trait PerFamily: Sources {
 }
 
 macro_rules! per_family {
-    ($family:ty, $confirmed:ident, $half_open:ident, $scratch:ident, $work:ident, $renew:ident, $advance:ident, $admit:ident, $opening:ident, $claim:ident, $reserve:ident, $insert:ident,
+    ($family:ty, $confirmed:ident, $half_open:ident, $scratch:ident, $work:ident, $renew:ident, $meet:ident, $advance:ident, $admit:ident, $opening:ident, $claim:ident, $reserve:ident, $insert:ident,
      $relate:ident, $follow:ident, $remember:ident, $fragments:ident) => {
         impl PerFamily for $family {
             #[inline(always)]
@@ -263,6 +264,11 @@ macro_rules! per_family {
             #[inline(always)]
             fn renew(stage: u32, side: u32) -> u64 {
                 $renew(stage, side)
+            }
+
+            #[inline(always)]
+            fn meet(stage: u32) -> u64 {
+                $meet(stage)
             }
 
             #[inline(always)]
@@ -327,6 +333,13 @@ macro_rules! per_family {
         pub extern "C" fn $renew(table: u32, side: u32) -> u64 {
             let side = Side::from_number(side as u8);
             in_work::<$family>(|maps, work| stage::renew::<$family, _>(maps, side, stage_of(table), work))
+        }
+
+        /// As above.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $meet(table: u32) -> u64 {
+            in_work::<$family>(|maps, work| stage::meet::<$family, _>(maps, stage_of(table), work))
         }
 
         /// As above.
@@ -398,12 +411,12 @@ macro_rules! per_family {
 }
 
 per_family!(
-    V4, FLOWS4, HALF_OPEN4, SCRATCH4, WORK4, renew4, advance4, admit4, opening4, claim4, reserve4, insert4,
-    relate4, follow4, remember4, FRAGMENTS4
+    V4, FLOWS4, HALF_OPEN4, SCRATCH4, WORK4, renew4, meet4, advance4, admit4, opening4, claim4, reserve4,
+    insert4, relate4, follow4, remember4, FRAGMENTS4
 );
 per_family!(
-    V6, FLOWS6, HALF_OPEN6, SCRATCH6, WORK6, renew6, advance6, admit6, opening6, claim6, reserve6, insert6,
-    relate6, follow6, remember6, FRAGMENTS6
+    V6, FLOWS6, HALF_OPEN6, SCRATCH6, WORK6, renew6, meet6, advance6, admit6, opening6, claim6, reserve6,
+    insert6, relate6, follow6, remember6, FRAGMENTS6
 );
 
 /// Counts a half-open half-entry that came (0) or went (1).
@@ -675,6 +688,18 @@ impl<F: PerFamily> Tables<F> for Maps {
     }
 
     #[inline(always)]
+    fn neighbour(&mut self, key: &NeighbourKey<F::Address>) -> Option<Hop> {
+        // SAFETY: map memory stays valid for the whole run (RCU); a torn copy is a frame for an address that the neighbour had, or
+        // has by now, in some of its bytes: it is lost, and the next one is not.
+        F::neighbour(key).map(|hop| unsafe { *hop })
+    }
+
+    #[inline(always)]
+    fn set_neighbour(&mut self, key: &NeighbourKey<F::Address>, hop: &Hop) {
+        F::set_neighbour(key, hop);
+    }
+
+    #[inline(always)]
     fn count_collisions(&mut self, taken: u32) {
         add(PORT_COLLISIONS.get_ptr_mut(taken), 1);
     }
@@ -777,6 +802,11 @@ impl<F: PerFamily> Tables<F> for Maps {
     #[inline(always)]
     fn renew(&mut self, stage: Stage, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
         lend(work, || F::renew(matches!(stage, Stage::HalfOpen).into(), side as u32))
+    }
+
+    #[inline(always)]
+    fn meet(&mut self, stage: Stage, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        lend(work, || F::meet(matches!(stage, Stage::HalfOpen).into()))
     }
 
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! What is remembered of sources beside their flows: openings that nobody answered, and who owns which port.
+//! What is remembered beside flows: openings that nobody answered, who owns which port, and neighbours.
 //!
 //! Not pinned: a new agent's programs count openings anew, and the agent makes the mappings of the flows it finds, and looks
 //! for the host's ports before the programs see a packet.
@@ -6,6 +6,8 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, LruHashMap};
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
+use sluicegate_engine::flow::Hop;
+use sluicegate_engine::hop::{NEIGHBOURS, NeighbourKey};
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::tables::Egresses;
@@ -21,6 +23,12 @@ static OPENINGS6: LruHashMap<A6, Openings> = LruHashMap::with_max_entries(1024, 
 static MAPPINGS4: LruHashMap<MappingKey<A4>, Mapping<A4>> = LruHashMap::with_max_entries(1024, 0);
 #[map]
 static MAPPINGS6: LruHashMap<MappingKey<A6>, Mapping<A6>> = LruHashMap::with_max_entries(1024, 0);
+
+/// Neighbours by which packets between two addresses leave a device.
+#[map]
+static NEIGHBOURS4: LruHashMap<NeighbourKey<A4>, Hop> = LruHashMap::with_max_entries(NEIGHBOURS, 0);
+#[map]
+static NEIGHBOURS6: LruHashMap<NeighbourKey<A6>, Hop> = LruHashMap::with_max_entries(NEIGHBOURS, 0);
 
 /// TCP and UDP ports that sockets of the host use, a bit each: written by the agent.
 #[map]
@@ -42,10 +50,14 @@ pub trait Sources: Egresses {
     fn mapping(key: &MappingKey<Self::Address>) -> Option<Mapping<Self::Address>>;
     /// Remembers an entry of a mapping.
     fn set_mapping(key: &MappingKey<Self::Address>, mapping: &Mapping<Self::Address>);
+    /// A neighbour.
+    fn neighbour(key: &NeighbourKey<Self::Address>) -> Option<*mut Hop>;
+    /// Remembers a neighbour.
+    fn set_neighbour(key: &NeighbourKey<Self::Address>, hop: &Hop);
 }
 
 macro_rules! sources {
-    ($family:ty, $openings:ident, $mappings:ident) => {
+    ($family:ty, $openings:ident, $mappings:ident, $neighbours:ident) => {
         impl Sources for $family {
             #[inline(always)]
             fn openings(source: &Self::Address) -> Option<*mut Openings> {
@@ -70,9 +82,20 @@ macro_rules! sources {
                 // As above: a port without a mapping is kept apart by the flows that use it.
                 let _ = $mappings.insert(key, mapping, 0);
             }
+
+            #[inline(always)]
+            fn neighbour(key: &NeighbourKey<Self::Address>) -> Option<*mut Hop> {
+                $neighbours.get_ptr_mut(key)
+            }
+
+            #[inline(always)]
+            fn set_neighbour(key: &NeighbourKey<Self::Address>, hop: &Hop) {
+                // As above: without one the kernel is asked.
+                let _ = $neighbours.insert(key, hop, 0);
+            }
         }
     };
 }
 
-sources!(V4, OPENINGS4, MAPPINGS4);
-sources!(V6, OPENINGS6, MAPPINGS6);
+sources!(V4, OPENINGS4, MAPPINGS4, NEIGHBOURS4);
+sources!(V6, OPENINGS6, MAPPINGS6, NEIGHBOURS6);

@@ -13,6 +13,7 @@ use sluicegate_engine::express::{express, is_unfinished};
 use sluicegate_engine::family::{V4, V6};
 use sluicegate_engine::flow::Side;
 use sluicegate_engine::hop::{Link, Wire};
+use sluicegate_engine::mss;
 use sluicegate_engine::pipeline::{self, Steps, Verdict};
 use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::stage::Refusal;
@@ -212,6 +213,11 @@ impl<F: PerFamily> Steps<F> for Xdp {
     }
 
     #[inline(always)]
+    fn clamp(&mut self, transport: u32, largest: u16) {
+        clamp_x(self.ctx, self.l2, transport, largest.into());
+    }
+
+    #[inline(always)]
     fn answer(
         &mut self,
         side: Side,
@@ -227,6 +233,14 @@ impl<F: PerFamily> Steps<F> for Xdp {
             }
         })
     }
+}
+
+/// [`mss::clamp`], verified once, for any frame.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn clamp_x(ctx: *mut xdp_md, l2: u32, transport: u32, largest: u32) -> u64 {
+    mss::clamp(&mut Frame::new(ctx, l2), transport, largest as u16);
+    0
 }
 
 macro_rules! steps {

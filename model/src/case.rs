@@ -66,7 +66,7 @@ pub struct Arrival {
     pub bytes: Vec<u8>,
     /// Payload bytes of each packet that segmentation offload will cut this one into; 0 for none.
     pub segment: u16,
-    /// Whether the XDP program looks at it first; site packets only.
+    /// Whether the XDP program looks at it first; not what the host sends.
     pub screened: bool,
 }
 

@@ -535,7 +535,12 @@ impl Generator {
         }
         let r = &mut self.random;
         let side = if r.chance(3) { r.pick(&Side::ALL) } else { side };
-        let screened = side == Side::Site && r.chance(50);
+        let screened = match side {
+            Side::Site => r.chance(50),
+            // By what the packet is, so that cases that were found before the overlay's were screened stay what they are.
+            Side::Overlay => bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>() % 2 == 0,
+            Side::Local => false,
+        };
         // A frame of the other EtherType.
         let six = if r.chance(1) { !six } else { six };
         Step::Packet(Arrival { side, six, bytes, segment, screened: screened && segment == 0 })

@@ -6,20 +6,21 @@ use std::path::Path;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, RingBuf};
+use aya::maps::{Array, DevMapHash, HashMap, MapData, PerCpuArray, PerCpuValues, RingBuf};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use sluicegate_engine::answer::Bucket;
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::event::Event;
-use sluicegate_engine::family::{Family, V4, V6};
-use sluicegate_engine::flow::{Flow, Key, Side, TRANSLATED, Timeouts};
+use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
+use sluicegate_engine::flow::{Flow, Hop, KNOWN, Key, SENDS, Side, TRANSLATED, Timeouts};
 use sluicegate_engine::fragment::{DATAGRAMS, Datagram, DatagramKey};
+use sluicegate_engine::hop::{Link, NeighbourKey, Wire};
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey, keys_of};
 use sluicegate_engine::tables::{Active, Config, Egress, Stage};
 
-use crate::case::{Arrival, Counters, Exit, FlowDump, SLOTS, Setup};
+use crate::case::{Arrival, Counters, Exit, FlowDump, OVERLAY_DEVICE, SLOTS, Setup};
 use crate::tables;
 
 /// Lines of one image, at the most.
@@ -32,6 +33,14 @@ const ETHERNET: usize = 14;
 /// Bytes of `struct __sk_buff`, and where its `gso_size` is (include/uapi/linux/bpf.h).
 const CONTEXT: usize = 192;
 const GSO_SIZE: usize = 176;
+/// The loopback device, on which test runs are: it stands for every device.
+const LINK: Link = Link { device: 1, mac: [0; 6], tags_length: 0, tags: [0; 8] };
+/// The neighbour of every packet.
+const HOP: [u8; 6] = [2, 9, 9, 9, 9, 9];
+/// Ticks that neighbours are good for.
+const HOP_LIFETIME: u32 = 1 << 30;
+/// The devices of cases.
+const DEVICES: [u32; 3] = [OVERLAY_DEVICE, 11, 12];
 
 /// Built from source with this crate.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluicegate"));
@@ -69,6 +78,8 @@ pub(crate) struct Kernel {
     before: Counters,
     half: u32,
     configured: Option<(u64, Option<u64>)>,
+    /// Packets that XDP has sent on.
+    pub(crate) carried: u64,
 }
 
 type Mappings<A> = HashMap<MapData, Raw<MappingKey<A>>, Raw<Mapping<A>>>;
@@ -78,6 +89,7 @@ struct Sources<F: Family> {
     openings: HashMap<MapData, Raw<F::Address>, Raw<Openings>>,
     mappings: Mappings<F::Address>,
     datagrams: HashMap<MapData, Raw<DatagramKey<F::Address>>, Raw<Datagram>>,
+    neighbours: HashMap<MapData, Raw<NeighbourKey<F::Address>>, Raw<Hop>>,
 }
 
 impl<F: Family> Sources<F> {
@@ -90,6 +102,19 @@ impl<F: Family> Sources<F> {
         }
         for key in self.datagrams.keys().collect::<Result<Vec<_>, _>>()? {
             self.datagrams.remove(&key)?;
+        }
+        for key in self.neighbours.keys().collect::<Result<Vec<_>, _>>()? {
+            self.neighbours.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Notes by which neighbour a packet left, as the program on its way out does.
+    fn learn(&mut self, source: F::Address, destination: F::Address, now: u64) -> Result<()> {
+        let hop = Hop { learned: now as u32, mac: HOP, known: KNOWN | SENDS };
+        for device in DEVICES {
+            let key = NeighbourKey { source, destination, device, reserved: 0 };
+            self.neighbours.insert(Raw(key), Raw(hop), 0)?;
         }
         Ok(())
     }
@@ -166,7 +191,7 @@ impl Kernel {
             .override_global("TEST_CLOCK", &1u32, true)
             .override_global("EVENTS_PER_TICK", &u32::MAX, true)
             .override_global("IMAGE_LINES", &LINES, true)
-            .override_global("OVERLAY_ETHERNET", &0u32, true)
+            .override_global("OVERLAY_ETHERNET", &1u32, true)
             .map_max_entries("IMAGE", 2 * LINES)
             .map_max_entries("EGRESS", ROUTES)
             .map_max_entries("RULES", SLOTS as u32)
@@ -187,11 +212,23 @@ impl Kernel {
                 ebpf.program_mut(name).context("the object lacks a program")?.try_into()?;
             program.load().with_context(|| format!("the kernel refused program {name}"))?;
         }
-        let program: &mut Xdp = ebpf.program_mut("site_xdp").context("no site_xdp")?.try_into()?;
-        program.load().context("the kernel refused program site_xdp")?;
+        for name in ["overlay_xdp", "site_xdp"] {
+            let program: &mut Xdp =
+                ebpf.program_mut(name).context("the object lacks a program")?.try_into()?;
+            program.load().with_context(|| format!("the kernel refused program {name}"))?;
+        }
 
         let mut take =
             |name: &str| ebpf.take_map(name).with_context(|| format!("the object lacks map {name}"));
+        let mut wires: HashMap<MapData, [u32; 2], Raw<Wire>> = take("WIRES")?.try_into()?;
+        wires.insert(
+            [LINK.device, 0],
+            Raw(Wire { side: Side::Site as u16, sends: 1, ..Wire::default() }),
+            0,
+        )?;
+        // A test run says where a frame would be sent, and does not.
+        let mut devices: DevMapHash<MapData> = take("DEVICES")?.try_into()?;
+        devices.insert(LINK.device, LINK.device, None, 0)?;
         Ok(Self {
             setup: None,
             config: take("CONFIG")?.try_into()?,
@@ -204,11 +241,13 @@ impl Kernel {
                 openings: take("OPENINGS4")?.try_into()?,
                 mappings: take("MAPPINGS4")?.try_into()?,
                 datagrams: take("FRAGMENTS4")?.try_into()?,
+                neighbours: take("NEIGHBOURS4")?.try_into()?,
             },
             sources6: Sources {
                 openings: take("OPENINGS6")?.try_into()?,
                 mappings: take("MAPPINGS6")?.try_into()?,
                 datagrams: take("FRAGMENTS6")?.try_into()?,
+                neighbours: take("NEIGHBOURS6")?.try_into()?,
             },
             drops: take("DROPS")?.try_into()?,
             answers: take("ANSWERS")?.try_into()?,
@@ -221,6 +260,7 @@ impl Kernel {
             before: Counters::new(),
             half: 0,
             configured: None,
+            carried: 0,
         })
     }
 
@@ -258,7 +298,7 @@ impl Kernel {
 
     pub(crate) fn set_egress(&mut self, exits: &[Exit]) -> Result<()> {
         for (route, exit) in (0..ROUTES).zip(exits) {
-            self.egress.set(route, Raw(tables::egress(exit)), 0)?;
+            self.egress.set(route, Raw(Egress { link: LINK, ..tables::egress(exit) }), 0)?;
         }
         Ok(())
     }
@@ -278,7 +318,14 @@ impl Kernel {
     ) -> Result<Option<Said>> {
         if self.configured != Some((now, deadline)) {
             let setup = self.setup.as_ref().context("reset comes first")?;
-            self.config.set(0, Raw(tables::config(setup, now, deadline)), 0)?;
+            let config = Config {
+                overlay_link: LINK,
+                // Neighbours are good for as long as a case lasts.
+                hops_since: (now as u32).wrapping_sub(HOP_LIFETIME),
+                hop_lifetime: HOP_LIFETIME,
+                ..tables::config(setup, now, deadline)
+            };
+            self.config.set(0, Raw(config), 0)?;
             self.configured = Some((now, deadline));
         }
         // Test runs take no frame without an IP header, since the stack has none there either.
@@ -298,11 +345,16 @@ impl Kernel {
         frame.extend(if arrival.six { [0x86, 0xdd] } else { [0x08, 0x00] });
         frame.extend(&arrival.bytes);
         if arrival.screened {
-            let (code, after) = self.run("site_xdp", &frame, None)?;
+            let name = if arrival.side == Side::Site { "site_xdp" } else { "overlay_xdp" };
+            let (code, after) = self.run(name, &frame, None)?;
             match code {
                 1 => return Ok(Some(Said::Shot)),
-                2 => ensure!(after == frame, "the screen changed the packet"),
-                _ => bail!("site_xdp said {code}"),
+                2 => ensure!(after == frame, "{name} changed a packet that it passes on"),
+                4 => {
+                    self.carried += 1;
+                    return sent(name, &frame, &after).map(Some);
+                }
+                _ => bail!("{name} said {code}"),
             }
         }
         let name = match arrival.side {
@@ -313,20 +365,26 @@ impl Kernel {
         let mut context = [0; CONTEXT];
         context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&u32::from(arrival.segment).to_ne_bytes());
         let (code, after) = self.run(name, &frame, Some(&context))?;
-        let back = [&frame[6..12], &frame[..6], &frame[12..ETHERNET]].concat();
-        let turned = after.get(..ETHERNET) == Some(&back[..]);
-        ensure!(
-            turned || after.get(..ETHERNET) == Some(&frame[..ETHERNET]),
-            "{name} changed the Ethernet header"
-        );
-        let bytes = after[ETHERNET..].to_vec();
-        Ok(Some(match code {
-            -1 => Said::Next(bytes),
+        let said = match code {
+            -1 => Said::Next(after[ETHERNET..].to_vec()),
             2 => Said::Shot,
-            7 if turned => Said::Back(bytes),
-            7 => Said::Redirect(bytes),
+            7 => sent(name, &frame, &after)?,
             _ => bail!("{name} said {code}"),
-        }))
+        };
+        if let Said::Redirect(bytes) = &said {
+            self.learn(bytes, now)?;
+        }
+        Ok(Some(said))
+    }
+
+    fn learn(&mut self, packet: &[u8], now: u64) -> Result<()> {
+        if packet[0] >> 4 == 4 {
+            let address = |at: usize| Address4(std::array::from_fn(|i| packet[at + i]));
+            self.sources4.learn(address(12), address(16), now)
+        } else {
+            let address = |at: usize| Address6(std::array::from_fn(|i| packet[at + i]));
+            self.sources6.learn(address(8), address(24), now)
+        }
     }
 
     fn run(&mut self, name: &str, frame: &[u8], context: Option<&[u8]>) -> Result<(i32, Vec<u8>)> {
@@ -392,6 +450,19 @@ impl Kernel {
             Ok(flows)
         }))
     }
+}
+
+/// What a program means that sends a frame: its Ethernet header tells to whom.
+fn sent(name: &str, frame: &[u8], after: &[u8]) -> Result<Said> {
+    let kind = &frame[12..ETHERNET];
+    let back = [&frame[6..12], &frame[..6], kind].concat();
+    let on = [&HOP[..], &LINK.mac, kind].concat();
+    let (header, bytes) = after.split_at_checked(ETHERNET).context("no frame came out")?;
+    ensure!(
+        header == back || header == on || header == &frame[..ETHERNET],
+        "{name} changed the Ethernet header to {header:02x?}"
+    );
+    Ok(if header == back { Said::Back(bytes.to_vec()) } else { Said::Redirect(bytes.to_vec()) })
 }
 
 /// Keeps this thread on the processor it is on: test runs happen there, and each processor counts its own answers.

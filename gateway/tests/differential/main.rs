@@ -71,6 +71,8 @@ fn model_user_space_and_kernel_agree() {
     }
     println!("{seen}");
     seen.check();
+    let carried = kernel.carried;
+    assert!(carried * 20 > seen.packets, "XDP sent on {carried} packets of {}", seen.packets);
 }
 
 fn number(variable: &str) -> Option<u64> {
