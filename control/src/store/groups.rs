@@ -221,7 +221,7 @@ impl Store {
 
 /// Id of the group `All`.
 pub(super) async fn all_id(db: &mut Connection) -> Result<String> {
-    Ok(sql::query_scalar("SELECT id FROM groups WHERE built_in").fetch_one(db).await?)
+    sql::query_scalar("SELECT id FROM groups WHERE built_in").fetch_one(db).await
 }
 
 /// Refuses ids that name no group.

@@ -73,6 +73,7 @@ impl Location {
             Location::Postgres(options) => {
                 let host = match options.get_socket() {
                     Some(socket) => socket.display().to_string(),
+                    None if options.get_host().contains(':') => format!("[{}]", options.get_host()),
                     None => options.get_host().to_owned(),
                 };
                 let database = options.get_database().unwrap_or_default();
@@ -87,6 +88,9 @@ fn postgres(url: &str, password: Option<&str>) -> Result<Location, LocationError
     if let Some(password) = password {
         options = options.password(password);
     }
+    // A URL has an IPv6 address in brackets, a certificate has it without.
+    let host = options.get_host().trim_matches(['[', ']']).to_owned();
+    options = options.host(&host);
     if options.get_database().is_none_or(str::is_empty) {
         return Err(LocationError::NoDatabase);
     }
@@ -99,7 +103,7 @@ fn postgres(url: &str, password: Option<&str>) -> Result<Location, LocationError
 }
 
 fn is_local(options: &PgConnectOptions) -> bool {
-    let host = options.get_host().trim_matches(['[', ']']);
+    let host = options.get_host();
     let loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     options.get_socket().is_some() || host.starts_with('/') || host == "localhost" || loopback
 }

@@ -32,7 +32,7 @@ mod write;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
@@ -73,7 +73,7 @@ pub struct Store {
 struct Inner {
     database: Database,
     shared: Arc<Shared>,
-    _follower: Option<Follower>,
+    follower: OnceLock<Follower>,
     _locks: Vec<File>,
 }
 
@@ -163,22 +163,16 @@ impl Store {
             lost: watch::Sender::new(None),
             observed,
         });
-        let follower = match &database {
-            Database::Postgres { options, .. } => {
-                shared.observed.leader.set(0);
-                Some((shared.clone(), options.clone()))
-            }
-            Database::Sqlite { .. } => None,
-        };
-        let inner = Inner { database, shared, _follower: None, _locks: locks };
-        let mut store = Store { inner: Arc::new(inner) };
+        let inner = Inner { database, shared, follower: OnceLock::new(), _locks: locks };
+        let store = Store { inner: Arc::new(inner) };
         store.bootstrap(location, directory).await?;
         let failed = |cause| OpenError::Store { place: location.name(), cause };
         store.arrive().await.map_err(failed)?;
         store.revision().await.map_err(failed)?;
-        // Only now: what follows expects an account.
-        if let (Some((shared, options)), Some(inner)) = (follower, Arc::get_mut(&mut store.inner)) {
-            inner._follower = Some(Follower::start(&shared, &options));
+        if let Database::Postgres { options, .. } = &store.inner.database {
+            // Only now: what follows expects an account.
+            store.inner.shared.observed.leader.set(0);
+            store.inner.follower.get_or_init(|| Follower::start(&store.inner.shared, options));
         }
         Ok(store)
     }

@@ -197,7 +197,7 @@ fn end(end: End) -> model::End {
 }
 
 async fn pairs(db: &mut Connection, query: &'static str) -> Result<Vec<(String, String)>> {
-    Ok(sql::query_as(query).fetch_all(db).await?)
+    sql::query_as(query).fetch_all(db).await
 }
 
 fn parse<T: FromStr>(column: &'static str, text: &str) -> Result<T>

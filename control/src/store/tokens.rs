@@ -63,12 +63,12 @@ impl Store {
     pub async fn tokens(&self, user: &str) -> Result<Vec<Token>> {
         let mut tx = self.read().await?;
         users::user(&mut tx, user).await?;
-        Ok(sql::query_as(
+        sql::query_as(
             "SELECT id, name, created_by, created_at, expires_at, last_used FROM tokens WHERE user_id = $1 ORDER BY id",
         )
         .bind(user)
         .fetch_all(&mut tx)
-        .await?)
+        .await
     }
 
     /// One token of a user.

@@ -9,5 +9,6 @@ mod stores;
 
 mod http;
 mod join;
+mod replicas;
 mod support;
 mod sync;

@@ -55,6 +55,20 @@ impl Control {
         Self::start_in(tempfile::tempdir().unwrap(), address).await
     }
 
+    /// Two of them on one PostgreSQL database, with one authority.
+    pub(crate) async fn replicas() -> [Self; 2] {
+        let (url, first, second) =
+            (crate::postgres::database(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for dir in [&first, &second] {
+            crate::stores::belongs(dir.path(), &url);
+        }
+        let first = Self::start_in(first, "127.0.0.1:0").await;
+        for file in ["ca.pem", "ca.key"] {
+            std::fs::copy(first.dir.path().join(file), second.path().join(file)).unwrap();
+        }
+        [first, Self::start_in(second, "127.0.0.1:0").await]
+    }
+
     async fn start_in(dir: TempDir, address: &str) -> Self {
         // Another test of this process may have been first.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

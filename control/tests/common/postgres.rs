@@ -9,9 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The server, once it accepts connections.
-struct Server {
-    directory: PathBuf,
+/// A server that accepts connections; without this it ends.
+pub(crate) struct Server {
+    pub(crate) directory: PathBuf,
     _shell: Child,
 }
 
@@ -19,25 +19,27 @@ struct Server {
 const KEEPER: &str = r#"
 "$1/initdb" --pgdata="$2/data" --auth=trust --username=postgres --encoding=UTF8 --locale=C --no-sync >"$2/log" 2>&1 ||
     { cat "$2/log"; exit 1; }
-"$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c fsync=off -c max_connections=300 -c shared_buffers=32MB \
-    >>"$2/log" 2>&1 &
+programs=$1 directory=$2
+shift 2
+"$programs/postgres" -D "$directory/data" -k "$directory" -c fsync=off -c max_connections=300 -c shared_buffers=32MB "$@" \
+    >>"$directory/log" 2>&1 &
 server=$!
-until [ -e "$2/.s.PGSQL.5432" ] && "$1/pg_isready" --quiet --host="$2"; do
-    kill -0 $server 2>/dev/null || { cat "$2/log"; exit 1; }
+until "$programs/pg_isready" --quiet --host="$directory" --port="${PGPORT:-5432}"; do
+    kill -0 $server 2>/dev/null || { cat "$directory/log"; exit 1; }
     sleep 0.05
 done
 echo ready
 read -r _
 kill -QUIT $server
 wait $server
-rm -rf "$2"
+rm -rf "$directory"
 "#;
 
 /// The URL of a database that nothing else uses.
 pub(crate) fn database() -> String {
     static SERVER: OnceLock<Server> = OnceLock::new();
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let server = SERVER.get_or_init(start);
+    let server = SERVER.get_or_init(|| start(5432, |_| vec!["-c".into(), "listen_addresses=".into()]));
     let name = format!("test{}", COUNT.fetch_add(1, Ordering::Relaxed));
     psql(&server.directory, &format!("CREATE DATABASE {name}"));
     format!("postgres://postgres@localhost/{name}?host={}", server.directory.display())
@@ -60,14 +62,19 @@ pub(crate) fn psql(socket: &Path, text: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn start() -> Server {
+/// Starts a server. `prepare` makes files in its directory, which become its own, and gives further arguments.
+pub(crate) fn start(port: u16, prepare: impl FnOnce(&Path) -> Vec<String>) -> Server {
     let programs = programs();
     let directory = tempfile::Builder::new().prefix("sluicegate-pg-").tempdir().unwrap().keep();
     let mut command = Command::new("sh");
-    command.arg("-c").arg(KEEPER).arg("keeper").arg(programs).arg(&directory).current_dir("/");
+    command.arg("-c").arg(KEEPER).arg("keeper").arg(programs).arg(&directory).args(prepare(&directory));
+    command.current_dir("/").env("PGPORT", port.to_string());
     // PostgreSQL refuses to run as root.
     if let Some((user, group)) = unprivileged() {
-        chown(&directory, Some(user), Some(group)).unwrap();
+        let files = std::fs::read_dir(&directory).unwrap().map(|file| file.unwrap().path());
+        for path in files.chain([directory.clone()]) {
+            chown(path, Some(user), Some(group)).unwrap();
+        }
         command.uid(user).gid(group);
     }
     // A group of its own: Ctrl-C ends the tests, and then the keeper ends the server.

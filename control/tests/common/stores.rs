@@ -11,17 +11,28 @@ const URL: &str = "test-store-url";
 
 /// Opens the store of a data directory, each time the same.
 pub(crate) async fn open(directory: &Path) -> Result<Store, OpenError> {
+    let url = match (std::fs::read_to_string(directory.join(URL)), over_postgres()) {
+        (Ok(url), _) => url,
+        (Err(_), true) => {
+            let url = postgres::database();
+            belongs(directory, &url);
+            url
+        }
+        (Err(_), false) => return Store::open(directory).await,
+    };
+    Store::open_at(&Location::parse(&url, None).unwrap(), directory).await
+}
+
+/// Makes the database at `url` that of a data directory.
+pub(crate) fn belongs(directory: &Path, url: &str) {
+    std::fs::create_dir_all(directory).unwrap();
+    std::fs::write(directory.join(URL), url).unwrap();
+}
+
+fn over_postgres() -> bool {
     match std::env::var("SLUICEGATE_TEST_STORE").as_deref() {
-        Ok("postgres") => {}
-        Ok("sqlite") | Err(_) => return Store::open(directory).await,
+        Ok("postgres") => true,
+        Ok("sqlite") | Err(_) => false,
         Ok(other) => panic!("SLUICEGATE_TEST_STORE is {other:?}: it is sqlite or postgres"),
     }
-    let file = directory.join(URL);
-    let url = std::fs::read_to_string(&file).unwrap_or_else(|_| {
-        let url = postgres::database();
-        std::fs::create_dir_all(directory).unwrap();
-        std::fs::write(&file, &url).unwrap();
-        url
-    });
-    Store::open_at(&Location::parse(&url, None).unwrap(), directory).await
 }

@@ -10,4 +10,5 @@ mod kills;
 mod open;
 mod replicas;
 mod schemas;
+mod tls;
 mod world;
