@@ -23,6 +23,9 @@ pub(crate) struct Args {
 /// Read by the differential test: how many packets it sends through the engines.
 pub(crate) const CASES: &str = "SLUICEGATE_CASES";
 
+/// Read by control's tests of REST and agents: the store they are over, where it is not SQLite. Those of the store are over both.
+const STORE: &str = "SLUICEGATE_TEST_STORE";
+
 /// A command that is to succeed.
 pub(crate) struct Step {
     pub(crate) name: &'static str,
@@ -71,6 +74,9 @@ fn steps(args: &Args) -> Result<Vec<Step>> {
     if let Some(cases) = args.cases {
         tests.env(CASES, cases.to_string());
     }
+    let postgres = ["--package", "sluicegate-control", "--test", "rest", "--test", "agents"];
+    let mut over_postgres = cargo(&["test", "--locked", "--no-fail-fast"]);
+    over_postgres.args(postgres).env(STORE, "postgres");
     let mut steps = vec![
         Step { name: "format", command: cargo(&["fmt", "--all", "--check"]) },
         Step {
@@ -92,6 +98,7 @@ fn steps(args: &Args) -> Result<Vec<Step>> {
         },
         Step { name: "documentation", command: doc },
         Step { name: "tests", command: tests },
+        Step { name: "tests of control over PostgreSQL", command: over_postgres },
     ];
     if !args.no_demo {
         for (name, datapath) in [("demo with eBPF", "ebpf"), ("demo in user space", "userspace")] {

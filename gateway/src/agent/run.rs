@@ -17,7 +17,7 @@ use super::routing::{Plan, Routing};
 use super::store::Store;
 use super::{Agent, Contact, Surroundings, Trouble};
 use crate::config::{OverlayKind, Role, Settings};
-use crate::control::{Known, Outbox, Session, Url, report};
+use crate::control::{Known, Outbox, Session, Urls, report};
 use crate::datapath::{self, Counters};
 use crate::identity::Identity;
 use crate::local::events::Feed;
@@ -108,14 +108,14 @@ async fn surround(settings: Settings, identity: Identity) -> anyhow::Result<Surr
     if let Some(address) = settings.metrics {
         serve::tcp(address, asker).await?;
     }
-    let url = Url::parse(settings.places.control.as_deref().unwrap_or(&identity.card.control))?;
-    let control_addresses = addresses(&url).await;
+    let urls = Urls::parse(settings.places.control.as_deref().unwrap_or(&identity.card.control))?;
+    let control_addresses = addresses(&urls).await;
     let (to_agent, control) = mpsc::channel(64);
     let (known, known_now) = watch::channel(Known::default());
     let (client, client_now) = watch::channel(None);
     let resync = Arc::new(Notify::new());
     let session = Session {
-        url,
+        urls,
         identity: identity.clone(),
         endpoint: settings.endpoint.map(|e| e.to_string()).unwrap_or_default(),
         known: known_now,
@@ -259,9 +259,12 @@ async fn start_overlay(around: &Surroundings, host: HostSide) -> anyhow::Result<
     UserspaceOverlay::start(wireguard, host).await.map(AnyOverlay::Wireguard)
 }
 
-async fn addresses(url: &Url) -> Vec<IpAddr> {
-    match tokio::net::lookup_host((url.host(), url.port())).await {
-        Ok(found) => found.map(|address| address.ip()).collect(),
-        Err(_) => Vec::new(),
+async fn addresses(urls: &Urls) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for url in urls.all() {
+        if let Ok(found) = tokio::net::lookup_host((url.host(), url.port())).await {
+            addresses.extend(found.map(|address| address.ip()));
+        }
     }
 }
+    addresses

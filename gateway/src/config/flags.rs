@@ -24,7 +24,7 @@ pub struct Common {
     /// Name of the overlay device [default: sluice0]
     #[arg(long, alias = "overlay-device", global = true, env = "SLUICEGATE_DEVICE", value_name = "NAME")]
     pub device: Option<String>,
-    /// Control's URL: https://HOST:PORT (join: required; run: instead of the one joined)
+    /// Control's URL: https://HOST:PORT, several with commas between them (join: required; run: instead of the one joined)
     #[arg(long, global = true, env = "SLUICEGATE_CONTROL", value_name = "URL")]
     pub control: Option<String>,
     /// What to join as [default: gateway]

@@ -84,7 +84,7 @@ pub struct Places {
     pub bpf_dir: PathBuf,
     /// Name of the overlay device.
     pub device: String,
-    /// Control's URL, when it is not the one joined.
+    /// Control's URL, or those of its replicas with commas between them, when it is not what was joined.
     pub control: Option<String>,
     /// What to join as.
     pub role: Option<Role>,

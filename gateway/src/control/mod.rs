@@ -10,7 +10,7 @@ pub use dial::{dial, dial_for_enrolment, reason};
 pub use outbox::Outbox;
 pub use report::report;
 pub use sync::{FromControl, Known, Session};
-pub use url::Url;
+pub use url::{Url, Urls};
 
 /// The generated client over a verified channel.
 pub type Client = sluicegate_api::agent::agent_client::AgentClient<tonic::transport::Channel>;

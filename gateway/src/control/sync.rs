@@ -10,7 +10,7 @@ use sluicegate_api::agent::{NetworkConfig, SyncRequest};
 use tokio::sync::{Notify, mpsc, watch};
 use tonic::Code;
 
-use super::{Client, Url, dial, reason};
+use super::{Client, Url, Urls, dial, reason};
 use crate::identity::Identity;
 use crate::system;
 
@@ -45,8 +45,8 @@ pub struct Known {
 
 /// What the stream needs.
 pub struct Session {
-    /// Where control is.
-    pub url: Url,
+    /// Where control is. With several, any will do, and the next one is tried when one fails.
+    pub urls: Urls,
     /// Who we are.
     pub identity: Arc<Identity>,
     /// Where our WireGuard can be reached, or empty.
@@ -64,10 +64,11 @@ pub struct Session {
 impl Session {
     /// Keeps the stream open for as long as the agent listens.
     pub async fn run(self) {
-        let mut pause = FIRST_PAUSE;
+        let urls = self.urls.all();
+        let (mut which, mut failed, mut pause) = (self.urls.any(), 0, FIRST_PAUSE);
         loop {
             let opened = Instant::now();
-            let why = self.once().await;
+            let why = self.once(&urls[which % urls.len()]).await;
             self.client.send_replace(None);
             let Err(why) = why else { return };
             let told = match why {
@@ -78,16 +79,22 @@ impl Session {
                 return;
             }
             if opened.elapsed() >= GOOD {
-                pause = FIRST_PAUSE;
+                (failed, pause) = (0, FIRST_PAUSE);
             }
-            tokio::time::sleep(jittered(pause)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            (which, failed) = (which + 1, failed + 1);
+            // Another one may well be there: only when all of them have failed is there a reason to wait longer.
+            if failed % urls.len() == 0 {
+                tokio::time::sleep(jittered(pause)).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            } else {
+                tokio::time::sleep(jittered(FIRST_PAUSE)).await;
+            }
         }
     }
 
     /// One stream; `Ok` when the agent no longer listens.
-    async fn once(&self) -> Result<(), Gone> {
-        let mut client = dial(&self.url, &self.identity).await?;
+    async fn once(&self, url: &Url) -> Result<(), Gone> {
+        let mut client = dial(url, &self.identity).await?;
         let known = *self.known.borrow();
         let request = SyncRequest {
             applied_revision: known.revision,
@@ -96,51 +103,50 @@ impl Session {
             system: Some(system::info()),
             protocol: PROTOCOL,
         };
-        let mut stream = client.sync(request).await.map_err(|s| self.gone("refused", &s))?.into_inner();
+        let mut stream = client.sync(request).await.map_err(|s| gone(url, "refused", &s))?.into_inner();
         self.client.send_replace(Some(client));
         if self.agent.send(FromControl::Connected).await.is_err() {
             return Ok(());
         }
         loop {
             let message = tokio::select! {
-                message = stream.message() => message.map_err(|s| self.gone("ended the stream", &s))?,
+                message = stream.message() => message.map_err(|s| gone(url, "ended the stream", &s))?,
                 () = self.resync.notified() => {
                     return Err(anyhow::anyhow!("the stream is opened anew to get a whole image").into());
                 }
             };
             let Some(message) = message else {
-                return Err(anyhow::anyhow!("control at {} closed the stream", self.url).into());
+                return Err(anyhow::anyhow!("control at {url} closed the stream").into());
             };
             let Some(update) = message.update else { continue };
             if let Update::Network(network) = &update {
-                self.same_protocol(network)?;
+                same_protocol(url, network)?;
             }
             if self.agent.send(FromControl::Update(Box::new(update))).await.is_err() {
                 return Ok(());
             }
         }
     }
+}
 
-    /// A control of another version hashes images otherwise, and what it calls a difference need not be one.
-    fn same_protocol(&self, network: &NetworkConfig) -> anyhow::Result<()> {
-        // Control of the first version does not say.
-        let theirs = network.protocol.max(1);
-        anyhow::ensure!(
-            theirs == PROTOCOL,
-            "control at {} speaks version {theirs} of the agents' protocol and this agent version {PROTOCOL}; install the same \
-             release of sluicegate-control as of sluicegate-gateway",
-            self.url
-        );
-        Ok(())
-    }
+/// A control of another version hashes images otherwise, and what it calls a difference need not be one.
+fn same_protocol(url: &Url, network: &NetworkConfig) -> anyhow::Result<()> {
+    // Control of the first version does not say.
+    let theirs = network.protocol.max(1);
+    anyhow::ensure!(
+        theirs == PROTOCOL,
+        "control at {url} speaks version {theirs} of the agents' protocol and this agent version {PROTOCOL}; install the same \
+         release of sluicegate-control as of sluicegate-gateway"
+    );
+    Ok(())
+}
 
-    fn gone(&self, did: &str, status: &tonic::Status) -> Gone {
-        let why = format!("control at {} {did}: {}", self.url, reason(status));
-        match status.code() {
-            // Nobody between here and control can say so: the connection was verified.
-            Code::PermissionDenied => Gone::Expelled(why),
-            _ => Gone::Away(anyhow::Error::msg(why)),
-        }
+fn gone(url: &Url, did: &str, status: &tonic::Status) -> Gone {
+    let why = format!("control at {url} {did}: {}", reason(status));
+    match status.code() {
+        // Nobody between here and control can say so: the connection was verified.
+        Code::PermissionDenied => Gone::Expelled(why),
+        _ => Gone::Away(anyhow::Error::msg(why)),
     }
 }
 

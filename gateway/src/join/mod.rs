@@ -12,14 +12,14 @@ use tonic::Code;
 pub use setup_key::{Fingerprint, SetupKey};
 
 use crate::config::Role;
-use crate::control::{Url, dial_for_enrolment, reason};
+use crate::control::{Url, Urls, dial_for_enrolment, reason};
 use crate::identity::{self, Card, Identity, Keys};
 use crate::{files, system};
 
 /// What `join` was asked.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Control's URL.
+    /// Control's URL, or those of its replicas with commas between them.
     pub control: String,
     /// The file with the setup key.
     pub setup_key_file: PathBuf,
@@ -36,9 +36,9 @@ pub struct Request {
 /// Joins: makes keys, verifies control, enrols, stores the identity.
 pub async fn join(request: Request) -> anyhow::Result<Card> {
     refuse_twice(&request.state_dir)?;
-    let control = Url::parse(&request.control)?;
+    let controls = Urls::parse(&request.control)?;
     let setup_key = SetupKey::read(&request.setup_key_file)?;
-    let authority = authority(&control, &setup_key, request.ca_file.as_deref()).await?;
+    let (control, authority) = reachable(&controls, &setup_key, request.ca_file.as_deref()).await?;
     files::make_dir(&request.state_dir)?;
     let keys = Keys::load_or_make(&request.state_dir)?;
     let name = request.name.unwrap_or_else(system::host_name);
@@ -54,8 +54,8 @@ pub async fn join(request: Request) -> anyhow::Result<Card> {
         hostname: name.clone(),
         system: Some(system::info()),
     };
-    let mut client = dial_for_enrolment(&control, &authority).await?;
-    let enrolled = client.enroll(enrolment).await.map_err(|status| refused(&control, &status))?.into_inner();
+    let mut client = dial_for_enrolment(control, &authority).await?;
+    let enrolled = client.enroll(enrolment).await.map_err(|status| refused(control, &status))?.into_inner();
     if enrolled.peer_id.is_empty() || enrolled.certificate_pem.is_empty() {
         bail!(
             "control at {control} accepted the setup key but sent no identity; it may be of another version"
@@ -82,6 +82,31 @@ fn refuse_twice(dir: &Path) -> anyhow::Result<()> {
             card.peer_id,
             dir.display()
         ),
+    }
+}
+
+/// The first control that answers, with its authority.
+async fn reachable<'a>(
+    controls: &'a Urls,
+    key: &SetupKey,
+    ca_file: Option<&Path>,
+) -> anyhow::Result<(&'a Url, String)> {
+    let mut failures = Vec::new();
+    for control in controls.all() {
+        let tried = async {
+            let authority = authority(control, key, ca_file).await?;
+            dial_for_enrolment(control, &authority).await?;
+            Ok::<String, anyhow::Error>(authority)
+        };
+        match tried.await {
+            Ok(authority) => return Ok((control, authority)),
+            Err(error) => failures.push(error),
+        }
+    }
+    let texts: Vec<String> = failures.iter().map(|error| format!("{error:#}")).collect();
+    match (failures.pop(), texts.len()) {
+        (Some(error), 1) => Err(error),
+        _ => bail!("no control could be joined: {}", texts.join("; ")),
     }
 }
 

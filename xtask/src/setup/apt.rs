@@ -10,6 +10,11 @@ use anyhow::{Context, Result, bail};
 
 use super::on_path;
 
+/// Services that come with packages of which only programs are wanted: promtool; initdb and postgres, which the tests start
+/// over directories of their own.
+const SERVICES: [(&str, &str); 2] =
+    [("prometheus", "prometheus.service"), ("postgresql", "postgresql.service")];
+
 /// Installs those of `packages` that are not installed; refreshes the package lists when they are too old for that.
 pub(super) fn install(packages: &[&str]) -> Result<()> {
     let wanted: Vec<_> = packages.iter().copied().filter(|package| !installed(package)).collect();
@@ -24,11 +29,11 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
         apt_get(&install_args(&wanted), Stdio::inherit())?;
     }
     drop(quiet);
-    if wanted.contains(&"prometheus") && on_path("systemctl") {
-        // Wanted for promtool only. Fails where systemd does not run, and then it is not started either.
-        let _ = privileged("systemctl", &["disable", "--quiet", "prometheus.service"])?
-            .stderr(Stdio::null())
-            .status();
+    for (package, service) in SERVICES {
+        if wanted.contains(&package) && on_path("systemctl") {
+            // Wanted for its programs only. Fails where systemd does not run, and then it is not started either.
+            let _ = privileged("systemctl", &["disable", "--quiet", service])?.stderr(Stdio::null()).status();
+        }
     }
     Ok(())
 }

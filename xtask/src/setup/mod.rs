@@ -27,7 +27,7 @@ pub(crate) struct Tool {
 }
 
 /// What building, the tests and the demo call.
-const TOOLS: [Tool; 7] = [
+const TOOLS: [Tool; 8] = [
     Tool {
         program: "cc",
         package: "gcc",
@@ -39,12 +39,16 @@ const TOOLS: [Tool; 7] = [
     Tool { program: "nft", package: "nftables", why: "is what the benchmarks compare with" },
     Tool { program: "kill", package: "procps", why: "ends processes in the tests" },
     Tool { program: "promtool", package: "prometheus", why: "checks the metrics' names in the tests" },
+    Tool { program: "initdb", package: "postgresql", why: "makes the databases of control's tests" },
 ];
+
+/// Where Debian keeps PostgreSQL's own programs, by version and not on `PATH`.
+const POSTGRESQL: &str = "/usr/lib/postgresql";
 
 /// Installs what is missing. Does nothing, within a fraction of a second, when all is there.
 pub(crate) fn run(voice: Voice) -> Result<()> {
     components::ensure(&["rustfmt", "clippy"])?;
-    let missing: Vec<_> = TOOLS.iter().filter(|tool| !on_path(tool.program)).collect();
+    let missing: Vec<_> = TOOLS.iter().filter(|tool| !is_there(tool.program)).collect();
     let toolchain = Toolchain::find();
     if let (true, Ok(toolchain)) = (missing.is_empty(), &toolchain) {
         if voice == Voice::Full {
@@ -73,7 +77,7 @@ pub(crate) fn run(voice: Voice) -> Result<()> {
 
 /// Installs those of `tools` that are missing: for a verb that needs more than [`run`] installs.
 pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
-    let missing: Vec<_> = tools.iter().filter(|tool| !on_path(tool.program)).collect();
+    let missing: Vec<_> = tools.iter().filter(|tool| !is_there(tool.program)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -119,6 +123,13 @@ fn by_hand(missing: &[&Tool], toolchain: Option<String>) -> String {
         );
     }
     text
+}
+
+/// Whether `program` can be called, from `PATH` or where PostgreSQL's are.
+fn is_there(program: &str) -> bool {
+    let versions = std::fs::read_dir(POSTGRESQL).into_iter().flatten().flatten();
+    on_path(program)
+        || versions.map(|version| version.path().join("bin")).any(|bin| bin.join(program).is_file())
 }
 
 /// Whether `program` is found on `PATH`.
