@@ -35,9 +35,8 @@ struct Field {
 const SOME: u32 = 100;
 /// Policies of the largest account.
 const HUGE: u32 = 10_000;
-/// How many times fewer first packets a round has: each stays in the rival's connection table for half a minute, and its size
-/// is the host's.
-const FEWER: u32 = 16;
+/// How many times fewer first packets a round has: all rounds together fit the tables, in which each stays for half a minute.
+const FEWER: u32 = 48;
 
 impl Field {
     fn new(lab: &Lab) -> Result<Self> {

@@ -12,6 +12,9 @@ use sluicegate_lab::{Lab, Namespace, Program};
 use crate::account;
 use crate::traffic::{Burst, Family, Plan, SMALLEST, Traffic, require_arrival};
 
+/// Entries of our flow table unless an operator says otherwise; the kernel's connection table has as many buckets here.
+const FLOW_ENTRIES: u32 = 262_144;
+
 /// How the gateway in the middle enforces the policy.
 pub(crate) enum Way {
     /// Ours, in TC, with the given number of resources and policies.
@@ -39,6 +42,17 @@ pub(crate) struct Contestant {
 impl Contestant {
     /// Builds the namespaces `NAME-src`, `NAME-gw` and `NAME-dst` and puts `way` to work. Traffic goes to `resources` hosts.
     pub(crate) fn new(lab: &Lab, name: &str, way: &Way, resources: u32) -> Result<Self> {
+        Self::with_room(lab, name, way, resources, FLOW_ENTRIES)
+    }
+
+    /// The same, with a flow table of so many entries where it is ours; a flow takes two.
+    pub(crate) fn with_room(
+        lab: &Lab,
+        name: &str,
+        way: &Way,
+        resources: u32,
+        flow_entries: u32,
+    ) -> Result<Self> {
         let [source, gateway, sink] =
             ["src", "gw", "dst"].map(|role| lab.namespace(&format!("{name}-{role}")));
         let (source, gateway, sink) = (source?, gateway?, sink?);
@@ -53,7 +67,7 @@ impl Contestant {
         } else {
             traffic.attach(&gateway, "pass", "overlay")?;
         }
-        let ours = |policies, xdp| ours(lab, name, &gateway, policies, xdp).map(Some);
+        let ours = |policies, xdp| ours(lab, name, &gateway, policies, xdp, flow_entries).map(Some);
         let datapath = match way {
             Way::Ours(policies) => {
                 traffic.attach(&gateway, "pass", "site")?;
@@ -124,7 +138,10 @@ impl Contestant {
         const PORTS: u32 = 60_000;
         let plan = Plan { sequential: 1, flows: account::PEERS * PORTS, ports: PORTS, ..self.plan };
         let burst = self.traffic.send(&self.source, family, &plan, count)?;
-        require_arrival(&burst, &self.name)?;
+        if let Err(e) = require_arrival(&burst, &self.name) {
+            let drops = self.datapath.as_mut().map(|d| d.counters()).transpose()?.map(|c| c.drops);
+            bail!("{e}, drops {drops:?}");
+        }
         Ok(burst.nanoseconds())
     }
 
@@ -186,15 +203,21 @@ fn forward(gateway: &Namespace) -> Result<()> {
     gateway.sysctl("net/ipv6/conf/all/forwarding", "1")
 }
 
-fn ours(lab: &Lab, name: &str, gateway: &Namespace, policies: u32, xdp: XdpChoice) -> Result<EbpfDatapath> {
+fn ours(
+    lab: &Lab,
+    name: &str,
+    gateway: &Namespace,
+    policies: u32,
+    xdp: XdpChoice,
+    flow_entries: u32,
+) -> Result<EbpfDatapath> {
     let image = account::image(policies)?;
     let settings = Settings {
         choice: Choice::Ebpf,
         bpf_dir: lab.bpffs()?.join(name),
         site_devices: vec!["site".into()],
         nat_ports: 20_000..=32_767,
-        // Room for the largest sweep: two half-entries a flow.
-        flow_entries: 600_000,
+        flow_entries,
         image_words: image.words.len() as u32,
         mtu: 1420,
         flows: FlowSettings::default(),

@@ -23,9 +23,11 @@ fn best(effort: &Effort, mut round: impl FnMut() -> Result<f64>) -> Result<f64> 
 fn flows(lab: &Lab, effort: &Effort) -> Result<Chart> {
     const RIVAL_MAX: u32 = 32_768;
     let mut chart = Chart::new("flows", "Established packet against number of flows", "flows");
+    // Two half-entries a flow.
+    const ROOM: u32 = 600_000;
     let mut field = [
-        ("XDP", Contestant::new(lab, "flows-xdp", &Way::OursXdp(FEW), FEW)?, u32::MAX),
-        ("TC", Contestant::new(lab, "flows-tc", &Way::Ours(FEW), FEW)?, u32::MAX),
+        ("XDP", Contestant::with_room(lab, "flows-xdp", &Way::OursXdp(FEW), FEW, ROOM)?, u32::MAX),
+        ("TC", Contestant::with_room(lab, "flows-tc", &Way::Ours(FEW), FEW, ROOM)?, u32::MAX),
         (
             "nftables sets",
             Contestant::new(lab, "flows-nft", &Way::Nftables(account::expert_ruleset(FEW)), FEW)?,
