@@ -72,7 +72,7 @@ pub struct Judgement {
 
 /// Whose a source address is: of a peer, of the agent itself, of either as far as the image says, or of nobody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Source(u8);
+pub struct Source(pub(crate) u8);
 
 impl Source {
     const PEER: u8 = 1;

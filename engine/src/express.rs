@@ -11,6 +11,7 @@ use crate::live::{Found, Passing, touch};
 use crate::open::begin;
 use crate::packet::{Packet, protocol};
 use crate::pipeline::{Direct, Steps, Verdict, depart, identify, refused, unsolicited};
+use crate::reason::DropReason;
 use crate::stage::Refusal;
 use crate::tables::{Egresses, Stage, Tables};
 use crate::track::update;
@@ -34,11 +35,13 @@ pub fn express<F: Egresses, S: Steps<F>>(
     }
 }
 
-/// [`express`] for a packet from a device that does not send: `Drop`, or `None` and nothing changed.
+/// [`express`] for packet and tables in the same hands. A packet from a device that does not send is dropped, or `None` and
+/// nothing changed.
 #[inline(always)]
 pub fn screen<F, P, T>(
     packet: &mut P,
     side: Side,
+    sends: bool,
     tables: &mut T,
     now: u64,
     work: &mut Work<F::Address>,
@@ -48,7 +51,7 @@ where
     P: Packet,
     T: Tables<F>,
 {
-    express::<F, _>(&mut Screen(Direct { packet, tables }), side, false, now, work)
+    express::<F, _>(&mut Screen(Direct { packet, tables }), side, sends, now, work)
 }
 
 struct Screen<'a, P, T>(Direct<'a, P, T>);
@@ -67,6 +70,19 @@ impl<F: Egresses, P: Packet, T: Tables<F>> Steps<F> for Screen<'_, P, T> {
 
     fn leave(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
         <Direct<'_, P, T> as Steps<F>>::leave(&mut self.0, side, work)
+    }
+
+    fn clamp(&mut self, transport: u32, largest: u16) {
+        <Direct<'_, P, T> as Steps<F>>::clamp(&mut self.0, transport, largest);
+    }
+
+    fn answer(
+        &mut self,
+        side: Side,
+        reason: DropReason,
+        work: &mut Work<F::Address>,
+    ) -> Result<bool, Refusal> {
+        <Direct<'_, P, T> as Steps<F>>::answer(&mut self.0, side, reason, work)
     }
 }
 
@@ -119,6 +135,8 @@ fn follow<F: Egresses, T: Tables<F>>(
         None => match tables.with_flow(Stage::HalfOpen, key, |flow| lives(flow).then(|| half.set(flow, now)))
         {
             Some(found) => found.map(|()| Found::Slow(Stage::HalfOpen)),
+            // One that moves from the one table to the other between these two looks is TC's.
+            None if tables.with_flow(Stage::Confirmed, key, |_| ()).is_some() => None,
             None => Some(Found::Nothing),
         },
     };

@@ -319,7 +319,8 @@ impl Timeouts {
     /// The longest that a flow may live while nobody answers.
     #[inline(always)]
     pub const fn longest_waiting(&self) -> u32 {
-        let longer = if self.udp_unreplied > self.tcp_handshake { self.udp_unreplied } else { self.tcp_handshake };
+        let longer =
+            if self.udp_unreplied > self.tcp_handshake { self.udp_unreplied } else { self.tcp_handshake };
         let other = if self.icmp > self.other { self.icmp } else { self.other };
         if other > longer { other } else { longer }
     }

@@ -12,7 +12,7 @@
 use crate::family::{Address4, Address6};
 use crate::reason::DropReason;
 use crate::stage::Refusal;
-use crate::tables::{Egresses, Tables};
+use crate::tables::{Egresses, Refused, Tables};
 use crate::work::{Work, settle};
 
 /// Parts of a datagram remembered apart: as many gaps as reordering on real paths leaves open, and few enough to look at
@@ -307,16 +307,37 @@ pub fn follow<F: Egresses, T: Tables<F>>(
 #[inline(always)]
 pub fn remember<F: Egresses, T: Tables<F>>(tables: &mut T, work: &Work<F::Address>) -> Result<bool, Refusal> {
     let Work { network, transport, .. } = work;
-    let deadline = work.ticks + u64::from(tables.config().timeouts.fragment);
-    let inserted = tables.insert_datagram(&work.datagram, |datagram| {
+    let now = work.ticks;
+    let deadline = now + u64::from(tables.config().timeouts.fragment);
+    let begin = |datagram: &mut Datagram| {
         datagram.deadline = deadline;
         datagram.source_port = transport.source_port;
         datagram.destination_port = transport.destination_port;
-        datagram.protocol = network.protocol;
+        datagram.parts =
+            [Part { start: 0, end: network.piece.end }, Part::default(), Part::default(), Part::default()];
         datagram.first = network.piece.end;
-        datagram.parts[0] = Part { start: 0, end: network.piece.end };
+        datagram.end = 0;
+        datagram.protocol = network.protocol;
+        datagram.poisoned = 0;
+    };
+    // An older datagram with its id is complete or late: `follow` has looked. Where one is there that is neither, another
+    // processor has placed a first fragment since; both may not pass.
+    let begun = tables.with_datagram(&work.datagram, |datagram| {
+        let free = !datagram.is_live(now) || datagram.is_complete();
+        if free {
+            begin(datagram);
+        }
+        free
     });
-    if inserted { Ok(true) } else { Err(DropReason::FragmentTableFull.into()) }
+    match begun {
+        Some(true) => Ok(true),
+        Some(false) => Err(DropReason::Fragment.into()),
+        None => match tables.insert_datagram(&work.datagram, begin) {
+            Ok(()) => Ok(true),
+            Err(Refused::Exists) => Err(DropReason::Fragment.into()),
+            Err(Refused::Full) => Err(DropReason::FragmentTableFull.into()),
+        },
+    }
 }
 
 #[cfg(test)]

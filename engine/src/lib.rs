@@ -30,6 +30,8 @@ pub mod reason;
 pub mod stage;
 pub mod tables;
 pub mod tcp;
+#[cfg(test)]
+mod tests;
 mod track;
 pub mod translate;
 pub mod validate;

@@ -1,8 +1,9 @@
 //! How many flows a source may open that nobody answers: a window for each source, opened by its first packet.
 //!
 //! An opening counts, an answer takes it back. In one window a source opens as many flows as it may, and one more for
-//! every answer it got; so that of its half-open flows, which live no longer than a window, there are never more than two
-//! windows' worth. Nothing has to be counted when flows end, and nothing is written for packets of flows.
+//! every answer it got. A window is as long as the longest time for which a flow lives that nobody answers, so that of a
+//! source's flows of that kind there are never more than two windows' worth. Nothing has to be counted when flows end, and
+//! nothing is written for packets of flows. Sources are addresses: who has one of each family has a count of each.
 
 use crate::stage::Refusal;
 use crate::tables::{Egresses, Tables};
@@ -16,7 +17,7 @@ pub fn count_opening<F: Egresses, T: Tables<F>>(
     answered: bool,
     work: &mut Work<F::Address>,
 ) -> Result<bool, Refusal> {
-    let (most, window) = (tables.config().half_open_per_source, tables.config().timeouts.tcp_handshake);
+    let (most, window) = (tables.config().half_open_per_source, tables.config().timeouts.longest_waiting());
     let (now, opens) = (work.now, !answered);
     // The opener's key is the packet's own, unless the packet answers.
     let key = if answered && work.half.is_reply() { &work.other } else { &work.key };

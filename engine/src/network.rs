@@ -3,6 +3,7 @@
 use crate::family::{Address4, Address6, Family, V4, V6};
 use crate::packet::{Network, Packet};
 use crate::reason::DropReason;
+use crate::work::{settle, settled};
 
 /// Extension headers walked at the most; a longer chain is not one a host sends (RFC 8504 5.3 allows the limit).
 const EXTENSIONS_MAX: u32 = 6;
@@ -15,6 +16,16 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const NO_NEXT: u8 = 59;
 const DESTINATION: u8 = 60;
+
+/// An IPv4 header without options.
+const HEADER: u32 = 20;
+/// Options that a header has room for, each of one byte.
+const OPTIONS_MAX: u32 = 40;
+const END: u8 = 0;
+const NOTHING: u8 = 1;
+/// Loose and strict source routes (RFC 791 3.1).
+const LOOSE: u8 = 131;
+const STRICT: u8 = 137;
 
 /// A family whose network header can be read.
 pub trait Header: Family {
@@ -87,6 +98,9 @@ impl Header for V4 {
             let id = u32::from(u16::from_be_bytes([h[4], h[5]]));
             network.piece.set(id, h[9], word & 0x1fff, word & 0x2000 != 0, length - transport)
         };
+        if transport > HEADER && !packet.has_plain_options(transport) {
+            network.problem = Some(DropReason::BadOption);
+        }
         Ok(())
     }
 
@@ -177,6 +191,37 @@ impl Header for V6 {
     }
 }
 
+/// Whether the options of an IPv4 header that ends at `end` can be walked, and name no source route: its destination would not
+/// be where the packet goes in the end, so that nobody could judge it by that (RFC 7126 4.3, 4.4).
+///
+/// `place` is memory for where the walk is; `settle` tells why.
+#[inline(always)]
+pub fn has_plain_options(packet: &impl Packet, end: u32, place: &mut u32) -> bool {
+    settle(place, HEADER);
+    for _ in 0..OPTIONS_MAX {
+        let at = settled(place);
+        if at >= end {
+            return at == end;
+        }
+        // With the byte before: the packet may end with this one.
+        let Some([_, kind]) = packet.read::<2>(at.wrapping_sub(1)) else { return false };
+        if kind == END {
+            return true;
+        }
+        let mut length = 1;
+        if kind != NOTHING {
+            let Some([_, told]) = packet.read::<2>(at) else { return false };
+            // The last byte of the header has no length behind it.
+            if kind == LOOSE || kind == STRICT || told < 2 || at + 1 == end {
+                return false;
+            }
+            length = u32::from(told);
+        }
+        settle(place, at + length);
+    }
+    settled(place) == end
+}
+
 #[inline(always)]
 fn is_extension(next: u8) -> bool {
     matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | NO_NEXT | DESTINATION)
@@ -200,7 +245,11 @@ fn walk(
         let (Some(header), false) = (header, network.protocol == NO_NEXT) else {
             return Some(DropReason::BadExtension);
         };
-        let [next, units, ..] = header;
+        let [next, units, _, left, ..] = header;
+        // RFC 5095: to be routed on by whoever is named there, past every rule for that destination.
+        if network.protocol == ROUTING && left != 0 {
+            return Some(DropReason::BadExtension);
+        }
         // RFC 4302 2.2 counts in words less two, every other header in eight bytes less one; a fragment header is eight.
         let units = u32::from(units);
         let length = match network.protocol {

@@ -4,7 +4,7 @@ use crate::answer;
 use crate::family::Family;
 use crate::fragment::Piece;
 use crate::image::axis;
-use crate::network::Header;
+use crate::network::{self, Header};
 use crate::quote;
 use crate::reason::DropReason;
 use crate::work::Work;
@@ -62,6 +62,15 @@ pub trait Packet {
     fn is_unfinished(&mut self, scratch: u32) -> bool {
         let _ = scratch;
         false
+    }
+
+    /// Whether the options of its IPv4 header are harmless; see [`network::has_plain_options`].
+    #[inline(always)]
+    fn has_plain_options(&self, end: u32) -> bool
+    where
+        Self: Sized,
+    {
+        network::has_plain_options(self, end, &mut 0)
     }
 
     /// Part of the sum of a packet; see [`answer::sum_block`].

@@ -67,10 +67,11 @@ pub fn relate<F: Egresses, T: Tables<F>>(
 ) -> Result<bool, Refusal> {
     let Work { key, half, now, .. } = work;
     let now = *now;
-    let stage = if tables.with_flow(Stage::Confirmed, key, |flow| half.set(flow, now)).is_some() {
-        Stage::Confirmed
-    } else if tables.with_flow(Stage::HalfOpen, key, |flow| half.set(flow, now)).is_some() {
+    // In the order in which flows move.
+    let stage = if tables.with_flow(Stage::HalfOpen, key, |flow| half.set(flow, now)).is_some() {
         Stage::HalfOpen
+    } else if tables.with_flow(Stage::Confirmed, key, |flow| half.set(flow, now)).is_some() {
+        Stage::Confirmed
     } else {
         return Ok(false);
     };

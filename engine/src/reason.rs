@@ -69,7 +69,7 @@ reasons! {
     NatExhausted = 16, "nat_exhausted";
     /// The route has no egress device or source address now.
     NoEgress = 17, "no_egress";
-    /// An IPv6 extension header chain that cannot be walked.
+    /// An IPv6 extension header chain that cannot be walked, or that names routers still to be visited.
     BadExtension = 18, "bad_extension";
     /// An ICMP query or a first packet of a kind that cannot open a flow.
     NotOpening = 19, "not_opening";
@@ -87,6 +87,8 @@ reasons! {
     FragmentOverlap = 25, "fragment_overlap";
     /// No room to remember the datagram of a first fragment.
     FragmentTableFull = 26, "fragment_table_full";
+    /// IPv4 options that cannot be walked, or that name a source route.
+    BadOption = 27, "bad_option";
 }
 
 impl DropReason {
@@ -97,6 +99,22 @@ impl DropReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_reason_is_in_the_documents() {
+        for (name, page) in [
+            ("packet-semantics.md", include_str!("../../docs/packet-semantics.md")),
+            ("operations.md", include_str!("../../docs/operations.md")),
+        ] {
+            for reason in DropReason::ALL {
+                let is_there = page.lines().any(|row| {
+                    let name = row.strip_prefix("| `").and_then(|row| row.strip_prefix(reason.name()));
+                    name.is_some_and(|rest| rest.starts_with("` |"))
+                });
+                assert!(is_there, "no row of docs/{name} begins with {}", reason.name());
+            }
+        }
+    }
 
     #[test]
     fn numbers_are_dense_and_round_trip() {

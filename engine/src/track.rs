@@ -27,7 +27,11 @@ pub(crate) fn track<F: Egresses, T: Tables<F>>(
         Some(found) => found,
         None => match tables.with_flow(Stage::HalfOpen, key, |flow| half.set(flow, now)) {
             Some(()) => Found::Slow(Stage::HalfOpen),
-            None => Found::Nothing,
+            // Another processor may have moved it from the one table to the other between these two looks.
+            None => match tables.with_flow(Stage::Confirmed, key, |flow| half.set(flow, now)) {
+                Some(()) => Found::Slow(Stage::Confirmed),
+                None => Found::Nothing,
+            },
         },
     };
     let leaves = match found {
@@ -51,18 +55,34 @@ pub(crate) fn update<F: Egresses, T: Tables<F>>(
     stage: Stage,
     work: &mut Work<F::Address>,
 ) -> Result<bool, Refusal> {
-    let lives = tables.advance(stage, work)?;
-    if lives && matches!(stage, Stage::HalfOpen) && tables.config().half_open_per_source != 0 {
-        answered::<F, T>(tables, work)?;
+    let waited = State::from_number(work.half.state).is_waiting();
+    if tables.advance(stage, work)? {
+        if waited && tables.config().half_open_per_source != 0 {
+            answered::<F, T>(tables, work)?;
+        }
+        return Ok(true);
     }
-    Ok(lives)
+    Ok(matches!(stage, Stage::HalfOpen) && overtaken::<F, T>(tables, work)?)
 }
 
-/// Takes the opening of a flow that was half open, and is answered now, back from what counts against its source.
+/// Looks once more for a flow that was half open when it was found: another processor may have confirmed it since, so that it
+/// is in the other table. Taken for one that is gone, it would be opened again beside itself.
+#[inline(always)]
+pub(crate) fn overtaken<F: Egresses, T: Tables<F>>(
+    tables: &mut T,
+    work: &mut Work<F::Address>,
+) -> Result<bool, Refusal> {
+    let Work { key, half, now, .. } = work;
+    let now = *now;
+    let confirmed = tables.with_flow(Stage::Confirmed, key, |flow| half.set(flow, now)).is_some();
+    Ok(confirmed && tables.advance(Stage::Confirmed, work)?)
+}
+
+/// Takes the opening of a flow that nobody had answered before this packet back from what counts against its source.
 #[inline(always)]
 fn answered<F: Egresses, T: Tables<F>>(tables: &mut T, work: &mut Work<F::Address>) -> Result<(), Refusal> {
     let opener = if work.half.is_reply() { work.half.other_side } else { work.key.side };
-    if State::from_number(work.half.state).is_confirmed() && opener == Side::Overlay as u8 {
+    if !State::from_number(work.half.state).is_waiting() && opener == Side::Overlay as u8 {
         tables.count_opening(true, work)?;
     }
     Ok(())

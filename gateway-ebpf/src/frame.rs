@@ -3,9 +3,12 @@
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use sluicegate_engine::answer;
+use sluicegate_engine::family::V4;
 use sluicegate_engine::hop::SERVICE;
+use sluicegate_engine::network;
 use sluicegate_engine::packet::Packet;
 
+use crate::maps::in_work;
 use crate::skb::ETHERNET;
 
 /// Offsets are below this: keeps packet pointers bounded for the verifier. A power of two.
@@ -98,6 +101,13 @@ pub extern "C" fn sum_block_x(ctx: *mut xdp_md, at: u32, end: u32) -> u64 {
     answer::sum_block(&Frame::new(ctx, 0), at, end).unwrap_or(NO_SUM)
 }
 
+/// [`network::has_plain_options`], verified once, for any frame.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn has_plain_options_x(ctx: *mut xdp_md, l2: u32, end: u32) -> u64 {
+    in_work::<V4>(|_, work| Ok(network::has_plain_options(&Frame::new(ctx, l2), end, work.scratch())))
+}
+
 /// Start and end of the frame; volatile for the reason given at `Skb::bounds`.
 #[inline(always)]
 pub fn bounds(ctx: *mut xdp_md) -> (usize, usize) {
@@ -134,6 +144,11 @@ impl Packet for Frame {
             core::arch::asm!("{0} -= {1}", inout(reg) length, in(reg) start as u64, options(pure, nomem, nostack));
         }
         (length as u32).wrapping_sub(self.l2)
+    }
+
+    #[inline(always)]
+    fn has_plain_options(&self, end: u32) -> bool {
+        has_plain_options_x(self.ctx, self.l2, end) == 1
     }
 
     #[inline(always)]

@@ -7,12 +7,14 @@ use aya_ebpf::helpers::generated::{
 };
 use sluicegate_engine::answer;
 use sluicegate_engine::checksum::fold;
+use sluicegate_engine::family::V4;
 use sluicegate_engine::mss::HEADER_MAX;
-use sluicegate_engine::network::Header;
+use sluicegate_engine::network::{self, Header};
 use sluicegate_engine::packet::Packet;
 use sluicegate_engine::work::Work;
 
 use crate::frame::{NO_SUM, OFFSET_MAX, bounded, load, store, sum_of};
+use crate::maps::in_work;
 use crate::quotation;
 
 /// `pkt_type` of what came to more than one host (include/uapi/linux/if_packet.h).
@@ -142,6 +144,13 @@ impl<const L2: u32> Packet for Skb<L2> {
     }
 
     #[inline(always)]
+    fn has_plain_options(&self, end: u32) -> bool {
+        let plain =
+            if L2 == 0 { has_plain_options_l3(self.skb, end) } else { has_plain_options_l2(self.skb, end) };
+        plain == 1
+    }
+
+    #[inline(always)]
     fn sum_block(&self, at: u32, end: u32) -> Option<u64> {
         sum_of(sum_block_skb(self.skb, L2.wrapping_add(at), L2.wrapping_add(end)))
     }
@@ -179,6 +188,20 @@ impl<const L2: u32> Packet for Skb<L2> {
     fn read_quotation<F: Header>(&self, work: &mut Work<F::Address>) -> bool {
         quotation::read_skb::<F>(self.skb, L2, work)
     }
+}
+
+/// [`network::has_plain_options`], verified once, for any packet.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn has_plain_options_l3(skb: *mut __sk_buff, end: u32) -> u64 {
+    in_work::<V4>(|_, work| Ok(network::has_plain_options(&Skb::<0>::new(skb), end, work.scratch())))
+}
+
+/// As above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn has_plain_options_l2(skb: *mut __sk_buff, end: u32) -> u64 {
+    in_work::<V4>(|_, work| Ok(network::has_plain_options(&Skb::<ETHERNET>::new(skb), end, work.scratch())))
 }
 
 /// [`answer::sum_block`], verified once, for any packet; offsets count from the first byte of its data.

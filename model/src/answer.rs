@@ -7,9 +7,9 @@ use sluicegate_engine::DropReason;
 use crate::packets::{octets, sum};
 use crate::parse::Header;
 
-/// Answers a second, and at once.
-const RATE: u64 = 1000;
-const BURST: u64 = 50;
+/// Answers a second, and at once: to everybody, and to one sender.
+const ALL: [u64; 2] = [1000, 50];
+const SENDER: [u64; 2] = [100, 10];
 /// Ticks in a second, in every case.
 pub const TICKS_PER_SECOND: u32 = 100;
 
@@ -19,19 +19,30 @@ pub struct Allowance {
     /// In parts of an answer, as many as there are ticks in a second.
     parts: u64,
     at: u64,
+    rate: u64,
+    burst: u64,
 }
 
 impl Allowance {
-    /// All of it.
+    /// All of it, for everybody.
     pub fn new(now: u64) -> Self {
-        Self { parts: BURST * u64::from(TICKS_PER_SECOND), at: now }
+        Self::full(ALL, now)
+    }
+
+    /// All of it, for one sender.
+    pub fn of_sender(now: u64) -> Self {
+        Self::full(SENDER, now)
+    }
+
+    fn full([rate, burst]: [u64; 2], now: u64) -> Self {
+        Self { parts: burst * u64::from(TICKS_PER_SECOND), at: now, rate, burst }
     }
 
     /// Takes one answer, if there is one.
     pub fn take(&mut self, now: u64) -> bool {
         let one = u64::from(TICKS_PER_SECOND);
-        for _ in self.at..now.min(self.at + BURST * one) {
-            self.parts = (self.parts + RATE).min(BURST * one);
+        for _ in self.at..now.min(self.at + self.burst * one) {
+            self.parts = (self.parts + self.rate).min(self.burst * one);
         }
         self.at = now;
         let enough = self.parts >= one;

@@ -20,6 +20,8 @@ pub struct Flow {
     /// Where to, when it leaves by a site.
     pub route: Option<u16>,
     pub life: Life,
+    /// Whether it is kept where nothing makes room for others: its opener has sent again after an answer.
+    pub confirmed: bool,
     pub rule: u32,
     /// Revision that admits it.
     pub revision: u32,
@@ -58,14 +60,14 @@ impl Flow {
             (Life::Closing, _) => timeouts.tcp_closing,
             (Life::TimeWait, _) => timeouts.tcp_time_wait,
             (Life::Reset, _) => timeouts.tcp_reset,
-            (Life::Unreplied, 17) => timeouts.udp_unreplied,
+            (Life::Unreplied | Life::Answered, 17) => timeouts.udp_unreplied,
             (Life::Replied, 17) => timeouts.udp,
             (_, p) if p == icmp => timeouts.icmp,
             _ => timeouts.other,
         }
     }
 
-    /// Whether it is kept where nothing makes room for others.
+    /// Whether its opening no longer counts against its source.
     pub fn is_answered(&self) -> bool {
         !matches!(self.life, Life::Unreplied | Life::SynSent | Life::SynReceived)
     }
@@ -84,7 +86,7 @@ impl Flow {
             rule: self.rule,
             route: self.route,
             ways: [way(&self.ways[0]), way(&self.ways[1])],
-            confirmed: self.is_answered(),
+            confirmed: self.confirmed,
         }
     }
 }

@@ -35,8 +35,10 @@ pub struct Draft {
     pub payload: Payload,
     /// IPv6 extension headers before the payload: number and length in units of eight bytes.
     pub extensions: Vec<(u8, u8)>,
-    /// IPv4 options, in words.
-    pub options: u8,
+    /// IPv4 options, at most 40 bytes.
+    pub options: Vec<u8>,
+    /// Segments left in every routing header.
+    pub segments_left: u8,
     /// IPv4 flags and fragment offset.
     pub fragment: u16,
     /// TCP options, at most 40 bytes.
@@ -52,7 +54,8 @@ impl Draft {
             ttl: 64,
             payload,
             extensions: Vec::new(),
-            options: 0,
+            options: Vec::new(),
+            segments_left: 0,
             fragment: 0x4000,
             tcp_options: Vec::new(),
         }
@@ -63,7 +66,7 @@ impl Draft {
         match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let segment = self.segment(1, &pseudo(self.source, self.destination));
-                let header = 20 + usize::from(self.options) * 4;
+                let header = 20 + self.options.len().next_multiple_of(4);
                 let mut bytes = vec![0; header];
                 bytes[0] = 0x40 | (header / 4) as u8;
                 bytes[2..4].copy_from_slice(&((header + segment.len()) as u16).to_be_bytes());
@@ -73,7 +76,7 @@ impl Draft {
                 bytes[9] = self.protocol(1);
                 bytes[12..16].copy_from_slice(&source.octets());
                 bytes[16..20].copy_from_slice(&destination.octets());
-                bytes[20..].fill(1); // No-operation options.
+                bytes[20..20 + self.options.len()].copy_from_slice(&self.options);
                 let sum = checksum(&[&bytes]);
                 bytes[10..12].copy_from_slice(&sum.to_be_bytes());
                 bytes.extend(segment);
@@ -88,6 +91,7 @@ impl Draft {
                     chain.resize(at + (usize::from(units) + 1) * 8, 0);
                     chain[at] = next;
                     chain[at + 1] = if self.extensions[i].0 == 51 { units * 2 } else { units };
+                    chain[at + 3] = if self.extensions[i].0 == 43 { self.segments_left } else { 0 };
                 }
                 let mut bytes = vec![0; 40];
                 bytes[0] = 0x60;

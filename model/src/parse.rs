@@ -102,7 +102,7 @@ pub fn network(bytes: &[u8], six: bool) -> Result<(Header, Option<DropReason>), 
         return Err(DropReason::BadVersion);
     }
     let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
-    let (mut header, problem);
+    let (mut header, mut problem);
     if six {
         let address = |at: usize| {
             IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(&bytes[at..at + 16]).expect("sixteen bytes")))
@@ -144,12 +144,28 @@ pub fn network(bytes: &[u8], six: bool) -> Result<(Header, Option<DropReason>), 
             Ok(fragment) => (header.fragment, problem) = (fragment, None),
             Err(reason) => problem = Some(reason),
         }
+        if !has_plain_options(&bytes[20..header.transport]) {
+            problem = Some(DropReason::BadOption);
+        }
     }
     let whole = header.fragment.is_none_or(|fragment| fragment.start == 0);
     if problem.is_none() && whole && header.protocol == header.icmp() && header.transport < header.length {
         header.icmp_type = bytes[header.transport];
     }
     Ok((header, problem))
+}
+
+/// Whether IPv4 options can be walked to their end, and none of them is a source route.
+fn has_plain_options(options: &[u8]) -> bool {
+    match options {
+        [] | [0, ..] => true,
+        [1, rest @ ..] => has_plain_options(rest),
+        [131 | 137, ..] => false,
+        [_, length, ..] if *length >= 2 && usize::from(*length) <= options.len() => {
+            has_plain_options(&options[usize::from(*length)..])
+        }
+        _ => false,
+    }
 }
 
 /// Follows IPv6 extension headers: at most six, at most 512 bytes from the IP header, which is at `start`.
@@ -163,6 +179,10 @@ fn walk(bytes: &[u8], start: usize, header: &mut Header) -> Result<(), DropReaso
             return Err(DropReason::BadExtension);
         }
         let at = header.transport;
+        // A routing header that is not at its end.
+        if header.protocol == 43 && bytes[at + 3] != 0 {
+            return Err(DropReason::BadExtension);
+        }
         let units = usize::from(bytes[at + 1]);
         let length = match header.protocol {
             44 => 8,

@@ -3,6 +3,7 @@
 use std::hash::{Hash, RandomState};
 
 use hashlink::LinkedHashMap;
+use sluicegate_engine::answer::{Bucket, SENDERS};
 use sluicegate_engine::flow::Key;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey, keys_of};
@@ -15,15 +16,17 @@ const MAPPINGS: usize = 65_536;
 pub(super) struct Remembered<A> {
     openings: LinkedHashMap<A, Openings, RandomState>,
     mappings: LinkedHashMap<MappingKey<A>, Mapping<A>, RandomState>,
+    /// What each sender of packets that were answered may still be told.
+    senders: LinkedHashMap<A, Bucket, RandomState>,
 }
 
 impl<A: Copy + Default + Eq + Hash> Remembered<A> {
     /// Nothing.
     pub(super) fn new() -> Self {
-        let (openings, mappings) = (RandomState::new(), RandomState::new());
         Self {
-            openings: LinkedHashMap::with_hasher(openings),
-            mappings: LinkedHashMap::with_hasher(mappings),
+            openings: LinkedHashMap::with_hasher(RandomState::new()),
+            mappings: LinkedHashMap::with_hasher(RandomState::new()),
+            senders: LinkedHashMap::with_hasher(RandomState::new()),
         }
     }
 
@@ -33,6 +36,14 @@ impl<A: Copy + Default + Eq + Hash> Remembered<A> {
             self.openings.pop_front();
         }
         self.openings.entry(*source).or_insert(Openings { since: now, count: 0 })
+    }
+
+    /// How many answers `sender` may still get; all of them if nothing is known of it.
+    pub(super) fn bucket(&mut self, sender: &A) -> &mut Bucket {
+        if self.senders.to_back(sender).is_none() && self.senders.len() >= SENDERS as usize {
+            self.senders.pop_front();
+        }
+        self.senders.entry(*sender).or_insert_with(Bucket::default)
     }
 
     /// What `source` opened lately, and nothing changes by the look.

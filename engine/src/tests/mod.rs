@@ -1,0 +1,5 @@
+//! The engine over the smallest surroundings there can be, which let another processor in wherever they are used.
+
+mod carried;
+mod races;
+mod world;
