@@ -3,11 +3,11 @@
 
 use std::sync::{Arc, LazyLock};
 
-use sluicegate_api::image::{Delta, Image};
+use sluicegate_api::image::{Delta, Hashes, Image};
 use sluicegate_engine::classify::{Judgement, Line, Lines};
 use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
 use sluicegate_engine::image::{LINE, axis, header};
-use sluicegate_engine::validate;
+use sluicegate_engine::{Claims, revalidate, validate, validate_with};
 use sluicegate_policy::Compiler;
 
 use crate::case::AGENT;
@@ -56,6 +56,7 @@ fn patched(bytes: &[u8]) {
             base.apply(&difference).ok().as_ref() == Some(&image),
             "the difference is not the difference"
         );
+        compare(base, &image);
         examine(&image, bytes);
     }
 }
@@ -85,7 +86,31 @@ fn damaged(base: &Image, bytes: &[u8]) {
             _ => r.next() as u32,
         };
     }
+    compare(base, &image);
     examine(&image, bytes);
+}
+
+/// A change is taken back without a trace, its hash follows, and a look at what it changed says what a look at the whole says.
+fn compare(base: &Image, image: &Image) {
+    let mut changed = base.clone();
+    let mut hashes = Hashes::of(base);
+    let undo = changed.change(&Delta::between(base, image)).expect("a difference can be applied");
+    hashes.update(&changed, &undo);
+    assert!(changed == *image && hashes == Hashes::of(image), "the hash does not follow");
+    let (before, rest) = base.words.as_chunks::<LINE>();
+    let (after, more) = image.words.as_chunks::<LINE>();
+    if rest.is_empty() && more.is_empty() {
+        let mut claims = Claims::new(vec![0; before.len().max(after.len())]);
+        validate_with(before, &mut claims).expect("the base is valid");
+        assert_eq!(
+            revalidate(after, &undo.runs, &mut claims),
+            validate(after),
+            "what changed tells otherwise"
+        );
+    }
+    let redo = changed.change(&undo).expect("what takes a change back can be applied");
+    hashes.update(&changed, &redo);
+    assert!(changed == *base && hashes == Hashes::of(base), "a trace is left");
 }
 
 /// Judges packets by an image that is accepted.
