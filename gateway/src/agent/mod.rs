@@ -1,5 +1,6 @@
 //! The agent at work: one task that owns overlay, datapath, routes and what control said.
 
+mod alone;
 mod contact;
 mod device;
 mod egress;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, watch};
 
+pub use alone::Images;
 pub use policy::{REFUSALS, hex};
 pub use run::run;
 
@@ -99,7 +101,7 @@ struct Agent<'a, O: Overlay> {
 
 /// What a person is told of an agent that control knows no more.
 const EXPELLED: &str = "control does not know this agent any more, so it forwards nothing; stop it, remove its files \
-                        (identity.json, *.key, *.crt, image, network) from its state directory and join again";
+                        (identity.json, *.key, *.crt, image*, network) from its state directory and join again";
 
 /// What a person is told of an agent that has heard nothing of control for longer than its image may stand.
 const EXPIRED: &str = "the image in force is older than it may become without word from control, so nothing is forwarded; \
