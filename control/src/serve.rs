@@ -55,14 +55,19 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mark = tokio::spawn(mark_streams(store.clone(), agents.hub().clone()));
     let addresses: Vec<IpAddr> =
         [grpc.local_addr()?.ip()].into_iter().filter(|address| !address.is_unspecified()).collect();
+    let token = directory.join(TOKEN_FILE);
+    // Taken away by its reader, or in the directory of the replica that made the account.
+    let about_token = match token.exists() {
+        true => format!("; the owner's token is in {}", token.display()),
+        false => String::new(),
+    };
     tracing::info!(
         http = %http.local_addr()?,
         grpc = %grpc.local_addr()?,
         data_dir = %directory.display(),
         store = options.data.store.name(),
         authority_sha256 = fingerprint,
-        "control is ready; the owner's token is in {}",
-        directory.join(TOKEN_FILE).display(),
+        "control is ready{about_token}",
     );
 
     let served = {

@@ -276,13 +276,33 @@ impl Store {
                 .await?;
         let mut deleted = 0;
         for id in &ids {
-            match self.delete_peer(&Actor::system(), id).await {
-                Ok(()) => deleted += 1,
+            match self.delete_if_stale(id, before).await {
+                Ok(gone) => deleted += usize::from(gone),
                 Err(StoreError::NotFound { .. } | StoreError::InUse { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(deleted)
+    }
+}
+
+impl Store {
+    /// Removes an ephemeral peer, unless it has come back since it was looked for, to whichever replica.
+    async fn delete_if_stale(&self, id: &str, before: i64) -> Result<bool> {
+        let mut write = self.write(&Actor::system()).await?;
+        let stale: i64 = sql::query_scalar(
+            "SELECT count(*) FROM peers WHERE id = $1 AND NOT connected AND last_seen < $2",
+        )
+        .bind(id)
+        .bind(before)
+        .fetch_one(write.db())
+        .await?;
+        if stale == 0 {
+            return Ok(false);
+        }
+        delete(&mut write, id).await?;
+        write.commit().await?;
+        Ok(true)
     }
 }
 
