@@ -244,9 +244,9 @@ fn sum_on_the_wire<A>(
 }
 
 /// Bytes summed up at a time: a loop of single words would be a third of all that the verifier walks.
-const BLOCK: u32 = 32;
+const BLOCK: u32 = 128;
 
-/// The sum of the words from `at` to `end`, eight at the most; `None` where the packet ends before.
+/// The sum of the words from `at` to `end`, a block of them at the most; `None` where the packet ends before.
 #[inline(always)]
 pub fn sum_block(packet: &impl Packet, at: u32, end: u32) -> Option<u64> {
     let mut sum = 0;

@@ -7,7 +7,7 @@ use crate::packet::protocol;
 use crate::reason::DropReason;
 use crate::stage::Refusal;
 use crate::tables::{Config, ENDPOINT_INDEPENDENT, Egresses, Refused, Stage, Tables};
-use crate::work::Work;
+use crate::work::{Work, settle};
 
 /// Ports tried for one flow. At 90 % occupancy all of them are taken with a chance of 3 %; more would let a full table
 /// cost the packet path microseconds.
@@ -26,12 +26,14 @@ pub fn reserve<F: Egresses, T: Tables<F>>(
     let Range { first, count } = Range::of(tables.config());
     let probes = if has_ports { PROBES } else { 1 };
     let offset = key.source_port.wrapping_sub(first);
-    let mut candidate =
-        if offset < count { offset } else { (spread::<F>(key) % u32::from(count.max(1))) as u16 };
+    let spread = spread::<F>(key);
+    let candidate = if offset < count { offset } else { (spread % u32::from(count.max(1))) as u16 };
+    // Both are put where there is room for them, so that the verifier walks what follows once.
+    let mut candidate = settle(&mut other.destination_port, candidate);
     // Neighbours that collide once should not again: a stride of one's own. It must not come round before all probes are
     // used up, so a small range is walked port by port.
-    let stride =
-        if count < STRIDE_MAX * PROBES as u16 { 1 } else { (spread::<F>(key) >> 16) as u16 % STRIDE_MAX + 1 };
+    let stride = if count < STRIDE_MAX * PROBES as u16 { 1 } else { (spread >> 16) as u16 % STRIDE_MAX + 1 };
+    let stride = settle(&mut other.source_port, stride);
     other.source = key.destination;
     other.destination = opening.source;
     other.source_port = key.destination_port;

@@ -85,7 +85,7 @@ impl Frame {
     }
 }
 
-/// What [`sum_block_x`] and its twin return where a packet ends too early: no sum of eight words.
+/// What [`sum_block_x`] and its twin return where a packet ends too early: no sum of a block.
 pub const NO_SUM: u64 = u64::MAX;
 
 /// What such a function returned.
