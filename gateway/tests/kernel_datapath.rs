@@ -2,23 +2,24 @@
 //! Needs root.
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
-use std::collections::{BTreeMap, BTreeSet};
+#[path = "support/gateway.rs"]
+mod gateway;
+#[path = "support/policy.rs"]
+mod policy;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate_api::image::Image;
 use sluicegate_engine::capture::{DROPS, Fate, Filter};
 use sluicegate_engine::reason::DropReason;
 use sluicegate_gateway::datapath::ebpf::{EbpfDatapath, detach};
-use sluicegate_gateway::datapath::{
-    ApplyError, Choice, Datapath as _, Egress, EventKind, FlowSettings, Settings, XdpSettings,
-};
+use sluicegate_gateway::datapath::{ApplyError, Datapath as _, EventKind, Settings, XdpChoice};
 use sluicegate_lab::{Lab, Namespace, Program};
-use sluicegate_policy::Compiler;
-use sluicegate_policy::model::{
-    Action, End, Group, Network, Peer, Policy, Resource, Router, Rule, Service, State,
-};
+use sluicegate_policy::model::Service;
+
+use self::gateway::Way;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -315,17 +316,7 @@ impl Stage {
         let [peers, gateway, site] = ["peers", "gateway", "site"].map(|name| lab.namespace(name).unwrap());
         lab.veth((&peers, "out"), (&gateway, "overlay")).unwrap();
         lab.veth((&gateway, "site"), (&site, "in")).unwrap();
-        let settings = Settings {
-            choice: Choice::Ebpf,
-            bpf_dir: lab.bpffs().unwrap().join("gateway"),
-            site_devices: vec!["site".into()],
-            nat_ports: 20_000..=32_767,
-            flow_entries: 4096,
-            image_words: 1 << 17,
-            mtu: 1420,
-            flows: FlowSettings::default(),
-            xdp: XdpSettings::default(),
-        };
+        let settings = gateway::settings(lab.bpffs().unwrap().join("gateway"), XdpChoice::default());
         Self { settings, gateway, site, _peers: peers, lab }
     }
 
@@ -335,23 +326,11 @@ impl Stage {
 
     fn apply(&self, datapath: &mut EbpfDatapath, revision: u64) {
         let image = self.image();
-        let line = self.gateway.ip(&["-o", "link", "show", "dev", "site"]).unwrap();
-        let device = line.split(':').next().unwrap().trim().parse().unwrap();
-        let egress: Vec<Egress> = image
-            .routes
-            .keys()
-            .map(|route| Egress {
-                route: *route as u16,
-                device,
-                source_v4: Some([10, 0, 0, 1].into()),
-                source_v6: Some("fd11::1".parse().unwrap()),
-                pool: [1, 1],
-            })
-            .collect();
+        let device = self.gateway.index("site").unwrap();
+        let way = Way { device, sources: ["10.0.0.1", "fd11::1"], pool: [1, 1] };
         self.gateway
             .enter(|| {
-                datapath.set_overlay("100.64.0.0/16".parse().unwrap(), "fd64::/64".parse().unwrap()).unwrap();
-                datapath.set_egress(&egress).unwrap();
+                gateway::prepare(datapath, &image, &way).unwrap();
                 datapath.apply(revision, &image).unwrap();
             })
             .unwrap();
@@ -359,58 +338,13 @@ impl Stage {
 
     /// One peer may reach one dual-stack resource by UDP 53.
     fn image(&self) -> Image {
-        let peer = |name: &str, v4: &str, v6: &str| Peer {
-            name: name.into(),
-            v4: v4.parse().unwrap(),
-            v6: v6.parse().unwrap(),
-            allowed: true,
-        };
-        let resource = Resource {
-            name: "dns".into(),
-            prefixes: vec!["10.128.0.53/32".parse().unwrap(), "fd10::53/128".parse().unwrap()],
-            enabled: true,
-        };
-        let router =
-            Router { peers: BTreeSet::from(["gw".into()]), metric: 100, masquerade: true, enabled: true };
-        let network = Network {
-            name: "site".into(),
-            resources: BTreeMap::from([("dns".into(), resource)]),
-            routers: BTreeMap::from([("router".into(), router)]),
-        };
-        let group = Group {
-            name: "users".into(),
-            peers: BTreeSet::from(["user".into()]),
-            resources: BTreeSet::new(),
-        };
-        let rule = Rule {
-            id: "rule".into(),
-            name: "dns".into(),
-            slot: 0,
-            enabled: true,
-            action: Action::Accept,
-            bidirectional: false,
-            service: Service::Udp(vec![53..=53]),
-            sources: End::Groups(BTreeSet::from(["users".into()])),
-            destinations: End::Resource("dns".into()),
-        };
-        let policy =
-            Policy { name: "dns".into(), enabled: true, posture_failed: BTreeSet::new(), rules: vec![rule] };
-        let state = State {
-            overlay_v4: "100.64.0.0/16".parse().unwrap(),
-            overlay_v6: "fd64::/64".parse().unwrap(),
-            peers: BTreeMap::from([
-                ("gw".into(), peer("gw", "100.64.0.1", "fd64::6440:1")),
-                ("user".into(), peer("user", "100.64.0.5", "fd64::6440:5")),
-            ]),
-            groups: BTreeMap::from([("users".into(), group)]),
-            networks: BTreeMap::from([("net".into(), network)]),
-            policies: BTreeMap::from([("policy".into(), policy)]),
-        };
-        Compiler::new(Arc::new(state)).unwrap().compile("gw").unwrap()
+        let server = ("server", vec!["10.128.0.53/32".to_owned(), "fd10::53/128".to_owned()]);
+        let rule = policy::rule(0, Service::Udp(vec![53..=53]));
+        policy::compile(&[policy::parsed(policy::USER)], &[server], true, vec![rule])
     }
 
     fn links_dir(&self) -> PathBuf {
-        self.settings.bpf_dir.join("v2/links")
+        self.settings.bpf_dir.join("links")
     }
 
     fn links(&self) -> String {

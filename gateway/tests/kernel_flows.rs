@@ -11,7 +11,7 @@ use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
 use sluicegate_gateway::datapath::{
     Choice, Counters, Datapath as _, Egress, FlowRecord, FlowSettings, FlowTimeouts, Settings, XdpSettings,
 };
-use sluicegate_lab::{Lab, Namespace};
+use sluicegate_lab::{Lab, Namespace, kernel_version};
 use sluicegate_model::packets::{Draft, Payload};
 
 use image::{Rule, image};
@@ -84,10 +84,12 @@ fn what_a_flood_of_openings_evicts_is_counted_and_the_memory_is_told() {
     let inserted = 2 * 2 * u64::from(opened);
     assert_eq!(counters.half_open_evicted, inserted - four.entries - six.entries, "{:?}", counters.tables);
     assert!(counters.half_open_evicted > 0);
+    // Before 6.4 the kernel tells of keys and values alone (kernel/bpf/syscall.c, bpf_map_memory_footprint).
+    let least = if kernel_version() < (6, 4) { 80 } else { 128 };
     for table in &counters.tables {
         let capacity = if table.stage == "confirmed" { 4096 } else { 1024 };
         assert_eq!(table.capacity, capacity);
-        assert!(table.entries <= capacity && table.bytes >= capacity * 128, "{table:?}");
+        assert!(table.entries <= capacity && table.bytes >= capacity * least, "{table:?}");
     }
     let tables: u64 = counters.tables.iter().map(|table| table.bytes).sum();
     assert!(counters.memory_bytes > tables, "{} {tables}", counters.memory_bytes);
@@ -209,8 +211,7 @@ impl Stage {
 
     /// The datapath with an image in force that masquerades with so many addresses of each family.
     fn open(&self, pool: [u16; 2]) -> EbpfDatapath {
-        let line = self.gateway.ip(&["-o", "link", "show", "dev", "site"]).unwrap();
-        let device = line.split(':').next().unwrap().trim().parse().unwrap();
+        let device = self.gateway.index("site").unwrap();
         let egress = Egress {
             route: 0,
             device,

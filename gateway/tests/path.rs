@@ -2,27 +2,28 @@
 //! gateway whose far link is narrow: fragments, closed ports, packets too big, time exceeded. Needs root.
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
-use std::collections::{BTreeMap, BTreeSet};
+#[path = "support/gateway.rs"]
+mod gateway;
+#[path = "support/policy.rs"]
+mod policy;
+
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use sluicegate_api::image::Image;
 use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
-use sluicegate_gateway::datapath::{
-    Choice, Datapath as _, Egress, FlowSettings, Settings, XdpChoice, XdpSettings,
-};
+use sluicegate_gateway::datapath::{Datapath as _, Settings, XdpChoice};
 use sluicegate_gateway::tun::Tun;
 use sluicegate_lab::{Lab, Namespace, Program};
-use sluicegate_policy::Compiler;
-use sluicegate_policy::model::{
-    Action, End, Group, Network, Peer, Policy, Resource, Router, Rule, Service, State,
-};
+use sluicegate_policy::model::Service;
 use tokio::sync::oneshot;
+
+use self::gateway::Way;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// MTU of the link between router and server.
@@ -32,7 +33,7 @@ const NARROW: &str = "1300";
 const SERVER: [&str; 2] = ["10.129.0.53", "fd11::53"];
 const ROUTER: [&str; 2] = ["10.128.0.2", "fd10::2"];
 /// The gateway, in the overlay and on the site.
-const OWN: [&str; 2] = ["100.64.0.1", "fd64::6440:1"];
+const OWN: [&str; 2] = policy::GATEWAY;
 const EGRESS: [&str; 2] = ["10.128.0.1", "fd10::1"];
 
 /// The largest datagrams cross in fragments, both ways: the router cuts IPv4 ones once more, and answers IPv6 ones with
@@ -361,20 +362,10 @@ impl World {
                 namespace.route(to, via).unwrap();
             }
         }
-        // An Ethernet's neighbours are known, as on a tunnel.
-        let ethernet = tunnel.is_none();
-        for (from, device, to, there, addresses) in [
-            (&peer, "out", &gateway, "overlay", ["100.64.0.1", "fd64::6440:1"]),
-            (&gateway, "overlay", &peer, "out", ["100.64.0.5", "fd64::6440:5"]),
-        ]
-        .into_iter()
-        .filter(|_| ethernet)
-        {
-            let line = to.ip(&["-o", "link", "show", "dev", there]).unwrap();
-            let mac = line.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap();
-            for address in addresses {
-                from.ip(&["neighbour", "replace", address, "lladdr", mac, "dev", device]).unwrap();
-            }
+        if tunnel.is_none() {
+            // An Ethernet's neighbours are known, as on a tunnel.
+            peer.knows("out", &OWN, (&gateway, "overlay")).unwrap();
+            gateway.knows("overlay", &policy::USER, (&peer, "out")).unwrap();
         }
         router.sysctl("net/ipv4/ip_forward", "1").unwrap();
         router.sysctl("net/ipv6/conf/all/forwarding", "1").unwrap();
@@ -385,8 +376,7 @@ impl World {
         }
         prepare(&gateway);
         let bpf_dir = lab.bpffs().unwrap().join("gateway");
-        let line = gateway.ip(&["-o", "link", "show", "dev", "site"]).unwrap();
-        let device = line.split(':').next().unwrap().trim().parse().unwrap();
+        let device = gateway.index("site").unwrap();
         let datapath = gateway.enter(|| open(bpf_dir, xdp, mtu, device)).unwrap();
         Self { peer, datapath, _tunnel: tunnel, others: [gateway, router, server], _lab: lab }
     }
@@ -416,81 +406,17 @@ impl World {
 
 /// Starts the datapath in the gateway's namespace, with the image of [`image`] in force.
 fn open(bpf_dir: PathBuf, xdp: XdpChoice, mtu: u16, device: u32) -> EbpfDatapath {
-    let settings = Settings {
-        choice: Choice::Ebpf,
-        bpf_dir,
-        site_devices: vec!["site".into()],
-        nat_ports: 20_000..=32_767,
-        flow_entries: 4096,
-        image_words: 1 << 17,
-        mtu,
-        flows: FlowSettings::default(),
-        xdp: XdpSettings { choice: xdp, guard: None },
-    };
+    let settings = Settings { mtu, ..gateway::settings(bpf_dir, xdp) };
     let mut datapath = EbpfDatapath::open(&settings, "overlay").unwrap();
+    let way = Way { device, sources: EGRESS, pool: [0, 0] };
     let image = image();
-    let egress: Vec<Egress> = image
-        .routes
-        .keys()
-        .map(|route| Egress {
-            route: *route as u16,
-            device,
-            source_v4: Some([10, 128, 0, 1].into()),
-            source_v6: Some("fd10::1".parse().unwrap()),
-            pool: [0, 0],
-        })
-        .collect();
-    datapath.set_overlay("100.64.0.1/16".parse().unwrap(), "fd64::6440:1/64".parse().unwrap()).unwrap();
-    datapath.set_egress(&egress).unwrap();
+    gateway::prepare(&mut datapath, &image, &way).unwrap();
     datapath.apply(1, &image).unwrap();
     datapath
 }
 
 /// One peer may send everything to the site behind the router.
 fn image() -> Image {
-    let peer = |name: &str, v4: &str, v6: &str| Peer {
-        name: name.into(),
-        v4: v4.parse().unwrap(),
-        v6: v6.parse().unwrap(),
-        allowed: true,
-    };
-    let resource = Resource {
-        name: "site".into(),
-        prefixes: vec!["10.129.0.0/24".parse().unwrap(), "fd11::/64".parse().unwrap()],
-        enabled: true,
-    };
-    let router =
-        Router { peers: BTreeSet::from(["gw".into()]), metric: 100, masquerade: true, enabled: true };
-    let network = Network {
-        name: "site".into(),
-        resources: BTreeMap::from([("site".into(), resource)]),
-        routers: BTreeMap::from([("router".into(), router)]),
-    };
-    let group =
-        Group { name: "users".into(), peers: BTreeSet::from(["user".into()]), resources: BTreeSet::new() };
-    let rule = Rule {
-        id: "rule".into(),
-        name: "all".into(),
-        slot: 0,
-        enabled: true,
-        action: Action::Accept,
-        bidirectional: false,
-        service: Service::All,
-        sources: End::Groups(BTreeSet::from(["users".into()])),
-        destinations: End::Resource("site".into()),
-    };
-    let policy =
-        Policy { name: "all".into(), enabled: true, posture_failed: BTreeSet::new(), rules: vec![rule] };
-    let state = State {
-        overlay_v4: "100.64.0.0/16".parse().unwrap(),
-        overlay_v6: "fd64::/64".parse().unwrap(),
-        peers: BTreeMap::from([
-            ("gw".into(), peer("gw", "100.64.0.1", "fd64::6440:1")),
-            ("user".into(), peer("user", "100.64.0.5", "fd64::6440:5")),
-        ]),
-        groups: BTreeMap::from([("users".into(), group)]),
-        networks: BTreeMap::from([("net".into(), network)]),
-        policies: BTreeMap::from([("policy".into(), policy)]),
-    };
-    Compiler::new(Arc::new(state)).unwrap().compile("gw").unwrap()
+    let site = ("server", vec!["10.129.0.0/24".to_owned(), "fd11::/64".to_owned()]);
+    policy::compile(&[policy::parsed(policy::USER)], &[site], true, vec![policy::rule(0, Service::All)])
 }

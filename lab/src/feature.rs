@@ -21,11 +21,13 @@ pub enum Feature {
     Vlan,
     /// An order among the TC programs of a device (Linux 6.6).
     Tcx,
+    /// What each driver can do for XDP, as the kernel tells it (Linux 6.3).
+    XdpFeatures,
 }
 
 impl Feature {
     /// Every one.
-    pub const ALL: [Self; 2] = [Self::Vlan, Self::Tcx];
+    pub const ALL: [Self; 3] = [Self::Vlan, Self::Tcx, Self::XdpFeatures];
 
     /// As it is named in [`MAY_SKIP`].
     #[must_use]
@@ -33,6 +35,7 @@ impl Feature {
         match self {
             Self::Vlan => "vlan",
             Self::Tcx => "tcx",
+            Self::XdpFeatures => "xdp-features",
         }
     }
 
@@ -42,6 +45,7 @@ impl Feature {
         match self {
             Self::Vlan => "this kernel has no VLAN devices",
             Self::Tcx => "this kernel has no tcx",
+            Self::XdpFeatures => "this kernel does not tell by which devices XDP can send natively",
         }
     }
 
@@ -50,7 +54,8 @@ impl Feature {
     pub fn is_there(self) -> bool {
         match self {
             Self::Vlan => has_vlan_devices(),
-            Self::Tcx => kernel() >= (6, 6),
+            Self::Tcx => kernel_version() >= (6, 6),
+            Self::XdpFeatures => kernel_version() >= (6, 3),
         }
     }
 }
@@ -129,8 +134,9 @@ fn has_vlan_devices() -> bool {
     !added.is_err_and(|error| error.to_string().contains("Unknown device type"))
 }
 
-/// Major and minor number of the kernel's version.
-fn kernel() -> (u32, u32) {
+/// Major and minor number of the version of this kernel.
+#[must_use]
+pub fn kernel_version() -> (u32, u32) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))

@@ -38,7 +38,7 @@ mod reap;
 pub mod traffic;
 pub mod wait;
 
-pub use feature::{Feature, can_run_with};
+pub use feature::{Feature, can_run_with, kernel_version};
 pub use forward::Forward;
 pub use lab::Lab;
 pub use namespace::Namespace;

@@ -3,11 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 mod foreign;
+#[path = "../support/gateway.rs"]
+mod gateway;
+#[path = "../support/policy.rs"]
+mod policy;
 mod world;
 
-use aya::util::KernelVersion;
 use sluicegate_gateway::datapath::ebpf::{EbpfDatapath, detach};
 use sluicegate_gateway::datapath::{Datapath as _, XdpChoice, XdpMode};
+use sluicegate_lab::{Feature, can_run_with};
 
 use self::foreign::{Foreign, LARGE, Place};
 use self::world::{PATIENCE, World, serve, udp};
@@ -156,15 +160,10 @@ fn docker_and_kube_router_rules_stay_to_the_byte_and_the_host_obeys_them() {
     host_obeys_its_rules(&world, "afterwards");
 }
 
-/// An order among TC programs came with Linux 6.6.
-fn has_tcx() -> bool {
-    KernelVersion::current().unwrap() >= KernelVersion::new(6, 6, 0)
-}
-
 #[test]
 fn other_tc_programs_go_on_and_ours_judges_first() {
-    if !has_tcx() {
-        eprintln!("this kernel has no tcx: filters on clsact run in the order of their priority");
+    // An order among programs. Filters on clsact run in the order of their priority.
+    if !can_run_with(Feature::Tcx) {
         return;
     }
     let world = World::new();
@@ -314,8 +313,9 @@ fn detaching_leaves_the_host_as_it_was() {
     let world = World::new();
     world.nft(DOCKER);
     world.nft(KUBE_ROUTER);
-    let neighbour =
-        has_tcx().then(|| Foreign::attach(&world.gateway, "site", Place::IngressFirst, "neighbour"));
+    let neighbour = Feature::Tcx
+        .is_there()
+        .then(|| Foreign::attach(&world.gateway, "site", Place::IngressFirst, "neighbour"));
     let before = world.snapshot();
     let datapath = world.open(XdpChoice::Native);
     forwards(&world, "meanwhile");

@@ -1,25 +1,22 @@
 //! A host with a life of its own, on which a gateway is started and stopped: containers behind DNAT, a firewall, marks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
 use sluicegate_api::image::Image;
 use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
-use sluicegate_gateway::datapath::{
-    self, Choice, Datapath as _, Egress, FlowSettings, Settings, XdpChoice, XdpSettings,
-};
+use sluicegate_gateway::datapath::{Datapath as _, Settings, XdpChoice};
 use sluicegate_lab::{Lab, Namespace, Program};
-use sluicegate_policy::Compiler;
-use sluicegate_policy::model::{
-    Action, End, Group, Network, Peer, Policy, Resource, Router, Rule, Service, State,
-};
+use sluicegate_policy::model::Service;
+
+use crate::gateway::{self, Way};
+use crate::policy;
 
 /// The longest a command may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -64,16 +61,8 @@ impl World {
             }
         }
         // Neighbours of the overlay are known, as on a tunnel: their resolution is nobody's rule.
-        for (from, device, to, there, addresses) in [
-            (&peers, "out", &gateway, "overlay", ["100.64.0.1", "fd64::6440:1"]),
-            (&gateway, "overlay", &peers, "out", ["100.64.0.5", "fd64::6440:5"]),
-        ] {
-            let line = to.ip(&["-o", "link", "show", "dev", there]).unwrap();
-            let mac = line.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap();
-            for address in addresses {
-                from.ip(&["neighbour", "replace", address, "lladdr", mac, "dev", device]).unwrap();
-            }
-        }
+        peers.knows("out", &policy::GATEWAY, (&gateway, "overlay")).unwrap();
+        gateway.knows("overlay", &policy::USER, (&peers, "out")).unwrap();
         // For the containers, as Docker sets it.
         gateway.sysctl("net/ipv4/ip_forward", "1").unwrap();
         gateway.sysctl("net/ipv6/conf/all/forwarding", "1").unwrap();
@@ -82,37 +71,21 @@ impl World {
     }
 
     pub(crate) fn settings(&self, xdp: XdpChoice) -> Settings {
-        Settings {
-            choice: Choice::Ebpf,
-            bpf_dir: self.bpf_dir.clone(),
-            site_devices: vec!["site".into()],
-            nat_ports: 20_000..=32_767,
-            flow_entries: 4096,
-            image_words: 1 << 17,
-            mtu: 1420,
-            flows: FlowSettings::default(),
-            xdp: XdpSettings { choice: xdp, guard: None },
-        }
+        gateway::settings(self.bpf_dir.clone(), xdp)
     }
 
     /// Starts a gateway with the image of [`image`] in force.
     pub(crate) fn open(&self, xdp: XdpChoice) -> EbpfDatapath {
         let settings = self.settings(xdp);
         let mut datapath = self.gateway.enter(|| EbpfDatapath::open(&settings, "overlay")).unwrap().unwrap();
-        let image = image();
-        let line = self.gateway.ip(&["-o", "link", "show", "dev", "site"]).unwrap();
-        let device = line.split(':').next().unwrap().trim().parse().unwrap();
-        let egress = |route: &u32| Egress {
-            route: *route as u16,
-            device,
-            source_v4: Some([10, 128, 0, 1].into()),
-            source_v6: Some("fd10::1".parse().unwrap()),
+        let way = Way {
+            device: self.gateway.index("site").unwrap(),
+            sources: ["10.128.0.1", "fd10::1"],
             pool: [0, 0],
         };
-        let egress: Vec<Egress> = image.routes.keys().map(egress).collect();
+        let image = image();
         let set_up = || {
-            datapath.set_overlay("100.64.0.0/16".parse().unwrap(), "fd64::/64".parse().unwrap()).unwrap();
-            datapath.set_egress(&egress).unwrap();
+            gateway::prepare(&mut datapath, &image, &way).unwrap();
             let revision = datapath.in_force().map_or(1, |now| now.revision + 1);
             datapath.apply(revision, &image).unwrap();
         };
@@ -122,13 +95,7 @@ impl World {
 
     /// Takes the gateway off as an operator does.
     pub(crate) fn detach(&self) {
-        let program = env!("CARGO_BIN_EXE_sluicegate-gateway");
-        if !Path::new(program).exists() {
-            // In a guest that has the tests alone: what the verb calls.
-            self.gateway.enter(|| datapath::detach(&self.bpf_dir)).unwrap().unwrap();
-            return;
-        }
-        let verb = Program::new(program)
+        let verb = Program::new(env!("CARGO_BIN_EXE_sluicegate-gateway"))
             .arg("detach")
             .args(["--bpf-dir".as_ref(), self.bpf_dir.as_os_str()])
             .args(["--state-dir".as_ref(), self.lab.dir().join("state").as_os_str()]);
@@ -237,51 +204,9 @@ pub(crate) fn udp(namespace: &Namespace, address: &str) -> UdpSocket {
 
 /// One peer may ask one dual-stack name server.
 fn image() -> Image {
-    let peer = |name: &str, v4: &str, v6: &str| Peer {
-        name: name.into(),
-        v4: v4.parse().unwrap(),
-        v6: v6.parse().unwrap(),
-        allowed: true,
-    };
-    let resource = Resource {
-        name: "dns".into(),
-        prefixes: vec!["10.128.0.53/32".parse().unwrap(), "fd10::53/128".parse().unwrap()],
-        enabled: true,
-    };
-    let router =
-        Router { peers: BTreeSet::from(["gw".into()]), metric: 100, masquerade: true, enabled: true };
-    let network = Network {
-        name: "site".into(),
-        resources: BTreeMap::from([("dns".into(), resource)]),
-        routers: BTreeMap::from([("router".into(), router)]),
-    };
-    let group =
-        Group { name: "users".into(), peers: BTreeSet::from(["user".into()]), resources: BTreeSet::new() };
-    let rule = Rule {
-        id: "rule".into(),
-        name: "dns".into(),
-        slot: 0,
-        enabled: true,
-        action: Action::Accept,
-        bidirectional: false,
-        service: Service::Udp(vec![53..=53]),
-        sources: End::Groups(BTreeSet::from(["users".into()])),
-        destinations: End::Resource("dns".into()),
-    };
-    let policy =
-        Policy { name: "dns".into(), enabled: true, posture_failed: BTreeSet::new(), rules: vec![rule] };
-    let state = State {
-        overlay_v4: "100.64.0.0/16".parse().unwrap(),
-        overlay_v6: "fd64::/64".parse().unwrap(),
-        peers: BTreeMap::from([
-            ("gw".into(), peer("gw", "100.64.0.1", "fd64::6440:1")),
-            ("user".into(), peer("user", "100.64.0.5", "fd64::6440:5")),
-        ]),
-        groups: BTreeMap::from([("users".into(), group)]),
-        networks: BTreeMap::from([("net".into(), network)]),
-        policies: BTreeMap::from([("policy".into(), policy)]),
-    };
-    Compiler::new(Arc::new(state)).unwrap().compile("gw").unwrap()
+    let server = ("server", vec!["10.128.0.53/32".to_owned(), "fd10::53/128".to_owned()]);
+    let rule = policy::rule(0, Service::Udp(vec![53..=53]));
+    policy::compile(&[policy::parsed(policy::USER)], &[server], true, vec![rule])
 }
 
 /// The text without words that change by themselves: remaining lifetimes, and how long a route was not used.

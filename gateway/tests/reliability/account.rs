@@ -1,22 +1,18 @@
 //! What the gateway of these tests enforces: a service that stays, one that comes and goes, and rules that do not matter.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use sluicegate_api::image::{Hash, Image};
-use sluicegate_policy::Compiler;
-use sluicegate_policy::model::{
-    Action, End, Group, Network, Peer, Policy, Resource, Router, Rule, Service, State,
-};
+use sluicegate_policy::model::{Action, Rule, Service};
+
+use crate::policy;
+pub(crate) use crate::policy::{USER, rule};
 
 /// The server behind the gateway, by family.
 pub(crate) const SERVER: [&str; 2] = ["10.128.0.53", "fd10::53"];
 /// The gateway's addresses on the site, which it masquerades with.
 pub(crate) const EGRESS: [&str; 2] = ["10.128.0.1", "fd10::1"];
-/// The user who sends through real devices.
-pub(crate) const USER: [&str; 2] = ["100.64.0.5", "fd64::6440:5"];
-/// How many users there are, the first of them [`USER`].
+/// How many users there are; the first of them, [`USER`], sends through real devices.
 pub(crate) const USERS: u32 = 256;
 /// UDP and TCP port of the service that every image admits.
 pub(crate) const PERMITTED: u16 = 5000;
@@ -59,21 +55,6 @@ pub(crate) fn small_variant(variant: u32, revocable: bool) -> (Hash, Image) {
     ])
 }
 
-/// An accept rule of that number and slot, from every user to the server.
-pub(crate) fn rule(number: u32, service: Service) -> Rule {
-    Rule {
-        id: format!("rule{number}"),
-        name: format!("rule {number}"),
-        slot: number,
-        enabled: true,
-        action: Action::Accept,
-        bidirectional: false,
-        service,
-        sources: End::Groups(BTreeSet::from(["users".to_owned()])),
-        destinations: End::Resource("server".into()),
-    }
-}
-
 /// The server's addresses as prefixes.
 pub(crate) fn server() -> Vec<String> {
     vec![format!("{}/32", SERVER[0]), format!("{}/128", SERVER[1])]
@@ -81,8 +62,7 @@ pub(crate) fn server() -> Vec<String> {
 
 /// Addresses of user `number`, by family.
 pub(crate) fn user(number: u32) -> [IpAddr; 2] {
-    let [v4, v6] = USER.map(|first| first.parse::<IpAddr>().unwrap());
-    [above(v4, number), above(v6, number)]
+    policy::parsed(USER).map(|first| above(first, number))
 }
 
 /// The address so many above `first`.
@@ -98,49 +78,7 @@ fn compiled(rules: Vec<Rule>) -> (Hash, Image) {
     (image.hash(), image)
 }
 
-/// The gateway's image for these rules, each a policy of its own, and these resources of one network. Besides `users`, all of
-/// them, there is the group `nobody`, which is empty.
+/// The gateway's image for these rules and resources, with [`USERS`] users.
 pub(crate) fn compile(rules: Vec<Rule>, resources: &[(&str, Vec<String>)]) -> Image {
-    let peer = |name: String, [v4, v6]: [IpAddr; 2]| match (v4, v6) {
-        (IpAddr::V4(v4), IpAddr::V6(v6)) => Peer { name, v4, v6, allowed: true },
-        other => panic!("{other:?} is not one address of each family"),
-    };
-    let mut peers: BTreeMap<String, Peer> =
-        (0..USERS).map(|n| (format!("user{n}"), peer(format!("user{n}"), user(n)))).collect();
-    let users = peers.keys().cloned().collect();
-    let gateway = ["100.64.0.1", "fd64::6440:1"].map(|address| address.parse().unwrap());
-    peers.insert("gw".into(), peer("gw".into(), gateway));
-    let resources = resources.iter().map(|(name, prefixes)| {
-        let prefixes = prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect();
-        ((*name).to_owned(), Resource { name: (*name).to_owned(), prefixes, enabled: true })
-    });
-    let router =
-        Router { peers: BTreeSet::from(["gw".into()]), metric: 100, masquerade: true, enabled: true };
-    let network = Network {
-        name: "site".into(),
-        resources: resources.collect(),
-        routers: BTreeMap::from([("router".into(), router)]),
-    };
-    let policies = rules.into_iter().map(|rule| {
-        let policy = Policy {
-            name: rule.name.clone(),
-            enabled: true,
-            posture_failed: BTreeSet::new(),
-            rules: vec![rule.clone()],
-        };
-        (format!("policy of {}", rule.id), policy)
-    });
-    let state = State {
-        overlay_v4: "100.64.0.0/16".parse().unwrap(),
-        overlay_v6: "fd64::/64".parse().unwrap(),
-        peers,
-        groups: [("users", users), ("nobody", BTreeSet::new())]
-            .map(|(name, peers)| {
-                (name.to_owned(), Group { name: name.to_owned(), peers, resources: BTreeSet::new() })
-            })
-            .into(),
-        networks: BTreeMap::from([("net".into(), network)]),
-        policies: policies.collect(),
-    };
-    Compiler::new(Arc::new(state)).unwrap().compile("gw").unwrap()
+    policy::compile(&(0..USERS).map(user).collect::<Vec<_>>(), resources, true, rules)
 }

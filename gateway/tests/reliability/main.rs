@@ -11,7 +11,11 @@ mod end;
 mod exchanges;
 mod failures;
 mod floods;
+#[path = "../support/gateway.rs"]
+mod gateway;
 mod kills;
 mod plaintext;
+#[path = "../support/policy.rs"]
+mod policy;
 mod traffic;
 mod world;

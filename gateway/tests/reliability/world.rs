@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use sluicegate_api::image::Image;
 use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
-use sluicegate_gateway::datapath::{
-    Choice, Datapath as _, Egress, FlowSettings, FlowTimeouts, Settings, XdpChoice, XdpSettings,
-};
+use sluicegate_gateway::datapath::{Datapath as _, FlowSettings, FlowTimeouts, Settings, XdpChoice};
 use sluicegate_lab::{Lab, Namespace};
 
 use crate::account::{EGRESS, SERVER, USER};
+use crate::gateway::{self, Way};
+use crate::policy::GATEWAY;
 
 /// The three namespaces.
 pub(crate) struct World {
@@ -31,7 +31,7 @@ impl World {
         lab.veth((&gateway, "site"), (&server, "in")).unwrap();
         for (namespace, device, addresses, lengths) in [
             (&peer, "out", USER, [16, 64]),
-            (&gateway, "overlay", ["100.64.0.1", "fd64::6440:1"], [16, 64]),
+            (&gateway, "overlay", GATEWAY, [16, 64]),
             (&gateway, "site", EGRESS, [16, 64]),
             (&server, "in", SERVER, [16, 64]),
         ] {
@@ -39,22 +39,17 @@ impl World {
                 namespace.address(device, &format!("{address}/{length}")).unwrap();
             }
         }
-        for via in ["100.64.0.1", "fd64::6440:1"] {
+        for via in GATEWAY {
             peer.route("default", via).unwrap();
         }
         // A packet that waits for a neighbour's address, or is lost to that, is not what is looked for here.
-        for (from, device, to, there, addresses) in [
-            (&peer, "out", &gateway, "overlay", ["100.64.0.1", "fd64::6440:1"]),
-            (&gateway, "overlay", &peer, "out", USER),
-            (&gateway, "site", &server, "in", SERVER),
-            (&server, "in", &gateway, "site", EGRESS),
+        for (from, device, addresses, to, there) in [
+            (&peer, "out", GATEWAY, &gateway, "overlay"),
+            (&gateway, "overlay", USER, &peer, "out"),
+            (&gateway, "site", SERVER, &server, "in"),
+            (&server, "in", EGRESS, &gateway, "site"),
         ] {
-            let line = to.ip(&["-o", "link", "show", "dev", there]).unwrap();
-            let mac = line.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap();
-            for address in addresses {
-                let to = ["neighbour", "replace", address, "lladdr", mac, "dev", device, "nud", "permanent"];
-                from.ip(&to).unwrap();
-            }
+            from.knows(device, &addresses, (to, there)).unwrap();
         }
         let bpf_dir = lab.bpffs().unwrap().join("gateway");
         Self { peer, gateway, server, bpf_dir, lab }
@@ -62,8 +57,7 @@ impl World {
 
     /// Index of the device to the site.
     pub(crate) fn site_device(&self) -> u32 {
-        let line = self.gateway.ip(&["-o", "link", "show", "dev", "site"]).unwrap();
-        line.split(':').next().unwrap().trim().parse().unwrap()
+        self.gateway.index("site").unwrap()
     }
 
     /// Starts the gateway, with `image` in force.
@@ -81,16 +75,7 @@ impl World {
 /// Opens the datapath in the namespace of the calling thread and tells it of overlay and site, as an agent does.
 pub(crate) fn start(settings: &Settings, device: u32, image: &Image) -> anyhow::Result<EbpfDatapath> {
     let mut datapath = EbpfDatapath::open(settings, "overlay")?;
-    datapath.set_overlay("100.64.0.1/16".parse()?, "fd64::6440:1/64".parse()?)?;
-    let egress = |route: &u32| Egress {
-        route: *route as u16,
-        device,
-        source_v4: EGRESS[0].parse().ok(),
-        source_v6: EGRESS[1].parse().ok(),
-        pool: [1, 1],
-    };
-    let egress: Vec<Egress> = image.routes.keys().map(egress).collect();
-    datapath.set_egress(&egress)?;
+    gateway::prepare(&mut datapath, image, &Way { device, sources: EGRESS, pool: [1, 1] })?;
     Ok(datapath)
 }
 
@@ -104,15 +89,9 @@ pub(crate) fn settings(bpf_dir: &Path, xdp: XdpChoice, flow_entries: u32) -> Set
         ..FlowTimeouts::default()
     };
     Settings {
-        choice: Choice::Ebpf,
-        bpf_dir: bpf_dir.into(),
-        site_devices: vec!["site".into()],
-        nat_ports: 20_000..=32_767,
         flow_entries,
-        image_words: 1 << 17,
-        mtu: 1420,
         flows: FlowSettings { timeouts, ..FlowSettings::default() },
-        xdp: XdpSettings { choice: xdp, guard: None },
+        ..gateway::settings(bpf_dir.into(), xdp)
     }
 }
 

@@ -51,14 +51,3 @@ impl Frames {
         assert_eq!(sent, frame.len() as isize, "{}", io::Error::last_os_error());
     }
 }
-
-/// The hardware address of a device.
-pub(crate) fn mac(namespace: &Namespace, device: &str) -> [u8; 6] {
-    let line = namespace.ip(&["-o", "link", "show", "dev", device]).unwrap();
-    let text = line.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap();
-    let mut mac = [0; 6];
-    for (byte, hex) in mac.iter_mut().zip(text.split(':')) {
-        *byte = u8::from_str_radix(hex, 16).unwrap();
-    }
-    mac
-}

@@ -3,6 +3,10 @@
 
 #[path = "../support/frames.rs"]
 mod frames;
+#[path = "../support/gateway.rs"]
+mod gateway;
+#[path = "../support/policy.rs"]
+mod policy;
 mod tap;
 mod world;
 
@@ -11,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
 use sluicegate_gateway::datapath::{Datapath as _, XdpChoice, XdpMode};
-use sluicegate_lab::Program;
+use sluicegate_lab::{Feature, Program, can_run_with};
 
-use self::frames::{Frames, mac};
+use self::frames::Frames;
 use self::tap::Tap;
 use self::world::{
-    ADDRESSES, PATIENCE, PORT, World, drops, has_vlans, tags_in_frames, tcp_there_and_back, udp, vlan,
+    ADDRESSES, PATIENCE, PORT, World, drops, sending, tags_in_frames, tcp_there_and_back, udp, vlan,
 };
 
 /// Has flows of each family carried by XDP: all packets but those for which the kernel is asked for the neighbour.
@@ -104,7 +108,8 @@ fn is_echo(frame: &[u8]) -> bool {
 #[test]
 fn what_is_left_to_devices_goes_through_tc_and_is_right() {
     let world = World::bare();
-    let mut datapath = world.open_whole(true);
+    let mut datapath = world.open(XdpChoice::Native, true);
+    assert!(datapath.degraded().is_empty(), "{:?}", datapath.degraded());
     for family in [0, 1] {
         let tap = world.tap();
         let mut talk = world.talk(family);
@@ -119,7 +124,7 @@ fn what_is_left_to_devices_goes_through_tc_and_is_right() {
 
 #[test]
 fn a_site_behind_a_vlan_is_carried() {
-    if !has_vlans() {
+    if !can_run_with(Feature::Vlan) {
         return;
     }
     let world = World::tagged(&[("802.1Q", "100")], "site.100");
@@ -129,7 +134,7 @@ fn a_site_behind_a_vlan_is_carried() {
 
 #[test]
 fn a_site_behind_two_tags_is_carried() {
-    if !has_vlans() {
+    if !can_run_with(Feature::Vlan) {
         return;
     }
     let world = World::tagged(&[("802.1ad", "7"), ("802.1Q", "9")], "site.7.9");
@@ -139,7 +144,7 @@ fn a_site_behind_two_tags_is_carried() {
 
 #[test]
 fn overlay_and_site_on_one_cable_are_carried_and_untagged_frames_are_the_hosts() {
-    if !has_vlans() {
+    if !can_run_with(Feature::Vlan) {
         return;
     }
     let world = World::on_a_stick();
@@ -157,7 +162,7 @@ fn overlay_and_site_on_one_cable_are_carried_and_untagged_frames_are_the_hosts()
 /// The tag of such a frame lies beside it, where XDP does not look.
 #[test]
 fn tags_that_xdp_would_not_see_keep_it_off_the_device_until_they_are_left_in() {
-    if !has_vlans() {
+    if !can_run_with(Feature::Vlan) {
         return;
     }
     let world = World::tagged(&[("802.1Q", "100")], "site.100");
@@ -166,7 +171,8 @@ fn tags_that_xdp_would_not_see_keep_it_off_the_device_until_they_are_left_in() {
             namespace.feature(device, feature, true).unwrap();
         }
     }
-    let mut datapath = world.open(XdpChoice::Native, true);
+    let (choice, mode) = sending();
+    let mut datapath = world.open(choice, true);
     let said = datapath.degraded().join("; ");
     assert!(said.contains("ethtool -K site rxvlan off") && said.contains("TC alone judges"), "{said}");
     let site = |datapath: &EbpfDatapath| datapath.xdp().into_iter().find(|d| d.device == "site").unwrap();
@@ -180,7 +186,7 @@ fn tags_that_xdp_would_not_see_keep_it_off_the_device_until_they_are_left_in() {
     tags_in_frames(&world.server, "in");
     world.sweep(&mut datapath);
     assert!(datapath.degraded().is_empty(), "{:?}", datapath.degraded());
-    assert_eq!((site(&datapath).mode, site(&datapath).sends), (XdpMode::Native, true));
+    assert_eq!((site(&datapath).mode, site(&datapath).sends), (mode, true));
     carried(&world, true);
     // And back: the program goes.
     world.gateway.feature("site", "rx-vlan-hw-parse", true).unwrap();
@@ -192,7 +198,7 @@ fn tags_that_xdp_would_not_see_keep_it_off_the_device_until_they_are_left_in() {
 /// Frames of a VLAN that is not the gateway's are not judged as frames without a tag, in XDP or in TC.
 #[test]
 fn another_vlans_frames_are_nobodys_business() {
-    if !has_vlans() {
+    if !can_run_with(Feature::Vlan) {
         return;
     }
     let world = World::new();
@@ -314,7 +320,7 @@ fn flooded(world: &World, port: u16) -> Vec<u8> {
     let mut sum: u32 = ip.chunks(2).map(|two| u32::from(u16::from_be_bytes([two[0], two[1]]))).sum();
     sum = (sum >> 16) + (sum & 0xffff);
     ip[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
-    let source = mac(&world.client, "out");
+    let source = world.client.mac("out").unwrap();
     [&[2, 9, 9, 9, 9, 9][..], &source, &[8, 0], &ip, &udp, payload].concat()
 }
 
@@ -349,6 +355,9 @@ fn move_server(world: &World, to: &str) {
 /// A veth device sends what XDP redirects only to an end that polls, a bridge not at all: TC sends there.
 #[test]
 fn a_device_that_cannot_send_frames_is_sent_by_in_tc() {
+    if !can_run_with(Feature::XdpFeatures) {
+        return;
+    }
     let world = World::new();
     world.server.feature("in", "rx-gro", false).unwrap();
     let mut datapath = world.open(XdpChoice::Native, true);
@@ -372,6 +381,22 @@ fn every_round_makes_skbs(world: &World) {
         }
         let skbs = tap.frames().iter().filter(|f| holds(f, "question") || holds(f, "answer")).count();
         assert_eq!(skbs, 6, "family {family}");
+    }
+}
+
+/// What TC carries behind VLANs, whose tags are beside the frame where it looks.
+#[test]
+fn a_site_behind_a_vlan_is_served_by_tc_without_xdp() {
+    if !can_run_with(Feature::Vlan) {
+        return;
+    }
+    for (tags, site) in
+        [(&[("802.1Q", "100")][..], "site.100"), (&[("802.1ad", "7"), ("802.1Q", "9")], "site.7.9")]
+    {
+        let world = World::tagged(tags, site);
+        let datapath = world.open(XdpChoice::Off, true);
+        assert!(datapath.degraded().is_empty(), "{:?}", datapath.degraded());
+        every_round_makes_skbs(&world);
     }
 }
 

@@ -1,23 +1,19 @@
 //! A client, a gateway between two Ethernets, and a server: with plain cables, VLANs, or both sides on one cable.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use sluicegate_api::image::Image;
 use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
-use sluicegate_gateway::datapath::{
-    Choice, Datapath as _, Egress, FlowSettings, Settings, XdpChoice, XdpMode, XdpSettings,
-};
-use sluicegate_lab::{Lab, Namespace, Program};
-use sluicegate_policy::Compiler;
-use sluicegate_policy::model::{
-    Action, End, Group, Network, Peer, Policy, Resource, Router, Rule, Service, State,
-};
+use sluicegate_gateway::datapath::{Datapath as _, Settings, XdpChoice, XdpMode};
+use sluicegate_lab::{Feature, Lab, Namespace, Program};
+use sluicegate_policy::model::Service;
 
+use crate::gateway::{self, Way};
+use crate::policy;
 use crate::tap::Tap;
 
 /// The longest anything here takes.
@@ -157,17 +153,8 @@ impl World {
     }
 
     pub(crate) fn settings(&self, choice: XdpChoice) -> Settings {
-        Settings {
-            choice: Choice::Ebpf,
-            bpf_dir: self.lab.bpffs().unwrap().join("gateway"),
-            site_devices: vec![self.cables.devices[1].into()],
-            nat_ports: 20_000..=32_767,
-            flow_entries: 4096,
-            image_words: 1 << 17,
-            mtu: 1420,
-            flows: FlowSettings::default(),
-            xdp: XdpSettings { choice, guard: None },
-        }
+        let settings = gateway::settings(self.lab.bpffs().unwrap().join("gateway"), choice);
+        Settings { site_devices: vec![self.cables.devices[1].into()], ..settings }
     }
 
     /// Starts a gateway that forwards to [`PORT`] and answers to pings, with masquerade or without.
@@ -175,24 +162,11 @@ impl World {
         let settings = self.settings(choice);
         let [overlay, site] = self.cables.devices;
         let mut datapath = self.gateway.enter(|| EbpfDatapath::open(&settings, overlay)).unwrap().unwrap();
+        let [[_, _, site4, _], [_, _, site6, _]] = ADDRESSES;
+        let way = Way { device: self.gateway.index(site).unwrap(), sources: [site4, site6], pool: [0, 0] };
         let image = image(masquerade);
-        let device = index(&self.gateway, site);
-        let egress: Vec<Egress> = image
-            .routes
-            .keys()
-            .map(|route| Egress {
-                route: *route as u16,
-                device,
-                source_v4: Some([10, 128, 0, 1].into()),
-                source_v6: Some("fd10::1".parse().unwrap()),
-                pool: [0, 0],
-            })
-            .collect();
         let set_up = || {
-            datapath
-                .set_overlay("100.64.0.1/16".parse().unwrap(), "fd64::6440:1/64".parse().unwrap())
-                .unwrap();
-            datapath.set_egress(&egress).unwrap();
+            gateway::prepare(&mut datapath, &image, &way).unwrap();
             let revision = datapath.in_force().map_or(1, |now| now.revision + 1);
             datapath.apply(revision, &image).unwrap();
         };
@@ -202,10 +176,11 @@ impl World {
 
     /// Starts one whose XDP sends by every device.
     pub(crate) fn open_whole(&self, masquerade: bool) -> EbpfDatapath {
-        let datapath = self.open(XdpChoice::Native, masquerade);
+        let (choice, mode) = sending();
+        let datapath = self.open(choice, masquerade);
         assert!(datapath.degraded().is_empty(), "{:?}", datapath.degraded());
         for device in datapath.xdp() {
-            assert_eq!((device.mode, device.sends), (XdpMode::Native, true), "{device:?}");
+            assert_eq!((device.mode, device.sends), (mode, true), "{device:?}");
         }
         datapath
     }
@@ -224,6 +199,15 @@ impl World {
         let (client, server) = (udp(&self.client, client, 0), udp(&self.server, server, PORT));
         client.connect(server.local_addr().unwrap()).unwrap();
         Talk { client, server, count: 0, seen: None }
+    }
+}
+
+/// The XDP that sends: the drivers', or the stack's on a kernel that does not tell by which drivers it can.
+pub(crate) fn sending() -> (XdpChoice, XdpMode) {
+    if Feature::XdpFeatures.is_there() {
+        (XdpChoice::Native, XdpMode::Native)
+    } else {
+        (XdpChoice::Generic, XdpMode::Generic)
     }
 }
 
@@ -299,11 +283,6 @@ pub(crate) fn drops(datapath: &mut EbpfDatapath, reason: &str) -> u64 {
     drops[reason]
 }
 
-pub(crate) fn index(namespace: &Namespace, device: &str) -> u32 {
-    let line = namespace.ip(&["-o", "link", "show", "dev", device]).unwrap();
-    line.split(':').next().unwrap().trim().parse().unwrap()
-}
-
 /// Tags travel in the frames, as they do on a wire.
 pub(crate) fn tags_in_frames(namespace: &Namespace, device: &str) {
     for feature in
@@ -311,18 +290,6 @@ pub(crate) fn tags_in_frames(namespace: &Namespace, device: &str) {
     {
         namespace.feature(device, feature, false).unwrap();
     }
-}
-
-/// Whether this kernel can have VLAN devices. Where it cannot, a test that needs them says so and ends.
-pub(crate) fn has_vlans() -> bool {
-    let lab = Lab::new().expect("these tests need root");
-    let probe = lab.namespace("probe").unwrap();
-    let added = probe.ip(&["link", "add", "link", "lo", "name", "tagged", "type", "vlan", "id", "7"]);
-    let unknown = added.is_err_and(|e| e.to_string().contains("Unknown device type"));
-    if unknown {
-        eprintln!("this kernel has no VLAN devices: `cargo xtask vm` tests with kernels that have");
-    }
-    !unknown
 }
 
 pub(crate) fn vlan(namespace: &Namespace, below: &str, name: &str, protocol: &str, id: &str) {
@@ -334,55 +301,8 @@ pub(crate) fn vlan(namespace: &Namespace, below: &str, name: &str, protocol: &st
 
 /// One peer may reach one dual-stack server by TCP and UDP at one port, and ping it.
 fn image(masquerade: bool) -> Image {
-    let peer = |name: &str, v4: &str, v6: &str| Peer {
-        name: name.into(),
-        v4: v4.parse().unwrap(),
-        v6: v6.parse().unwrap(),
-        allowed: true,
-    };
-    let resource = Resource {
-        name: "server".into(),
-        prefixes: vec!["10.128.0.53/32".parse().unwrap(), "fd10::53/128".parse().unwrap()],
-        enabled: true,
-    };
-    let router = Router { peers: BTreeSet::from(["gw".into()]), metric: 100, masquerade, enabled: true };
-    let network = Network {
-        name: "site".into(),
-        resources: BTreeMap::from([("server".into(), resource)]),
-        routers: BTreeMap::from([("router".into(), router)]),
-    };
-    let group =
-        Group { name: "users".into(), peers: BTreeSet::from(["user".into()]), resources: BTreeSet::new() };
-    let services =
-        [Service::Udp(vec![PORT..=PORT]), Service::Tcp(vec![PORT..=PORT]), Service::Icmp].into_iter();
-    let rules = services.zip(0..).map(|(service, slot)| Rule {
-        id: format!("rule {slot}"),
-        name: "server".into(),
-        slot,
-        enabled: true,
-        action: Action::Accept,
-        bidirectional: false,
-        service,
-        sources: End::Groups(BTreeSet::from(["users".into()])),
-        destinations: End::Resource("server".into()),
-    });
-    let policy = Policy {
-        name: "server".into(),
-        enabled: true,
-        posture_failed: BTreeSet::new(),
-        rules: rules.collect(),
-    };
-    let [[client4, own4, ..], [client6, own6, ..]] = ADDRESSES;
-    let state = State {
-        overlay_v4: "100.64.0.0/16".parse().unwrap(),
-        overlay_v6: "fd64::/64".parse().unwrap(),
-        peers: BTreeMap::from([
-            ("gw".into(), peer("gw", own4, own6)),
-            ("user".into(), peer("user", client4, client6)),
-        ]),
-        groups: BTreeMap::from([("users".into(), group)]),
-        networks: BTreeMap::from([("net".into(), network)]),
-        policies: BTreeMap::from([("policy".into(), policy)]),
-    };
-    Compiler::new(Arc::new(state)).unwrap().compile("gw").unwrap()
+    let services = [Service::Udp(vec![PORT..=PORT]), Service::Tcp(vec![PORT..=PORT]), Service::Icmp];
+    let rules = services.into_iter().zip(0..).map(|(service, number)| policy::rule(number, service));
+    let server = ("server", vec!["10.128.0.53/32".to_owned(), "fd10::53/128".to_owned()]);
+    policy::compile(&[policy::parsed(policy::USER)], &[server], masquerade, rules.collect())
 }

@@ -50,7 +50,7 @@ impl Kernel {
     /// What tests may need that it does not have. All else must run.
     pub(super) fn lacks(self) -> Vec<Feature> {
         match self {
-            Self::V6_1 => vec![Feature::Tcx],
+            Self::V6_1 => vec![Feature::Tcx, Feature::XdpFeatures],
             Self::V6_12 => Vec::new(),
             Self::Host => skipped::missing_here(),
         }
