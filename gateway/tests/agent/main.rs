@@ -19,7 +19,7 @@ use sluicegate_api::image::Image;
 use sluicegate_gateway::config::{Failover, OverlayKind, Places, Settings};
 use sluicegate_gateway::datapath::{self, Choice};
 use sluicegate_gateway::status::Status;
-use sluicegate_gateway::{agent, system};
+use sluicegate_gateway::{agent, identity, system};
 use sluicegate_lab::Lab;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -302,6 +302,28 @@ async fn refused(world: &World) {
     world.control.tell(Update::Snapshot(Snapshot { revision: 16, ..whole }));
     assert!(world.acknowledged(16).await.applied, "a good one is taken after all that");
     running.stop().await;
+}
+
+/// The others do not answer, in either family; whichever the agent begins with, it comes to the one that does.
+async fn among_several(world: &World) {
+    let card = identity::card(&world.settings.places.state_dir).unwrap().unwrap();
+    let control = Some(format!("https://127.0.0.1:1,{},https://[::1]:1", card.control));
+    let places = Places { control, ..world.settings.places.clone() };
+    let settings = Settings { places, ..world.settings.clone() };
+    let world = World { control: world.control.clone(), settings };
+    let running = world.run();
+    for _ in 0..3 {
+        world.status("a control is found", |s| s.control.connected && s.policy.revision == Some(1)).await;
+        world.control.go_away();
+        world.status("it is gone", |s| !s.control.connected).await;
+        world.control.come_back();
+    }
+    running.stop().await;
+}
+
+#[test]
+fn of_several_controls_the_one_that_answers_is_followed() {
+    with_agent(Choice::Userspace, |_| {}, among_several);
 }
 
 #[test]
