@@ -12,11 +12,23 @@ use crate::reason::DropReason;
 use crate::tables::{Egresses, Tables};
 use crate::work::Work;
 
-/// Answers one processor may send in a second, and at once: what Linux allows itself (net.ipv4.icmp_msgs_per_sec and
-/// icmp_msgs_burst); RFC 4443 2.4 (f) demands a token bucket.
-pub const RATE: u32 = 1000;
-/// See [`RATE`].
-pub const BURST: u32 = 50;
+/// How many answers may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// In a second.
+    pub rate: u32,
+    /// At once.
+    pub burst: u32,
+}
+
+/// For one processor: what Linux allows itself (net.ipv4.icmp_msgs_per_sec and icmp_msgs_burst); RFC 4443 2.4 (f) demands a
+/// token bucket.
+pub const ALL: Allowance = Allowance { rate: 1000, burst: 50 };
+/// For one sender, so that none uses up what others find their path MTU by: more than a traceroute or a start of several
+/// connections asks for.
+pub const SENDER: Allowance = Allowance { rate: 100, burst: 10 };
+/// Senders remembered of each family; the one answered longest ago is forgotten first.
+pub const SENDERS: u32 = 4096;
 
 /// TTL or hop limit of an answer (RFC 1700).
 const TTL: u8 = 64;
@@ -58,13 +70,13 @@ impl Answer {
     }
 }
 
-/// The token bucket of one processor. All zeros is a full one.
+/// The token bucket of one processor, or of one sender. All zeros is a full one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Bucket {
     /// Tick up to which `spent` holds.
     now: u64,
-    /// What is missing. An answer costs as much as there are ticks in a second, and every tick gives back [`RATE`]: whole
+    /// What is missing. An answer costs as much as there are ticks in a second, and every tick gives back the rate: whole
     /// numbers at any tick rate.
     spent: u64,
 }
@@ -72,12 +84,12 @@ pub struct Bucket {
 impl Bucket {
     /// Takes what one answer costs; false when there is not enough.
     #[inline(always)]
-    pub fn take(&mut self, now: u64, ticks_per_second: u32) -> bool {
+    pub fn take(&mut self, now: u64, ticks_per_second: u32, allowance: Allowance) -> bool {
         let cost = u64::from(if ticks_per_second == 0 { 1 } else { ticks_per_second });
-        let most = cost * BURST as u64;
+        let most = cost * u64::from(allowance.burst);
         // Never backwards, and no longer than fills it, so that the product cannot overflow.
         let elapsed = now.saturating_sub(self.now);
-        let back = if elapsed >= most { most } else { elapsed * RATE as u64 };
+        let back = if elapsed >= most { most } else { elapsed * u64::from(allowance.rate) };
         let spent = self.spent.saturating_sub(back);
         self.now = now;
         let enough = spent + cost <= most;
@@ -106,14 +118,16 @@ pub fn answer<F: Egresses, P: Packet, T: Tables<F>>(
         return false;
     }
     let source = match side {
-        Side::Site => tables.egress(work.leaving.route).map(|egress| F::pool(egress).0).unwrap_or_default(),
+        Side::Site => {
+            tables.egress(work.active, work.leaving.route).map(|egress| F::pool(egress).0).unwrap_or_default()
+        }
         Side::Overlay | Side::Local => F::own(tables.config()),
     };
     if source == F::Address::default() {
         tables.count_answer(Answer::Impossible);
         return false;
     }
-    if !tables.may_answer(work.ticks) {
+    if !tables.may_answer(&network.source, work.ticks) {
         tables.count_answer(Answer::Suppressed);
         return false;
     }
@@ -340,7 +354,7 @@ mod tests {
         fn judge(&self, _: Active, _: F::Address, _: F::Address, _: u32) -> Judgement {
             Judgement::default()
         }
-        fn egress(&self, route: u16) -> Option<&Egress> {
+        fn egress(&self, _active: Active, route: u16) -> Option<&Egress> {
             (route == 3).then_some(&self.egress)
         }
         fn with_flow<R>(
@@ -373,8 +387,8 @@ mod tests {
         fn count_answer(&mut self, answer: Answer) {
             self.answers[answer as usize] += 1;
         }
-        fn may_answer(&mut self, now: u64) -> bool {
-            self.bucket.take(now, self.config.ticks_per_second)
+        fn may_answer(&mut self, _: &F::Address, now: u64) -> bool {
+            self.bucket.take(now, self.config.ticks_per_second, ALL)
         }
         fn count_admitted(&mut self, _: u32) {}
         fn count_refused(&mut self, _: u32) {}
@@ -550,7 +564,7 @@ mod tests {
         for hz in [100, 250, 1000] {
             let mut bucket = Bucket::default();
             let start = 1 << 33;
-            let mut at = |tick: u64| (0..100).filter(|_| bucket.take(start + tick, hz)).count();
+            let mut at = |tick: u64| (0..100).filter(|_| bucket.take(start + tick, hz, ALL)).count();
             assert_eq!(at(0), 50);
             assert_eq!(at(0), 0);
             let second: usize = (1..=u64::from(hz)).map(&mut at).sum();
@@ -571,7 +585,7 @@ mod tests {
         // A rate that is no whole number of answers a tick.
         let mut bucket = Bucket::default();
         let sent = (1..=300 * 10)
-            .map(|tick| (0..9).filter(|_| bucket.take(1 << 20 | tick, 300)).count())
+            .map(|tick| (0..9).filter(|_| bucket.take(1 << 20 | tick, 300, ALL)).count())
             .sum::<usize>();
         assert!((10_000..=10_050).contains(&sent), "{sent}");
     }

@@ -9,7 +9,7 @@ use crate::family::{Address4, Address6};
 use crate::flow::{Exit, Hop, KNOWN, Key, SENDS, Side};
 use crate::packet::{Packet, transport};
 use crate::stage::Refusal;
-use crate::tables::{Config, Egresses, Stage, Tables};
+use crate::tables::{Active, Config, Egresses, Stage, Tables};
 use crate::work::Work;
 
 /// How frames are sent by a device that the programs may send by: what goes in front of the IP header, and from where.
@@ -77,7 +77,7 @@ pub fn meet<F: Egresses, T: Tables<F>>(
 ) -> Result<bool, Refusal> {
     let half = &work.half;
     let (to, exit, route) = (&half.to, Exit::from_number(half.exit), half.route);
-    let hop = find::<F, T>(tables, exit, route, to.source, to.destination, work.now);
+    let hop = find::<F, T>(tables, work.active, exit, route, to.source, to.destination, work.now);
     if hop.known & SENDS == 0 {
         return Ok(false);
     }
@@ -90,13 +90,14 @@ pub fn meet<F: Egresses, T: Tables<F>>(
 #[inline(always)]
 pub(crate) fn find<F: Egresses, T: Tables<F>>(
     tables: &mut T,
+    active: Active,
     exit: Exit,
     route: u16,
     source: F::Address,
     destination: F::Address,
     now: u32,
 ) -> Hop {
-    let Some((device, sender)) = devices::<F, T>(tables, exit, route) else { return Hop::default() };
+    let Some((device, sender)) = devices::<F, T>(tables, active, exit, route) else { return Hop::default() };
     let Config { hop_lifetime: lifetime, hops_since: since, .. } = *tables.config();
     let hop = tables.neighbour(&NeighbourKey { source, destination, device, reserved: 0 });
     let Some(hop) = hop.filter(|hop| hop.is_good(now, lifetime, since)) else { return Hop::default() };
@@ -105,9 +106,14 @@ pub(crate) fn find<F: Egresses, T: Tables<F>>(
 
 /// The device by which packets leave, and the one that XDP sends them by, 0 where it cannot; `None` for the host's own.
 #[inline(always)]
-fn devices<F: Egresses, T: Tables<F>>(tables: &T, exit: Exit, route: u16) -> Option<(u32, u32)> {
+fn devices<F: Egresses, T: Tables<F>>(
+    tables: &T,
+    active: Active,
+    exit: Exit,
+    route: u16,
+) -> Option<(u32, u32)> {
     match exit {
-        Exit::Site => tables.egress(route).map(|egress| (egress.device, egress.link.device)),
+        Exit::Site => tables.egress(active, route).map(|egress| (egress.device, egress.link.device)),
         Exit::Overlay => {
             let config = tables.config();
             Some((config.overlay_device, config.overlay_link.device))
@@ -122,10 +128,12 @@ const fn known(sender: u32) -> u16 {
     if sender == 0 { KNOWN } else { KNOWN | SENDS }
 }
 
-/// Remembers `mac` as the neighbour by which `packet`, on its way out, leaves. Its flow's answers come from `answers`.
+/// Remembers `mac` as the neighbour by which `packet`, on its way out of `device`, leaves. Its flow's answers come from
+/// `answers`.
 #[inline(always)]
 pub fn learn<F, P, T>(
     packet: &P,
+    device: u32,
     answers: Side,
     tables: &mut T,
     now: u64,
@@ -161,9 +169,17 @@ pub fn learn<F, P, T>(
         }
         let Some(route) = tables.with_flow(stage, key, |flow| flow.route) else { return };
         let exit = if matches!(answers, Side::Site) { Exit::Site } else { Exit::Overlay };
-        let Some((device, sender)) = devices::<F, T>(tables, exit, route) else { return };
+        let Some((leads, sender)) = devices::<F, T>(tables, tables.active(), exit, route) else { return };
+        // It was on its way by a device that its flow has left since: who answers there is nobody's neighbour here.
+        if leads != device {
+            return;
+        }
         let hop = Hop { learned: now as u32, mac, known: known(sender) };
-        let _ = tables.with_flow(stage, key, |flow| flow.hop = hop);
+        let _ = tables.with_flow(stage, key, |flow| {
+            if flow.route == route {
+                flow.hop = hop;
+            }
+        });
         let (source, destination) = (network.source, network.destination);
         tables.set_neighbour(&NeighbourKey { source, destination, device, reserved: 0 }, &hop);
         return;

@@ -2,7 +2,7 @@
 
 use crate::event::{About, EventKind};
 use crate::flow::{Exit, FIN, Flow, Key, Side, State, TRANSLATED};
-use crate::image::axis;
+use crate::image::{Attributes, axis};
 use crate::network::Header;
 use crate::open::event;
 use crate::packet::{echo, protocol, tcp as flag};
@@ -158,8 +158,11 @@ fn next_state<A: Copy>(half: &Half<A>, ip_protocol: u8, flags: u8) -> Step {
         if is_backwards(half.is_reply(), flags) {
             return Step::Invalid;
         }
-        let replied = half.is_reply() && matches!(state, State::Unreplied);
-        return if replied { Step::To(State::Replied) } else { Step::Stay };
+        return match (state, half.is_reply()) {
+            (State::Unreplied, true) => Step::To(State::Answered),
+            (State::Answered, false) => Step::To(State::Replied),
+            _ => Step::Stay,
+        };
     }
     // A later fragment has no flags, and moves nothing.
     if flags == 0 {
@@ -193,7 +196,7 @@ fn revalidate<F: Egresses, T: Tables<F>>(
     let (opener, still_there) = match Side::from_number(reply_side) {
         Side::Overlay => (Side::Local, attributes.remote()),
         Side::Local => (Side::Overlay, attributes.local()),
-        Side::Site => (Side::Overlay, attributes.route().is_some()),
+        Side::Site => (Side::Overlay, may_leave::<F, T>(tables, work, attributes)),
     };
     if !(judgement.source.may_open(opener) && judgement.decision.accepts() && still_there) {
         return Err(revoke::<F, T>(tables, side, stage, work));
@@ -203,15 +206,31 @@ fn revalidate<F: Egresses, T: Tables<F>>(
     work.half.epoch = epoch;
     work.half.rule = rule;
     work.half.route = route;
+    // A neighbour is one of the device it was learned on, which may be another now.
+    work.half.hop.known = 0;
     let admit = |half: &mut Flow<F::Address>| {
         half.epoch = epoch;
         half.rule = rule;
         half.route = route;
+        half.hop.known = 0;
     };
     // Both halves, whatever becomes of the packet in hand.
     let _ = tables.with_flow(stage, &work.key, admit);
     let _ = tables.with_flow(stage, &work.other, admit);
     Ok(())
+}
+
+/// Whether a flow to a site can go on by the route that the image in force names: the one it has, or another that masquerades
+/// with the address it has. The far end knows it by that one, and its answers must come back here.
+#[inline(always)]
+fn may_leave<F: Egresses, T: Tables<F>>(tables: &T, work: &Work<F::Address>, attributes: Attributes) -> bool {
+    let Work { half, key, other, active, .. } = work;
+    let Some(route) = attributes.route() else { return false };
+    if route == half.route || half.flags & TRANSLATED == 0 {
+        return true;
+    }
+    let source = if half.is_reply() { key.destination } else { other.destination };
+    tables.egress(*active, route).is_some_and(|egress| egress.has::<F>(source))
 }
 
 #[inline(always)]
@@ -225,7 +244,8 @@ fn revoke<F: Egresses, T: Tables<F>>(
         tables.with_flow(stage, &work.key, |own| (own.packets, own.bytes)).unwrap_or((0, 0));
     let (more, more_bytes) =
         tables.with_flow(stage, &work.other, |other| (other.packets, other.bytes)).unwrap_or((0, 0));
-    forget::<F, T>(tables, stage, &work.key, &work.other);
+    tables.remove_revoked(stage, &work.key);
+    tables.remove_revoked(stage, &work.other);
     tables.count_refused(work.half.rule);
     let about =
         About { kind: EventKind::Revoke, reason: Some(DropReason::Revoked), rule: work.half.rule + 1 };
@@ -299,6 +319,10 @@ fn confirm<F: Egresses, T: Tables<F>>(
         Err(NotConfirmed::Missing) => Kept::Orphan,
         Ok(()) => match tables.confirm_flow(key, own) {
             Ok(()) => Kept::Yes,
+            // Another processor has confirmed both in between.
+            Err(NotConfirmed::Missing) if tables.with_flow(Stage::Confirmed, key, |_| ()).is_some() => {
+                Kept::Orphan
+            }
             Err(refused) => {
                 tables.remove_flow(Stage::Confirmed, other_key);
                 if matches!(refused, NotConfirmed::Full) {

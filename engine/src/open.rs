@@ -8,8 +8,9 @@ use crate::network::Header;
 use crate::packet::protocol;
 use crate::reason::DropReason;
 use crate::stage::Refusal;
-use crate::tables::{Egresses, Stage, Tables};
+use crate::tables::{Egresses, Refused, Stage, Tables};
 use crate::tcp;
+use crate::track::overtaken;
 use crate::translate::Translated;
 use crate::work::{Opening, Work};
 
@@ -82,7 +83,7 @@ pub fn admit<F: Egresses, T: Tables<F>>(
     let route = judgement.attributes.route().unwrap_or(0);
     let masquerade = matches!(exit, Exit::Site) && judgement.attributes.masquerade();
     let mut source = key.source;
-    if let Some(egress) = tables.egress(route).filter(|_| matches!(exit, Exit::Site)) {
+    if let Some(egress) = tables.egress(*active, route).filter(|_| matches!(exit, Exit::Site)) {
         if egress.has::<F>(key.destination) {
             return refuse(DropReason::Hairpin);
         }
@@ -93,7 +94,7 @@ pub fn admit<F: Egresses, T: Tables<F>>(
     if masquerade && (source == F::Address::default() || source == key.source) {
         return refuse(DropReason::NoEgress);
     }
-    leaving.hop = hop::find::<F, T>(tables, exit, route, source, key.destination, *now);
+    leaving.hop = hop::find::<F, T>(tables, *active, exit, route, source, key.destination, *now);
     *opening = Opening {
         source,
         rule,
@@ -137,7 +138,7 @@ pub fn insert<F: Egresses, T: Tables<F>>(
     {
         return full;
     }
-    let inserted = tables.insert_flow(Stage::HalfOpen, key, true, |flow| {
+    let inserted = tables.insert_flow(Stage::HalfOpen, key, false, |flow| {
         opening.born(now, epoch, flow);
         flow.packets = 1;
         flow.bytes = u64::from(network.length);
@@ -150,9 +151,13 @@ pub fn insert<F: Egresses, T: Tables<F>>(
         flow.exit = opening.exits[0];
         flow.hop = leaving.hop;
     });
-    if inserted.is_err() {
-        tables.remove_flow(Stage::HalfOpen, other);
-        return full;
+    match inserted {
+        Ok(()) => {}
+        Err(Refused::Exists) => return join::<F, T>(tables, work),
+        Err(Refused::Full) => {
+            tables.remove_flow(Stage::HalfOpen, other);
+            return full;
+        }
     }
     let Opening { rule, masquerade, source, source_port, .. } = work.opening;
     tables.count_admitted(rule);
@@ -167,6 +172,24 @@ pub fn insert<F: Egresses, T: Tables<F>>(
         }
     });
     Ok(true)
+}
+
+/// Sends the packet by the flow that another processor has opened with a packet of the same tuple since this one's was looked
+/// for; a port reserved for this one goes back. Where openings of a source are limited, both have counted.
+#[inline(always)]
+fn join<F: Egresses, T: Tables<F>>(tables: &mut T, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+    let Work { key, other, half, leaving, opening, now, .. } = work;
+    let (now, hop, rule) = (*now, leaving.hop, opening.rule);
+    if opening.masquerade {
+        tables.remove_flow(Stage::HalfOpen, other);
+    }
+    let there = tables.with_flow(Stage::HalfOpen, key, |flow| half.set(flow, now)).is_some();
+    if there && tables.advance(Stage::HalfOpen, work)? || overtaken::<F, T>(tables, work)? {
+        work.leaving.hop = hop;
+        return Ok(true);
+    }
+    // It went as fast as it came: the table is as good as full.
+    Err(Refusal::by_rule(DropReason::FlowTableFull, rule))
 }
 
 impl<A: Copy> Opening<A> {

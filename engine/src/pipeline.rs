@@ -13,7 +13,7 @@ use crate::tables::{Config, Egresses, Stage, Tables};
 use crate::tcp;
 use crate::track::track;
 use crate::translate::{decrement_ttl, translate};
-use crate::work::{Leaving, Work};
+use crate::work::Work;
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,7 +205,7 @@ pub(crate) fn depart<F: Egresses, S: Steps<F>>(
     // The bit means nothing else in other protocols.
     if work.transport.flags & flag::SYN != 0
         && !matches!(side, Side::Local)
-        && let Some(largest) = largest_segment::<F, _>(steps.tables(), side, &work.leaving)
+        && let Some(largest) = largest_segment::<F, _>(steps.tables(), side, work)
     {
         steps.clamp(work.network.transport, largest);
     }
@@ -302,8 +302,9 @@ where
 /// Whether there is a half-entry for this key.
 #[inline(always)]
 fn is_expected<F: Egresses, T: Tables<F>>(tables: &mut T, key: &Key<F::Address>) -> bool {
-    tables.with_flow(Stage::Confirmed, key, |_| ()).is_some()
-        || tables.with_flow(Stage::HalfOpen, key, |_| ()).is_some()
+    // In the order in which flows move.
+    tables.with_flow(Stage::HalfOpen, key, |_| ()).is_some()
+        || tables.with_flow(Stage::Confirmed, key, |_| ()).is_some()
 }
 
 /// A packet that no flow expects: from a site the host's own business, unless it is for the overlay.
@@ -347,14 +348,14 @@ where
     P: Packet,
     T: Tables<F>,
 {
-    let Work { network, leaving, transport, .. } = work;
+    let Work { network, leaving, transport, active, .. } = work;
     let mtu = match leaving.way(side) {
         Exit::Host => {
             tables.count_forwarded(side, network.length);
             return Ok(true);
         }
         Exit::Overlay => tables.config().overlay_mtu,
-        Exit::Site => match tables.egress(leaving.route) {
+        Exit::Site => match tables.egress(*active, leaving.route) {
             Some(egress) if egress.device != 0 => {
                 leaving.device = egress.device;
                 egress.mtu
@@ -386,14 +387,16 @@ where
 fn largest_segment<F: Egresses, T: Tables<F>>(
     tables: &mut T,
     side: Side,
-    leaving: &Leaving<F::Address>,
+    work: &Work<F::Address>,
 ) -> Option<u16> {
+    let Work { leaving, active, .. } = work;
     let way = leaving.way(side);
     if matches!(way, Exit::Host) {
         return None;
     }
     let through_site = matches!(way, Exit::Site) || matches!(side, Side::Site);
-    let site = if through_site { tables.egress(leaving.route).map_or(0, |egress| egress.mtu) } else { 0 };
+    let site =
+        if through_site { tables.egress(*active, leaving.route).map_or(0, |egress| egress.mtu) } else { 0 };
     mss::largest::<F>(site, tables.config().overlay_mtu)
 }
 

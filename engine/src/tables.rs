@@ -99,7 +99,8 @@ impl Config {
     }
 }
 
-/// Where a route leaves: written by the agent, one entry per route number.
+/// Where a route leaves: written by the agent, one entry per route number in each half of the double buffer, so that an image and
+/// the ways out that its route numbers name come into force with one store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Egress {
@@ -219,8 +220,8 @@ pub trait Tables<F: Egresses> {
     /// Judges by the image in force.
     fn judge(&self, active: Active, source: F::Address, destination: F::Address, axis: u32) -> Judgement;
 
-    /// Where a route leaves.
-    fn egress(&self, route: u16) -> Option<&Egress>;
+    /// Where a route leaves, of those that came into force with the image.
+    fn egress(&self, active: Active, route: u16) -> Option<&Egress>;
 
     /// Calls `f` with the half-entry of `key`, in place.
     fn with_flow<R>(
@@ -249,6 +250,12 @@ pub trait Tables<F: Egresses> {
 
     /// Removes a half-entry.
     fn remove_flow(&mut self, stage: Stage, key: &Key<F::Address>);
+
+    /// Removes a half-entry of a flow of whose end the engine itself tells: where the tables tell of ends, not of this one.
+    #[inline(always)]
+    fn remove_revoked(&mut self, stage: Stage, key: &Key<F::Address>) {
+        self.remove_flow(stage, key);
+    }
 
     /// Calls `f` with what `source` opened lately, which begins at `now` if nothing is known of it; `None` where nothing is
     /// remembered of sources, and none is limited.
@@ -313,12 +320,16 @@ pub trait Tables<F: Egresses> {
         None
     }
 
-    /// Inserts a datagram, over one that is there, and in a full table in place of the least recently used. `init` gets an
-    /// all-zero one to fill in. False when there is no room, or where nothing is remembered.
+    /// Inserts a datagram unless there is one, in a full table in place of the least recently used. `init` gets an all-zero one
+    /// to fill in. `Full` also where nothing is remembered.
     #[inline(always)]
-    fn insert_datagram(&mut self, key: &DatagramKey<F::Address>, init: impl FnOnce(&mut Datagram)) -> bool {
+    fn insert_datagram(
+        &mut self,
+        key: &DatagramKey<F::Address>,
+        init: impl FnOnce(&mut Datagram),
+    ) -> Result<(), Refused> {
         let _ = (key, init);
-        false
+        Err(Refused::Full)
     }
 
     /// Counts a packet that goes on.
@@ -332,10 +343,10 @@ pub trait Tables<F: Egresses> {
         let _ = answer;
     }
 
-    /// Whether one more answer may be sent now: [`Bucket::take`](crate::answer::Bucket::take). Where packets are only looked
-    /// at, none may.
-    fn may_answer(&mut self, now: u64) -> bool {
-        let _ = now;
+    /// Whether one more answer may be sent to `sender` now: [`Bucket::take`](crate::answer::Bucket::take), first from the
+    /// sender's own and then from everyone's. Where packets are only looked at, none may.
+    fn may_answer(&mut self, sender: &F::Address, now: u64) -> bool {
+        let _ = (sender, now);
         false
     }
 

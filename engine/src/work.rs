@@ -27,6 +27,8 @@ pub struct Work<A> {
     /// The image in force.
     pub(crate) active: Active,
     pub(crate) opening: Opening<A>,
+    /// For a moment; see [`Work::scratch`].
+    scratch: u32,
     /// Ticks.
     pub(crate) ticks: u64,
     /// Their low half, by which flows age.
@@ -99,7 +101,20 @@ pub(crate) fn settle<T: Copy>(place: &mut T, value: T) -> T {
     }
 }
 
+/// What [`settle`] has put there.
+#[inline(always)]
+pub(crate) fn settled<T: Copy>(place: &T) -> T {
+    // SAFETY: a reference is good for reading; volatile, so that it is not left out.
+    unsafe { core::ptr::read_volatile(place) }
+}
+
 impl<A> Work<A> {
+    /// A word for whoever needs one for a moment.
+    #[inline(always)]
+    pub fn scratch(&mut self) -> &mut u32 {
+        &mut self.scratch
+    }
+
     /// Starts on another packet.
     #[inline(always)]
     pub(crate) fn begin(&mut self, side: Side, now: u64) {
@@ -134,6 +149,12 @@ impl<A> Work<A> {
     #[inline(always)]
     pub fn rule(&self) -> u32 {
         self.leaving.rule
+    }
+
+    /// The image in force, as it was when the packet was read.
+    #[inline(always)]
+    pub fn active(&self) -> Active {
+        self.active
     }
 
     /// Number of the route that a packet which has been let go to a site leaves by.

@@ -162,10 +162,10 @@ fn is_anothers(skb: *mut __sk_buff) -> bool {
     // taken after it.
     unsafe {
         if (*skb).vlan_present != 0 {
-            // A tag with a priority alone stays behind.
+            // A tag with a priority alone stays behind; one behind it comes to light, and may be of a VLAN.
             bpf_skb_vlan_pop(skb);
         }
-        (*skb).pkt_type == PACKET_OTHERHOST
+        (*skb).pkt_type == PACKET_OTHERHOST || is_tagged(skb)
     }
 }
 
@@ -212,7 +212,7 @@ fn run<F: PerFamily, const L2: u32, const SIDE: u8>(skb: *mut __sk_buff) -> i32 
     match verdict {
         Verdict::Pass | Verdict::Host => NEXT,
         Verdict::Site(device) => {
-            let egress = <Maps as Tables<F>>::egress(&steps.maps, work.route());
+            let egress = <Maps as Tables<F>>::egress(&steps.maps, work.active(), work.route());
             let hop = work.hop(config).zip(egress.map(|egress| egress.link.mac));
             to_site::<L2>(skb, device, hop)
         }

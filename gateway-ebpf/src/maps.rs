@@ -6,13 +6,14 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_NOEXIST, xdp_md};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use sluicegate_engine::answer::{Answer, Bucket};
+use sluicegate_engine::answer::{ALL, Answer, Bucket, SENDER};
 use sluicegate_engine::classify::{Judgement, Line, Lines, Wide, search_services, search4, search6};
 use sluicegate_engine::event::{self, About, Event, SEEN_SETS, SeenSet};
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::flow::{Flow, Hop, Key, Side};
 use sluicegate_engine::fragment::{Datagram, DatagramKey};
 use sluicegate_engine::hop::{NeighbourKey, Wire};
+use sluicegate_engine::image::ROUTES_MAX;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::nat::PROBES;
@@ -39,7 +40,7 @@ static IMAGE: Array<Line> = Array::pinned(2, BPF_F_MMAPABLE);
 /// Revision and SHA-256 of the image in each half: for the agent, no program reads it.
 #[map]
 static IN_FORCE: Array<[u64; 5]> = Array::pinned(2, 0);
-/// Where each route leaves.
+/// Where each route leaves, by the image in each half: `ROUTES_MAX` entries each.
 #[map]
 static EGRESS: Array<Egress> = Array::pinned(1, 0);
 
@@ -213,7 +214,7 @@ pub trait PerFamily: Sources {
     fn follow(looking: u32) -> u64;
     fn remember() -> u64;
     fn datagram(key: &DatagramKey<Self::Address>) -> Option<*mut Datagram>;
-    fn insert_datagram(key: &DatagramKey<Self::Address>, datagram: &Datagram) -> bool;
+    fn insert_datagram(key: &DatagramKey<Self::Address>, datagram: &Datagram) -> Result<(), i32>;
 }
 
 macro_rules! per_family {
@@ -322,8 +323,8 @@ macro_rules! per_family {
             }
 
             #[inline(always)]
-            fn insert_datagram(key: &DatagramKey<Self::Address>, datagram: &Datagram) -> bool {
-                $fragments.insert(key, datagram, u64::from(BPF_ANY)).is_ok()
+            fn insert_datagram(key: &DatagramKey<Self::Address>, datagram: &Datagram) -> Result<(), i32> {
+                $fragments.insert(key, datagram, u64::from(BPF_NOEXIST))
             }
         }
 
@@ -584,8 +585,8 @@ impl<F: PerFamily> Tables<F> for Maps {
     }
 
     #[inline(always)]
-    fn egress(&self, route: u16) -> Option<&Egress> {
-        EGRESS.get(u32::from(route))
+    fn egress(&self, active: Active, route: u16) -> Option<&Egress> {
+        EGRESS.get(active.half() * ROUTES_MAX + u32::from(route))
     }
 
     #[inline(always)]
@@ -608,7 +609,6 @@ impl<F: PerFamily> Tables<F> for Maps {
         replace: bool,
         init: impl FnOnce(&mut Flow<F::Address>),
     ) -> Result<(), Refused> {
-        const EEXIST: i32 = -17;
         let Some(scratch) = F::scratch() else { return Err(Refused::Full) };
         // SAFETY: the entry of this processor; the programs run with bottom halves off, so none interrupts another.
         let flow = unsafe {
@@ -625,8 +625,7 @@ impl<F: PerFamily> Tables<F> for Maps {
             Err(EEXIST) if replace => {
                 F::insert(stage, key, flow, u64::from(BPF_ANY)).map_err(|_| Refused::Full)
             }
-            Err(EEXIST) => Err(Refused::Exists),
-            Err(_) => Err(Refused::Full),
+            Err(error) => Err(refused(error)),
         }
     }
 
@@ -725,10 +724,14 @@ impl<F: PerFamily> Tables<F> for Maps {
     }
 
     #[inline(always)]
-    fn insert_datagram(&mut self, key: &DatagramKey<F::Address>, init: impl FnOnce(&mut Datagram)) -> bool {
+    fn insert_datagram(
+        &mut self,
+        key: &DatagramKey<F::Address>,
+        init: impl FnOnce(&mut Datagram),
+    ) -> Result<(), Refused> {
         let mut datagram = Datagram::default();
         init(&mut datagram);
-        F::insert_datagram(key, &datagram)
+        F::insert_datagram(key, &datagram).map_err(refused)
     }
 
     #[inline(always)]
@@ -753,10 +756,24 @@ impl<F: PerFamily> Tables<F> for Maps {
     }
 
     #[inline(always)]
-    fn may_answer(&mut self, now: u64) -> bool {
+    fn may_answer(&mut self, sender: &F::Address, now: u64) -> bool {
+        let hz = self.config.ticks_per_second;
+        let own = match F::bucket(sender) {
+            // SAFETY: as in `with_flow`. Two processors may take the same answer: one more than there should be.
+            Some(bucket) => unsafe { (*bucket).take(now, hz, SENDER) },
+            None => {
+                let mut bucket = Bucket::default();
+                let may = bucket.take(now, hz, SENDER);
+                F::set_bucket(sender, &bucket);
+                may
+            }
+        };
+        if !own {
+            return false;
+        }
         let Some(bucket) = ANSWER_BUDGET.get_ptr_mut(0) else { return false };
         // SAFETY: the entry of this processor; the programs run with bottom halves off, so none interrupts another.
-        unsafe { (*bucket).take(now, self.config.ticks_per_second) }
+        unsafe { (*bucket).take(now, hz, ALL) }
     }
 
     #[inline(always)]
@@ -885,6 +902,14 @@ fn within_budget(tick: u32) -> bool {
         (*budget)[1] += 1;
         (*budget)[1] <= constant(&EVENTS_PER_TICK)
     }
+}
+
+const EEXIST: i32 = -17;
+
+/// What an insertion failed by.
+#[inline(always)]
+const fn refused(error: i32) -> Refused {
+    if error == EEXIST { Refused::Exists } else { Refused::Full }
 }
 
 /// Puts a value into an aligned word, and returns what was there: one step for all processors, before and after which each

@@ -5,6 +5,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, LruHashMap};
+use sluicegate_engine::answer::{Bucket, SENDERS};
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::flow::Hop;
 use sluicegate_engine::hop::{NEIGHBOURS, NeighbourKey};
@@ -30,6 +31,12 @@ static NEIGHBOURS4: LruHashMap<NeighbourKey<A4>, Hop> = LruHashMap::with_max_ent
 #[map]
 static NEIGHBOURS6: LruHashMap<NeighbourKey<A6>, Hop> = LruHashMap::with_max_entries(NEIGHBOURS, 0);
 
+/// How many answers each sender may still get.
+#[map]
+static SENDERS4: LruHashMap<A4, Bucket> = LruHashMap::with_max_entries(SENDERS, 0);
+#[map]
+static SENDERS6: LruHashMap<A6, Bucket> = LruHashMap::with_max_entries(SENDERS, 0);
+
 /// TCP and UDP ports that sockets of the host use, a bit each: written by the agent.
 #[map]
 static HOST_PORTS: Array<u64> = Array::with_max_entries(65_536 / 64, 0);
@@ -50,6 +57,10 @@ pub trait Sources: Egresses {
     fn mapping(key: &MappingKey<Self::Address>) -> Option<Mapping<Self::Address>>;
     /// Remembers an entry of a mapping.
     fn set_mapping(key: &MappingKey<Self::Address>, mapping: &Mapping<Self::Address>);
+    /// How many answers a sender may still get.
+    fn bucket(sender: &Self::Address) -> Option<*mut Bucket>;
+    /// Remembers how many answers a sender may still get.
+    fn set_bucket(sender: &Self::Address, bucket: &Bucket);
     /// A neighbour.
     fn neighbour(key: &NeighbourKey<Self::Address>) -> Option<*mut Hop>;
     /// Remembers a neighbour.
@@ -57,7 +68,7 @@ pub trait Sources: Egresses {
 }
 
 macro_rules! sources {
-    ($family:ty, $openings:ident, $mappings:ident, $neighbours:ident) => {
+    ($family:ty, $openings:ident, $mappings:ident, $neighbours:ident, $senders:ident) => {
         impl Sources for $family {
             #[inline(always)]
             fn openings(source: &Self::Address) -> Option<*mut Openings> {
@@ -84,6 +95,17 @@ macro_rules! sources {
             }
 
             #[inline(always)]
+            fn bucket(sender: &Self::Address) -> Option<*mut Bucket> {
+                $senders.get_ptr_mut(sender)
+            }
+
+            #[inline(always)]
+            fn set_bucket(sender: &Self::Address, bucket: &Bucket) {
+                // As above: whoever is not remembered has all of them.
+                let _ = $senders.insert(sender, bucket, 0);
+            }
+
+            #[inline(always)]
             fn neighbour(key: &NeighbourKey<Self::Address>) -> Option<*mut Hop> {
                 $neighbours.get_ptr_mut(key)
             }
@@ -97,5 +119,5 @@ macro_rules! sources {
     };
 }
 
-sources!(V4, OPENINGS4, MAPPINGS4, NEIGHBOURS4);
-sources!(V6, OPENINGS6, MAPPINGS6, NEIGHBOURS6);
+sources!(V4, OPENINGS4, MAPPINGS4, NEIGHBOURS4, SENDERS4);
+sources!(V6, OPENINGS6, MAPPINGS6, NEIGHBOURS6, SENDERS6);

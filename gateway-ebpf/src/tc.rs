@@ -152,7 +152,9 @@ macro_rules! learn {
                 let now = clock::now(maps.config);
                 let packet = Skb::<ETHERNET>::new(skb);
                 packet.linearise_headers();
-                hop::learn::<$family, _, _>(&packet, answers, maps, now, mac, work);
+                // SAFETY: the context of a TC program, whose fields may be read.
+                let device = unsafe { (*skb).ifindex };
+                hop::learn::<$family, _, _>(&packet, device, answers, maps, now, mac, work);
                 Ok(true)
             })
         }

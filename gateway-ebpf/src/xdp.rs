@@ -127,7 +127,8 @@ fn carry<F: PerFamily>(ctx: *mut xdp_md, side: u32, whole: u32, l2: u32) -> u32 
     }
     match verdict {
         None | Some(Verdict::Pass | Verdict::Host) => XDP_PASS,
-        Some(Verdict::Site(_)) => match <Maps as Tables<F>>::egress(&steps.maps, work.route()) {
+        Some(Verdict::Site(_)) => match <Maps as Tables<F>>::egress(&steps.maps, work.active(), work.route())
+        {
             Some(egress) => send::<F>(ctx, l2, &egress.link, work.hop(config)),
             None => failed(),
         },

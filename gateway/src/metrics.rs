@@ -136,6 +136,12 @@ fn describe(registry: &Registry, status: &Status) -> anyhow::Result<()> {
         "Revision of the image in force; 0 before the first.",
         status.policy.revision.unwrap_or(0),
     )?;
+    gauge(
+        registry,
+        "policy_refused",
+        "Whether what control sent last was refused; the image before it is in force.",
+        u64::from(status.policy.refused),
+    )?;
     seconds(
         registry,
         "policy_applied_timestamp_seconds",
@@ -352,6 +358,7 @@ mod tests {
                 "policy_applied_timestamp_seconds gauge",
                 "policy_apply_failures_total counter",
                 "policy_apply_seconds histogram",
+                "policy_refused gauge",
                 "policy_revision gauge",
                 "resource_bytes_total counter",
                 "resource_flows_total counter",

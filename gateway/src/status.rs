@@ -196,6 +196,9 @@ pub struct Policy {
     /// Whether it has: then nothing is forwarded.
     #[serde(default)]
     pub expired: bool,
+    /// Whether what control has sent since was refused: `degraded` says why.
+    #[serde(default)]
+    pub refused: bool,
 }
 
 /// Another agent.

@@ -32,6 +32,8 @@ pub struct Setup {
     pub half_open_per_source: u32,
     /// Whether a UDP source port keeps its masquerade port towards every destination.
     pub endpoint_independent: bool,
+    /// Ticks for which a neighbour is good that a packet has left to; 0 for none, so that XDP carries nothing.
+    pub hop_lifetime: u32,
     /// Overlay ranges: `(network, prefix length)`.
     pub overlay: [(IpAddr, u8); 2],
 }
@@ -43,9 +45,10 @@ pub enum Step {
     Packet(Arrival),
     /// Ticks go by.
     Advance(u32),
-    /// A new revision with this state, or with the same once more.
-    Image(Arc<State>),
-    /// The egress table, by route number.
+    /// A new revision with this state, or with the same once more; and where its routes leave from then on, where not as
+    /// before.
+    Image(Arc<State>, Option<Vec<Exit>>),
+    /// Where routes leave, by [`exit_of`] their number.
     Egress(Vec<Exit>),
     /// The agent's pass over the flow table.
     Sweep,
@@ -103,6 +106,11 @@ pub struct Exit {
     pub source: [Option<IpAddr>; 2],
     /// How many sources of each family there are from it on.
     pub pool: u16,
+}
+
+/// Where the route with a number leaves.
+pub fn exit_of(exits: &[Exit], route: u16) -> Option<Exit> {
+    exits.get(usize::from(route).checked_rem(exits.len())?).copied()
 }
 
 impl Exit {

@@ -10,7 +10,7 @@ use sluicegate_engine::validate;
 use sluicegate_policy::Compiler;
 use sluicegate_policy::model::State;
 
-use crate::case::{AGENT, Arrival, FlowDump, Hex, Outcome, Setup, Step};
+use crate::case::{AGENT, Arrival, Exit, FlowDump, Hex, Outcome, Setup, Step, exit_of};
 use crate::model::{Chosen, Model};
 use crate::user::{Twin, User};
 
@@ -21,6 +21,7 @@ pub struct Duo<T> {
     pub revision: u32,
     pub deadline: Option<u64>,
     image: Image,
+    exits: Vec<Exit>,
 }
 
 impl<T: Twin> Duo<T> {
@@ -32,6 +33,7 @@ impl<T: Twin> Duo<T> {
             revision: 0,
             deadline: None,
             image: Image::default(),
+            exits: Vec::new(),
         }
     }
 
@@ -40,10 +42,10 @@ impl<T: Twin> Duo<T> {
         match step {
             Step::Packet(arrival) => return self.packet(arrival).map(|(_, user)| Some(user)),
             Step::Advance(ticks) => self.model.now += u64::from(*ticks),
-            Step::Image(state) => drop(self.image(state)?),
+            Step::Image(state, exits) => drop(self.image(state, exits.as_deref())?),
             Step::Egress(exits) => {
-                self.model.set_egress(exits.clone());
-                self.user.set_egress(exits);
+                self.exits.clone_from(exits);
+                self.leave();
             }
             Step::Sweep => {
                 self.model.sweep();
@@ -61,8 +63,20 @@ impl<T: Twin> Duo<T> {
         Ok(None)
     }
 
-    /// Compiles a state and puts it in force as the next revision; the image's lines.
-    pub fn image(&mut self, state: &Arc<State>) -> Result<Vec<Line>, String> {
+    /// Where each route of the image in force leaves.
+    pub fn ways(&self) -> Vec<(u16, Exit)> {
+        let routes = self.image.routes.keys().map(|route| *route as u16);
+        routes.filter_map(|route| Some((route, exit_of(&self.exits, route)?))).collect()
+    }
+
+    fn leave(&mut self) {
+        self.model.set_egress(self.exits.clone());
+        let ways = self.ways();
+        self.user.set_egress(&ways);
+    }
+
+    /// Compiles a state and puts it in force as the next revision, and with it the exits of its routes; the image's lines.
+    pub fn image(&mut self, state: &Arc<State>, exits: Option<&[Exit]>) -> Result<Vec<Line>, String> {
         let compiler =
             Compiler::new(state.clone()).map_err(|e| format!("the state does not compile: {e}"))?;
         let image = compiler.compile(AGENT).map_err(|e| format!("the state does not compile: {e}"))?;
@@ -83,6 +97,8 @@ impl<T: Twin> Duo<T> {
         self.user.set_image(self.revision, lines);
         let lines = lines.to_vec();
         self.image = image;
+        self.exits = exits.map_or_else(|| self.exits.clone(), <[Exit]>::to_vec);
+        self.leave();
         Ok(lines)
     }
 

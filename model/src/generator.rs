@@ -87,8 +87,16 @@ impl Generator {
             timeouts,
             half_open_per_source: random.pick(&[0, 0, 0, 2, 8, 40]),
             endpoint_independent: random.chance(35),
+            // By what was picked before, so that cases that were found before neighbours were known stay what they are.
+            hop_lifetime: 0,
             overlay: world::overlay(),
         };
+        let hop_lifetime = match (setup.overlay_mtu, setup.nat_count) {
+            (1280, 0..4) => 0,
+            (0, _) => 60,
+            _ => 1 << 20,
+        };
+        let setup = Setup { hop_lifetime, ..setup };
         let setup = Setup { nat_count: setup.nat_count.min(u16::MAX - setup.nat_first), ..setup };
         let mut this = Self {
             random,
@@ -148,7 +156,7 @@ impl Generator {
             70..100 => {
                 world::change(&mut self.random, &mut self.state);
                 self.publish();
-                self.queue.pop().expect("publishing takes two steps")
+                self.queue.pop().expect("publishing takes a step")
             }
             100..110 => {
                 let exits = self.exits();
@@ -236,12 +244,16 @@ impl Generator {
     }
 
     fn publish(&mut self) {
-        let exits = self.exits();
-        self.queue.push(Step::Egress(exits));
-        self.queue.push(Step::Image(self.state.clone()));
+        let (now, later) = (self.random.chance(70), self.random.chance(30));
+        if !now || later {
+            let exits = self.exits();
+            self.queue.push(Step::Egress(exits));
+        }
+        let exits = now.then(|| self.exits());
+        self.queue.push(Step::Image(self.state.clone(), exits));
     }
 
-    /// The agent's answer to the routes of an image: mostly there, sometimes lost.
+    /// Where routes leave: mostly there, sometimes lost; of an image and the next, mostly by other devices.
     fn exits(&mut self) -> Vec<Exit> {
         let r = &mut self.random;
         let all = r.chance(75);
@@ -495,7 +507,7 @@ impl Generator {
             draft.ttl = r.pick(&[0, 1, 2, 255]);
         }
         if r.chance(4) {
-            draft.options = r.pick(&[1, 5, 10]);
+            draft.options = ip_options(r);
         }
         if r.chance(3) {
             let data = r.pick(&[1232, 1240, 1372, 1380, 1392, 1393, 1452, 1460, 1480, 1481, 1600]);
@@ -514,6 +526,7 @@ impl Generator {
             let count = r.pick(&[1, 1, 2, 3, 6, 7]);
             draft.extensions =
                 (0..count).map(|_| (r.pick(&[0, 60, 43, 51, 60]), r.pick(&[0, 0, 1, 2, 9]))).collect();
+            draft.segments_left = r.pick(&[0, 0, 0, 1, 255]);
         }
         let mut segment = 0;
         if !matches!(draft.payload, Payload::Icmp { .. } | Payload::Error { .. }) && r.chance(2) {
@@ -565,6 +578,25 @@ impl Generator {
         self.current = None;
         if self.pieces.is_empty() { self.stray() } else { Step::Packet(self.pieces.remove(0)) }
     }
+}
+
+/// IPv4 options: mostly harmless ones, sometimes a source route, behind others or not, sometimes what cannot be walked.
+fn ip_options(r: &mut Random) -> Vec<u8> {
+    let mut all = Vec::new();
+    for _ in 0..r.pick(&[1, 1, 2, 4]) {
+        all.extend(match r.below(12) {
+            0..4 => vec![1; r.pick(&[1, 3, 4, 40])],
+            4..6 => vec![148, 4, 0, 0],
+            6 => vec![7, 7, 4, 0, 0, 0, 0],
+            7 => vec![r.pick(&[131, 137]), 7, 4, 10, 1, 2, 9],
+            8 => vec![r.pick(&[131, 137, 68]), 3, 4],
+            9 => vec![r.pick(&[148, 131, 2]), r.pick(&[0, 1, 41, 255])],
+            10 => vec![0, r.pick(&[0, 131])],
+            _ => vec![r.pick(&[131, 148, 0, 1])],
+        });
+    }
+    all.truncate(40);
+    all
 }
 
 /// What a SYN may bring along: mostly a segment size, which may be larger than fits, odd in place, or damaged.

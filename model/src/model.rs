@@ -18,7 +18,7 @@ use sluicegate_policy::model::State;
 use sluicegate_policy::naive;
 
 use crate::answer::{Allowance, answer};
-use crate::case::{AGENT, Arrival, Counters, Exit, FlowDump, Outcome, Setup};
+use crate::case::{AGENT, Arrival, Counters, Exit, FlowDump, Outcome, Setup, exit_of};
 use crate::flow::{Flow, Packet, Way, find, find_tuple};
 use crate::fragments::Datagram;
 use crate::mapping::Mappings;
@@ -46,6 +46,7 @@ pub struct Model {
     neighbours: BTreeSet<IpAddr>,
     pub counters: Counters,
     allowance: Allowance,
+    senders: BTreeMap<IpAddr, Allowance>,
     /// When each source began to be counted, and what it opened since without an answer.
     openings: BTreeMap<IpAddr, (u64, u32)>,
     mappings: Mappings,
@@ -87,6 +88,7 @@ impl Model {
     pub fn new(setup: Setup) -> Self {
         Self {
             allowance: Allowance::new(setup.start),
+            senders: BTreeMap::new(),
             now: setup.start,
             setup,
             policy: None,
@@ -181,7 +183,7 @@ impl Model {
         }
         let (sent, bytes) = match source {
             None => (Answer::Impossible, None),
-            Some(_) if !self.allowance.take(self.now) => (Answer::Suppressed, None),
+            Some(_) if !self.may_answer(header.source) => (Answer::Suppressed, None),
             Some(source) => {
                 let kind = match refusal.reason {
                     DropReason::TooBig => Answer::TooBig,
@@ -192,6 +194,13 @@ impl Model {
         };
         self.counters.answers[sent as usize] += 1;
         bytes
+    }
+
+    /// Whether `sender` may be told one more thing: of what it may be told itself, and of what all may be told together.
+    fn may_answer(&mut self, sender: IpAddr) -> bool {
+        let now = self.now;
+        let own = self.senders.entry(sender).or_insert_with(|| Allowance::of_sender(now));
+        own.take(now) && self.allowance.take(now)
     }
 
     /// The outer result is the implementation's fault, the inner one the packet's. Notes in `story` what is known so far:
@@ -434,8 +443,10 @@ impl Model {
                 return Err(Refusal::in_spite_of(flow.rule, DropReason::NotOpening));
             }
             _ => {
-                if way == 1 {
-                    flow.life = Life::Replied;
+                match (flow.life, way) {
+                    (Life::Unreplied, 1) => flow.life = Life::Answered,
+                    (Life::Answered, 0) => (flow.life, flow.confirmed) = (Life::Replied, true),
+                    _ => {}
                 }
                 return Ok(true);
             }
@@ -448,6 +459,8 @@ impl Model {
             }
             Move::To(life) => {
                 flow.life = life;
+                // Of a RST alone nothing is confirmed.
+                flow.confirmed |= matches!(life, Life::Established | Life::Closing | Life::TimeWait);
                 let closing = matches!(life, Life::Closing | Life::TimeWait);
                 flow.ways[way].fin |= closing && packet.transport.flags & flag::FIN != 0;
                 Ok(true)
@@ -465,7 +478,11 @@ impl Model {
         );
         let way_out = self.way_out(flow.opener, attributes);
         let same_way = match way_out {
-            Some((replies, route)) => replies == flow.replies && route.is_some() == flow.route.is_some(),
+            Some((replies, route)) => {
+                replies == flow.replies
+                    && route.is_some() == flow.route.is_some()
+                    && (route == flow.route || self.keeps_source(&flow, route))
+            }
             None => false,
         };
         if self.is_genuine(flow.opener, flow.source.0) && decision.accepts() && same_way {
@@ -485,6 +502,15 @@ impl Model {
             untold: false,
             answer: None,
         })
+    }
+
+    /// Whether a flow whose destination has another route now can leave by that with the source it has: the far end knows no
+    /// other, and answers to any other would not come back.
+    fn keeps_source(&self, flow: &Flow, route: Option<u16>) -> bool {
+        let translated = flow.translated.0 != flow.source.0;
+        let exit = route.and_then(|route| exit_of(&self.egress, route));
+        let own = exit.map(|exit| exit.addresses(flow.source.0.is_ipv6())).unwrap_or_default();
+        !translated || own.contains(&flow.translated.0)
     }
 
     /// Judges a packet without a flow.
@@ -526,7 +552,7 @@ impl Model {
         }
         let from = (source, packet.transport.source_port);
         let to = (destination, packet.transport.destination_port);
-        let exit = route.map(|route| self.egress.get(usize::from(route)).copied());
+        let exit = route.map(|route| exit_of(&self.egress, route));
         let pool = exit.flatten().map(|exit| exit.addresses(packet.arrival.six)).unwrap_or_default();
         if pool.contains(&destination) {
             return refuse(DropReason::Hairpin);
@@ -566,6 +592,7 @@ impl Model {
             replies,
             route,
             life: if packet.transport.kind == Kind::Tcp { Life::SynSent } else { Life::Unreplied },
+            confirmed: false,
             rule,
             revision: self.revision,
             timeout: 0,
@@ -581,7 +608,9 @@ impl Model {
             return true;
         }
         let (since, count) = self.openings.entry(source).or_insert((self.now, 0));
-        if self.now - *since > u64::from(self.setup.timeouts.tcp_handshake) {
+        let Timeouts { tcp_handshake, udp_unreplied, icmp, other, .. } = self.setup.timeouts;
+        let window = [tcp_handshake, udp_unreplied, icmp, other].into_iter().max().unwrap_or_default();
+        if self.now - *since > u64::from(window) {
             (*since, *count) = (self.now, 0);
         }
         let may = *count < most;
@@ -686,7 +715,7 @@ impl Model {
         // Whoever sent it hears of it from the address the gateway has on that side.
         let six = packet.arrival.six;
         let own = match (way, flow.route) {
-            (1, Some(route)) => self.egress.get(usize::from(route)).and_then(|e| e.source[usize::from(six)]),
+            (1, Some(route)) => exit_of(&self.egress, route).and_then(|e| e.source[usize::from(six)]),
             _ => Some(world::peer(AGENT, six)),
         };
         if header.ttl <= 1 {
@@ -713,7 +742,7 @@ impl Model {
         let change = Change { source, destination, ttl: header.ttl - 1 };
         let mut bytes = rewrite(&packet.arrival.bytes, header, &change);
         if packet.transport.kind == Kind::Tcp && packet.transport.flags & flag::SYN != 0 {
-            let site = flow.route.and_then(|route| self.egress.get(usize::from(route))).map_or(0, |e| e.mtu);
+            let site = flow.route.and_then(|route| exit_of(&self.egress, route)).map_or(0, |e| e.mtu);
             mss::clamp(&mut bytes, header, [site, self.setup.overlay_mtu]);
         }
         Ok((verdict, bytes))
@@ -735,7 +764,7 @@ impl Model {
     }
 
     fn exit(&self, route: u16) -> Option<Exit> {
-        self.egress.get(usize::from(route)).copied().filter(|exit| exit.device != 0)
+        exit_of(&self.egress, route).filter(|exit| exit.device != 0)
     }
 
     /// Whether an address may open flows from a side: a peer's own from the overlay, the agent's own from the host.

@@ -1,13 +1,15 @@
 //! The engine's surroundings as plain maps: the least that [`Tables`] can be, without bounds and without haste.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-use sluicegate_engine::answer::{Answer, Bucket};
+use sluicegate_engine::answer::{ALL, Answer, Bucket, SENDER};
 use sluicegate_engine::classify::{Judgement, Line};
 use sluicegate_engine::event::{About, Event};
 use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
-use sluicegate_engine::flow::{Flow, Key, Side};
+use sluicegate_engine::flow::{Flow, Hop, Key, Side};
 use sluicegate_engine::fragment::{Datagram, DatagramKey};
+use sluicegate_engine::hop::NeighbourKey;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey, keys_of};
 use sluicegate_engine::reason::DropReason;
@@ -38,6 +40,8 @@ pub struct Flows<A> {
     openings: BTreeMap<A, Openings>,
     mappings: BTreeMap<MappingKey<A>, Mapping<A>>,
     datagrams: BTreeMap<DatagramKey<A>, Datagram>,
+    senders: BTreeMap<A, Bucket>,
+    neighbours: BTreeMap<NeighbourKey<A>, Hop>,
 }
 
 impl<A: Copy + Default + Ord> Flows<A> {
@@ -114,7 +118,7 @@ impl<F: PerFamily> Tables<F> for Plain {
         F::classify(self.image.as_slice(), source, destination, axis)
     }
 
-    fn egress(&self, route: u16) -> Option<&Egress> {
+    fn egress(&self, _active: Active, route: u16) -> Option<&Egress> {
         self.egress.get(usize::from(route))
     }
 
@@ -177,6 +181,14 @@ impl<F: PerFamily> Tables<F> for Plain {
         F::flows(self).mappings.insert(*key, *mapping);
     }
 
+    fn neighbour(&mut self, key: &NeighbourKey<F::Address>) -> Option<Hop> {
+        F::flows(self).neighbours.get(key).copied()
+    }
+
+    fn set_neighbour(&mut self, key: &NeighbourKey<F::Address>, hop: &Hop) {
+        F::flows(self).neighbours.insert(*key, *hop);
+    }
+
     fn with_datagram<R>(
         &mut self,
         key: &DatagramKey<F::Address>,
@@ -185,11 +197,14 @@ impl<F: PerFamily> Tables<F> for Plain {
         F::flows(self).datagrams.get_mut(key).map(f)
     }
 
-    fn insert_datagram(&mut self, key: &DatagramKey<F::Address>, init: impl FnOnce(&mut Datagram)) -> bool {
-        let mut datagram = Datagram::default();
-        init(&mut datagram);
-        F::flows(self).datagrams.insert(*key, datagram);
-        true
+    fn insert_datagram(
+        &mut self,
+        key: &DatagramKey<F::Address>,
+        init: impl FnOnce(&mut Datagram),
+    ) -> Result<(), Refused> {
+        let Entry::Vacant(free) = F::flows(self).datagrams.entry(*key) else { return Err(Refused::Exists) };
+        init(free.insert(Datagram::default()));
+        Ok(())
     }
 
     fn count_forwarded(&mut self, side: Side, bytes: u32) {
@@ -206,8 +221,10 @@ impl<F: PerFamily> Tables<F> for Plain {
         self.counters.answers[answer as usize] += 1;
     }
 
-    fn may_answer(&mut self, now: u64) -> bool {
-        self.bucket.take(now, self.config.ticks_per_second)
+    fn may_answer(&mut self, sender: &F::Address, now: u64) -> bool {
+        let hz = self.config.ticks_per_second;
+        let own = F::flows(self).senders.entry(*sender).or_default().take(now, hz, SENDER);
+        own && self.bucket.take(now, hz, ALL)
     }
 
     fn count_admitted(&mut self, rule: u32) {

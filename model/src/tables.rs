@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use sluicegate_engine::family::Family;
 use sluicegate_engine::family::{Address4, Address6};
 use sluicegate_engine::flow::{Exit as Leave, FIN, Flow, Key, Side, State, TRANSLATED};
+use sluicegate_engine::hop::Link;
 use sluicegate_engine::tables::{Config, ENDPOINT_INDEPENDENT, Egress, HAS_DEADLINE, Stage};
 
 use crate::answer::TICKS_PER_SECOND;
@@ -51,7 +52,9 @@ where
         if (first.flags & TRANSLATED != 0, reply.flags & TRANSLATED != 0) != (translated, translated) {
             return contradiction("translation");
         }
-        if stage == &Stage::Confirmed && !State::from_number(first.state).is_confirmed() {
+        let state = State::from_number(first.state);
+        let either = matches!(state, State::Reset);
+        if !either && (stage == &Stage::Confirmed) != state.is_confirmed() {
             return contradiction("state and table");
         }
         let site = first.exit == Leave::Site as u8;
@@ -95,6 +98,9 @@ fn address<F: Family>(address: F::Address) -> IpAddr {
     }
 }
 
+/// How frames leave by every device: the loopback device, on which test runs of programs are, stands for all.
+pub const LINK: Link = Link { device: 1, mac: [0; 6], tags_length: 0, tags: [0; 8] };
+
 /// The configuration as the engine reads it.
 pub fn config(setup: &Setup, now: u64, deadline: Option<u64>) -> Config {
     let [(IpAddr::V4(network4), length4), (IpAddr::V6(network6), length6)] = setup.overlay else {
@@ -120,9 +126,10 @@ pub fn config(setup: &Setup, now: u64, deadline: Option<u64>) -> Config {
         overlay_mtu: setup.overlay_mtu,
         nat_first: setup.nat_first,
         nat_count: setup.nat_count,
-        // Nothing the model knows of depends on the neighbours.
-        hops_since: 0,
-        hop_lifetime: 0,
+        overlay_link: LINK,
+        // Nothing the model knows of depends on the neighbours: with them, XDP carries what TC would have.
+        hops_since: (setup.start as u32).wrapping_sub(1),
+        hop_lifetime: setup.hop_lifetime,
         test_clock: now,
         timeouts: setup.timeouts,
         ..Config::default()
@@ -143,6 +150,7 @@ pub fn egress(exit: &Exit) -> Egress {
             _ => Address6::default(),
         },
         pool: [exit.pool; 2],
+        link: LINK,
         ..Egress::default()
     }
 }

@@ -4,15 +4,19 @@ use sluicegate_engine::classify::Line;
 use sluicegate_engine::event::Event;
 use sluicegate_engine::express::screen;
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
-use sluicegate_engine::flow::{Flow, Key, Timeouts};
+use sluicegate_engine::flow::{Flow, Key, Side, Timeouts};
+use sluicegate_engine::hop::learn;
 use sluicegate_engine::image::header;
 use sluicegate_engine::packet::{Packet, Slice};
 use sluicegate_engine::pipeline::{Verdict, process};
-use sluicegate_engine::tables::{Config, Egress, Stage, Tables};
+use sluicegate_engine::tables::{Config, Egress, Egresses, Stage, Tables};
 use sluicegate_engine::work::Work;
 
 use crate::case::{Arrival, Counters, Exit, FlowDump, Outcome, SLOTS, Setup};
 use crate::tables;
+
+/// The neighbour of every packet that leaves.
+const NEIGHBOUR: [u8; 6] = [2, 9, 9, 9, 9, 9];
 
 /// A half-entry and the table it is in.
 pub type Half<A> = (Stage, Key<A>, Flow<A>);
@@ -38,6 +42,8 @@ pub trait Twin {
 /// A gateway in this process.
 pub struct User<T> {
     setup: Setup,
+    /// Packets that XDP carried.
+    pub carried: u64,
     twin: T,
     work4: Work<Address4>,
     work6: Work<Address6>,
@@ -46,7 +52,7 @@ pub struct User<T> {
 impl<T: Twin> User<T> {
     /// Before a first image.
     pub fn new(setup: Setup, twin: T) -> Self {
-        Self { setup, twin, work4: Work::default(), work6: Work::default() }
+        Self { setup, carried: 0, twin, work4: Work::default(), work6: Work::default() }
     }
 
     pub fn set_image(&mut self, revision: u32, lines: &[Line]) {
@@ -54,8 +60,12 @@ impl<T: Twin> User<T> {
         self.twin.set_image(lines.to_vec(), revision);
     }
 
-    pub fn set_egress(&mut self, exits: &[Exit]) {
-        self.twin.set_egress(exits.iter().map(tables::egress).collect());
+    /// Routes that are not named leave nowhere.
+    pub fn set_egress(&mut self, ways: &[(u16, Exit)]) {
+        let last = ways.iter().map(|(route, _)| usize::from(*route) + 1).max().unwrap_or(0);
+        let mut egress = vec![Egress::default(); last];
+        ways.iter().for_each(|(route, exit)| egress[usize::from(*route)] = tables::egress(exit));
+        self.twin.set_egress(egress);
     }
 
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
@@ -70,30 +80,13 @@ impl<T: Twin> User<T> {
 
     pub fn packet(&mut self, arrival: &Arrival, now: u64, deadline: Option<u64>) -> Result<Outcome, String> {
         self.twin.set_config(tables::config(&self.setup, now, deadline));
-        let mut bytes = arrival.bytes.clone();
-        let mut verdict = Verdict::Pass;
-        if arrival.screened {
-            let (mut packet, side) = (Slice(&mut bytes), arrival.side);
-            let screened = if arrival.six {
-                screen::<V6, _, _>(&mut packet, side, self.twin.tables(), now, &mut self.work6)
-            } else {
-                screen::<V4, _, _>(&mut packet, side, self.twin.tables(), now, &mut self.work4)
-            };
-            if !matches!(screened, None | Some(Verdict::Drop(_))) {
-                return Err(format!("the screen said {screened:?}"));
-            }
-            verdict = screened.unwrap_or(verdict);
-        }
-        if verdict == Verdict::Pass {
-            let mut packet = Offloaded { bytes, segment: arrival.segment };
-            let side = arrival.side;
-            verdict = if arrival.six {
-                process::<V6, _, _>(&mut packet, side, self.twin.tables(), now, &mut self.work6)
-            } else {
-                process::<V4, _, _>(&mut packet, side, self.twin.tables(), now, &mut self.work4)
-            };
-            bytes = packet.bytes;
-        }
+        let (verdict, mut bytes) = if arrival.six {
+            judge::<V6, _>(arrival, now, self.twin.tables(), &mut self.work6)?
+        } else {
+            judge::<V4, _>(arrival, now, self.twin.tables(), &mut self.work4)?
+        };
+        let (verdict, carried) = verdict;
+        self.carried += u64::from(carried);
         if matches!(verdict, Verdict::Drop(_)) {
             bytes.clear();
         }
@@ -115,6 +108,41 @@ impl<T: Twin> User<T> {
         flows.sort();
         Ok(flows)
     }
+}
+
+/// First XDP where it looks, then TC, then the program that learns neighbours: what becomes of the packet, whether XDP carried
+/// it, and what it is then.
+fn judge<F: Egresses, T: Tables<F>>(
+    arrival: &Arrival,
+    now: u64,
+    tables: &mut T,
+    work: &mut Work<F::Address>,
+) -> Result<((Verdict, bool), Vec<u8>), String> {
+    let side = arrival.side;
+    let mut packet = Offloaded { bytes: arrival.bytes.clone(), segment: arrival.segment };
+    if arrival.screened {
+        let sends = tables.config().hop_lifetime != 0;
+        let by_xdp = screen::<F, _, _>(&mut packet, side, sends, tables, now, work);
+        if let Some(verdict) = by_xdp {
+            return match verdict {
+                Verdict::Pass | Verdict::Host => Err(format!("XDP said {verdict:?}")),
+                _ => Ok(((verdict, !matches!(verdict, Verdict::Drop(_))), packet.bytes)),
+            };
+        }
+        if packet.bytes != arrival.bytes {
+            return Err("XDP changed a packet that it leaves to TC".into());
+        }
+    }
+    let verdict = process::<F, _, _>(&mut packet, side, tables, now, work);
+    let left_by = match verdict {
+        Verdict::Site(device) => Some((device, Side::Site)),
+        Verdict::Overlay => Some((tables.config().overlay_device, Side::Overlay)),
+        _ => None,
+    };
+    if let Some((device, answers)) = left_by.filter(|_| work.hop(tables.config()).is_none()) {
+        learn::<F, _, _>(&packet, device, answers, tables, now, NEIGHBOUR, work);
+    }
+    Ok(((verdict, false), packet.bytes))
 }
 
 /// A packet that the device may yet cut up.

@@ -1,66 +1,116 @@
-//! Where each routed prefix leaves the host, by the host's own routes.
+//! Where each route of an image leaves the host, by the host's own routes.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use sluicegate_api::image::RouteInfo;
 
-use super::network::{Network, Routed};
 use super::pools;
 use crate::config::Pool;
 use crate::datapath::{Egress, device};
 use crate::netlink::{Netlink, NetlinkError, Target};
 
-/// Where prefixes leave, and what a person should know about those that do not.
+/// Where routes leave, and what a person should know about those that do not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Resolved {
     /// For the datapath.
     pub egress: Vec<Egress>,
     /// Name of the device each prefix leaves by.
     pub devices: BTreeMap<IpNet, String>,
-    /// MTU of each of these devices. The datapath reads it when it is told where prefixes leave: a change is a reason to.
+    /// MTU of each of these devices. The datapath reads it when it is told where routes leave: a change is a reason to.
     pub mtus: BTreeMap<String, u32>,
     /// Prefixes that cannot be reached, each a sentence.
     pub degraded: Vec<String>,
 }
 
-/// Resolves every routed prefix of `network`; `sites` are the site devices that are there now, by index, and `pools` the
-/// addresses to masquerade with, by device.
-pub(super) async fn resolve(
-    netlink: &Netlink,
-    network: &Network,
-    sites: &BTreeMap<u32, String>,
-    pools: &BTreeMap<String, Vec<Pool>>,
-) -> Result<Resolved, NetlinkError> {
-    let mut resolved = Resolved::default();
-    for routed in &network.routed {
-        match one(netlink, routed, sites, pools).await? {
-            Ok((egress, device)) => {
-                resolved.egress.push(egress);
-                if !resolved.mtus.contains_key(&device) {
-                    let mtu = netlink.link(&device).await?.map_or(0, |link| link.mtu);
-                    resolved.mtus.insert(device.clone(), mtu);
-                }
-                resolved.devices.insert(routed.prefix, device);
-            }
-            Err(why) => {
-                resolved.degraded.push(format!("resource {} cannot be reached: {why}", routed.prefix))
-            }
-        }
-    }
-    resolved.degraded.extend(pools::trouble(netlink, pools, sites).await?);
-    Ok(resolved)
+/// What decides where prefixes leave.
+#[derive(Clone, Copy)]
+pub(super) struct Host<'a> {
+    pub netlink: &'a Netlink,
+    /// Site devices that are there now, by index.
+    pub sites: &'a BTreeMap<u32, String>,
+    /// Site devices that should be there.
+    pub wanted: &'a [String],
+    /// Addresses to masquerade with, by device.
+    pub pools: &'a BTreeMap<String, Vec<Pool>>,
 }
 
-async fn one(
-    netlink: &Netlink,
-    routed: &Routed,
-    sites: &BTreeMap<u32, String>,
-    pools: &BTreeMap<String, Vec<Pool>>,
-) -> Result<Result<(Egress, String), String>, NetlinkError> {
+/// What was looked up: of an image that names a thousand prefixes, a new one costs looking up the prefixes it adds.
+#[derive(Default)]
+pub(super) struct Lookups {
+    /// By prefix, and whether it is masqueraded.
+    ways: BTreeMap<(IpNet, bool), Result<Way, String>>,
+    mtus: BTreeMap<String, u32>,
+    pools: Option<Vec<String>>,
+}
+
+/// Where a prefix leaves.
+#[derive(Clone, Debug)]
+struct Way {
+    device: u32,
+    name: String,
+    source: Option<IpAddr>,
+    pool: u16,
+}
+
+impl Lookups {
+    /// Looks up where every route of `routes` leaves, so far as that is not known since [`Lookups::default`].
+    pub(super) async fn resolve(
+        &mut self,
+        host: Host<'_>,
+        routes: &BTreeMap<u32, RouteInfo>,
+    ) -> Result<Resolved, NetlinkError> {
+        let mut resolved = Resolved::default();
+        for (number, route) in routes {
+            let key = (route.prefix, route.masquerade);
+            if !self.ways.contains_key(&key) {
+                self.ways.insert(key, one(host, route).await?);
+            }
+            // The datapath refuses an image with larger numbers.
+            let Ok(number) = u16::try_from(*number) else { continue };
+            let way = match &self.ways[&key] {
+                Ok(way) => way,
+                Err(why) => {
+                    resolved.degraded.push(format!("resource {} cannot be reached: {why}", route.prefix));
+                    continue;
+                }
+            };
+            if !self.mtus.contains_key(&way.name) {
+                let mtu = host.netlink.link(&way.name).await?.map_or(0, |link| link.mtu);
+                self.mtus.insert(way.name.clone(), mtu);
+            }
+            resolved.mtus.insert(way.name.clone(), self.mtus[&way.name]);
+            resolved.devices.insert(route.prefix, way.name.clone());
+            resolved.egress.push(way.egress(number));
+        }
+        if self.pools.is_none() {
+            self.pools = Some(pools::trouble(host.netlink, host.pools, host.sites).await?);
+        }
+        resolved.degraded.extend(self.pools.iter().flatten().cloned());
+        let missing = host.wanted.iter().filter(|device| !host.sites.values().any(|site| site == *device));
+        resolved.degraded.extend(
+            missing.map(|d| format!("site device {d} is not there; what lies behind it cannot be reached")),
+        );
+        Ok(resolved)
+    }
+}
+
+impl Way {
+    fn egress(&self, route: u16) -> Egress {
+        let (source_v4, source_v6) = match self.source {
+            Some(IpAddr::V4(v4)) => (Some(v4), None),
+            Some(IpAddr::V6(v6)) => (None, Some(v6)),
+            None => (None, None),
+        };
+        Egress { route, device: self.device, source_v4, source_v6, pool: [self.pool; 2] }
+    }
+}
+
+async fn one(host: Host<'_>, routed: &RouteInfo) -> Result<Result<Way, String>, NetlinkError> {
     let mut route = None;
     for sample in samples(&routed.prefix) {
-        route = netlink.route_to(sample).await?;
+        route = host.netlink.route_to(sample).await?;
         // An address of this host's own, or a network address, says nothing about the prefix.
         if matches!(route, Some(r) if r.target != Target::Here) {
             break;
@@ -68,29 +118,22 @@ async fn one(
     }
     let Some(route) = route else { return Ok(Err("this host has no route to it".into())) };
     let Target::Device(index) = route.target else { return Ok(Err("it is this host itself".into())) };
-    let Some(name) = sites.get(&index) else {
+    let Some(name) = host.sites.get(&index) else {
         // A device that has just gone has no name any more.
         let name = device::name(index).unwrap_or_else(|_| format!("number {index}"));
         return Ok(Err(format!(
             "this host's route to it leaves by device {name}, which is no site device; name it with --site-device"
         )));
     };
-    let pool = pools::of(pools, name, &routed.prefix);
+    let pool = pools::of(host.pools, name, &routed.prefix);
     let mut source = pool.map(Pool::first).or(route.source);
     if source.is_none() {
-        source = source_on(&netlink.addresses(index).await?, &routed.prefix);
+        source = source_on(&host.netlink.addresses(index).await?, &routed.prefix);
     }
     if routed.masquerade && source.is_none() {
         return Ok(Err(format!("{name} has no address to masquerade with")));
     }
-    let (source_v4, source_v6) = match source {
-        Some(IpAddr::V4(v4)) => (Some(v4), None),
-        Some(IpAddr::V6(v6)) => (None, Some(v6)),
-        None => (None, None),
-    };
-    let count = [pool.map_or(1, Pool::count); 2];
-    let egress = Egress { route: routed.route, device: index, source_v4, source_v6, pool: count };
-    Ok(Ok((egress, name.clone())))
+    Ok(Ok(Way { device: index, name: name.clone(), source, pool: pool.map_or(1, Pool::count) }))
 }
 
 /// Addresses inside `prefix` by which to look its route up: the first few after the network address, and the last.
@@ -157,32 +200,28 @@ mod tests {
         for address in ["10.9.0.1/24", "fd09::1/64"] {
             host.address("site0", address).unwrap();
         }
-        let routed = |route, prefix: &str| Routed {
-            route,
-            network: "net".into(),
-            resource: "res".into(),
+        let route = |prefix: &str| RouteInfo {
             prefix: prefix.parse().unwrap(),
+            network_id: "net".into(),
+            resource_id: "res".into(),
+            resource_name: "resource".into(),
             masquerade: true,
-            metric: 100,
         };
-        let network = Network {
-            own_v4: "100.64.0.1/16".parse().unwrap(),
-            own_v6: "fd64::1/64".parse().unwrap(),
-            peers: BTreeMap::new(),
-            routes: Vec::new(),
-            routed: vec![routed(0, "10.9.0.0/24"), routed(1, "fd09::/64")],
-        };
+        let routes: BTreeMap<u32, RouteInfo> = [(7, route("10.9.0.0/24")), (300, route("fd09::/64"))].into();
         let mut pools = BTreeMap::new();
         let resolved = |pools: &BTreeMap<String, Vec<Pool>>| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let netlink = Netlink::open().unwrap();
                 let index = netlink.link("site0").await.unwrap().unwrap().index;
-                resolve(&netlink, &network, &[(index, "site0".to_owned())].into(), pools).await.unwrap()
+                let sites = [(index, "site0".to_owned())].into();
+                let host = Host { netlink: &netlink, sites: &sites, wanted: &["site0".to_owned()], pools };
+                Lookups::default().resolve(host, &routes).await.unwrap()
             })
         };
         let before = host.enter(|| resolved(&pools)).unwrap();
         assert_eq!((before.egress.len(), before.degraded.len()), (2, 0), "{before:?}");
+        assert_eq!((before.egress[0].route, before.egress[1].route), (7, 300));
         assert_eq!(before, host.enter(|| resolved(&pools)).unwrap());
         host.ip(&["link", "set", "site0", "mtu", "1300"]).unwrap();
         let after = host.enter(|| resolved(&pools)).unwrap();

@@ -40,7 +40,7 @@ use crate::overlay::{Link, Overlay, PublicKey};
 use crate::serve::Query;
 use contact::Contact;
 use device::Device;
-use egress::Resolved;
+use egress::{Lookups, Resolved};
 use masquerade::Exhausted;
 use network::Network;
 use policy::Policy;
@@ -85,8 +85,10 @@ struct Agent<'a, O: Overlay> {
     places: BTreeMap<PublicKey, SocketAddr>,
     /// Site devices that are there, by index.
     sites: BTreeMap<u32, String>,
-    /// What the datapath was told; `None` before it was told anything, when an earlier run's may still hold.
+    /// Where the routes of the image in force leave; `None` before that is known, when an earlier run's ways out still hold.
     resolved: Option<Resolved>,
+    /// What was looked up for it since the host changed last.
+    lookups: Lookups,
     flows: Vec<FlowRecord>,
     counters: Counters,
     /// What numbers and addresses are called; made when it is needed, forgotten when image or overlay change.
@@ -143,7 +145,7 @@ impl<O: Overlay> Agent<'_, O> {
     /// Every condition a person should know of.
     fn degraded(&self) -> Vec<String> {
         let mut all: Vec<String> = self.trouble.values().cloned().collect();
-        all.extend(self.policy.degraded());
+        all.extend(self.policy.degraded(self.datapath.in_force().map(|now| now.revision)));
         all.extend(self.plan.refused.iter().cloned());
         all.extend(self.resolved.iter().flat_map(|resolved| resolved.degraded.iter().cloned()));
         all.extend(self.datapath.degraded());

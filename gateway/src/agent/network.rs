@@ -55,8 +55,6 @@ pub(super) struct Route {
 /// A prefix this agent is a router of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Routed {
-    /// Its number in the image.
-    pub route: u16,
     /// Network id.
     pub network: String,
     /// Resource id.
@@ -135,7 +133,6 @@ fn checked_route(route: &agent::Route, peers: &BTreeMap<String, Peer>) -> anyhow
 
 fn checked_routed(routed: &agent::RoutedPrefix) -> anyhow::Result<Routed> {
     Ok(Routed {
-        route: u16::try_from(routed.route).with_context(|| format!("route number {}", routed.route))?,
         network: routed.network_id.clone(),
         resource: routed.resource_id.clone(),
         prefix: prefix(&routed.prefix)?,
@@ -210,14 +207,8 @@ pub(crate) mod tests {
             (|c| c.peers[2].id = "g1".into(), "twice"),
             (|c| c.routes[0].prefix = "10.0.0.0/33".into(), "prefix"),
             (
-                |c| {
-                    c.routed.push(agent::RoutedPrefix {
-                        route: 70_000,
-                        prefix: "::/0".into(),
-                        ..Default::default()
-                    })
-                },
-                "70000",
+                |c| c.routed.push(agent::RoutedPrefix { prefix: "10.0.0.0/40".into(), ..Default::default() }),
+                "10.0.0.0/40",
             ),
         ];
         for (spoil, named) in cases {

@@ -1,14 +1,16 @@
 //! Images from control: checked, put in force as a whole or refused as a whole, remembered.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use sluicegate_api::agent::{Acknowledgement, Delta, Snapshot};
-use sluicegate_api::image::{self, CodecError, Hash, Hashes, Image, RuleInfo};
+use sluicegate_api::image::{self, CodecError, Hash, Hashes, Image, RouteInfo, RuleInfo};
 
 use super::store::Store;
 use crate::control::Known;
-use crate::datapath::{ApplyError, Change, Datapath};
+use crate::datapath::{ApplyError, Change, Datapath, Egress};
+use crate::system;
 
 /// The image in force, as far as the agent holds it, and how images come to be in force.
 pub(super) struct Policy {
@@ -17,9 +19,23 @@ pub(super) struct Policy {
     /// Names of the image before that are others now, or gone.
     previous: Option<Arc<Image>>,
     trouble: Option<String>,
+    /// What control sent last and was refused.
+    refused: Option<Refused>,
     /// A difference did not lead to what control said it would: the next image must be a whole one.
     distrust: bool,
 }
+
+/// An image that was refused, until another one is not.
+struct Refused {
+    revision: u64,
+    why: String,
+    remedy: &'static str,
+    /// Since when none was accepted, Unix milliseconds.
+    since_ms: u64,
+}
+
+/// Says where the routes of an image leave, by their numbers.
+pub(super) type Exits<'a> = dyn FnMut(&BTreeMap<u32, RouteInfo>) -> anyhow::Result<Vec<Egress>> + 'a;
 
 struct Held {
     revision: u64,
@@ -66,6 +82,24 @@ impl Refusal {
             Self::Apply(ApplyError::Kernel(_)) => "kernel",
         }
     }
+
+    /// What a person can do about it.
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::Codec(_) | Self::Hash { .. } | Self::Base { .. } => {
+                "control is asked for a whole image, which mends it; if it stays, run the same version here and there"
+            }
+            // Its sentence has it.
+            Self::Apply(ApplyError::TooLarge { .. }) => {
+                "the policy as it is now is not in force here before that"
+            }
+            Self::Apply(ApplyError::Invalid(_)) => "run the same version of Sluicegate here and as control",
+            Self::Apply(ApplyError::Stale { .. }) => {
+                "control offers the next change above it; if it stays, was control restored from a backup?"
+            }
+            Self::Apply(ApplyError::Kernel(_)) => "restart the agent; if it stays, see the kernel's log",
+        }
+    }
 }
 
 /// Every label `Outcome::refused` can have.
@@ -73,8 +107,9 @@ pub const REFUSALS: [&str; 7] = ["malformed", "hash", "base", "invalid", "too_la
 
 impl Policy {
     /// Takes up what the last run left: the image whose maps were found, or the remembered one where it is newer.
-    pub(super) fn start(store: Arc<Store>, datapath: &mut dyn Datapath) -> Self {
-        let mut policy = Self { store, held: None, previous: None, trouble: None, distrust: false };
+    pub(super) fn start(store: Arc<Store>, datapath: &mut dyn Datapath, exits: &mut Exits<'_>) -> Self {
+        let mut policy =
+            Self { store, held: None, previous: None, trouble: None, refused: None, distrust: false };
         let stored = match policy.store.image() {
             Ok(Some(stored)) => stored,
             Ok(None) => return policy,
@@ -98,7 +133,7 @@ impl Policy {
             Some(now) if now.revision >= held.revision => {
                 tracing::warn!(revision = now.revision, "an image newer than the remembered one is in force");
             }
-            _ => match datapath.put(held.revision, held.hash, &held.image) {
+            _ => match put(datapath, held.revision, held.hash, &held.image, exits) {
                 Ok(()) => {
                     tracing::info!(revision = held.revision, "the remembered image is in force");
                     policy.held = Some(held);
@@ -119,16 +154,28 @@ impl Policy {
     }
 
     /// A whole image.
-    pub(super) fn snapshot(&mut self, datapath: &mut dyn Datapath, snapshot: &Snapshot) -> Outcome {
+    pub(super) fn snapshot(
+        &mut self,
+        datapath: &mut dyn Datapath,
+        snapshot: &Snapshot,
+        exits: &mut Exits<'_>,
+    ) -> Outcome {
         let started = Instant::now();
-        let result = self.put(datapath, snapshot, started);
+        let result = self.put(datapath, snapshot, exits, started);
+        self.note(snapshot.revision, &result);
         outcome(snapshot.revision, &snapshot.hash, result)
     }
 
     /// A difference to the image in force.
-    pub(super) fn delta(&mut self, datapath: &mut dyn Datapath, delta: &Delta) -> Outcome {
+    pub(super) fn delta(
+        &mut self,
+        datapath: &mut dyn Datapath,
+        delta: &Delta,
+        exits: &mut Exits<'_>,
+    ) -> Outcome {
         let started = Instant::now();
-        let result = self.change(datapath, delta, started);
+        let result = self.change(datapath, delta, exits, started);
+        self.note(delta.revision, &result);
         let mut outcome = outcome(delta.revision, &delta.hash, result);
         outcome.resync = matches!(outcome.refused, Some("base" | "hash" | "malformed"));
         self.distrust |= outcome.resync;
@@ -147,15 +194,44 @@ impl Policy {
         held.into_iter().chain(self.previous.clone()).collect()
     }
 
-    /// What a person should know.
-    pub(super) fn degraded(&self) -> Option<String> {
-        self.trouble.clone()
+    /// The routes of the image in force, by their numbers, where it is held.
+    pub(super) fn routes(&self) -> Option<&BTreeMap<u32, RouteInfo>> {
+        self.held.as_ref().map(|held| &held.image.routes)
+    }
+
+    /// What a person should know. `in_force` is the revision that is being enforced.
+    pub(super) fn degraded(&self, in_force: Option<u64>) -> Vec<String> {
+        let refused = self.refused.as_ref().map(|refused| {
+            let stays = match in_force {
+                Some(revision) => format!("revision {revision} stays in force, with its ways out"),
+                None => "none is in force, so nothing is forwarded".to_owned(),
+            };
+            let Refused { revision, why, remedy, since_ms } = refused;
+            let since = system::time(*since_ms);
+            format!("since {since} the policy from control is refused, last revision {revision}: {why}; {stays}; {remedy}")
+        });
+        refused.into_iter().chain(self.trouble.clone()).collect()
+    }
+
+    /// Whether what control sent last was refused.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+
+    fn note(&mut self, revision: u64, result: &Result<u64, Refusal>) {
+        let before = self.refused.take();
+        if let Err(refusal) = result {
+            let since_ms = before.map_or_else(system::unix_ms, |before| before.since_ms);
+            let (why, remedy) = (refusal.to_string(), refusal.remedy());
+            self.refused = Some(Refused { revision, why, remedy, since_ms });
+        }
     }
 
     fn put(
         &mut self,
         datapath: &mut dyn Datapath,
         snapshot: &Snapshot,
+        exits: &mut Exits<'_>,
         started: Instant,
     ) -> Result<u64, Refusal> {
         let image = Image::decode(&snapshot.image)?;
@@ -163,7 +239,7 @@ impl Policy {
         let hash = said(&hashes, &snapshot.hash)?;
         let revision = snapshot.revision;
         if !in_force(datapath, revision, &hash) {
-            datapath.put(revision, hash, &image)?;
+            put(datapath, revision, hash, &image, exits)?;
         }
         let took = microseconds(started);
         self.distrust = false;
@@ -182,6 +258,7 @@ impl Policy {
         &mut self,
         datapath: &mut dyn Datapath,
         delta: &Delta,
+        exits: &mut Exits<'_>,
         started: Instant,
     ) -> Result<u64, Refusal> {
         let held = self.held.as_mut().filter(|held| held.hash[..] == delta.base_hash[..]);
@@ -193,7 +270,11 @@ impl Policy {
         held.hashes.update(image, &undo);
         let applied = said(&held.hashes, &delta.hash).and_then(|hash| {
             if !in_force(datapath, revision, &hash) {
-                datapath.change(revision, hash, image, Change { base, undo: &undo })?;
+                let ways = match undo.routes.is_empty() {
+                    true => datapath.egress().to_vec(),
+                    false => ways(image, exits)?,
+                };
+                datapath.change(revision, hash, image, &ways, Change { base, undo: &undo })?;
             }
             Ok(hash)
         });
@@ -210,7 +291,7 @@ impl Policy {
         let took = microseconds(started);
         (held.revision, held.hash) = (revision, hash);
         self.distrust = false;
-        fn gone<T>(names: std::collections::BTreeMap<u32, Option<T>>) -> std::collections::BTreeMap<u32, T> {
+        fn gone<T>(names: BTreeMap<u32, Option<T>>) -> BTreeMap<u32, T> {
             names.into_iter().filter_map(|(number, name)| Some((number, name?))).collect()
         }
         let (rules, routes) = (gone(undo.rules), gone(undo.routes));
@@ -230,6 +311,23 @@ impl Policy {
         };
         Some(format!("revision {revision} is in force but could not be remembered, so {then}: {why:#}"))
     }
+}
+
+/// Puts an image in force, with the ways out of its routes.
+fn put(
+    datapath: &mut dyn Datapath,
+    revision: u64,
+    hash: Hash,
+    image: &Image,
+    exits: &mut Exits<'_>,
+) -> Result<(), ApplyError> {
+    let ways = ways(image, exits)?;
+    datapath.put(revision, hash, image, &ways)
+}
+
+fn ways(image: &Image, exits: &mut Exits<'_>) -> Result<Vec<Egress>, ApplyError> {
+    exits(&image.routes)
+        .map_err(|e| ApplyError::Kernel(e.context("where its routes leave could not be looked up")))
 }
 
 fn in_force(datapath: &dyn Datapath, revision: u64, hash: &Hash) -> bool {
@@ -293,6 +391,10 @@ mod tests {
         }
     }
 
+    fn nowhere(_: &BTreeMap<u32, RouteInfo>) -> anyhow::Result<Vec<Egress>> {
+        Ok(Vec::new())
+    }
+
     struct Bench {
         dir: tempfile::TempDir,
         store: Arc<Store>,
@@ -304,7 +406,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::new(dir.path()));
         let mut fake = FakeDatapath::default();
-        let policy = Policy::start(store.clone(), &mut fake);
+        let policy = Policy::start(store.clone(), &mut fake, &mut nowhere);
         Bench { dir, store, fake, policy }
     }
 
@@ -318,9 +420,9 @@ mod tests {
     fn a_snapshot_and_a_delta_come_into_force_and_are_remembered() {
         let mut b = bench();
         let (one, two) = (image(&[1, 2, 3]), image(&[1, 9, 3, 4]));
-        let outcome = b.policy.snapshot(&mut b.fake, &snapshot(5, &one));
+        let outcome = b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut nowhere);
         assert!(outcome.acknowledgement.applied && outcome.refused.is_none());
-        let outcome = b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)));
+        let outcome = b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)), &mut nowhere);
         assert!(outcome.acknowledgement.applied, "{}", outcome.acknowledgement.refusal);
         assert_eq!(b.store.image().unwrap().unwrap().image, two);
         assert_eq!(b.policy.known(&b.fake), Known { revision: 6, hash: Some(two.hash()) });
@@ -330,7 +432,7 @@ mod tests {
     fn bad_images_are_refused_as_a_whole_and_the_old_one_stays() {
         let mut b = bench();
         let (one, two) = (image(&[1]), image(&[2, 2]));
-        b.policy.snapshot(&mut b.fake, &snapshot(5, &one));
+        b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut nowhere);
         let whole = snapshot(6, &two);
         let truncated = {
             let image = whole.image[..whole.image.len() - 1].to_vec();
@@ -349,7 +451,7 @@ mod tests {
             (Snapshot { revision: 5, ..whole }, "stale"),
         ];
         for (bad, label) in cases {
-            let outcome = b.policy.snapshot(&mut b.fake, &bad);
+            let outcome = b.policy.snapshot(&mut b.fake, &bad, &mut nowhere);
             assert_eq!(outcome.refused, Some(label));
             assert!(!outcome.acknowledgement.applied && !outcome.acknowledgement.refusal.is_empty());
             assert_eq!(b.in_force(), Some(5));
@@ -361,7 +463,7 @@ mod tests {
     fn an_image_too_large_for_the_maps_is_refused() {
         let mut b = bench();
         b.fake.0.lock().unwrap().refuse_above = Some(2);
-        let outcome = b.policy.snapshot(&mut b.fake, &snapshot(1, &image(&[1, 2, 3])));
+        let outcome = b.policy.snapshot(&mut b.fake, &snapshot(1, &image(&[1, 2, 3])), &mut nowhere);
         assert_eq!(outcome.refused, Some("too_large"));
         assert!(outcome.acknowledgement.refusal.contains("image_words"));
         assert_eq!(b.in_force(), None);
@@ -371,11 +473,11 @@ mod tests {
     fn a_delta_to_another_base_asks_for_a_whole_image() {
         let mut b = bench();
         let (one, two, three) = (image(&[1]), image(&[2]), image(&[3]));
-        b.policy.snapshot(&mut b.fake, &snapshot(5, &one));
-        let outcome = b.policy.delta(&mut b.fake, &delta((5, &two), (6, &three)));
+        b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut nowhere);
+        let outcome = b.policy.delta(&mut b.fake, &delta((5, &two), (6, &three)), &mut nowhere);
         assert_eq!((outcome.refused, outcome.resync), (Some("base"), true));
         let damaged = Delta { hash: vec![1; 32], ..delta((5, &one), (6, &three)) };
-        let outcome = b.policy.delta(&mut b.fake, &damaged);
+        let outcome = b.policy.delta(&mut b.fake, &damaged, &mut nowhere);
         assert_eq!((outcome.refused, outcome.resync), (Some("hash"), true));
         assert_eq!(b.in_force(), Some(5));
         assert_eq!(b.policy.known(&b.fake), Known { revision: 5, hash: None });
@@ -391,7 +493,7 @@ mod tests {
             two.rules.insert(7, rule("r"));
             two
         };
-        b.policy.snapshot(&mut b.fake, &snapshot(5, &one));
+        b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut nowhere);
         let refusals: [(&str, Delta, fn(&mut Bench)); 4] = [
             ("hash", Delta { hash: vec![1; 32], ..delta((5, &one), (6, &two)) }, |_| {}),
             ("too_large", delta((5, &one), (6, &two)), |b| {
@@ -402,14 +504,14 @@ mod tests {
         ];
         for (label, bad, prepare) in refusals {
             prepare(&mut b);
-            assert_eq!(b.policy.delta(&mut b.fake, &bad).refused, Some(label));
+            assert_eq!(b.policy.delta(&mut b.fake, &bad, &mut nowhere).refused, Some(label));
             b.fake.0.lock().unwrap().refuse_above = None;
             assert_eq!(b.in_force(), Some(5));
             let held = b.policy.held.as_ref().unwrap();
             assert_eq!((&*held.image, &held.hashes, held.revision), (&one, &Hashes::of(&one), 5), "{label}");
             assert_eq!(b.store.image().unwrap().unwrap().image, one);
         }
-        let outcome = b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)));
+        let outcome = b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)), &mut nowhere);
         assert!(outcome.acknowledgement.applied, "{}", outcome.acknowledgement.refusal);
         assert_eq!(b.fake.0.lock().unwrap().images.last().unwrap().1, two);
         assert_eq!(b.store.image().unwrap().unwrap().image, two);
@@ -426,8 +528,8 @@ mod tests {
         let (mut one, mut two) = (image(&[1]), image(&[2]));
         one.rules = [(1, rule("a")), (2, rule("b"))].into();
         two.rules = [(1, rule("c"))].into();
-        b.policy.snapshot(&mut b.fake, &snapshot(5, &one));
-        b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)));
+        b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut nowhere);
+        b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)), &mut nowhere);
         let name = |slot| b.policy.rule(slot).map(|rule| rule.rule_id.as_str());
         assert_eq!((name(1), name(2), name(3)), (Some("c"), Some("b"), None));
     }
@@ -437,14 +539,14 @@ mod tests {
     fn a_change_in_force_that_was_not_remembered_stays_in_force() {
         let mut b = bench();
         let (one, two) = (image(&[1]), image(&[2]));
-        b.policy.snapshot(&mut b.fake, &snapshot(5, &one));
+        b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut nowhere);
         b.fake.apply(6, &two).unwrap();
-        let mut again = Policy::start(b.store.clone(), &mut b.fake);
+        let mut again = Policy::start(b.store.clone(), &mut b.fake, &mut nowhere);
         assert_eq!(b.in_force(), Some(6));
         assert_eq!(again.known(&b.fake), Known { revision: 6, hash: None });
-        let outcome = again.delta(&mut b.fake, &delta((5, &one), (7, &two)));
+        let outcome = again.delta(&mut b.fake, &delta((5, &one), (7, &two)), &mut nowhere);
         assert_eq!((outcome.refused, outcome.resync), (Some("base"), true));
-        assert!(again.snapshot(&mut b.fake, &snapshot(7, &two)).acknowledgement.applied);
+        assert!(again.snapshot(&mut b.fake, &snapshot(7, &two), &mut nowhere).acknowledgement.applied);
     }
 
     /// The agent died while it wrote a change to disk, and the kernel started again with it.
@@ -452,44 +554,44 @@ mod tests {
     fn a_change_that_was_not_written_to_its_end_is_told_and_the_one_before_is_in_force() {
         let mut b = bench();
         let (one, two, three) = (image(&[1]), image(&[2]), image(&[3]));
-        b.policy.snapshot(&mut b.fake, &snapshot(5, &one));
-        b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)));
-        b.policy.delta(&mut b.fake, &delta((6, &two), (7, &three)));
+        b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut nowhere);
+        b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)), &mut nowhere);
+        b.policy.delta(&mut b.fake, &delta((6, &two), (7, &three)), &mut nowhere);
         let journal = b.dir.path().join("image.journal");
         let whole = std::fs::read(&journal).unwrap();
         std::fs::write(&journal, &whole[..whole.len() - 1]).unwrap();
         let mut fresh = FakeDatapath::default();
-        let policy = Policy::start(Arc::new(Store::new(b.dir.path())), &mut fresh);
+        let policy = Policy::start(Arc::new(Store::new(b.dir.path())), &mut fresh, &mut nowhere);
         assert_eq!(fresh.in_force().map(|now| now.revision), Some(6));
-        assert!(policy.degraded().unwrap().contains("revision 6 is the last one remembered"));
+        assert!(policy.degraded(Some(6)).concat().contains("revision 6 is the last one remembered"));
     }
 
     #[test]
     fn a_restart_takes_up_what_is_pinned_or_applies_what_is_remembered() {
         let mut b = bench();
         let one = image(&[1]);
-        b.policy.snapshot(&mut b.fake, &snapshot(5, &one));
+        b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut nowhere);
         // The programs survived: nothing is applied again.
-        let again = Policy::start(b.store.clone(), &mut b.fake);
+        let again = Policy::start(b.store.clone(), &mut b.fake, &mut nowhere);
         assert_eq!(b.fake.0.lock().unwrap().images.len(), 1);
         assert_eq!(again.known(&b.fake).hash, Some(one.hash()));
         // They did not: the remembered image comes into force before control is reached.
         let mut fresh = FakeDatapath::default();
-        Policy::start(b.store.clone(), &mut fresh);
+        Policy::start(b.store.clone(), &mut fresh, &mut nowhere);
         assert_eq!(fresh.in_force().map(|now| now.revision), Some(5));
     }
 
     #[test]
     fn on_a_full_disk_a_revoked_image_does_not_come_back_with_the_next_start() {
         let mut b = bench();
-        b.policy.snapshot(&mut b.fake, &snapshot(5, &image(&[1])));
+        b.policy.snapshot(&mut b.fake, &snapshot(5, &image(&[1])), &mut nowhere);
         // A directory in the place of the temporary file: no image can be written.
         std::fs::create_dir(b.dir.path().join("image.new")).unwrap();
-        let outcome = b.policy.snapshot(&mut b.fake, &snapshot(6, &image(&[2])));
+        let outcome = b.policy.snapshot(&mut b.fake, &snapshot(6, &image(&[2])), &mut nowhere);
         assert!(outcome.acknowledgement.applied);
-        assert!(b.policy.degraded().unwrap().contains("could not be remembered"));
+        assert!(b.policy.degraded(b.in_force()).concat().contains("could not be remembered"));
         let mut fresh = FakeDatapath::default();
-        Policy::start(b.store.clone(), &mut fresh);
+        Policy::start(b.store.clone(), &mut fresh, &mut nowhere);
         assert_eq!(fresh.in_force(), None);
     }
 
@@ -499,8 +601,82 @@ mod tests {
         let two = image(&[2]);
         b.fake.apply(6, &two).unwrap();
         assert_eq!(b.policy.known(&b.fake), Known { revision: 6, hash: None });
-        let outcome = b.policy.snapshot(&mut b.fake, &snapshot(6, &two));
+        let outcome = b.policy.snapshot(&mut b.fake, &snapshot(6, &two), &mut nowhere);
         assert!(outcome.acknowledgement.applied, "{}", outcome.acknowledgement.refusal);
+    }
+
+    fn routed(numbers: &[u32], words: &[u32]) -> Image {
+        let info = |number: &u32| RouteInfo {
+            prefix: format!("10.{number}.0.0/16").parse().unwrap(),
+            network_id: "n".into(),
+            resource_id: number.to_string(),
+            resource_name: "a resource".into(),
+            masquerade: true,
+        };
+        Image { routes: numbers.iter().map(|number| (*number, info(number))).collect(), ..image(words) }
+    }
+
+    /// Every route leaves by the device whose index is the route's number.
+    fn by_number(routes: &BTreeMap<u32, RouteInfo>) -> anyhow::Result<Vec<Egress>> {
+        let way = |number: &u32| Egress {
+            route: *number as u16,
+            device: *number,
+            source_v4: None,
+            source_v6: None,
+            pool: [1; 2],
+        };
+        Ok(routes.keys().map(way).collect())
+    }
+
+    /// The old image read the ways out of the new one, for as long as that took, or for ever when it was refused.
+    #[test]
+    fn ways_out_come_into_force_with_their_image_and_not_without_it() {
+        let mut b = bench();
+        let devices =
+            |b: &Bench| b.fake.0.lock().unwrap().egress.iter().map(|e| e.device).collect::<Vec<_>>();
+        let (one, two) = (routed(&[1, 2], &[1]), routed(&[2, 3], &[1, 2]));
+        b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut by_number);
+        assert_eq!(devices(&b), [1, 2]);
+        b.fake.0.lock().unwrap().refuse_above = Some(1);
+        let refused = b.policy.snapshot(&mut b.fake, &snapshot(6, &two), &mut by_number);
+        assert_eq!((refused.refused, devices(&b)), (Some("too_large"), vec![1, 2]));
+        let refused = b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)), &mut by_number);
+        assert_eq!((refused.refused, devices(&b)), (Some("too_large"), vec![1, 2]));
+        b.fake.0.lock().unwrap().refuse_above = None;
+        let unknown = &mut |_: &_| anyhow::bail!("no answer");
+        assert_eq!(b.policy.snapshot(&mut b.fake, &snapshot(6, &two), unknown).refused, Some("kernel"));
+        assert_eq!((b.in_force(), devices(&b)), (Some(5), vec![1, 2]));
+        b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)), &mut by_number);
+        assert_eq!((b.in_force(), devices(&b)), (Some(6), vec![2, 3]));
+        // What changes no route asks nobody.
+        let same = Image { words: vec![9], ..two.clone() };
+        let outcome = b.policy.delta(&mut b.fake, &delta((6, &two), (7, &same)), unknown);
+        assert!(outcome.acknowledgement.applied, "{}", outcome.acknowledgement.refusal);
+        assert_eq!(devices(&b), [2, 3]);
+    }
+
+    #[test]
+    fn a_refused_image_is_told_of_until_another_is_accepted() {
+        let mut b = bench();
+        b.fake.0.lock().unwrap().refuse_above = Some(2);
+        b.policy.snapshot(&mut b.fake, &snapshot(1, &image(&[1, 2, 3])), &mut nowhere);
+        let told = b.policy.degraded(b.in_force()).concat();
+        assert!(told.contains("nothing is forwarded") && b.policy.is_refused(), "{told}");
+        b.policy.snapshot(&mut b.fake, &snapshot(2, &image(&[1])), &mut nowhere);
+        assert_eq!((b.policy.degraded(b.in_force()), b.policy.is_refused()), (Vec::new(), false));
+        for revision in [7, 8] {
+            let large = snapshot(revision, &image(&[1, 2, 3, revision as u32]));
+            b.policy.snapshot(&mut b.fake, &large, &mut nowhere);
+        }
+        let told = b.policy.degraded(b.in_force());
+        assert_eq!(told.len(), 1);
+        for part in
+            ["since 20", "revision 8", "4 words of policy", "revision 2 stays in force", "image_words"]
+        {
+            assert!(told[0].contains(part), "{part}: {}", told[0]);
+        }
+        b.policy.delta(&mut b.fake, &delta((2, &image(&[1])), (9, &image(&[4]))), &mut nowhere);
+        assert_eq!((b.in_force(), b.policy.degraded(Some(9))), (Some(9), Vec::new()));
     }
 
     #[test]

@@ -10,12 +10,13 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::block_in_place;
 
 use super::device::Device;
+use super::egress::Lookups;
 use super::masquerade::Exhausted;
 use super::network::Network;
 use super::policy::Policy;
 use super::routing::{Plan, Routing};
 use super::store::Store;
-use super::{Agent, Contact, Surroundings, Trouble};
+use super::{Agent, Contact, Surroundings, Trouble, work};
 use crate::config::{OverlayKind, Role, Settings};
 use crate::control::{Known, Outbox, Session, Urls, report};
 use crate::datapath::{self, Counters};
@@ -205,7 +206,12 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, AnyOverlay>
     datapath.set_deadline(allowance)?;
     around.contact.allowed(allowance, Instant::now());
     around.contact.deadline_set = None;
-    let policy = block_in_place(|| Policy::start(around.store.clone(), datapath.as_mut()));
+    let mut lookups = Lookups::default();
+    let policy = block_in_place(|| {
+        let mut resolved = None;
+        let mut exits = work::exits(work::host(&netlink, &sites, settings), &mut lookups, &mut resolved);
+        Policy::start(around.store.clone(), datapath.as_mut(), &mut exits)
+    });
     around.known.send_replace(policy.known(datapath.as_ref()));
     let nowhere = around.identity.card.role == Role::Gateway
         && settings.overlay == OverlayKind::Wireguard
@@ -228,6 +234,7 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, AnyOverlay>
         places,
         sites,
         resolved: None,
+        lookups,
         flows: Vec::new(),
         counters: Counters::default(),
         names: None,
@@ -245,6 +252,7 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, AnyOverlay>
         Ok(None) => {}
         Err(e) => agent.note(Trouble::Network, Some(format!("{e:#}; control is asked for it"))),
     }
+    agent.resolve_egress().await?;
     Ok(agent)
 }
 
@@ -266,5 +274,5 @@ async fn addresses(urls: &Urls) -> Vec<IpAddr> {
             addresses.extend(found.map(|address| address.ip()));
         }
     }
-}
     addresses
+}

@@ -40,6 +40,7 @@ impl<O: Overlay> Agent<'_, O> {
                 applied_ms: self.applied_ms,
                 max_age_seconds: self.around.settings.max_policy_age.map(|age| age.as_secs()),
                 expired: in_force.is_some() && contact.expired(std::time::Instant::now()),
+                refused: self.policy.is_refused(),
             },
             peers: self.peers(),
             routes: self.routes(),

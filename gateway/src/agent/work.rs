@@ -1,19 +1,25 @@
 //! What the agent does when something happens.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use sluicegate_api::agent::NetworkConfig;
 use sluicegate_api::agent::sync_update::Update;
+use sluicegate_api::image::RouteInfo;
+use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 use tokio::time::MissedTickBehavior;
 
+use super::egress::{Host, Lookups, Resolved};
 use super::network::Network;
 use super::policy::Outcome;
 use super::routing::Plan;
-use super::{Agent, Trouble, egress, report};
+use super::{Agent, Trouble, report};
+use crate::config::Settings;
 use crate::control::FromControl;
-use crate::netlink::{Changes, Neighbours};
+use crate::datapath::Egress;
+use crate::netlink::{Changes, Neighbours, Netlink};
 use crate::overlay::Overlay;
 use crate::system;
 
@@ -46,13 +52,20 @@ impl<O: Overlay> Agent<'_, O> {
             tokio::select! {
                 Some(said) = self.around.control.recv() => self.heard(said).await?,
                 () = changes.next() => self.surroundings_changed().await?,
-                () = neighbours.next() => self.datapath.forget_neighbours()?,
+                () = neighbours.next() => self.neighbours_moved(),
                 _ = look.tick() => self.look().await?,
                 _ = sweep.tick() => self.sweep()?,
                 _ = review.tick() => self.review().await?,
                 Some(query) = self.around.queries.recv() => self.answer(query).await,
                 why = self.overlay.failed() => return Err(why),
             }
+        }
+    }
+
+    /// What flows remember of neighbours is good for a second at the most, whether this works or not.
+    fn neighbours_moved(&mut self) {
+        if let Err(e) = self.datapath.forget_neighbours() {
+            tracing::warn!("where neighbours were is used for up to a second more: {e:#}");
         }
     }
 
@@ -76,14 +89,28 @@ impl<O: Overlay> Agent<'_, O> {
             FromControl::Update(update) => match *update {
                 Update::Network(config) => self.network(config).await?,
                 Update::Snapshot(snapshot) => {
-                    let outcome = block_in_place(|| self.policy.snapshot(self.datapath.as_mut(), &snapshot));
-                    self.settle(outcome);
+                    let mut resolved = None;
+                    let outcome = block_in_place(|| {
+                        let Self { policy, datapath, netlink, sites, around, lookups, .. } = self;
+                        let host = host(netlink, sites, &around.settings);
+                        let mut exits = exits(host, lookups, &mut resolved);
+                        policy.snapshot(datapath.as_mut(), &snapshot, &mut exits)
+                    });
+                    self.settle(outcome, resolved);
+                    self.catch_up().await?;
                 }
                 Update::Delta(delta) => {
                     // Whoever holds names holds the image, which is changed in place.
                     self.names = None;
-                    let outcome = block_in_place(|| self.policy.delta(self.datapath.as_mut(), &delta));
-                    self.settle(outcome);
+                    let mut resolved = None;
+                    let outcome = block_in_place(|| {
+                        let Self { policy, datapath, netlink, sites, around, lookups, .. } = self;
+                        let host = host(netlink, sites, &around.settings);
+                        let mut exits = exits(host, lookups, &mut resolved);
+                        policy.delta(datapath.as_mut(), &delta, &mut exits)
+                    });
+                    self.settle(outcome, resolved);
+                    self.catch_up().await?;
                 }
             },
             FromControl::Connected
@@ -159,10 +186,14 @@ impl<O: Overlay> Agent<'_, O> {
         Ok(())
     }
 
-    fn settle(&mut self, outcome: Outcome) {
+    /// Takes note of what became of an image whose routes leave as `resolved`, where that was asked.
+    fn settle(&mut self, outcome: Outcome, resolved: Option<Resolved>) {
         self.names = None;
         match outcome.refused {
             None => {
+                if let Some(resolved) = resolved {
+                    self.leaves_as(resolved);
+                }
                 self.around.metrics.applied(outcome.acknowledgement.apply_microseconds);
                 self.applied_ms = Some(system::unix_ms());
             }
@@ -217,8 +248,7 @@ impl<O: Overlay> Agent<'_, O> {
         self.routing.decide(&network, &self.around.settings.failover, Instant::now());
         self.network = Some(network);
         self.names = None;
-        self.replan(true).await?;
-        self.resolve_egress().await
+        self.replan(true).await
     }
 
     /// Makes overlay and routes what follows from the choice of routers.
@@ -305,26 +335,21 @@ impl<O: Overlay> Agent<'_, O> {
         self.replan(true).await
     }
 
-    async fn resolve_egress(&mut self) -> anyhow::Result<()> {
-        let Some(network) = &self.network else { return Ok(()) };
-        let mut resolved =
-            egress::resolve(&self.netlink, network, &self.sites, &self.around.settings.pools).await?;
-        let missing = self
-            .around
-            .settings
-            .datapath
-            .site_devices
-            .iter()
-            .filter(|d| !self.sites.values().any(|s| s == *d));
-        resolved.degraded.extend(
-            missing.map(|d| format!("site device {d} is not there; what lies behind it cannot be reached")),
-        );
+    /// Looks up anew where the routes of the image in force leave, and tells the datapath when that has changed.
+    pub(super) async fn resolve_egress(&mut self) -> anyhow::Result<()> {
+        let none = BTreeMap::new();
+        let routes = match self.policy.routes() {
+            Some(routes) => routes,
+            None if self.datapath.in_force().is_none() => &none,
+            // The pinned image is one that could not be remembered: its ways out stay as they were found, until control has sent
+            // it again.
+            None => return Ok(()),
+        };
+        self.lookups = Lookups::default();
+        let host = host(&self.netlink, &self.sites, &self.around.settings);
+        let resolved = self.lookups.resolve(host, routes).await?;
         if self.resolved.as_ref() == Some(&resolved) {
             return Ok(());
-        }
-        let known = self.resolved.as_ref().map(|before| &before.degraded[..]).unwrap_or_default();
-        for sentence in resolved.degraded.iter().filter(|s| !known.contains(s)) {
-            tracing::warn!("{sentence}");
         }
         let set = block_in_place(|| self.datapath.set_egress(&resolved.egress));
         let failed = set.is_err();
@@ -333,9 +358,23 @@ impl<O: Overlay> Agent<'_, O> {
             set.err().map(|e| format!("the ways to the site could not be set: {e:#}")),
         );
         if !failed {
-            self.resolved = Some(resolved);
+            self.leaves_as(resolved);
         }
         Ok(())
+    }
+
+    /// Looks up where routes leave when an image came that was found in force, and is known now.
+    async fn catch_up(&mut self) -> anyhow::Result<()> {
+        if self.resolved.is_none() { self.resolve_egress().await } else { Ok(()) }
+    }
+
+    /// The routes of the image in force leave like this.
+    fn leaves_as(&mut self, resolved: Resolved) {
+        let known = self.resolved.as_ref().map(|before| &before.degraded[..]).unwrap_or_default();
+        for sentence in resolved.degraded.iter().filter(|s| !known.contains(s)) {
+            tracing::warn!("{sentence}");
+        }
+        self.resolved = Some(resolved);
     }
 
     /// Remembers where peers without a fixed place are, so that they are greeted at once after a restart.
@@ -355,6 +394,30 @@ impl<O: Overlay> Agent<'_, O> {
             self.places = places;
         }
         self.note(Trouble::Store, stored.err().map(|e| format!("{e:#}")));
+    }
+}
+
+/// What decides where routes leave.
+pub(super) fn host<'a>(
+    netlink: &'a Netlink,
+    sites: &'a BTreeMap<u32, String>,
+    settings: &'a Settings,
+) -> Host<'a> {
+    Host { netlink, sites, wanted: &settings.datapath.site_devices, pools: &settings.pools }
+}
+
+/// Looks up where the routes of an image leave, for who cannot await it: in `block_in_place`. All that is known of it is left
+/// in `resolved`.
+pub(super) fn exits<'a>(
+    host: Host<'a>,
+    lookups: &'a mut Lookups,
+    resolved: &'a mut Option<Resolved>,
+) -> impl FnMut(&BTreeMap<u32, RouteInfo>) -> anyhow::Result<Vec<Egress>> + 'a {
+    move |routes| {
+        let found = Handle::current().block_on(lookups.resolve(host, routes))?;
+        let ways = found.egress.clone();
+        *resolved = Some(found);
+        Ok(ways)
     }
 }
 

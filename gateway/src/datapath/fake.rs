@@ -8,9 +8,9 @@ use sluicegate_api::image::Image;
 use super::check::{WORDS, too_large};
 use super::*;
 
-/// What the fake was told, shared with the test.
+/// What the fake was told, shared with the test; and the ways out.
 #[derive(Clone, Default)]
-pub(crate) struct FakeDatapath(pub(crate) Arc<Mutex<Told>>);
+pub(crate) struct FakeDatapath(pub(crate) Arc<Mutex<Told>>, Vec<Egress>);
 
 #[derive(Default)]
 pub(crate) struct Told {
@@ -32,7 +32,7 @@ impl Datapath for FakeDatapath {
         self.0.lock().unwrap().in_force
     }
 
-    fn put(&mut self, revision: u64, hash: Hash, image: &Image) -> Result<(), ApplyError> {
+    fn put(&mut self, revision: u64, hash: Hash, image: &Image, ways: &[Egress]) -> Result<(), ApplyError> {
         let mut told = self.0.lock().unwrap();
         let needed = image.words.len() as u64;
         if let Some(capacity) = told.refuse_above.filter(|c| needed > *c) {
@@ -43,6 +43,9 @@ impl Datapath for FakeDatapath {
         }
         told.in_force = Some(InForce { revision, hash });
         told.images.push((revision, image.clone()));
+        told.egress = ways.to_vec();
+        drop(told);
+        self.1 = ways.to_vec();
         Ok(())
     }
 
@@ -53,7 +56,12 @@ impl Datapath for FakeDatapath {
 
     fn set_egress(&mut self, routes: &[Egress]) -> anyhow::Result<()> {
         self.0.lock().unwrap().egress = routes.to_vec();
+        self.1 = routes.to_vec();
         Ok(())
+    }
+
+    fn egress(&self) -> &[Egress] {
+        &self.1
     }
 
     fn set_deadline(&mut self, after: Option<Duration>) -> anyhow::Result<()> {

@@ -27,7 +27,7 @@ pub trait Live {
     /// Its lines; none before a first image.
     fn image(&self) -> &[Line];
 
-    /// Where a route leaves.
+    /// Where a route leaves, by the image in force.
     fn egress(&self, route: u16) -> Option<Egress>;
 
     /// An IPv4 half-entry.

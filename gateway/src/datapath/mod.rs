@@ -47,9 +47,10 @@ pub trait Datapath: Send {
     fn in_force(&self) -> Option<InForce>;
 
     /// Puts `image` in force as a whole, or leaves the one before it in force and says why. When this returns, every
-    /// packet is judged by it. `revision` is above the one in force; `hash` is the image's, which the caller has checked: it
+    /// packet is judged by it. Where its routes leave the host comes into force with it: `ways`, of which a route that is not
+    /// among them has none, and its packets are dropped. A refused image leaves the ways out as they were too. `revision` is above the one in force; `hash` is the image's, which the caller has checked: it
     /// is not worked out again, since for a large image that takes longer than all else here.
-    fn put(&mut self, revision: u64, hash: Hash, image: &Image) -> Result<(), ApplyError>;
+    fn put(&mut self, revision: u64, hash: Hash, image: &Image, ways: &[Egress]) -> Result<(), ApplyError>;
 
     /// As [`Datapath::put`], for an image that came from the one in force by a change: the same, at the cost of what was
     /// changed. Where something else is in force than `change` starts from, the image is put in force as a whole.
@@ -58,23 +59,29 @@ pub trait Datapath: Send {
         revision: u64,
         hash: Hash,
         image: &Image,
+        ways: &[Egress],
         change: Change<'_>,
     ) -> Result<(), ApplyError> {
         let _ = change;
-        self.put(revision, hash, image)
+        self.put(revision, hash, image, ways)
     }
 
-    /// As [`Datapath::put`], for whoever does not know the hash.
+    /// As [`Datapath::put`], for whoever does not know the hash, and whose routes leave as they were named last.
     fn apply(&mut self, revision: u64, image: &Image) -> Result<(), ApplyError> {
-        self.put(revision, image.hash(), image)
+        let ways = self.egress().to_vec();
+        self.put(revision, image.hash(), image, &ways)
     }
 
     /// The agent's own addresses and, by their lengths, the overlay's prefixes: what comes from the site for these, or
     /// pretends to come from them, is the gateway's business; with those it answers into the overlay.
     fn set_overlay(&mut self, v4: ipnet::Ipv4Net, v6: ipnet::Ipv6Net) -> anyhow::Result<()>;
 
-    /// Where each route of the image leaves the host. A route not named here has no egress: its packets are dropped.
+    /// Where the routes of the image in force leave from now on, when something about this host has changed. A route not named
+    /// here has no egress: its packets are dropped.
     fn set_egress(&mut self, routes: &[Egress]) -> anyhow::Result<()>;
+
+    /// Where they leave now: after a restart, as the maps found pinned say.
+    fn egress(&self) -> &[Egress];
 
     /// Until when the image in force may be enforced without word from control; `None` is for ever.
     /// Afterwards every packet is dropped as `policy_expired`.
@@ -186,13 +193,6 @@ pub struct Egress {
     pub source_v6: Option<Ipv6Addr>,
     /// How many IPv4 and IPv6 addresses there are to masquerade with, from the sources on; 0 counts as 1.
     pub pool: [u16; 2],
-}
-
-impl Egress {
-    /// A route that leaves nowhere.
-    pub(crate) fn nowhere(route: u16) -> Self {
-        Self { route, device: 0, source_v4: None, source_v6: None, pool: [0; 2] }
-    }
 }
 
 /// Totals since the programs were first loaded.

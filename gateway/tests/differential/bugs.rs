@@ -67,6 +67,7 @@ impl Scene {
             timeouts: Timeouts::defaults(1),
             half_open_per_source: self.half_open_per_source,
             endpoint_independent: self.endpoint_independent,
+            hop_lifetime: 1 << 20,
             overlay: world::overlay(),
         };
         let trio = Trio::new(setup, &mut kernel).unwrap();
@@ -143,7 +144,7 @@ impl Player<'_> {
     }
 
     pub(crate) fn policy(&mut self, state: State) {
-        self.step(&Step::Image(Arc::new(state)));
+        self.step(&Step::Image(Arc::new(state), None));
         let source = EGRESS[0].map(|address| address.parse().ok());
         self.step(&Step::Egress(vec![Exit { device: DEVICE, mtu: 1500, source, pool: self.pool }; 4]));
     }
@@ -154,7 +155,7 @@ impl Player<'_> {
         self.step(&Step::Packet(arrival)).expect("a packet has an outcome")
     }
 
-    fn expect(
+    pub(crate) fn expect(
         &mut self,
         side: Side,
         from: (IpAddr, u16),

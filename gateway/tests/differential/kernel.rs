@@ -16,6 +16,7 @@ use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
 use sluicegate_engine::flow::{Flow, Hop, KNOWN, Key, SENDS, Side, TRANSLATED, Timeouts};
 use sluicegate_engine::fragment::{DATAGRAMS, Datagram, DatagramKey};
 use sluicegate_engine::hop::{Link, NeighbourKey, Wire};
+use sluicegate_engine::image::ROUTES_MAX;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey, keys_of};
 use sluicegate_engine::tables::{Active, Config, Egress, Stage};
@@ -25,8 +26,6 @@ use crate::tables;
 
 /// Lines of one image, at the most.
 const LINES: u32 = 2048;
-/// Routes, at the most.
-const ROUTES: u32 = 64;
 /// Frames are below this.
 const FRAME_MAX: usize = 4096;
 const ETHERNET: usize = 14;
@@ -64,6 +63,8 @@ pub(crate) struct Kernel {
     image: Array<MapData, Raw<Line>>,
     egress: Array<MapData, Raw<Egress>>,
     four: [Flows<V4>; 2],
+    /// Routes in each half of it.
+    ways: [Vec<u16>; 2],
     six: [Flows<V6>; 2],
     sources4: Sources<V4>,
     sources6: Sources<V6>,
@@ -193,7 +194,7 @@ impl Kernel {
             .override_global("IMAGE_LINES", &LINES, true)
             .override_global("OVERLAY_ETHERNET", &1u32, true)
             .map_max_entries("IMAGE", 2 * LINES)
-            .map_max_entries("EGRESS", ROUTES)
+            .map_max_entries("EGRESS", 2 * ROUTES_MAX)
             .map_max_entries("RULES", SLOTS as u32)
             .map_max_entries("OPENINGS4", 1 << 14)
             .map_max_entries("OPENINGS6", 1 << 14)
@@ -269,11 +270,11 @@ impl Kernel {
         clear::<V4>(&mut self.four)?;
         clear::<V6>(&mut self.six)?;
         self.sources4.clear()?;
+            ways: [Vec::new(), Vec::new()],
         self.sources6.clear()?;
         self.active.set(0, 0, 0)?;
-        for route in 0..ROUTES {
-            self.egress.set(route, Raw(Egress::default()), 0)?;
-        }
+        self.write_ways(0, &[])?;
+        self.write_ways(1, &[])?;
         let full = vec![Raw(Bucket::default()); aya::util::nr_cpus().map_err(|(_, e)| e)?];
         self.bucket.set(0, PerCpuValues::try_from(full)?, 0)?;
         stay_here()?;
@@ -286,7 +287,7 @@ impl Kernel {
         Ok(())
     }
 
-    pub(crate) fn set_image(&mut self, revision: u32, lines: &[Line]) -> Result<()> {
+    pub(crate) fn set_image(&mut self, revision: u32, lines: &[Line], ways: &[(u16, Exit)]) -> Result<()> {
         ensure!(lines.len() <= LINES as usize, "an image of {} lines", lines.len());
         self.half = 1 - self.half;
         for (i, line) in (0..).zip(lines) {
@@ -296,9 +297,16 @@ impl Kernel {
         Ok(())
     }
 
-    pub(crate) fn set_egress(&mut self, exits: &[Exit]) -> Result<()> {
-        for (route, exit) in (0..ROUTES).zip(exits) {
-            self.egress.set(route, Raw(Egress { link: LINK, ..tables::egress(exit) }), 0)?;
+    pub(crate) fn set_egress(&mut self, ways: &[(u16, Exit)]) -> Result<()> {
+        self.write_ways(self.half, ways)
+    }
+
+    fn write_ways(&mut self, half: u32, ways: &[(u16, Exit)]) -> Result<()> {
+        let index = |route: u16| half * ROUTES_MAX + u32::from(route);
+        for route in std::mem::take(&mut self.ways[half as usize]) {
+            if ways.iter().all(|(named, _)| *named != route) {
+                self.egress.set(index(route), Raw(Egress::default()), 0)?;
+            }
         }
         Ok(())
     }
@@ -306,7 +314,15 @@ impl Kernel {
     pub(crate) fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<()> {
         self.setup.as_mut().context("reset comes first")?.timeouts = timeouts;
         self.configured = None;
-        Ok(())
+        // Nobody reads the other half any more: what is there would be seen in every packet.
+        let nobodys = Exit {
+            device: 99,
+            mtu: 600,
+            source: ["192.0.2.99", "2001:db8::99"].map(|address| address.parse().ok()),
+            pool: 1,
+        };
+        let nowhere: Vec<(u16, Exit)> = ways.iter().map(|(route, _)| (*route, nobodys)).collect();
+        self.write_ways(1 - self.half, &nowhere)
     }
 
     /// Runs a packet through its program; `None` where the kernel does not take it for a test run.
@@ -328,6 +344,7 @@ impl Kernel {
             self.config.set(0, Raw(config), 0)?;
             self.configured = Some((now, deadline));
         }
+        self.write_ways(self.half, ways)?;
         // Test runs take no frame without an IP header, since the stack has none there either.
         if arrival.bytes.len() < if arrival.six { 40 } else { 20 } {
             return Ok(None);
@@ -336,6 +353,10 @@ impl Kernel {
         if arrival.six
             && arrival.side != Side::Site
             && arrival.bytes[6..8] == [58, 255]
+        for (route, exit) in ways {
+            self.egress.set(index(*route), Raw(Egress { link: LINK, ..tables::egress(exit) }), 0)?;
+        }
+        self.ways[half as usize] = ways.iter().map(|(route, _)| *route).collect();
             && matches!(arrival.bytes.get(40), Some(135 | 136))
         {
             return Ok(None);

@@ -16,6 +16,7 @@ mod kernel;
 mod masquerade;
 mod protocols;
 mod quotes;
+mod routes;
 mod trio;
 mod user;
 

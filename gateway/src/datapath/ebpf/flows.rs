@@ -81,10 +81,10 @@ where
 
     /// Ends what has timed out and adds what lives to `sweep`.
     pub(super) fn sweep(&mut self, now: u32, hz: u32, sweep: &mut Sweep) -> anyhow::Result<()> {
-        self.swept = self.confirmed.sweep(now, hz, sweep)? as u64;
+        self.swept = self.confirmed.sweep(now, hz, true, sweep)? as u64;
         sweep.entries += self.swept;
         let removed = self.half_open.removed;
-        let found = self.half_open.sweep(now, hz, sweep)? as u64;
+        let found = self.half_open.sweep(now, hz, false, sweep)? as u64;
         let removed = self.half_open.removed - removed;
         sweep.half_open_removed += removed;
         self.swept_half_open = found.saturating_sub(removed);
@@ -96,7 +96,7 @@ impl<F: Family> Table<F>
 where
     F::Address: Hash,
 {
-    fn sweep(&mut self, now: u32, hz: u32, sweep: &mut Sweep) -> anyhow::Result<usize> {
+    fn sweep(&mut self, now: u32, hz: u32, confirmed: bool, sweep: &mut Sweep) -> anyhow::Result<usize> {
         let entries: Vec<(KeyOf<F>, FlowOf<F>)> =
             super::sys::entries(self.raw.fd().as_fd(), 4096).context("the flow table could not be read")?;
         let count = entries.len();
@@ -116,7 +116,7 @@ where
                     }
                 }
             } else if !flow.is_reply() {
-                sweep.live.push(record::<F>(key, flow, other, now, hz));
+                sweep.live.push(FlowRecord { confirmed, ..record::<F>(key, flow, other, now, hz) });
             }
         }
         Ok(count)

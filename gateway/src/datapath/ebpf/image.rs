@@ -86,13 +86,15 @@ impl Images {
     }
 
     /// Exchanges the image. When it returns, no packet is judged by the one before. With `change`, which leads to it from the
-    /// image in force, only what differs is looked at and written.
+    /// image in force, only what differs is looked at and written. `beside` writes what comes into force with the image, into
+    /// the half it is told. The half of the image is returned.
     pub(super) fn exchange(
         &mut self,
         next: InForce,
         image: &Image,
         change: Option<Change<'_>>,
-    ) -> Result<(), ApplyError> {
+        beside: impl FnOnce(u32) -> anyhow::Result<()>,
+    ) -> Result<u32, ApplyError> {
         let room = Room { words: (self.half / 4) as u64, rule_slots: self.rule_slots };
         let in_force = self.in_force();
         let change = change.filter(|change| in_force.is_some_and(|now| now.hash == change.base));
@@ -111,6 +113,7 @@ impl Images {
             }
             _ => copy_changed(target, &image.words),
         }
+        beside(idle).map_err(kernel)?;
         self.records
             .set(idle, pack(next.revision, &next.hash), 0)
             .map_err(|e| kernel(anyhow::Error::new(e).context("map IN_FORCE could not be written")))?;
@@ -121,7 +124,7 @@ impl Images {
         if let Err(e) = self.settle() {
             tracing::warn!("revision {} is in force, but {e:#}", next.revision);
         }
-        Ok(())
+        Ok(idle)
     }
 
     /// Waits until no packet is judged by the idle half any more.

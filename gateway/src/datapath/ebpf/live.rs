@@ -41,7 +41,7 @@ impl Live for LiveMaps<'_> {
     }
 
     fn egress(&self, route: u16) -> Option<Egress> {
-        self.datapath.egress.get(&u32::from(route), 0).ok().map(|egress| egress.0)
+        self.datapath.ways.get(self.active().half(), route)
     }
 
     fn flow4(&self, stage: Stage, key: &Key<Address4>) -> Option<Flow<Address4>> {

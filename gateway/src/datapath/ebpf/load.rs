@@ -10,7 +10,7 @@ use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use sluicegate_engine::fragment::DATAGRAMS;
 
 use super::pins::Pins;
-use super::{attach, guard};
+use super::{attach, guard, ways};
 use crate::datapath::{Settings, check};
 
 /// The programs, built from `gateway-ebpf/`.
@@ -81,7 +81,7 @@ pub(super) fn load(settings: &Settings, overlay_is_ethernet: bool) -> anyhow::Re
     let mut ebpf = loader
         .default_map_pin_directory(pins.rules())
         .map_max_entries("IMAGE", sizes.image_lines * 2)
-        .map_max_entries("EGRESS", sluicegate_engine::image::ROUTES_MAX)
+        .map_max_entries("EGRESS", ways::ROWS)
         .map_max_entries("FLOWS4", sizes.flow_entries)
         .map_max_entries("FLOWS6", sizes.flow_entries)
         .map_max_entries("HALF_OPEN4", sizes.half_open_entries)

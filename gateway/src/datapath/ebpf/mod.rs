@@ -21,10 +21,11 @@ mod ports;
 mod routes;
 mod sys;
 mod tags;
+mod ways;
 mod wires;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,7 +42,7 @@ use sluicegate_engine::family::{V4, V6};
 use sluicegate_engine::flow::Side;
 use sluicegate_engine::nat::PROBES;
 use sluicegate_engine::reason::DropReason;
-use sluicegate_engine::tables::{self, CAPTURE, Config, ENDPOINT_INDEPENDENT, HAS_DEADLINE};
+use sluicegate_engine::tables::{CAPTURE, Config, ENDPOINT_INDEPENDENT, HAS_DEADLINE};
 
 use self::capture::CaptureMaps;
 use self::devices::Devices;
@@ -56,6 +57,7 @@ use self::pins::Pins;
 use self::pod::Raw;
 use self::ports::HostPorts;
 use self::routes::RouteCounts;
+use self::ways::Ways;
 use self::wires::Wires;
 use super::events::from_record;
 use super::ledger::{Gone, Ledger};
@@ -87,11 +89,7 @@ pub struct EbpfDatapath {
     images: Images,
     config: Array<MapData, Raw<Config>>,
     settings: Config,
-    egress: Array<MapData, Raw<tables::Egress>>,
-    /// The routes as the agent named them last, and those of an earlier agent that it has not named.
-    routes: Vec<Egress>,
-    /// Whether the agent has named any yet.
-    routes_told: bool,
+    ways: Ways,
     wires: Wires,
     drops: PerCpuArray<MapData, u64>,
     answers: PerCpuArray<MapData, u64>,
@@ -145,6 +143,7 @@ impl EbpfDatapath {
             sizes.image_lines,
             sizes.rule_slots,
         )?;
+        let ways = Ways::new(&mut ebpf, &pins, images.active().half())?;
         let flows4 = FlowMaps::new(&pins, "FLOWS4", "HALF_OPEN4")?;
         let flows6 = FlowMaps::new(&pins, "FLOWS6", "HALF_OPEN6")?;
         let config: Array<MapData, Raw<Config>> = load::take(&mut ebpf, "CONFIG")?;
@@ -179,9 +178,7 @@ impl EbpfDatapath {
                 ..pinned
             },
             config,
-            egress: load::take(&mut ebpf, "EGRESS")?,
-            routes: Vec::new(),
-            routes_told: false,
+            ways,
             wires: Wires::new(&mut ebpf, &pins)?,
             drops: load::take(&mut ebpf, "DROPS")?,
             answers: load::take(&mut ebpf, "ANSWERS")?,
@@ -215,20 +212,6 @@ impl EbpfDatapath {
         // A capture of the agent before has ended with it.
         datapath.settings.flags &= !CAPTURE;
         datapath.write_config()?;
-        // Routes an earlier agent left stay as they are, since flows leave by them; those the agent does not name again are
-        // cleared.
-        let egress: Vec<(u32, tables::Egress)> =
-            sys::entries(datapath.pins.open("EGRESS")?.fd().as_fd(), 16_384)
-                .context("map EGRESS could not be read")?;
-        let there = egress.iter().filter(|(_, egress)| *egress != tables::Egress::default());
-        let left = there.map(|(route, egress)| Egress {
-            route: *route as u16,
-            device: egress.device,
-            source_v4: Some(egress.source4.0.into()),
-            source_v6: Some(egress.source6.0.into()),
-            pool: egress.pool,
-        });
-        datapath.routes = left.collect();
         // Without an image ours would cut what those of the agent before let pass.
         datapath.succeeding = datapath.images.in_force().is_none() && attach::any(dir);
         if datapath.succeeding {
@@ -265,7 +248,7 @@ impl EbpfDatapath {
 
     /// Replaces the programs of an agent whose maps are read otherwise, as soon as ours know all that they need.
     fn succeed(&mut self) {
-        if !self.succeeding || !self.routes_told || self.images.in_force().is_none() {
+        if !self.succeeding || self.images.in_force().is_none() {
             return;
         }
         let renewed = self.renew();
@@ -386,26 +369,30 @@ impl EbpfDatapath {
         }
         self.settings.overlay_link = self.wires.link(self.settings.overlay_device);
         self.write_config()?;
-        let routes = self.routes.clone();
-        routes.iter().try_for_each(|route| self.write_egress(route))?;
+        let (wires, active) = (&self.wires, self.images.active().half());
+        self.ways.refresh(active, |device| wires.link(device))?;
         // Flows remember whether XDP can send to their neighbour.
         self.forget_neighbours()
     }
 
-    fn write_egress(&mut self, route: &Egress) -> anyhow::Result<()> {
-        let mtu = device::name(route.device).and_then(|name| device::mtu(&name)).unwrap_or(0);
-        let entry = tables::Egress {
-            device: route.device,
-            mtu,
-            source4: route.source_v4.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
-            source6: route.source_v6.unwrap_or(Ipv6Addr::UNSPECIFIED).into(),
-            pool: route.pool,
-            link: self.wires.link(route.device),
-            ..tables::Egress::default()
-        };
-        self.egress
-            .set(u32::from(route.route), Raw(entry), 0)
-            .with_context(|| format!("the egress of route {} could not be written", route.route))
+    /// Exchanges the image and the ways out together.
+    fn exchange(
+        &mut self,
+        next: InForce,
+        image: &Image,
+        ways: &[Egress],
+        change: Option<Change<'_>>,
+    ) -> Result<(), ApplyError> {
+        if self.ways.named() != ways {
+            // Before anything leaves by a device that came: answers that no program sees end in the host's stack, which resets
+            // the flows they belong to.
+            self.keep_up();
+        }
+        let Self { images, ways: rows, wires, .. } = self;
+        let link = |device| wires.link(device);
+        let half = images.exchange(next, image, change, |idle| rows.prepare(idle, ways, link))?;
+        rows.publish(half, ways);
+        Ok(())
     }
 
     /// Puts back what is missing, and tells the guard what has changed around it.
@@ -474,8 +461,8 @@ impl Datapath for EbpfDatapath {
         self.images.in_force()
     }
 
-    fn put(&mut self, revision: u64, hash: Hash, image: &Image) -> Result<(), ApplyError> {
-        self.images.exchange(InForce { revision, hash }, image, None)?;
+    fn put(&mut self, revision: u64, hash: Hash, image: &Image, ways: &[Egress]) -> Result<(), ApplyError> {
+        self.exchange(InForce { revision, hash }, image, ways, None)?;
         let (routes, slots) = (self.slots.rerouted(image), self.slots.renamed(image));
         self.count_anew(routes, slots);
         self.succeed();
@@ -487,9 +474,10 @@ impl Datapath for EbpfDatapath {
         revision: u64,
         hash: Hash,
         image: &Image,
+        ways: &[Egress],
         change: Change<'_>,
     ) -> Result<(), ApplyError> {
-        self.images.exchange(InForce { revision, hash }, image, Some(change))?;
+        self.exchange(InForce { revision, hash }, image, ways, Some(change))?;
         let (routes, slots) =
             (self.slots.rerouted_by(image, change.undo), self.slots.renamed_by(image, change.undo));
         self.count_anew(routes, slots);
@@ -508,17 +496,13 @@ impl Datapath for EbpfDatapath {
         // Before anything leaves by a device that came back: answers that no program sees end in the host's stack, which
         // resets the flows they belong to.
         self.keep_up();
-        let named = |number: u16| routes.iter().any(|route| route.route == number);
-        let gone = self.routes.iter().filter(|route| !named(route.route));
-        let gone: Vec<Egress> = gone.map(|route| Egress::nowhere(route.route)).collect();
-        for route in gone.iter().chain(routes) {
-            self.write_egress(route)?;
-        }
-        self.routes = routes.to_vec();
-        self.routes_told = true;
-        self.forget_neighbours()?;
-        self.succeed();
-        Ok(())
+        let (wires, active) = (&self.wires, self.images.active().half());
+        self.ways.set(active, routes, |device| wires.link(device))?;
+        self.forget_neighbours()
+    }
+
+    fn egress(&self) -> &[Egress] {
+        self.ways.named()
     }
 
     fn set_deadline(&mut self, after: Option<Duration>) -> anyhow::Result<()> {

@@ -60,6 +60,8 @@ pub(super) struct Inserted<A> {
 pub(super) struct Live<'a, A> {
     pub(super) key: &'a Key<A>,
     pub(super) flow: &'a Flow<A>,
+    /// Whether it is in the table that never makes room.
+    pub(super) confirmed: bool,
     pub(super) carried: Carried,
     /// What replies alone carried.
     pub(super) replies: Carried,
@@ -190,11 +192,12 @@ impl<A: Copy + Default + Eq + Hash> Flows<A> {
 
     /// Every flow, by its first half.
     pub(super) fn live(&self) -> impl Iterator<Item = Live<'_, A>> {
-        self.halves().filter(|(_, _, flow)| !flow.is_reply()).map(|(_, key, flow)| {
+        self.halves().filter(|(_, _, flow)| !flow.is_reply()).map(|(stage, key, flow)| {
             let reply = self.get(&flow.other_key(key.protocol));
             let replies = reply.map(Carried::of).unwrap_or_default();
             let carried = sum(Carried::of(flow), replies);
-            let mut live = Live { key, flow, carried, replies, last_seen: flow.last_seen };
+            let confirmed = stage == Stage::Confirmed;
+            let mut live = Live { key, flow, confirmed, carried, replies, last_seen: flow.last_seen };
             if let Some(reply) = reply
                 && reply.last_seen.wrapping_sub(live.last_seen) as i32 > 0
             {

@@ -64,6 +64,8 @@ pub struct UserspaceDatapath {
     in_force: Option<InForce>,
     checker: check::Checker,
     slots: RuleSlots,
+    /// Where the routes of the image in force leave, as it was named.
+    ways: Vec<Egress>,
     sites: Sites,
     /// Held for as long as flows may use them; empty on a peer, which masquerades nothing.
     ports: Option<PortPool>,
@@ -124,6 +126,7 @@ impl UserspaceDatapath {
             in_force: None,
             checker: check::Checker::new(),
             slots: RuleSlots::default(),
+            ways: Vec::new(),
             sites,
             ports,
             trouble,
@@ -135,8 +138,57 @@ impl UserspaceDatapath {
     }
 }
 
+impl UserspaceDatapath {
+    /// Routes leave by these ways now.
+    fn leave_by(&mut self, ways: &[Egress]) {
+        if self.ways != ways {
+            self.ways = ways.to_vec();
+        }
+        self.sites.send_only_by(ways.iter().map(|way| way.device));
+        self.sites.attach();
+    }
+}
+
 fn room(settings: &Settings) -> check::Room {
     check::Room { words: settings.image_words.into(), rule_slots: check::RULE_SLOTS }
+}
+
+/// The table of the ways out by route number. Without ports of our own there is no source either: such packets are dropped for
+/// want of an egress.
+fn egress(ways: &[Egress], ports: bool) -> Vec<engine::Egress> {
+    let last = ways.iter().map(|way| usize::from(way.route) + 1).max().unwrap_or(0);
+    let mut egress = vec![engine::Egress::default(); last];
+    for way in ways {
+        // A device that has just gone: the route is resolved anew when the agent hears of it.
+        let mtu = device::name(way.device).and_then(|name| device::mtu(&name)).unwrap_or(0);
+        let (source_v4, source_v6) = if ports { (way.source_v4, way.source_v6) } else { (None, None) };
+        egress[usize::from(way.route)] = engine::Egress {
+            device: way.device,
+            mtu,
+            source4: source_v4.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
+            source6: source_v6.unwrap_or(Ipv6Addr::UNSPECIFIED).into(),
+            pool: way.pool,
+            ..engine::Egress::default()
+        };
+    }
+    egress
+}
+
+/// What is to come into force with the next image: nothing where it leaves as the one before.
+fn next_egress(
+    sites: &mut Sites,
+    before: &[Egress],
+    ports: bool,
+    ways: &[Egress],
+) -> Option<Vec<engine::Egress>> {
+    if before == ways {
+        return None;
+    }
+    // It is a condition of the device until it can be sent by; the image is in force whether or not it can.
+    if let Err(error) = sites.send_by(ways.iter().map(|way| way.device)) {
+        tracing::warn!("{error:#}");
+    }
+    Some(egress(ways, ports))
 }
 
 /// Sets the totals of numbers to zero that stand for something else now.
@@ -154,15 +206,18 @@ impl Datapath for UserspaceDatapath {
         self.in_force
     }
 
-    fn put(&mut self, revision: u64, hash: Hash, image: &Image) -> Result<(), ApplyError> {
+    fn put(&mut self, revision: u64, hash: Hash, image: &Image, ways: &[Egress]) -> Result<(), ApplyError> {
         let next = InForce { revision, hash };
         let lines = self.checker.check(self.in_force, next, image, None, room(&self.settings))?.to_vec();
+        let egress = next_egress(&mut self.sites, &self.ways, self.ports.is_some(), ways);
         let (slots, routes) = (self.slots.renamed(image), self.slots.rerouted(image));
         let mut state = self.judge.state();
         state.tables.set_image(lines, check::epoch(revision), image.words[header::RULE_SLOTS]);
+        egress.into_iter().for_each(|egress| state.tables.set_egress(egress));
         count_anew(&mut state.tables, &slots, &routes);
         drop(state);
         self.in_force = Some(next);
+        self.leave_by(ways);
         Ok(())
     }
 
@@ -171,13 +226,15 @@ impl Datapath for UserspaceDatapath {
         revision: u64,
         hash: Hash,
         image: &Image,
+        ways: &[Egress],
         change: Change<'_>,
     ) -> Result<(), ApplyError> {
         if self.in_force.is_none_or(|now| now.hash != change.base) {
-            return self.put(revision, hash, image);
+            return self.put(revision, hash, image, ways);
         }
         let next = InForce { revision, hash };
         let lines = self.checker.check(self.in_force, next, image, Some(change), room(&self.settings))?;
+        let egress = next_egress(&mut self.sites, &self.ways, self.ports.is_some(), ways);
         let slots = self.slots.renamed_by(image, change.undo);
         let routes = self.slots.rerouted_by(image, change.undo);
         let changed = check::changed(change.undo, image.words.len());
@@ -185,9 +242,11 @@ impl Datapath for UserspaceDatapath {
         let mut state = self.judge.state();
         let rule_slots = image.words[header::RULE_SLOTS];
         state.tables.change_image(lines, &changed, check::epoch(revision), rule_slots);
+        egress.into_iter().for_each(|egress| state.tables.set_egress(egress));
         count_anew(&mut state.tables, &slots, &routes);
         drop(state);
         self.in_force = Some(next);
+        self.leave_by(ways);
         Ok(())
     }
 
@@ -203,28 +262,14 @@ impl Datapath for UserspaceDatapath {
     fn set_egress(&mut self, routes: &[Egress]) -> anyhow::Result<()> {
         // One device that cannot be sent by must not keep the other routes as they were.
         let opened = self.sites.send_by(routes.iter().map(|route| route.device));
-        let last = routes.iter().map(|route| usize::from(route.route) + 1).max().unwrap_or(0);
-        let mut egress = vec![engine::Egress::default(); last];
-        for route in routes {
-            let mtu = device::name(route.device).and_then(|name| device::mtu(&name));
-            // Without ports of our own there is no source either: such packets are dropped for want of an egress.
-            let (source_v4, source_v6) = match self.ports {
-                Some(_) => (route.source_v4, route.source_v6),
-                None => (None, None),
-            };
-            egress[usize::from(route.route)] = engine::Egress {
-                device: route.device,
-                // A device that has just gone: the route is resolved anew when the agent hears of it.
-                mtu: mtu.unwrap_or(0),
-                source4: source_v4.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
-                source6: source_v6.unwrap_or(Ipv6Addr::UNSPECIFIED).into(),
-                pool: route.pool,
-                ..engine::Egress::default()
-            };
-        }
+        let egress = egress(routes, self.ports.is_some());
         self.judge.state().tables.set_egress(egress);
-        self.sites.attach();
+        self.leave_by(routes);
         opened
+    }
+
+    fn egress(&self) -> &[Egress] {
+        &self.ways
     }
 
     fn set_deadline(&mut self, after: Option<Duration>) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! The site devices: opened when they are there, opened again when they come back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -59,22 +59,24 @@ impl Sites {
         }
     }
 
-    /// Sends by exactly the devices with these indices from now on.
+    /// Sends by the devices with these indices from now on, beside those it sends by already.
     pub(super) fn send_by(&self, devices: impl Iterator<Item = u32>) -> anyhow::Result<()> {
-        let mut senders = std::mem::take(&mut self.judge.state().senders);
-        let mut kept = HashMap::new();
+        let mut wanted: BTreeSet<u32> = devices.collect();
+        wanted.retain(|index| !self.judge.state().senders.contains_key(index));
         let mut failed = Ok(());
-        for index in devices {
-            if kept.contains_key(&index) {
-                continue;
-            }
-            match senders.remove(&index).map_or_else(|| open_sender(index), Ok) {
-                Ok(sender) => _ = kept.insert(index, sender),
+        for index in wanted {
+            match open_sender(index) {
+                Ok(sender) => _ = self.judge.state().senders.insert(index, sender),
                 Err(e) => failed = Err(e),
             }
         }
-        self.judge.state().senders = kept;
         failed
+    }
+
+    /// Sends by no other devices than these any more.
+    pub(super) fn send_only_by(&self, devices: impl Iterator<Item = u32>) {
+        let wanted: BTreeSet<u32> = devices.collect();
+        self.judge.state().senders.retain(|index, _| wanted.contains(index));
     }
 
     /// What a person should know.

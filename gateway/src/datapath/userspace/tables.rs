@@ -7,9 +7,9 @@ use std::hash::Hash;
 use std::ops::Range;
 use std::time::Duration;
 
-use sluicegate_engine::answer::{Answer, Bucket};
+use sluicegate_engine::answer::{ALL, Answer, Bucket, SENDER};
 use sluicegate_engine::classify::{Judgement, Line};
-use sluicegate_engine::event::{About, Event, EventKind};
+use sluicegate_engine::event::{About, Event};
 use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
 use sluicegate_engine::flow::{Exit, Flow, Key, Side};
 use sluicegate_engine::fragment::{Datagram, DatagramKey};
@@ -278,6 +278,7 @@ impl UserTables {
         let hz = u64::from(self.limits.ticks_per_second.max(1));
         F::flows(self).live().map(move |live| {
             let mut record = records::flow::<F>(live.key, live.flow);
+            record.confirmed = live.confirmed;
             record.packets = live.carried.packets;
             record.bytes = live.carried.bytes;
             record.replies = (live.replies.packets, live.replies.bytes);
@@ -373,7 +374,7 @@ where
         F::classify(self.image.as_slice(), source, destination, axis)
     }
 
-    fn egress(&self, route: u16) -> Option<&Egress> {
+    fn egress(&self, _active: Active, route: u16) -> Option<&Egress> {
         self.egress.get(usize::from(route))
     }
 
@@ -432,6 +433,10 @@ where
         }
     }
 
+    fn remove_revoked(&mut self, stage: Stage, key: &Key<F::Address>) {
+        F::flows_mut(self).remove(stage, key);
+    }
+
     fn with_openings<R>(
         &mut self,
         source: &F::Address,
@@ -461,11 +466,14 @@ where
         F::flows_mut(self).datagrams.get_mut(key).map(f)
     }
 
-    fn insert_datagram(&mut self, key: &DatagramKey<F::Address>, init: impl FnOnce(&mut Datagram)) -> bool {
+    fn insert_datagram(
+        &mut self,
+        key: &DatagramKey<F::Address>,
+        init: impl FnOnce(&mut Datagram),
+    ) -> Result<(), Refused> {
         let mut datagram = Datagram::default();
         init(&mut datagram);
-        F::flows_mut(self).datagrams.insert(key, datagram);
-        true
+        F::flows_mut(self).datagrams.insert(key, datagram)
     }
 
     fn count_forwarded(&mut self, side: Side, bytes: u32) {
@@ -482,8 +490,10 @@ where
         self.totals.answers[answer as usize] += 1;
     }
 
-    fn may_answer(&mut self, now: u64) -> bool {
-        self.bucket.take(now, self.config.ticks_per_second)
+    fn may_answer(&mut self, sender: &F::Address, now: u64) -> bool {
+        let hz = self.config.ticks_per_second;
+        let own = F::flows_mut(self).remembered.bucket(sender).take(now, hz, SENDER);
+        own && self.bucket.take(now, hz, ALL)
     }
 
     fn count_admitted(&mut self, rule: u32) {
@@ -506,10 +516,6 @@ where
     }
 
     fn emit(&mut self, about: About, fill: impl FnOnce(&mut Event)) {
-        if about.kind == EventKind::Revoke {
-            // The engine removes a revoked flow, then tells of it: that is the flow's end, not a second one.
-            self.ended.pop_back();
-        }
         let first = self.told.insert((about.what(), about.rule));
         if self.events.len() >= self.limits.events {
             self.totals.lost += 1;

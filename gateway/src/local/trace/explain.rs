@@ -105,6 +105,7 @@ fn stage_of(reason: DropReason) -> &'static str {
         | DropReason::BadVersion
         | DropReason::NotUnicast
         | DropReason::BadExtension
+        | DropReason::BadOption
         | DropReason::UnderlayMalformed
         | DropReason::UnderlayHandshakeRate => PARSE,
     }

@@ -106,7 +106,7 @@ impl World {
             timeouts: Timeouts::defaults(1000),
             ..Config::default()
         };
-        let mut egress = vec![Egress::default(); 8];
+        let mut egress = vec![Egress::default(); 1 << 16];
         for (number, route) in &image.routes {
             if route.resource_id == "web" {
                 egress[*number as usize] = Egress {
