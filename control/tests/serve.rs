@@ -88,6 +88,53 @@ fn a_data_directory_that_cannot_be_made_is_named() {
     assert!(refusal.contains("cannot be written") && refusal.contains("file/data"), "{refusal}");
 }
 
+fn maintain(verb: &str, file: &Path, data_dir: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate-control"));
+    command.arg(verb).arg(file).arg("--data-dir").arg(data_dir).env_clear().output().unwrap()
+}
+
+#[test]
+fn a_backup_is_taken_while_it_runs_and_put_back_while_it_does_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("backup.db");
+    let (mut child, _) = ready(directory.path());
+    let taken = maintain("backup", &file, directory.path());
+    let said = String::from_utf8_lossy(&taken.stdout);
+    assert!(
+        taken.status.success() && said.contains("as of revision 1") && said.contains("ca.key"),
+        "{taken:?}"
+    );
+    let running = refusal(&maintain("restore", &file, directory.path()));
+    assert!(running.contains("in use by another control process"), "{running}");
+    assert_eq!(signal(&mut child, "-KILL"), None);
+
+    let restored = maintain("restore", &file, directory.path());
+    let said = String::from_utf8_lossy(&restored.stdout);
+    assert!(restored.status.success() && said.contains("before-restore"), "{restored:?}");
+    let (mut child, _) = ready(directory.path());
+    assert_eq!(signal(&mut child, "-TERM"), Some(0));
+    let other = tempfile::tempdir().unwrap();
+    let (mut child, _) = ready(other.path());
+    assert_eq!(signal(&mut child, "-TERM"), Some(0));
+    let foreign = refusal(&maintain("restore", &file, other.path()));
+    assert!(foreign.contains("ca.pem") && foreign.contains("sha256:"), "{foreign}");
+}
+
+#[test]
+fn a_store_that_cannot_be_reached_is_named_in_one_sentence() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = serve(directory.path(), "127.0.0.1:0");
+    command
+        .args(["--store", "postgres://control@127.0.0.1:1/x"])
+        .env("SLUICEGATE_CONTROL_STORE_PASSWORD", "secret");
+    let refusal = refusal(&command.output().unwrap());
+    assert!(
+        refusal.contains("postgres://control@127.0.0.1:1/x") && refusal.contains("cannot be reached"),
+        "{refusal}"
+    );
+    assert!(!refusal.contains("secret"), "{refusal}");
+}
+
 /// What is stored of connections is from before the stop: agents get as long to come back as they may stay away.
 #[tokio::test]
 async fn a_start_removes_no_ephemeral_peer_before_it_could_come_back() {

@@ -2,7 +2,7 @@
 
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
@@ -73,10 +73,12 @@ async fn all(state: &GatewaysState) -> Result<Vec<Gateway>, StoreError> {
     let names: BTreeMap<String, String> =
         peers.iter().map(|peer| (peer.id.clone(), peer.name.clone())).collect();
     let memberships = memberships(&state.store).await?;
+    let elsewhere = state.store.connected_elsewhere().await?;
     let gateways = state.hub.gateways();
     let served =
         peers.into_iter().filter(|peer| gateways.contains(&peer.id) || view::joined_as_gateway(peer));
-    let mut list: Vec<Gateway> = served.map(|peer| describe(state, peer, &memberships, &names)).collect();
+    let mut list: Vec<Gateway> =
+        served.map(|peer| describe(state, peer, &memberships, &names, &elsewhere)).collect();
     list.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(list)
 }
@@ -85,7 +87,8 @@ async fn one(state: &GatewaysState, id: &str) -> Result<Gateway, StoreError> {
     let peer = state.store.peer(id).await?;
     let peers = state.store.peers(None, None).await?;
     let names = peers.into_iter().map(|peer| (peer.id, peer.name)).collect();
-    Ok(describe(state, peer, &memberships(&state.store).await?, &names))
+    let elsewhere = state.store.connected_elsewhere().await?;
+    Ok(describe(state, peer, &memberships(&state.store).await?, &names, &elsewhere))
 }
 
 fn describe(
@@ -93,9 +96,13 @@ fn describe(
     peer: Peer,
     memberships: &[(Network, Vec<Router>)],
     names: &BTreeMap<String, String>,
+    elsewhere: &BTreeSet<String>,
 ) -> Gateway {
     let overview = state.hub.overview(&peer.id);
-    view::gateway(peer, &overview, memberships, names)
+    let elsewhere = elsewhere.contains(&peer.id);
+    let mut gateway = view::gateway(peer, &overview, memberships, names);
+    gateway.connected |= elsewhere;
+    gateway
 }
 
 /// Every network with its routers.

@@ -178,7 +178,9 @@ async fn open_sqlite(location: &Location, options: SqliteConnectOptions) -> Resu
 async fn open_postgres(location: &Location, options: &PgConnectOptions) -> Result<Database, OpenError> {
     let failed = |cause: sqlx::Error| OpenError::Store { place: location.name(), cause: cause.into() };
     // Not by the pool, which tries again until its time is over and then says only that.
-    let mut first = match tokio::time::timeout(ACQUIRE, PgConnection::connect_with(options)).await {
+    // "already exists, skipping" is no news at a start.
+    let quiet = options.clone().options([("client_min_messages", "warning")]);
+    let mut first = match tokio::time::timeout(ACQUIRE, PgConnection::connect_with(&quiet)).await {
         Ok(connected) => connected.map_err(failed)?,
         Err(_) => return Err(failed(std::io::Error::from(std::io::ErrorKind::TimedOut).into())),
     };

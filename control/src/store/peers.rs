@@ -1,5 +1,6 @@
 //! Peers: what control knows of each machine in the overlay.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
@@ -244,6 +245,15 @@ impl Store {
         .execute(&mut self.writer().await?)
         .await?;
         Ok(())
+    }
+
+    /// The peers that have a stream at another replica.
+    pub async fn connected_elsewhere(&self) -> Result<BTreeSet<String>> {
+        let ids = sql::query_scalar("SELECT id FROM peers WHERE connected AND replica <> $1")
+            .bind(&self.inner.shared.id)
+            .fetch_all(&mut self.reader().await?)
+            .await?;
+        Ok(ids.into_iter().collect())
     }
 
     /// Where the agent's WireGuard can be reached on the underlay; true when that is news.

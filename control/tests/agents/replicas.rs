@@ -55,6 +55,8 @@ async fn a_peer_deleted_at_one_control_loses_its_stream_at_the_other() {
     let mut session = agent.sync(&controls[1]).await.unwrap();
     agent.apply(&mut session).await;
     assert!(controls[0].store.peer(&agent.id()).await.unwrap().connected, "shown at either");
+    assert!(controls[0].store.connected_elsewhere().await.unwrap().contains(&agent.id()));
+    assert!(controls[1].store.connected_elsewhere().await.unwrap().is_empty());
     let actor = sluicegate_control::store::Actor::system();
     controls[0].store.delete_peer(&actor, &agent.id()).await.unwrap();
     let ended = soon("the end of the stream", async {
