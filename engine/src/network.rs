@@ -287,3 +287,57 @@ fn walk(
     }
     if is_extension(network.protocol) { Some(DropReason::BadExtension) } else { None }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::packet::Slice;
+
+    fn problem<F: Header>(mut packet: Vec<u8>) -> Option<DropReason> {
+        let mut network = Network::<F::Address>::default();
+        F::network(&Slice(&mut packet), &mut network).unwrap();
+        network.problem
+    }
+
+    fn with_options(options: &[u8]) -> Option<DropReason> {
+        let words = options.len().div_ceil(4);
+        let mut packet = [&[0x45 + words as u8, 0, 0, 20 + 4 * words as u8][..], &[0; 16], options].concat();
+        (packet[8], packet[9]) = (64, 47);
+        packet.resize(20 + 4 * words, 0);
+        problem::<V4>(packet)
+    }
+
+    /// A rule for its destination says nothing of where such a packet goes in the end.
+    #[test]
+    fn a_source_route_of_ipv4_is_refused_wherever_it_stands() {
+        for kind in [LOOSE, STRICT] {
+            for before in [&[][..], &[1], &[1; 33], &[7, 7, 4, 0, 0, 0, 0], &[148, 4, 0, 0]] {
+                let options = [before, &[kind, 7, 4, 10, 0, 0, 77]].concat();
+                assert_eq!(with_options(&options), Some(DropReason::BadOption), "{options:?}");
+            }
+        }
+        for options in
+            [&[1; 40][..], &[148, 4, 0, 0], &[7, 7, 4, 131, 137, 131, 137], &[0, 131, 7, 4], &[1, 1, 1, 0]]
+        {
+            assert_eq!(with_options(options), None, "{options:?}");
+        }
+        for options in [&[7, 0, 0, 0][..], &[7, 1, 0, 0], &[7, 5, 0, 0], &[1, 1, 1, 7], &[7, 255, 0, 0]] {
+            assert_eq!(with_options(options), Some(DropReason::BadOption), "{options:?}");
+        }
+    }
+
+    #[test]
+    fn a_routing_header_of_ipv6_must_be_at_its_end() {
+        for kind in [0, 2, 3, 4] {
+            for (left, said) in [(0, None), (1, Some(DropReason::BadExtension))] {
+                let mut packet = [&[0x60, 0, 0, 0, 0, 16, ROUTING, 64][..], &[0; 32]].concat();
+                packet.extend([47, 0, kind, left, 0, 0, 0, 0]);
+                packet.extend([0; 8]);
+                assert_eq!(problem::<V6>(packet), said, "type {kind}, {left} left");
+            }
+        }
+    }
+}

@@ -28,7 +28,7 @@ pub struct Work<A> {
     pub(crate) active: Active,
     pub(crate) opening: Opening<A>,
     /// For a moment; see [`Work::scratch`].
-    scratch: u32,
+    pub(crate) scratch: u32,
     /// Ticks.
     pub(crate) ticks: u64,
     /// Their low half, by which flows age.
@@ -137,6 +137,13 @@ impl<A> Work<A> {
     pub fn hop(&self, config: &Config) -> Option<[u8; 6]> {
         let hop = &self.leaving.hop;
         hop.is_good(self.now, config.hop_lifetime, config.hops_since).then_some(hop.mac)
+    }
+
+    /// The neighbour of a packet that [`crate::express`] carries, which has looked whether it is good.
+    #[inline(always)]
+    pub fn carried_to(&self) -> Option<[u8; 6]> {
+        let hop = &self.leaving.hop;
+        (hop.known != 0).then_some(hop.mac)
     }
 
     /// What the network header of the packet says.

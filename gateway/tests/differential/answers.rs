@@ -9,6 +9,7 @@ use crate::bugs::{DEVICE, Player, Scene, source};
 use crate::case::{Arrival, Exit, Outcome, Step};
 use crate::packets::flag::{ACK, SYN};
 use crate::packets::{Draft, Payload};
+use crate::world::PEERS;
 use crate::{parse, world};
 
 impl Player<'_> {
@@ -83,21 +84,34 @@ fn what_does_not_fit_is_answered_with_the_size_that_does() {
 }
 
 #[test]
-fn fifty_are_answered_at_once_and_ten_more_in_a_tick() {
+fn ten_are_answered_to_one_at_once_and_fifty_to_all_and_ten_more_in_a_tick() {
     for scene in Scene::both(false) {
         scene.play(|player| {
-            let mut expired = Draft::new(scene.peer(), scene.server(), udp(5));
-            expired.ttl = 1;
-            let burst = |player: &mut Player<'_>| {
-                (0..60).filter(|_| player.arrive(Side::Overlay, &expired, 0).verdict == Answer).count()
+            // Of one sender, and of as many as there are.
+            let burst = |player: &mut Player<'_>, senders: usize, each: u16| {
+                let mut sent = 0;
+                for sender in &PEERS[1..=senders] {
+                    let sender = world::peer(sender, scene.six);
+                    let mut expired = Draft::new(sender, scene.server(), udp(5));
+                    expired.ttl = 1;
+                    let answers =
+                        (0..each).filter(|_| player.arrive(Side::Overlay, &expired, 0).verdict == Answer);
+                    sent += answers.count();
+                }
+                sent
             };
-            assert_eq!(burst(player), 50);
-            // A hundred ticks are a second here.
+            assert_eq!(burst(player, 1, 60), 10);
             player.step(&Step::Advance(1));
-            assert_eq!(burst(player), 10);
-            assert_eq!(player.answered(Sent::Suppressed), 60);
+            // A hundred ticks are a second here, and one answer to one sender.
+            assert_eq!(burst(player, 1, 60), 1);
+            assert_eq!(player.answered(Sent::Suppressed), 109);
             player.step(&Step::Advance(1000));
-            assert_eq!(burst(player), 50);
+            assert_eq!(burst(player, 3, 20), 30);
+            player.step(&Step::Advance(1000));
+            assert_eq!(burst(player, 5, 20), 50);
+            // Each may have one more, and all of them ten.
+            player.step(&Step::Advance(1));
+            assert_eq!(burst(player, 5, 20), 5);
         });
     }
 }
@@ -158,6 +172,27 @@ fn a_syn_and_its_answer_tell_the_size_that_crosses_both_devices() {
             let mut own = Draft::new(world::peer(crate::world::PEERS[1], scene.six), scene.agent(), own);
             own.tcp_options = vec![2, 4, 0xff, 0xff];
             assert_eq!(told(&player.arrive(Side::Overlay, &own, 0)), 0xffff);
+        });
+    }
+}
+
+/// RFC 1122 3.2.2: whoever answered would be one of many.
+#[test]
+fn what_came_to_many_hosts_on_its_link_is_answered_by_none() {
+    for scene in Scene::both(true) {
+        scene.play(|player| {
+            let mut sent = Draft::new(scene.peer(), scene.server(), udp(30));
+            player.arrive(Side::Overlay, &sent, 0);
+            sent.ttl = 1;
+            let bytes = sent.build();
+            let arrival = Arrival { side: Side::Overlay, six: scene.six, bytes, segment: 0, screened: false };
+            let (kernel, now) = player.trio.alone();
+            let mut said = |program: &str, to: [u8; 6]| kernel.frame(program, to, &arrival, now).unwrap();
+            // TC: redirected or dropped; XDP: sent or dropped.
+            assert_eq!((said("overlay_in_l2", [0; 6]), said("overlay_xdp", [2, 0, 0, 0, 0, 7])), (7, 4));
+            for many in [[1, 0, 0x5e, 0, 0, 1], [0xff; 6]] {
+                assert_eq!((said("overlay_in_l2", many), said("overlay_xdp", many)), (2, 1), "{many:x?}");
+            }
         });
     }
 }

@@ -6,6 +6,7 @@ use sluicegate_engine::pipeline::Verdict::{self, Drop, Overlay, Pass, Site};
 
 use crate::bugs::{DEVICE, Player, Scene, source};
 use crate::case::{Arrival, Outcome, Step};
+use crate::kernel::Said;
 use crate::packets::flag::{ACK, SYN};
 use crate::packets::{Draft, Payload};
 use crate::pieces::{cut, piece};
@@ -185,4 +186,23 @@ fn fragments_of_a_connection_change_nothing_in_it() {
 fn reasons_tell_loss_from_attack() {
     let names = [Fragment, FragmentOverlap, DropReason::FragmentTableFull].map(DropReason::name);
     assert_eq!(names, ["fragment", "fragment_overlap", "fragment_table_full"]);
+}
+
+/// Placed by both, they could overlap unseen.
+#[test]
+fn of_two_processors_with_fragments_of_one_datagram_one_drops_its() {
+    for scene in Scene::both(true) {
+        scene.play(|player| {
+            let f = datagram(&scene, 1);
+            player.fragments(Side::Overlay, &[&f[0]], &[THERE]);
+            let (kernel, now) = player.trio.alone();
+            let bytes = f[1].clone();
+            let later = Arrival { side: Side::Overlay, six: scene.six, bytes, segment: 0, screened: false };
+            kernel.hold_datagrams(true).unwrap();
+            assert_eq!(kernel.packet(&later, now, None).unwrap(), Some(Said::Shot));
+            kernel.hold_datagrams(false).unwrap();
+            let passed = kernel.packet(&later, now, None).unwrap();
+            assert!(matches!(passed, Some(Said::Redirect(_))), "{passed:?}");
+        });
+    }
 }

@@ -22,7 +22,8 @@ use sluicegate_engine::mapping::{Mapping, MappingKey, keys_of};
 use sluicegate_engine::tables::{Active, Config, Egress, Stage};
 
 use crate::case::{Arrival, Counters, Exit, FlowDump, OVERLAY_DEVICE, SLOTS, Setup};
-use crate::tables;
+use crate::tables::{self, LINK};
+use crate::tunnel::Tunnel;
 
 /// Lines of one image, at the most.
 const LINES: u32 = 2048;
@@ -32,12 +33,10 @@ const ETHERNET: usize = 14;
 /// Bytes of `struct __sk_buff`, and where its `gso_size` is (include/uapi/linux/bpf.h).
 const CONTEXT: usize = 192;
 const GSO_SIZE: usize = 176;
-/// The loopback device, on which test runs are: it stands for every device.
-const LINK: Link = Link { device: 1, mac: [0; 6], tags_length: 0, tags: [0; 8] };
 /// The neighbour of every packet.
-const HOP: [u8; 6] = [2, 9, 9, 9, 9, 9];
-/// Ticks that neighbours are good for.
-const HOP_LIFETIME: u32 = 1 << 30;
+pub(crate) const HOP: [u8; 6] = [2, 9, 9, 9, 9, 9];
+/// The site's frames come with this VLAN id as well as without.
+const VLAN: u32 = 20;
 /// The devices of cases.
 const DEVICES: [u32; 3] = [OVERLAY_DEVICE, 11, 12];
 
@@ -57,14 +56,16 @@ type Flows<F> = HashMap<MapData, Raw<Key<<F as Family>::Address>>, Raw<Flow<<F a
 /// A gateway in the kernel.
 pub(crate) struct Kernel {
     ebpf: Ebpf,
+    /// The devices of an overlay without link layer.
+    tunnel: Option<Tunnel>,
     setup: Option<Setup>,
     config: Array<MapData, Raw<Config>>,
     active: Array<MapData, u64>,
     image: Array<MapData, Raw<Line>>,
     egress: Array<MapData, Raw<Egress>>,
-    four: [Flows<V4>; 2],
     /// Routes in each half of it.
     ways: [Vec<u16>; 2],
+    four: [Flows<V4>; 2],
     six: [Flows<V6>; 2],
     sources4: Sources<V4>,
     sources6: Sources<V6>,
@@ -91,6 +92,7 @@ struct Sources<F: Family> {
     mappings: Mappings<F::Address>,
     datagrams: HashMap<MapData, Raw<DatagramKey<F::Address>>, Raw<Datagram>>,
     neighbours: HashMap<MapData, Raw<NeighbourKey<F::Address>>, Raw<Hop>>,
+    senders: HashMap<MapData, Raw<F::Address>, Raw<Bucket>>,
 }
 
 impl<F: Family> Sources<F> {
@@ -104,8 +106,19 @@ impl<F: Family> Sources<F> {
         for key in self.datagrams.keys().collect::<Result<Vec<_>, _>>()? {
             self.datagrams.remove(&key)?;
         }
+        for key in self.senders.keys().collect::<Result<Vec<_>, _>>()? {
+            self.senders.remove(&key)?;
+        }
         for key in self.neighbours.keys().collect::<Result<Vec<_>, _>>()? {
             self.neighbours.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, held: bool) -> Result<()> {
+        for key in self.datagrams.keys().collect::<Result<Vec<_>, _>>()? {
+            let Raw(datagram) = self.datagrams.get(&key, 0)?;
+            self.datagrams.insert(key, Raw(Datagram { busy: held.into(), ..datagram }), 0)?;
         }
         Ok(())
     }
@@ -158,14 +171,23 @@ pub(crate) enum Said {
 impl Kernel {
     /// The one that all tests of this process take turns at.
     pub(crate) fn shared() -> MutexGuard<'static, Self> {
-        static KERNEL: LazyLock<Mutex<Kernel>> =
-            LazyLock::new(|| Mutex::new(Kernel::load().unwrap_or_else(|e| panic!("{e:#}"))));
+        static KERNEL: LazyLock<Mutex<Kernel>> = LazyLock::new(|| Kernel::one(true));
         // A test that failed left nothing that `reset` does not clear.
         KERNEL.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Loads the programs. Nothing of them is attached, and nothing stays when this process ends.
-    fn load() -> Result<Self> {
+    /// The same, whose overlay has no link layer.
+    pub(crate) fn tunnelled() -> MutexGuard<'static, Self> {
+        static KERNEL: LazyLock<Mutex<Kernel>> = LazyLock::new(|| Kernel::one(false));
+        KERNEL.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn one(ethernet: bool) -> Mutex<Self> {
+        Mutex::new(Self::load(ethernet).unwrap_or_else(|e| panic!("{e:#}")))
+    }
+
+    /// Loads the programs. None of them is attached to a device of the host, and nothing stays when this process ends.
+    fn load(ethernet: bool) -> Result<Self> {
         // SAFETY: a plain system call.
         let user = unsafe { libc::geteuid() };
         ensure!(
@@ -176,23 +198,24 @@ impl Kernel {
             Path::new("/sys/kernel/btf/vmlinux").exists(),
             "the differential test needs a kernel with BTF (/sys/kernel/btf/vmlinux is not there)"
         );
-        let pins = Path::new("/sys/fs/bpf").join(format!("sluicegate-differential-{}", std::process::id()));
+        let pins = Path::new("/sys/fs/bpf")
+            .join(format!("sluicegate-differential-{}-{ethernet}", std::process::id()));
         fs::create_dir(&pins).with_context(|| {
             format!("{} could not be made: is a bpf file system mounted at /sys/fs/bpf?", pins.display())
         })?;
-        let loaded = Self::load_pinned(&pins);
+        let loaded = Self::load_pinned(&pins, ethernet);
         // Open maps need no pins.
         fs::remove_dir_all(&pins).with_context(|| format!("{} could not be removed", pins.display()))?;
         loaded
     }
 
-    fn load_pinned(pins: &Path) -> Result<Self> {
+    fn load_pinned(pins: &Path, ethernet: bool) -> Result<Self> {
         let mut ebpf = EbpfLoader::new()
             .default_map_pin_directory(pins)
             .override_global("TEST_CLOCK", &1u32, true)
             .override_global("EVENTS_PER_TICK", &u32::MAX, true)
             .override_global("IMAGE_LINES", &LINES, true)
-            .override_global("OVERLAY_ETHERNET", &1u32, true)
+            .override_global("OVERLAY_ETHERNET", &u32::from(ethernet), true)
             .map_max_entries("IMAGE", 2 * LINES)
             .map_max_entries("EGRESS", 2 * ROUTES_MAX)
             .map_max_entries("RULES", SLOTS as u32)
@@ -208,12 +231,14 @@ impl Kernel {
             .map_max_entries("HALF_OPEN6", 1 << 14)
             .load(OBJECT)
             .context("the eBPF object could not be loaded")?;
-        for name in ["overlay_in_l2", "overlay_out_l2", "site_in"] {
+        for name in
+            ["overlay_in_l2", "overlay_out_l2", "overlay_in_l3", "overlay_out_l3", "site_in", "site_out"]
+        {
             let program: &mut SchedClassifier =
                 ebpf.program_mut(name).context("the object lacks a program")?.try_into()?;
             program.load().with_context(|| format!("the kernel refused program {name}"))?;
         }
-        for name in ["overlay_xdp", "site_xdp"] {
+        for name in ["overlay_xdp", "site_xdp", "trunk_xdp"] {
             let program: &mut Xdp =
                 ebpf.program_mut(name).context("the object lacks a program")?.try_into()?;
             program.load().with_context(|| format!("the kernel refused program {name}"))?;
@@ -227,15 +252,25 @@ impl Kernel {
             Raw(Wire { side: Side::Site as u16, sends: 1, ..Wire::default() }),
             0,
         )?;
+        wires.insert(
+            [LINK.device, VLAN],
+            Raw(Wire { side: Side::Site as u16, sends: 1, ..Wire::default() }),
+            0,
+        )?;
         // A test run says where a frame would be sent, and does not.
         let mut devices: DevMapHash<MapData> = take("DEVICES")?.try_into()?;
         devices.insert(LINK.device, LINK.device, None, 0)?;
+        let tunnel = if ethernet { None } else { Some(Tunnel::new(&mut ebpf)?) };
+        let mut take =
+            |name: &str| ebpf.take_map(name).with_context(|| format!("the object lacks map {name}"));
         Ok(Self {
+            tunnel,
             setup: None,
             config: take("CONFIG")?.try_into()?,
             active: take("ACTIVE")?.try_into()?,
             image: take("IMAGE")?.try_into()?,
             egress: take("EGRESS")?.try_into()?,
+            ways: [Vec::new(), Vec::new()],
             four: [take("FLOWS4")?.try_into()?, take("HALF_OPEN4")?.try_into()?],
             six: [take("FLOWS6")?.try_into()?, take("HALF_OPEN6")?.try_into()?],
             sources4: Sources {
@@ -243,12 +278,14 @@ impl Kernel {
                 mappings: take("MAPPINGS4")?.try_into()?,
                 datagrams: take("FRAGMENTS4")?.try_into()?,
                 neighbours: take("NEIGHBOURS4")?.try_into()?,
+                senders: take("SENDERS4")?.try_into()?,
             },
             sources6: Sources {
                 openings: take("OPENINGS6")?.try_into()?,
                 mappings: take("MAPPINGS6")?.try_into()?,
                 datagrams: take("FRAGMENTS6")?.try_into()?,
                 neighbours: take("NEIGHBOURS6")?.try_into()?,
+                senders: take("SENDERS6")?.try_into()?,
             },
             drops: take("DROPS")?.try_into()?,
             answers: take("ANSWERS")?.try_into()?,
@@ -270,7 +307,6 @@ impl Kernel {
         clear::<V4>(&mut self.four)?;
         clear::<V6>(&mut self.six)?;
         self.sources4.clear()?;
-            ways: [Vec::new(), Vec::new()],
         self.sources6.clear()?;
         self.active.set(0, 0, 0)?;
         self.write_ways(0, &[])?;
@@ -293,8 +329,17 @@ impl Kernel {
         for (i, line) in (0..).zip(lines) {
             self.image.set(self.half * LINES + i, Raw(*line), 0)?;
         }
+        self.write_ways(self.half, ways)?;
         self.active.set(0, Active::new(self.half, revision).0, 0)?;
-        Ok(())
+        // Nobody reads the other half any more: what is there would be seen in every packet.
+        let nobodys = Exit {
+            device: 99,
+            mtu: 600,
+            source: ["192.0.2.99", "2001:db8::99"].map(|address| address.parse().ok()),
+            pool: 1,
+        };
+        let nowhere: Vec<(u16, Exit)> = ways.iter().map(|(route, _)| (*route, nobodys)).collect();
+        self.write_ways(1 - self.half, &nowhere)
     }
 
     pub(crate) fn set_egress(&mut self, ways: &[(u16, Exit)]) -> Result<()> {
@@ -308,21 +353,17 @@ impl Kernel {
                 self.egress.set(index(route), Raw(Egress::default()), 0)?;
             }
         }
+        for (route, exit) in ways {
+            self.egress.set(index(*route), Raw(Egress { link: LINK, ..tables::egress(exit) }), 0)?;
+        }
+        self.ways[half as usize] = ways.iter().map(|(route, _)| *route).collect();
         Ok(())
     }
 
     pub(crate) fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<()> {
         self.setup.as_mut().context("reset comes first")?.timeouts = timeouts;
         self.configured = None;
-        // Nobody reads the other half any more: what is there would be seen in every packet.
-        let nobodys = Exit {
-            device: 99,
-            mtu: 600,
-            source: ["192.0.2.99", "2001:db8::99"].map(|address| address.parse().ok()),
-            pool: 1,
-        };
-        let nowhere: Vec<(u16, Exit)> = ways.iter().map(|(route, _)| (*route, nobodys)).collect();
-        self.write_ways(1 - self.half, &nowhere)
+        Ok(())
     }
 
     /// Runs a packet through its program; `None` where the kernel does not take it for a test run.
@@ -335,28 +376,24 @@ impl Kernel {
         if self.configured != Some((now, deadline)) {
             let setup = self.setup.as_ref().context("reset comes first")?;
             let config = Config {
-                overlay_link: LINK,
-                // Neighbours are good for as long as a case lasts.
-                hops_since: (now as u32).wrapping_sub(HOP_LIFETIME),
-                hop_lifetime: HOP_LIFETIME,
+                overlay_link: if self.tunnel.is_some() { Link::default() } else { LINK },
                 ..tables::config(setup, now, deadline)
             };
             self.config.set(0, Raw(config), 0)?;
             self.configured = Some((now, deadline));
         }
-        self.write_ways(self.half, ways)?;
         // Test runs take no frame without an IP header, since the stack has none there either.
         if arrival.bytes.len() < if arrival.six { 40 } else { 20 } {
             return Ok(None);
+        }
+        let sees_overlay = arrival.side != Side::Site && arrival.segment == 0;
+        if let Some(tunnel) = self.tunnel.as_mut().filter(|_| sees_overlay) {
+            return tunnel.packet(arrival).map(Some);
         }
         // Neighbour discovery of an overlay that is an Ethernet is the link's own, and passes; the model knows no links.
         if arrival.six
             && arrival.side != Side::Site
             && arrival.bytes[6..8] == [58, 255]
-        for (route, exit) in ways {
-            self.egress.set(index(*route), Raw(Egress { link: LINK, ..tables::egress(exit) }), 0)?;
-        }
-        self.ways[half as usize] = ways.iter().map(|(route, _)| *route).collect();
             && matches!(arrival.bytes.get(40), Some(135 | 136))
         {
             return Ok(None);
@@ -365,14 +402,39 @@ impl Kernel {
         let mut frame = vec![0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2];
         frame.extend(if arrival.six { [0x86, 0xdd] } else { [0x08, 0x00] });
         frame.extend(&arrival.bytes);
-        if arrival.screened {
-            let name = if arrival.side == Side::Site { "site_xdp" } else { "overlay_xdp" };
+        if arrival.screened && !(self.tunnel.is_some() && arrival.side == Side::Overlay) {
+            // Every other frame of a site comes in a VLAN.
+            let tagged = arrival.side == Side::Site && arrival.bytes.len() % 2 == 0;
+            let name = match arrival.side {
+                Side::Site if tagged => "trunk_xdp",
+                Side::Site => "site_xdp",
+                _ => "overlay_xdp",
+            };
+            if tagged {
+                let tag = [[0x81, 0x00], (VLAN as u16).to_be_bytes()].concat();
+                frame.splice(12..12, tag);
+            }
             let (code, after) = self.run(name, &frame, None)?;
             match code {
                 1 => return Ok(Some(Said::Shot)),
-                2 => ensure!(after == frame, "{name} changed a packet that it passes on"),
+                2 => {
+                    ensure!(after == frame, "{name} changed a packet that it passes on");
+                    if tagged {
+                        frame.drain(12..16);
+                    }
+                }
                 4 => {
                     self.carried += 1;
+                    // An answer goes back in the VLAN that the frame came in; to the overlay there is none.
+                    let mut after = after;
+                    let back = tagged && after.get(..6) == frame.get(6..12);
+                    if tagged {
+                        ensure!(!back || after[12..16] == frame[12..16], "{name} answers in another VLAN");
+                        frame.drain(12..16);
+                    }
+                    if back {
+                        after.drain(12..16);
+                    }
                     return sent(name, &frame, &after).map(Some);
                 }
                 _ => bail!("{name} said {code}"),
@@ -396,6 +458,29 @@ impl Kernel {
             self.learn(bytes, now)?;
         }
         Ok(Some(said))
+    }
+
+    /// Runs a frame for `destination`, which the overlay device has too, through one program of the overlay; what it said.
+    pub(crate) fn frame(
+        &mut self,
+        program: &str,
+        destination: [u8; 6],
+        arrival: &Arrival,
+        now: u64,
+    ) -> Result<i32> {
+        let setup = self.setup.as_ref().context("reset comes first")?;
+        let overlay_link = Link { mac: destination, ..LINK };
+        self.config.set(0, Raw(Config { overlay_link, ..tables::config(setup, now, None) }), 0)?;
+        self.configured = None;
+        let kind: [u8; 2] = if arrival.six { [0x86, 0xdd] } else { [0x08, 0x00] };
+        let frame = [&destination[..], &[2, 0, 0, 0, 0, 2], &kind, &arrival.bytes].concat();
+        Ok(self.run(program, &frame, None)?.0)
+    }
+
+    /// Makes every datagram in fragments another processor's for the moment, or nobody's again.
+    pub(crate) fn hold_datagrams(&mut self, held: bool) -> Result<()> {
+        self.sources4.hold(held)?;
+        self.sources6.hold(held)
     }
 
     fn learn(&mut self, packet: &[u8], now: u64) -> Result<()> {
