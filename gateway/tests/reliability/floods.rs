@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
+use sluicegate_engine::flow::Side;
 use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
 use sluicegate_gateway::datapath::{Counters, Datapath as _, FlowRecord, XdpChoice};
 use sluicegate_model::packets::{Draft, Payload, checksum, flag};
@@ -23,16 +25,54 @@ const PACKETS: u32 = 4000;
 
 #[test]
 fn established_flows_outlive_every_flood_with_their_ports() {
-    let world = World::new();
-    let flows = chosen("SLUICEGATE_FLOWS", FLOWS);
-    let packets = chosen("SLUICEGATE_FLOOD", PACKETS);
-    let entries = (2 * flows).next_power_of_two().max(4096);
-    let mut datapath = world.open(XdpChoice::Off, entries, &account::image(0, true).1);
-    world.gateway.enter(|| flood_all(&mut datapath, flows, packets, u64::from(entries))).unwrap();
+    for xdp in [XdpChoice::Off, XdpChoice::Native] {
+        let world = World::new();
+        let flows = chosen("SLUICEGATE_FLOWS", FLOWS);
+        let packets = chosen("SLUICEGATE_FLOOD", PACKETS) / 2;
+        let entries = (2 * flows).next_power_of_two().max(4096);
+        let mut datapath = world.open(xdp, entries, &account::image(0, true).1);
+        let mac = world.gateway.mac("overlay").unwrap();
+        let judge = Judge { xdp: (xdp != XdpChoice::Off).then_some(mac) };
+        world.gateway.enter(|| flood_all(&mut datapath, judge, flows, packets, u64::from(entries))).unwrap();
+    }
 }
 
-fn flood_all(datapath: &mut EbpfDatapath, flows: u32, packets: u32, entries: u64) {
-    let established = establish(datapath, flows);
+/// Whose programs a packet is run through, one after the other as it would go.
+#[derive(Clone, Copy)]
+struct Judge {
+    /// XDP before TC: the address of the overlay device, which it minds.
+    xdp: Option<[u8; 6]>,
+}
+
+impl Judge {
+    /// What becomes of a packet, and what that took. A test run is on the loopback device, which no side is: XDP drops what has no
+    /// flow there, and leaves the rest to TC.
+    fn run(self, datapath: &mut EbpfDatapath, side: Side, packet: &[u8]) -> (u32, Duration) {
+        const XDP_DROP: u32 = 1;
+        const XDP_PASS: u32 = 2;
+
+        let (xdp, tc) = match side {
+            Side::Site => ("site_xdp", "site_in"),
+            _ => ("overlay_xdp", "overlay_in_l2"),
+        };
+        let frame = frame(packet);
+        let mut took = Duration::ZERO;
+        if let Some(mac) = self.xdp {
+            let (answer, time) = datapath.run_once(xdp, &[&mac, &frame[6..]].concat()).unwrap();
+            took += time;
+            match answer {
+                XDP_DROP => return (SHOT, took),
+                XDP_PASS => {}
+                other => panic!("{xdp} answered {other}"),
+            }
+        }
+        let (answer, time) = datapath.run_once(tc, &frame).unwrap();
+        (answer, took + time)
+    }
+}
+
+fn flood_all(datapath: &mut EbpfDatapath, judge: Judge, flows: u32, packets: u32, entries: u64) {
+    let established = establish(datapath, judge, flows);
     let memory = datapath.counters().unwrap().memory_bytes;
     println!(
         "| flood | packets | survivors of {flows} | forwarded | dropped, by reason | ns a packet, median |"
@@ -45,7 +85,7 @@ fn flood_all(datapath: &mut EbpfDatapath, flows: u32, packets: u32, entries: u64
         let mut forwarded = 0;
         for number in 0..packets {
             let packet = flood.packet(number, &mut random);
-            let (answer, time) = datapath.run_once(flood.program(), &frame(&packet)).unwrap();
+            let (answer, time) = judge.run(datapath, flood.side(), &packet);
             took.push(time);
             match answer {
                 REDIRECT => forwarded += 1,
@@ -61,7 +101,7 @@ fn flood_all(datapath: &mut EbpfDatapath, flows: u32, packets: u32, entries: u64
             assert!(dropped.contains_key(reason), "{flood:?} was not dropped as {reason}: {dropped:?}");
         }
         assert_eq!(forwarded > 0, flood.has_permitted(), "{flood:?}: {forwarded} were forwarded");
-        let survivors = survivors(datapath, &established);
+        let survivors = survivors(datapath, judge, &established);
         took.sort();
         let median = took[took.len() / 2].as_nanos();
         let reasons: Vec<String> = dropped.iter().map(|(name, count)| format!("{name} {count}")).collect();
@@ -108,8 +148,8 @@ impl Flood {
         }
     }
 
-    fn program(self) -> &'static str {
-        if self == Self::Unsolicited { "site_in" } else { "overlay_in_l2" }
+    fn side(self) -> Side {
+        if self == Self::Unsolicited { Side::Site } else { Side::Overlay }
     }
 
     fn has_permitted(self) -> bool {
@@ -226,9 +266,9 @@ fn packet(protocol: u8, from: (IpAddr, u16), to: (IpAddr, u16), flags: u8) -> Ve
 }
 
 /// Opens so many flows, of TCP and UDP and of both families alike, and has each answered.
-fn establish(datapath: &mut EbpfDatapath, flows: u32) -> BTreeSet<Established> {
-    let expect = |datapath: &mut EbpfDatapath, program: &str, packet: &[u8]| {
-        assert_eq!(datapath.run_once(program, &frame(packet)).unwrap().0, REDIRECT);
+fn establish(datapath: &mut EbpfDatapath, judge: Judge, flows: u32) -> BTreeSet<Established> {
+    let expect = |datapath: &mut EbpfDatapath, side: Side, packet: &[u8]| {
+        assert_eq!(judge.run(datapath, side, packet).0, REDIRECT);
     };
     let mut established = BTreeSet::new();
     // The table of flows that are not answered yet holds no more at once.
@@ -237,14 +277,14 @@ fn establish(datapath: &mut EbpfDatapath, flows: u32) -> BTreeSet<Established> {
             let (six, protocol) = ((number % 2) as usize, if number / 2 % 2 == 0 { 6 } else { 17 });
             let (source, port) = (user(number % USERS)[six], 10_000 + (number / USERS) as u16);
             let server = (SERVER[six].parse().unwrap(), PERMITTED);
-            expect(datapath, "overlay_in_l2", &packet(protocol, (source, port), server, flag::SYN));
+            expect(datapath, Side::Overlay, &packet(protocol, (source, port), server, flag::SYN));
         }
         let flows = datapath.sweep().unwrap();
         let opened: Vec<_> = flows.iter().filter(|flow| !flow.confirmed).map(Established::of).collect();
         assert_eq!(opened.len(), batch.len());
         for flow in opened {
-            expect(datapath, "site_in", &flow.packet(true, flag::SYN | flag::ACK));
-            expect(datapath, "overlay_in_l2", &flow.packet(false, flag::ACK));
+            expect(datapath, Side::Site, &flow.packet(true, flag::SYN | flag::ACK));
+            expect(datapath, Side::Overlay, &flow.packet(false, flag::ACK));
             established.insert(flow);
         }
     }
@@ -253,7 +293,7 @@ fn establish(datapath: &mut EbpfDatapath, flows: u32) -> BTreeSet<Established> {
 }
 
 /// How many flows carry a packet each way and are told of with it, under the same port as before.
-fn survivors(datapath: &mut EbpfDatapath, established: &BTreeSet<Established>) -> usize {
+fn survivors(datapath: &mut EbpfDatapath, judge: Judge, established: &BTreeSet<Established>) -> usize {
     let counts = |datapath: &mut EbpfDatapath| -> BTreeMap<Established, (u64, u64)> {
         let flows = datapath.sweep().unwrap();
         let ours = flows.iter().filter(|flow| flow.translated.is_some());
@@ -262,8 +302,8 @@ fn survivors(datapath: &mut EbpfDatapath, established: &BTreeSet<Established>) -
     let before = counts(datapath);
     let mut passed = BTreeSet::new();
     for flow in established {
-        let there = datapath.run_once("overlay_in_l2", &frame(&flow.packet(false, flag::ACK))).unwrap().0;
-        let back = datapath.run_once("site_in", &frame(&flow.packet(true, flag::ACK))).unwrap().0;
+        let there = judge.run(datapath, Side::Overlay, &flow.packet(false, flag::ACK)).0;
+        let back = judge.run(datapath, Side::Site, &flow.packet(true, flag::ACK)).0;
         if (there, back) == (REDIRECT, REDIRECT) {
             passed.insert(flow);
         }
