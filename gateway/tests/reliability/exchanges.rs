@@ -30,7 +30,9 @@ fn small_changes_come_one_after_another_under_traffic_and_no_packet_is_judged_wr
         let differ = a.iter().zip(b).filter(|(a, b)| a != b).count();
         assert!(a.len() == b.len() && (1..=64).contains(&differ), "{differ} words of {} differ", a.len());
     }
-    exchange(XdpChoice::Off, chosen("SLUICEGATE_DELTAS", DELTAS), &images);
+    for xdp in [XdpChoice::Off, XdpChoice::Native] {
+        exchange(xdp, chosen("SLUICEGATE_DELTAS", DELTAS) / 2, &images);
+    }
 }
 
 fn exchange(xdp: XdpChoice, count: u32, [with, without]: &[[(Hash, Image); 4]; 2]) {

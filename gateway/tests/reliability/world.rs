@@ -42,6 +42,11 @@ impl World {
         for via in GATEWAY {
             peer.route("default", via).unwrap();
         }
+        // A veth device takes what XDP sends it only with GRO at its end; and no packet is larger than a wire carries.
+        for (namespace, device) in [(&peer, "out"), (&server, "in")] {
+            namespace.offload_off(device).unwrap();
+            namespace.feature(device, "rx-gro", true).unwrap();
+        }
         // A packet that waits for a neighbour's address, or is lost to that, is not what is looked for here.
         for (from, device, addresses, to, there) in [
             (&peer, "out", GATEWAY, &gateway, "overlay"),
@@ -68,7 +73,12 @@ impl World {
             datapath.apply(1, image)?;
             Ok(datapath)
         });
-        opened.unwrap().unwrap()
+        let datapath = opened.unwrap().unwrap();
+        if xdp != XdpChoice::Off {
+            let devices = datapath.xdp();
+            assert!(!devices.is_empty() && devices.iter().all(|device| device.sends), "{devices:?}");
+        }
+        datapath
     }
 }
 
