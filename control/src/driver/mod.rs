@@ -87,7 +87,7 @@ impl Driver {
     async fn follow(&mut self) -> Result<(), RoundError> {
         let snapshot = self.store.snapshot().await?;
         let revision = snapshot.revision;
-        self.hub.set_roster(plan::roster(&snapshot));
+        self.hub.set_roster(plan::roster(&snapshot), revision);
         self.seen = revision;
 
         let (agents, before) = (self.hub.to_compile(false), self.published.clone());

@@ -40,6 +40,8 @@ pub(super) struct Stream {
     pub(super) notify: Arc<Notify>,
     /// What the agent holds once it has taken everything sent so far.
     holds: Option<Held>,
+    /// Revision of the store when the stream was opened: the peer was there then.
+    pub(super) opened_at: u64,
     /// Nothing is sent before the images stand for this revision of the store.
     not_before: u64,
     network_sent: u64,
@@ -115,8 +117,9 @@ impl Stream {
     pub(super) fn new(
         id: u64,
         gateway: bool,
+        request: &SyncRequest,
         holds: Option<Held>,
-        not_before: u64,
+        opened_at: u64,
         notify: Arc<Notify>,
     ) -> Self {
         Self {
@@ -124,7 +127,8 @@ impl Stream {
             gateway,
             notify,
             holds,
-            not_before,
+            opened_at,
+            not_before: if request.applied_revision > 0 { opened_at } else { 0 },
             network_sent: 0,
             in_flight: None,
             snapshot_next: false,

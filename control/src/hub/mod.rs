@@ -153,8 +153,7 @@ impl Hub {
         let entry = inner.agents.entry(peer.to_owned()).or_default();
         entry.hold(request);
         let notify = Arc::new(Notify::new());
-        let not_before = if request.applied_revision > 0 { revision } else { 0 };
-        let next = Stream::new(id, gateway, entry.applied_held(), not_before, notify.clone());
+        let next = Stream::new(id, gateway, request, entry.applied_held(), revision, notify.clone());
         if let Some(old) = entry.stream.replace(next) {
             self.metrics.streams_ended.with_label_values(&["replaced"]).inc();
             self.metrics.connected_agents.with_label_values(&[role(old.gateway)]).dec();
@@ -239,12 +238,14 @@ impl Hub {
         self.newcomers.notified().await;
     }
 
-    /// Makes `roster` the peers there are; streams of others end at once.
-    pub(crate) fn set_roster(&self, roster: BTreeMap<String, Member>) {
+    /// Makes `roster` the peers there are as of the store's `revision`; streams of others end at once, unless they were opened
+    /// at a later one: those peers joined meanwhile.
+    pub(crate) fn set_roster(&self, roster: BTreeMap<String, Member>, revision: u64) {
         let mut guard = self.lock();
         let inner = &mut *guard;
         inner.agents.retain(|peer, entry| {
-            let stays = roster.contains_key(peer);
+            let newer = entry.stream.as_ref().is_some_and(|stream| stream.opened_at > revision);
+            let stays = newer || roster.contains_key(peer);
             if !stays {
                 entry.wake();
                 if let Some(stream) = &entry.stream {
