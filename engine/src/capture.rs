@@ -226,6 +226,7 @@ mod tests {
         let four = work(protocol::TCP);
         let mut six: Work<Address6> = Work::default();
         six.network.source = Address6(core::array::from_fn(|i| i as u8));
+        six.network.destination = Address6([9; 16]);
         let both = [host([10, 9, 0, 7])[0], words(six.network.source.0)];
         let wants = |addresses| {
             let filter = Filter { addresses, ..Filter::default() };
