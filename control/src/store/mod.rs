@@ -92,7 +92,10 @@ pub enum OpenError {
         cause: std::io::Error,
     },
     /// A bootstrap token lies there that no account of this store has issued.
-    #[error("{} is there but {place} holds no account: the store was removed; move the token file away to start afresh", .token.display())]
+    #[error(
+        "{} is there but {place} holds no account: the store was removed; move the token file away to start afresh",
+        .token.display()
+    )]
     ForeignToken {
         /// The token's file.
         token: PathBuf,
