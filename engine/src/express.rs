@@ -122,6 +122,7 @@ fn follow<F: Egresses, T: Tables<F>>(
     let lives = |flow: &Flow<F::Address>| sends && flow.epoch == epoch && !flow.is_over(now);
     let Work { key, half, leaving, .. } = work;
     let confirmed = tables.with_flow(Stage::Confirmed, key, |flow| {
+        // The epoch first: where another processor has had the flow judged anew, its neighbour was forgotten before.
         if lives(flow) && is_ready(&flow.hop) {
             return Some(touch(flow, half, leaving, passing));
         }

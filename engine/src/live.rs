@@ -209,10 +209,11 @@ fn revalidate<F: Egresses, T: Tables<F>>(
     // A neighbour is one of the device it was learned on, which may be another now.
     work.half.hop.known = 0;
     let admit = |half: &mut Flow<F::Address>| {
+        // First: who sees the epoch on another processor must not see the neighbour of before.
+        settle(&mut half.hop.known, 0);
         half.epoch = epoch;
         half.rule = rule;
         half.route = route;
-        half.hop.known = 0;
     };
     // Both halves, whatever becomes of the packet in hand.
     let _ = tables.with_flow(stage, &work.key, admit);

@@ -139,11 +139,11 @@ impl<A> Work<A> {
         hop.is_good(self.now, config.hop_lifetime, config.hops_since).then_some(hop.mac)
     }
 
-    /// The neighbour of a packet that [`crate::express`] carries, which has looked whether it is good.
+    /// The neighbour of a packet that [`crate::express`] carries, which has looked whether it is good: by now another processor
+    /// may want the next packet to ask again.
     #[inline(always)]
-    pub fn carried_to(&self) -> Option<[u8; 6]> {
-        let hop = &self.leaving.hop;
-        (hop.known != 0).then_some(hop.mac)
+    pub fn carried_to(&self) -> [u8; 6] {
+        self.leaving.hop.mac
     }
 
     /// What the network header of the packet says.

@@ -129,10 +129,10 @@ fn carry<F: PerFamily>(ctx: *mut xdp_md, side: u32, whole: u32, l2: u32) -> u32 
         None | Some(Verdict::Pass | Verdict::Host) => XDP_PASS,
         Some(Verdict::Site(_)) => match <Maps as Tables<F>>::egress(&steps.maps, work.active(), work.route())
         {
-            Some(egress) => send::<F>(ctx, l2, &egress.link, work.hop(config)),
+            Some(egress) => send::<F>(ctx, l2, &egress.link, work.carried_to()),
             None => failed(),
         },
-        Some(Verdict::Overlay) => send::<F>(ctx, l2, &config.overlay_link, work.hop(config)),
+        Some(Verdict::Overlay) => send::<F>(ctx, l2, &config.overlay_link, work.carried_to()),
         // Not `XDP_TX`: with that, a veth device leaves the frame lying about unless the other end runs XDP itself.
         Some(Verdict::Answer) if maps::redirect(maps::arrived_on(ctx)) => XDP_REDIRECT,
         Some(Verdict::Answer) => failed(),
@@ -142,9 +142,11 @@ fn carry<F: PerFamily>(ctx: *mut xdp_md, side: u32, whole: u32, l2: u32) -> u32 
 
 /// Sends a frame by `link` to `hop`.
 #[inline(always)]
-fn send<F: PerFamily>(ctx: *mut xdp_md, l2: u32, link: &Link, hop: Option<[u8; 6]>) -> u32 {
-    // All was there when the flow was looked at: it went away within a microsecond.
-    let Some(hop) = hop.filter(|_| maps::redirect(link.device)) else { return failed() };
+fn send<F: PerFamily>(ctx: *mut xdp_md, l2: u32, link: &Link, hop: [u8; 6]) -> u32 {
+    // It was there when the flow was looked at: it went away within a microsecond.
+    if !maps::redirect(link.device) {
+        return failed();
+    }
     let tags = u32::from(link.tags_length) & 12;
     let header = ETHERNET + tags;
     if header != l2 {
