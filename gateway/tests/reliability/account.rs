@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use sluicegate_api::image::{Hash, Image};
 use sluicegate_policy::model::{Action, Rule, Service};
 
-use crate::policy;
 pub(crate) use crate::policy::{USER, rule};
+
+use crate::policy;
 
 /// The server behind the gateway, by family.
 pub(crate) const SERVER: [&str; 2] = ["10.128.0.53", "fd10::53"];
@@ -21,7 +22,7 @@ pub(crate) const REVOCABLE: u16 = 5001;
 /// A port that no image admits.
 pub(crate) const DENIED: u16 = 5002;
 
-/// Image `variant` with its hash. Variants differ in rules, in rule slots and in ports that nobody uses here; with
+/// Image `variant` with its hash. Variants differ in rules, in rule slots, in resources and in ports that nobody uses here; with
 /// `revocable` or without, they admit [`REVOCABLE`].
 pub(crate) fn image(variant: u32, revocable: bool) -> (Hash, Image) {
     // The slots of all rules turn with the variant.
@@ -41,7 +42,13 @@ pub(crate) fn image(variant: u32, revocable: bool) -> (Hash, Image) {
     if variant % 2 == 1 {
         rules.push(Rule { action: Action::Drop, ..rule(5, Service::Udp(vec![port(DENIED)])) });
     }
-    compiled(rules)
+    // Resources come and go beside the one that matters, and with them routes.
+    let aside: Vec<(String, Vec<String>)> =
+        (0..3).map(|i| (format!("aside {i} of {variant}"), vec![format!("10.129.{i}.0/24")])).collect();
+    let aside = aside.iter().map(|(name, prefixes)| (name.as_str(), prefixes.clone()));
+    let resources: Vec<_> = aside.chain([("server", server())]).collect();
+    let image = compile(rules, &resources);
+    (image.hash(), image)
 }
 
 /// Image `variant` of a kind that differs from the next in one port of one rule, and in nothing else.

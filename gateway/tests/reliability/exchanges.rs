@@ -4,8 +4,9 @@ use sluicegate_api::image::{Hash, Image};
 use sluicegate_gateway::datapath::{Datapath as _, XdpChoice};
 
 use crate::account;
+use crate::gateway;
 use crate::traffic::{self, Outcome, Shared};
-use crate::world::{World, chosen};
+use crate::world::{World, chosen, way};
 
 /// Whole images exchanged in a run of the test suite; `SLUICEGATE_EXCHANGES=1000` for the long run.
 const EXCHANGES: u32 = 200;
@@ -49,7 +50,8 @@ fn exchange(xdp: XdpChoice, count: u32, [with, without]: &[[(Hash, Image); 4]; 2
             let revokes = number % REVOKED == 0;
             let (hash, image) = &if revokes { without } else { with }[number as usize % 4];
             shared.close_window();
-            datapath.put(u64::from(number) + 1, *hash, image).unwrap();
+            let ways = gateway::ways(image, &way(world.site_device()));
+            datapath.put(u64::from(number) + 1, *hash, image, &ways).unwrap();
             shared.open_window(!revokes);
             // Elsewhere the next image follows at once, wherever the packets are.
             if revokes || number % REVOKED == 1 {

@@ -12,8 +12,9 @@ use sluicegate_lab::{Process, Program};
 use sluicegate_model::random::Random;
 
 use crate::account::{self, EGRESS, SERVER, USER};
+use crate::gateway;
 use crate::traffic::{self, Shared};
-use crate::world::{World, chosen, settings, socket, start};
+use crate::world::{World, chosen, settings, socket, start, way};
 
 /// How often it is killed, for XDP and without it; `SLUICEGATE_KILLS=100` for the long run.
 const KILLS: u32 = 5;
@@ -158,7 +159,8 @@ fn a_gateway_to_be_killed() {
         image_words: variable(WORDS).parse().unwrap(),
         ..settings(&PathBuf::from(variable(BPF_DIR)), xdp, ENTRIES)
     };
-    let mut datapath = start(&settings, variable(DEVICE).parse().unwrap(), &images[0].1).unwrap();
+    let way = way(variable(DEVICE).parse().unwrap());
+    let mut datapath = start(&settings, way.device, &images[0].1).unwrap();
     println!("\nOPENED");
     let first = datapath.in_force().map_or(0, |now| now.revision) + 1;
     for revision in first.. {
@@ -166,7 +168,7 @@ fn a_gateway_to_be_killed() {
             return;
         }
         let (hash, image) = &images[revision as usize % 2];
-        datapath.put(revision, *hash, image).unwrap();
+        datapath.put(revision, *hash, image, &gateway::ways(image, &way)).unwrap();
         if revision == first {
             println!("\nAPPLIED");
         }

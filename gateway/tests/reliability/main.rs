@@ -17,5 +17,6 @@ mod kills;
 mod plaintext;
 #[path = "../support/policy.rs"]
 mod policy;
+mod routes;
 mod traffic;
 mod world;

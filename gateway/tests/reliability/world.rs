@@ -82,10 +82,15 @@ impl World {
     }
 }
 
+/// The way out to the site.
+pub(crate) fn way(device: u32) -> Way {
+    Way { device, sources: EGRESS, pool: [1, 1] }
+}
+
 /// Opens the datapath in the namespace of the calling thread and tells it of overlay and site, as an agent does.
 pub(crate) fn start(settings: &Settings, device: u32, image: &Image) -> anyhow::Result<EbpfDatapath> {
     let mut datapath = EbpfDatapath::open(settings, "overlay")?;
-    gateway::prepare(&mut datapath, image, &Way { device, sources: EGRESS, pool: [1, 1] })?;
+    gateway::prepare(&mut datapath, image, &way(device))?;
     Ok(datapath)
 }
 
