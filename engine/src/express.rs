@@ -152,7 +152,10 @@ fn follow<F: Egresses, T: Tables<F>>(
         }
         Some(Found::Nothing) => {
             tables.admit(side, work)?;
-            Ok(sends && work.leaving.hop.known & SENDS != 0 && begin::<F, T>(tables, side, work)?)
+            if !sends || work.leaving.hop.known & SENDS == 0 {
+                return Ok(false);
+            }
+            begin::<F, T>(tables, side, work)
         }
         None => Ok(false),
     }

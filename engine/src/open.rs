@@ -39,7 +39,11 @@ pub(crate) fn begin<F: Egresses, T: Tables<F>>(
     if work.opening.masquerade {
         tables.reserve(work)?;
     }
-    tables.insert(side, work)
+    // Not within that stage: those it runs would be below it on the stack, of which Linux 6.1 gives the least.
+    if tables.insert(side, work)? {
+        return Ok(true);
+    }
+    tables.join(work)
 }
 
 /// Asks the image, and works out the flow that would be. When it admits the packet, nothing but `work` has changed.
@@ -110,6 +114,7 @@ pub fn admit<F: Egresses, T: Tables<F>>(
 }
 
 /// Inserts the halves of the flow, the reply half first unless reserving a port has done so, and tells of the flow.
+/// `Ok(false)`: another packet of the tuple has opened it since.
 #[inline(always)]
 pub fn insert<F: Egresses, T: Tables<F>>(
     tables: &mut T,
@@ -153,7 +158,7 @@ pub fn insert<F: Egresses, T: Tables<F>>(
     });
     match inserted {
         Ok(()) => {}
-        Err(Refused::Exists) => return join::<F, T>(tables, work),
+        Err(Refused::Exists) => return Ok(false),
         Err(Refused::Full) => {
             tables.remove_flow(Stage::HalfOpen, other);
             return full;
@@ -177,7 +182,7 @@ pub fn insert<F: Egresses, T: Tables<F>>(
 /// Sends the packet by the flow that another processor has opened with a packet of the same tuple since this one's was looked
 /// for; a port reserved for this one goes back. Where openings of a source are limited, both have counted.
 #[inline(always)]
-fn join<F: Egresses, T: Tables<F>>(tables: &mut T, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+pub fn join<F: Egresses, T: Tables<F>>(tables: &mut T, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
     let Work { key, other, half, leaving, opening, now, .. } = work;
     let (now, hop, rule) = (*now, leaving.hop, opening.rule);
     if opening.masquerade {

@@ -11,7 +11,7 @@ pub use crate::hop::meet;
 pub use crate::limit::count_opening;
 pub use crate::live::{advance, renew};
 pub use crate::nat::{claim, reserve};
-pub use crate::open::{admit, insert};
+pub use crate::open::{admit, insert, join};
 pub use crate::quote::relate;
 
 use crate::reason::DropReason;

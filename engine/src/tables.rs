@@ -403,13 +403,22 @@ pub trait Tables<F: Egresses> {
         crate::open::admit::<F, Self>(self, side, work)
     }
 
-    /// The stage that inserts the flow of an admitted packet.
+    /// The stage that inserts the flow of an admitted packet. `Ok(false)`: another packet has, since.
     #[inline(always)]
     fn insert(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal>
     where
         Self: Sized,
     {
         crate::open::insert::<F, Self>(self, side, work)
+    }
+
+    /// The stage for a packet whose flow another has inserted since it was looked for.
+    #[inline(always)]
+    fn join(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal>
+    where
+        Self: Sized,
+    {
+        crate::open::join::<F, Self>(self, work)
     }
 
     /// The stage that counts openings, where they are limited; see [`crate::limit`].

@@ -208,6 +208,7 @@ pub trait PerFamily: Sources {
     fn admit(side: u32) -> u64;
     fn count_opening(answered: u32) -> u64;
     fn claim() -> u64;
+    fn join() -> u64;
     fn reserve() -> u64;
     fn insert_both(side: u32) -> u64;
     fn relate(side: u32) -> u64;
@@ -218,7 +219,7 @@ pub trait PerFamily: Sources {
 }
 
 macro_rules! per_family {
-    ($family:ty, $confirmed:ident, $half_open:ident, $scratch:ident, $work:ident, $renew:ident, $meet:ident, $advance:ident, $admit:ident, $opening:ident, $claim:ident, $reserve:ident, $insert:ident,
+    ($family:ty, $confirmed:ident, $half_open:ident, $scratch:ident, $work:ident, $renew:ident, $meet:ident, $advance:ident, $admit:ident, $opening:ident, $claim:ident, $reserve:ident, $insert:ident, $join:ident,
      $relate:ident, $follow:ident, $remember:ident, $fragments:ident) => {
         impl PerFamily for $family {
             #[inline(always)]
@@ -290,6 +291,11 @@ macro_rules! per_family {
             #[inline(always)]
             fn claim() -> u64 {
                 $claim()
+            }
+
+            #[inline(always)]
+            fn join() -> u64 {
+                $join()
             }
 
             #[inline(always)]
@@ -375,6 +381,13 @@ macro_rules! per_family {
         /// As above.
         #[unsafe(no_mangle)]
         #[inline(never)]
+        pub extern "C" fn $join() -> u64 {
+            in_work::<$family>(|maps, work| stage::join::<$family, _>(maps, work))
+        }
+
+        /// As above.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
         pub extern "C" fn $reserve() -> u64 {
             in_work::<$family>(|maps, work| stage::reserve::<$family, _>(maps, work))
         }
@@ -413,11 +426,11 @@ macro_rules! per_family {
 
 per_family!(
     V4, FLOWS4, HALF_OPEN4, SCRATCH4, WORK4, renew4, meet4, advance4, admit4, opening4, claim4, reserve4,
-    insert4, relate4, follow4, remember4, FRAGMENTS4
+    insert4, join4, relate4, follow4, remember4, FRAGMENTS4
 );
 per_family!(
     V6, FLOWS6, HALF_OPEN6, SCRATCH6, WORK6, renew6, meet6, advance6, admit6, opening6, claim6, reserve6,
-    insert6, relate6, follow6, remember6, FRAGMENTS6
+    insert6, join6, relate6, follow6, remember6, FRAGMENTS6
 );
 
 /// Counts a half-open half-entry that came (0) or went (1).
@@ -844,6 +857,11 @@ impl<F: PerFamily> Tables<F> for Maps {
     #[inline(always)]
     fn claim(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
         lend(work, F::claim)
+    }
+
+    #[inline(always)]
+    fn join(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        lend(work, F::join)
     }
 
     #[inline(always)]
