@@ -96,6 +96,13 @@ impl Tunnel {
                 fs::write(format!("/proc/sys/net/{}", setting.replace('*', name)), "0")?;
             }
         }
+        // The programs name the device they send by; what the host itself would answer names none, and has no way.
+        for family in ["-4", "-6"] {
+            for (name, _) in SITES {
+                ip(&[family, "rule", "add", "oif", name, "lookup", "main"])?;
+            }
+            ip(&[family, "rule", "del", "preference", "32766"])?;
+        }
         for (program, on, way) in [
             ("overlay_in_l3", OVERLAY, TcAttachType::Ingress),
             ("overlay_out_l3", OVERLAY, TcAttachType::Egress),
