@@ -7,7 +7,7 @@
 //! | [`agent`] | a gateway or peer: joined, started, killed, started again |
 //! | [`world`] | all of these, up and in step |
 //! | [`client`] | one question of a real client, and what came of it |
-//! | [`access`], [`masquerade`], [`revocation`], [`change`], [`rogue`], [`restart`], [`failover`] | what is shown |
+//! | [`access`], [`masquerade`], [`revocation`], [`change`], [`rogue`], [`watch`], [`restart`], [`failover`] | what is shown |
 //! | [`table`] | who, what, expected, seen, rule |
 //! | [`stay`] | what there is to try afterwards |
 
@@ -26,6 +26,7 @@ mod stream;
 mod table;
 mod tamper;
 mod topology;
+mod watch;
 mod world;
 
 use std::fs;
@@ -134,6 +135,8 @@ fn show(world: &World<'_>, table: &mut Table) -> Result<()> {
     change::show(world, table)?;
     say("what the gateway refuses by itself");
     rogue::show(world, table)?;
+    say("what an operator sees on the gateway");
+    watch::show(world, table)?;
     say("the gateway killed and restarted under traffic");
     // With carol still unguarded, so that the gate that must not open is the gateway's.
     restart::show(world, table)?;

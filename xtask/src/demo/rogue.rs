@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use sluicegate_lab::Program;
+use sluicegate_lab::{Feature, Program};
 
 use super::access::explain;
 use super::agent::{Agent, OVERLAY_DEVICE};
@@ -33,16 +33,21 @@ pub(crate) fn show(world: &World<'_>, table: &mut Table) -> Result<()> {
             "no flow",
         ));
     }
+    if can_disarm(world) {
+        tamper::disarm(world.carol.bpf_dir())?;
+        return Family::BOTH.into_iter().try_for_each(|family| disarmed(world, family, table));
+    }
     if world.datapath == Datapath::Ebpf {
-        if tamper::disarm(world.carol.bpf_dir())? == 0 {
-            say(
-                "this kernel attaches TC programs without links; carol's cannot be replaced, and her rows are left out",
-            );
-            return Ok(());
-        }
-        Family::BOTH.into_iter().try_for_each(|family| disarmed(world, family, table))?;
+        say(
+            "this kernel attaches TC programs without links; carol's cannot be replaced, and her rows are left out",
+        );
     }
     Ok(())
+}
+
+/// Whether carol's programs can be replaced behind her agent's back.
+pub(crate) fn can_disarm(world: &World<'_>) -> bool {
+    world.datapath == Datapath::Ebpf && Feature::Tcx.is_there()
 }
 
 /// Gives carol her enforcement back.

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 // linux/bpf.h
 const BPF_PROG_LOAD: libc::c_long = 5;
@@ -18,26 +18,19 @@ const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 /// `r0 = TCX_PASS; exit`
 const PASS: [u64; 2] = [0x0000_0000_0000_00b7, 0x0000_0000_0000_0095];
 
-/// Replaces the program of every link pinned below `bpf_dir` in a directory `links`; returns how many there were. Where TC
-/// programs are attached without links (before Linux 6.6) there are none.
-pub(crate) fn disarm(bpf_dir: &Path) -> Result<usize> {
-    let mut links = Vec::new();
-    for layout in
-        fs::read_dir(bpf_dir).with_context(|| format!("cannot read {}", bpf_dir.display()))?.flatten()
-    {
-        links.extend(fs::read_dir(layout.path().join("links")).into_iter().flatten().flatten());
-    }
-    if links.is_empty() {
-        return Ok(0);
-    }
+/// Replaces the program of every link pinned below `bpf_dir`, which needs tcx: before Linux 6.6 filters have no links.
+pub(crate) fn disarm(bpf_dir: &Path) -> Result<()> {
+    let dir = bpf_dir.join("links");
+    let links = fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let links: Vec<_> = links.flatten().map(|entry| entry.path()).filter(|path| !path.is_dir()).collect();
+    ensure!(!links.is_empty(), "there is no link in {}", dir.display());
     let pass = load_pass().context("cannot load a program that passes everything")?;
-    for link in &links {
-        let path = link.path();
-        open_pinned(&path)
+    for path in &links {
+        open_pinned(path)
             .and_then(|link| update(&link, &pass))
             .with_context(|| format!("cannot replace the program at {}", path.display()))?;
     }
-    Ok(links.len())
+    Ok(())
 }
 
 fn load_pass() -> io::Result<OwnedFd> {
