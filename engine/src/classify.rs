@@ -1,7 +1,9 @@
 //! Judging a packet by an image: the four look-ups of [`crate::image`], the same code in the kernel and in user space.
 
 use crate::flow::Side;
-use crate::image::{Attributes, Decision, INTERVALS_LOG_MAX, LINE, SERVICE_LOG_MAX, header};
+use crate::image::{
+    Attributes, Decision, INTERVALS_LOG_MAX, LINE, LIST_MAX, PAGE, Places, SERVICE_LOG_MAX, header,
+};
 
 /// One 64-byte line of an image.
 pub type Line = [u32; LINE];
@@ -47,6 +49,37 @@ pub trait Lines {
     fn search_services(&self, set: u32, log: u32, axis: u32) -> u32 {
         search_services(self, set, log, axis)
     }
+
+    /// The word of the decision between rows and columns. Methods like the searches, for the same reason.
+    #[inline(always)]
+    fn decide(&self, rows: u32, columns: u32, axis: u32) -> u32 {
+        decide(self, rows, columns, axis)
+    }
+
+    /// What a row decides in a column.
+    #[inline(always)]
+    fn decide_cell(&self, row: u32, column: u32, axis: u32) -> u32 {
+        decide_cell(self, row, column, axis)
+    }
+
+    /// The `i`-th of the rows or columns that `places` stands for, whose lists are at header word `lists`; 0 when there are
+    /// fewer.
+    #[inline(always)]
+    fn place(&self, lists: u32, places: u32, i: u32) -> u32 {
+        place(self, lists, places, i)
+    }
+
+    /// The decision that holds where two were found.
+    #[inline(always)]
+    fn better(&self, best: u32, next: u32) -> u32 {
+        better(self, best, next)
+    }
+
+    /// The better of `best` and what a row decides in any of `columns`.
+    #[inline(always)]
+    fn decide_row(&self, row: u32, columns: u32, axis: u32, best: u32) -> u32 {
+        decide_row(self, row, columns, axis, best)
+    }
 }
 
 impl Lines for [Line] {
@@ -79,11 +112,11 @@ impl Source {
     const OWN: u8 = 2;
 
     #[inline(always)]
-    const fn of(class: u32, own: u32) -> Self {
-        Self(match class {
+    const fn of(rows: u32, own: u32) -> Self {
+        Self(match rows {
             0 => 0,
             _ if own == 0 => Self::PEER | Self::OWN,
-            class if class == own => Self::OWN,
+            rows if rows == own => Self::OWN,
             _ => Self::PEER,
         })
     }
@@ -105,7 +138,7 @@ impl Source {
 pub fn classify4(image: &(impl Lines + ?Sized), source: u32, destination: u32, axis: u32) -> Judgement {
     let Some(head) = image.line(0) else { return Judgement::default() };
     let host = source.wrapping_sub(head[header::HOSTS4_BASE]);
-    let source_class = if host < head[header::HOSTS4_LEN] {
+    let rows = if host < head[header::HOSTS4_LEN] {
         image.word(head[header::HOSTS4].wrapping_add(host))
     } else {
         let i = image.search4(head[header::SRC4], head[header::SRC4_LEN], source);
@@ -113,7 +146,7 @@ pub fn classify4(image: &(impl Lines + ?Sized), source: u32, destination: u32, a
     };
     let i = image.search4(head[header::DST4], head[header::DST4_LEN], destination);
     let destination_class = image.word(head[header::DST4_CLASS].wrapping_add(i));
-    judge(image, source_class, destination_class, axis)
+    judge(image, rows, destination_class, axis)
 }
 
 /// Judges an IPv6 packet; otherwise as [`classify4`].
@@ -121,34 +154,122 @@ pub fn classify4(image: &(impl Lines + ?Sized), source: u32, destination: u32, a
 pub fn classify6(image: &(impl Lines + ?Sized), source: Wide, destination: Wide, axis: u32) -> Judgement {
     let Some(head) = image.line(0) else { return Judgement::default() };
     let i = image.search6(head[header::SRC6], head[header::SRC6_LEN], source);
-    let source_class = image.word(head[header::SRC6_CLASS].wrapping_add(i));
+    let rows = image.word(head[header::SRC6_CLASS].wrapping_add(i));
     let dst_len = head[header::DST6_LEN];
     let Some(head) = image.line(1) else { return Judgement::default() };
     let i = image.search6(head[header::DST6 - LINE], dst_len, destination);
     let destination_class = image.word(head[header::DST6_CLASS - LINE].wrapping_add(i));
-    judge(image, source_class, destination_class, axis)
+    judge(image, rows, destination_class, axis)
 }
 
 #[inline(always)]
-fn judge(image: &(impl Lines + ?Sized), source: u32, destination: u32, axis: u32) -> Judgement {
+fn judge(image: &(impl Lines + ?Sized), rows: u32, destination: u32, axis: u32) -> Judgement {
     let Some(head) = image.line(1) else { return Judgement::default() };
-    let attributes = Attributes(image.word(head[header::ATTRIBUTES - LINE].wrapping_add(destination)));
-    let row = source.wrapping_mul(head[header::ROW_BLOCKS - LINE]).wrapping_add(destination / LINE as u32);
-    let block = image.word(head[header::ROWS - LINE].wrapping_add(row));
-    let first = head[header::BLOCKS - LINE].wrapping_add(block.wrapping_mul(LINE as u32));
-    let cell = image.word(first.wrapping_add(destination % LINE as u32));
-    let decision = if cell == 0 || Decision(cell).is_set() {
-        Decision(cell)
-    } else {
-        let entry = image.search_services(
-            head[header::SERVICES - LINE].wrapping_add((cell >> 4) * 16),
-            cell & 15,
-            axis,
-        );
-        Decision(entry)
-    };
-    let source = Source::of(source, head[header::OWN - LINE]);
-    Judgement { decision, attributes, source }
+    let class = head[header::CLASSES - LINE].wrapping_add(destination.wrapping_mul(2));
+    let own = head[header::OWN - LINE];
+    // A class's two words are on one line.
+    let Some(line) = image.line(class / LINE as u32) else { return Judgement::default() };
+    let at = class as usize % LINE & !1;
+    let (attributes, columns) = (Attributes(line[at]), line[at + 1]);
+    let decision = Decision(image.decide(rows, columns, axis));
+    Judgement { decision, attributes, source: Source::of(rows, own) }
+}
+
+/// [`Lines::decide`], for whoever implements it.
+#[inline(always)]
+pub fn decide(image: &(impl Lines + ?Sized), rows: u32, columns: u32, axis: u32) -> u32 {
+    if Places(rows).list().is_none() && Places(columns).list().is_none() {
+        return image.decide_cell(rows, columns, axis);
+    }
+    let mut best = 0;
+    for i in 0..LIST_MAX as u32 {
+        let row = image.place(header::ROW_LISTS as u32, rows, i);
+        if row == 0 {
+            break;
+        }
+        best = image.decide_row(row, columns, axis, best);
+    }
+    best
+}
+
+/// [`Lines::decide_row`], for whoever implements it.
+#[inline(always)]
+pub fn decide_row(image: &(impl Lines + ?Sized), row: u32, columns: u32, axis: u32, best: u32) -> u32 {
+    let mut best = best;
+    for i in 0..LIST_MAX as u32 {
+        let column = image.place(header::COLUMN_LISTS as u32, columns, i);
+        if column == 0 {
+            break;
+        }
+        best = image.better(best, image.decide_cell(row, column, axis));
+    }
+    best
+}
+
+/// [`Lines::place`], for whoever implements it.
+#[inline(always)]
+pub fn place(image: &(impl Lines + ?Sized), lists: u32, places: u32, i: u32) -> u32 {
+    match Places(places).list() {
+        Some(list) => {
+            let Some(head) = image.line(1) else { return 0 };
+            let first = head[lists as usize % LINE].wrapping_add(list.wrapping_mul(LINE as u32));
+            image.word(first.wrapping_add(i))
+        }
+        None if i == 0 => places,
+        None => 0,
+    }
+}
+
+/// [`Lines::decide_cell`], for whoever implements it.
+#[inline(always)]
+pub fn decide_cell(image: &(impl Lines + ?Sized), row: u32, column: u32, axis: u32) -> u32 {
+    let Some(head) = image.line(1) else { return 0 };
+    let cell = find_cell(image, head, row, column);
+    if cell == 0 || Decision(cell).is_set() {
+        return cell;
+    }
+    let set = head[header::SERVICES - LINE].wrapping_add((cell >> 4) * 16);
+    image.search_services(set, cell & 15, axis)
+}
+
+/// The cell of a row and a column; `head` is line 1 of the image.
+#[inline(always)]
+pub fn find_cell(image: &(impl Lines + ?Sized), head: &Line, row: u32, column: u32) -> u32 {
+    const LINE_WORDS: u32 = LINE as u32;
+    let page = row.wrapping_mul(head[header::ROW_PAGES - LINE]).wrapping_add(column / PAGE as u32);
+    let page = image.word(head[header::ROWS - LINE].wrapping_add(page));
+    // Most pairs of a long list of rows and a long list of columns have no rule.
+    if page == 0 {
+        return 0;
+    }
+    let block = page.wrapping_mul(LINE_WORDS).wrapping_add(column / LINE_WORDS % LINE_WORDS);
+    let block = image.word(head[header::PAGES - LINE].wrapping_add(block));
+    if block == 0 {
+        return 0;
+    }
+    let first = head[header::BLOCKS - LINE].wrapping_add(block.wrapping_mul(LINE_WORDS));
+    image.word(first.wrapping_add(column % LINE_WORDS))
+}
+
+/// [`Lines::better`], for whoever implements it: drop beats accept, and of one action the first in the order of the rules.
+#[inline(always)]
+pub fn better(image: &(impl Lines + ?Sized), best: u32, next: u32) -> u32 {
+    if next == 0 || next == best {
+        return best;
+    }
+    if best == 0 {
+        return next;
+    }
+    match (Decision(best).accepts(), Decision(next).accepts()) {
+        (false, true) => best,
+        (true, false) => next,
+        _ => {
+            let Some(head) = image.line(1) else { return 0 };
+            let rank =
+                |decision| image.word(head[header::RANKS - LINE].wrapping_add(Decision(decision).slot()));
+            if rank(best) <= rank(next) { best } else { next }
+        }
+    }
 }
 
 /// [`Lines::search4`], for whoever implements it.

@@ -1,47 +1,64 @@
 //! The compiled image: flat arrays of host-order `u32` words that the packet program interprets.
 //!
-//! An image is a sequence of 64-byte lines of 16 words; its length is a whole number of lines. Line 0 and 1 are the header.
+//! An image is a sequence of 64-byte lines of 16 words; its length is a whole number of lines. Lines 0 to 2 are the header.
 //! A packet is judged in four steps, each a fixed number of loads whatever the number of policies:
 //!
-//! 1. source address -> source class: IPv4 overlay addresses by direct index into `hosts4`, every other address by
-//!    branch-free search over interval boundaries;
-//! 2. destination address -> destination class, by the same search; the class's attribute word says how to get there;
-//! 3. (source class, destination class) -> cell, through rows of deduplicated 16-cell blocks;
+//! 1. source address -> rows: IPv4 overlay addresses by direct index into `hosts4`, every other address by branch-free search
+//!    over interval boundaries;
+//! 2. destination address -> destination class, by the same search; the class's two words, on one line, say how to get there
+//!    and which columns are its own;
+//! 3. (row, column) -> cell, through deduplicated pages of 16 blocks and deduplicated blocks of 16 cells;
 //! 4. a cell is a decision, or names a service set: intervals over the folded protocol/port axis, searched in turn.
+//!
+//! Where the rules are few, a source has one row and a destination one column. Where one row for each combination of source
+//! sets would be too many, a source has a list of up to 16 of them, and destinations have lists of columns alike. Steps 3 and
+//! 4 are then done for each pair: drop beats accept, and among decisions of one action the one of the lowest rank holds.
 //!
 //! | header word | meaning |
 //! |---|---|
 //! | 0 | `MAGIC` |
 //! | 1 | `LAYOUT` |
 //! | 2 | length of the image in words, a multiple of 16 |
-//! | 3, 4, 5 | `hosts4`: first address, number of addresses, offset (one source class per address) |
-//! | 6, 7, 8 | `src4`: number of intervals, offset of starts, offset of classes |
+//! | 3, 4, 5 | `hosts4`: first address, number of addresses, offset (one [`Places`] of rows per address) |
+//! | 6, 7, 8 | `src4`: number of intervals, offset of starts, offset of their `Places` of rows |
 //! | 9, 10, 11 | `src6`: the same; a start is four words, most significant first |
-//! | 12, 13, 14 | `dst4` |
-//! | 15, 16, 17 | `dst6` |
-//! | 18, 19 | number of source classes, of destination classes |
-//! | 20 | blocks in a row: destination classes / 16, rounded up |
-//! | 21 | offset of rows: block number by `source class * blocks in a row + destination class / 16` |
-//! | 22, 23 | offset of blocks (16 cells each), number of blocks |
-//! | 24, 25 | offset of service entries (two words each: first value, decision), number of entries |
-//! | 26 | offset of attributes, one word per destination class |
-//! | 27 | rule slots: highest slot in use + 1 |
-//! | 28 | routes: highest route number in use + 1 |
-//! | 29 | source class of the agent itself; 0 when the image does not say |
-//! | 30, 31 | zero |
+//! | 12, 13, 14 | `dst4`: number of intervals, offset of starts, offset of destination classes |
+//! | 15, 16, 17 | `dst6`: the same |
+//! | 18 | offset of destination classes, two words each: [`Attributes`], `Places` of columns |
+//! | 19 | pages in a row: columns / 256, rounded up |
+//! | 20 | offset of rows: page number by `row * pages in a row + column / 256` |
+//! | 21 | offset of pages (16 block numbers each) |
+//! | 22 | offset of blocks (16 cells each) |
+//! | 23 | offset of service entries (two words each: first value, decision) |
+//! | 24, 25 | offset of lists of rows, of lists of columns: 16 numbers each; 0 ends a shorter one |
+//! | 26 | offset of ranks, one word per rule slot: of two rules of one action the lower rank decides |
+//! | 27 | `Places` of the agent itself, which no other source has; 0 when the image does not say |
+//! | 28 to 31 | zero |
+//! | 32, 33, 34 | number of destination classes, of rows, of columns |
+//! | 35, 36, 37 | number of pages, of blocks, of service entries |
+//! | 38, 39 | number of lists of rows, of lists of columns |
+//! | 40 | number of ranks: 0 in an image without lists |
+//! | 41 | rule slots: highest slot in use + 1 |
+//! | 42 | routes: highest route number in use + 1 |
+//! | 43 to 47 | zero |
 //!
 //! Every offset is in words and starts a line. Interval arrays have a power of two of entries, start with 0, rise, and are
-//! padded with starts of all ones that repeat the last value. Source class 0 and destination class 0 mean "nobody": the
-//! compiler never gives them a decision. Source: `reference` measurements in docs/architecture.md.
+//! padded with starts of all ones that repeat the last value. Row 0, column 0 and destination class 0 mean "nobody": the
+//! compiler never gives them a decision. What is judged reads lines 0 and 1 of the header alone. Source: `reference`
+//! measurements in docs/architecture.md.
 
 /// First word of an image: "SLG1".
 pub const MAGIC: u32 = 0x534c_4731;
 /// Version of this layout.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 /// Words in a line: 64 bytes, one cache line.
 pub const LINE: usize = 16;
 /// Words in the header.
-pub const HEADER: usize = 32;
+pub const HEADER: usize = 48;
+/// Cells behind one page number of a row.
+pub const PAGE: usize = LINE * LINE;
+/// The most rows a source, and the most columns a destination, may have.
+pub const LIST_MAX: usize = LINE;
 /// Log2 of the most entries a service set may have.
 pub const SERVICE_LOG_MAX: u32 = 12;
 /// Log2 of the most intervals a search array may have.
@@ -72,21 +89,58 @@ pub mod header {
     pub const DST6_LEN: usize = 15;
     pub const DST6: usize = 16;
     pub const DST6_CLASS: usize = 17;
-    pub const SRC_CLASSES: usize = 18;
-    pub const DST_CLASSES: usize = 19;
-    pub const ROW_BLOCKS: usize = 20;
-    pub const ROWS: usize = 21;
+    pub const CLASSES: usize = 18;
+    pub const ROW_PAGES: usize = 19;
+    pub const ROWS: usize = 20;
+    pub const PAGES: usize = 21;
     pub const BLOCKS: usize = 22;
-    pub const BLOCKS_LEN: usize = 23;
-    pub const SERVICES: usize = 24;
-    pub const SERVICES_LEN: usize = 25;
-    pub const ATTRIBUTES: usize = 26;
-    pub const RULE_SLOTS: usize = 27;
-    pub const ROUTES: usize = 28;
-    pub const OWN: usize = 29;
+    pub const SERVICES: usize = 23;
+    pub const ROW_LISTS: usize = 24;
+    pub const COLUMN_LISTS: usize = 25;
+    pub const RANKS: usize = 26;
+    pub const OWN: usize = 27;
+    pub const CLASSES_LEN: usize = 32;
+    pub const ROWS_LEN: usize = 33;
+    pub const COLUMNS_LEN: usize = 34;
+    pub const PAGES_LEN: usize = 35;
+    pub const BLOCKS_LEN: usize = 36;
+    pub const SERVICES_LEN: usize = 37;
+    pub const ROW_LISTS_LEN: usize = 38;
+    pub const COLUMN_LISTS_LEN: usize = 39;
+    pub const RANKS_LEN: usize = 40;
+    pub const RULE_SLOTS: usize = 41;
+    pub const ROUTES: usize = 42;
+    /// Words that are zero in this layout.
+    pub const RESERVED: [core::ops::Range<usize>; 2] = [OWN + 1..32, ROUTES + 1..super::HEADER];
 }
 
-/// How a packet for a destination class leaves: one word, in `ATTRIBUTES`.
+/// Where in the matrix a source or a destination is: one row or column by its number, or a list of them.
+///
+/// 0 is "nobody". With bit 31 set the other bits number a list, otherwise a row or column.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Places(pub u32);
+
+impl Places {
+    const LIST: u32 = 1 << 31;
+
+    /// One row or column.
+    pub const fn one(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// Those of a list.
+    pub const fn listed(list: u32) -> Self {
+        Self(Self::LIST | list)
+    }
+
+    /// The number of the list, if it is one.
+    #[inline(always)]
+    pub const fn list(self) -> Option<u32> {
+        if self.0 & Self::LIST != 0 { Some(self.0 & !Self::LIST) } else { None }
+    }
+}
+
+/// How a packet for a destination class leaves: the first word of a destination class.
 ///
 /// Bits 0..16 are the route number, valid with `ROUTED`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -33,12 +33,15 @@ pub enum InvalidImage {
     Section(usize),
     /// An interval array is empty, not a power of two, too long, or does not rise from 0; holds the header word of its length.
     Intervals(usize),
-    /// A class, block, slot or route number is out of its range; holds the word's index.
+    /// A class, row, column, page, block, slot, list or route number is out of its range, or a list goes on after its end;
+    /// holds the word's index.
     Reference(usize),
     /// A service set is malformed; holds the word index of the cell that names it.
     Services(usize),
-    /// Class 0 was given a decision or an attribute: "nobody" would be let in.
+    /// Row, column or class 0 was given a decision or an attribute: "nobody" would be let in.
     Nobody,
+    /// There are lists, whose decisions are compared, and fewer ranks than rule slots.
+    Ranks,
 }
 
 #[cfg(not(target_arch = "bpf"))]
@@ -57,7 +60,8 @@ impl core::fmt::Display for InvalidImage {
             }
             Self::Reference(word) => write!(f, "word {word} names something the image does not have"),
             Self::Services(word) => write!(f, "the cell at word {word} names a malformed service set"),
-            Self::Nobody => f.write_str("class 0, which is nobody, has rights"),
+            Self::Nobody => f.write_str("row, column or class 0, which is nobody, has rights"),
+            Self::Ranks => f.write_str("it has lists of rows or columns, and not a rank for every rule"),
         }
     }
 }
@@ -104,11 +108,29 @@ impl Checked<'_> {
                 Some(i) => bad(i),
                 None => Ok(()),
             },
-            Holds::Routes(routes) => {
-                let beyond = |a: &u32| Attributes(*a).route().is_some_and(|route| u32::from(route) >= routes);
-                match part.iter().position(beyond) {
-                    Some(i) => bad(i),
-                    None if range.start == section.start && part.first().is_some_and(|&a| a != 0) => {
+            Holds::Places(places) => match part.iter().position(|&word| !places.has(word)) {
+                Some(i) => bad(i),
+                None => Ok(()),
+            },
+            Holds::Lists(limit) => {
+                let lists = section.whole(&range, LIST_MAX);
+                let goes_on = |list: &[u32]| list.windows(2).any(|pair| pair[0] == 0 && pair[1] != 0);
+                let wrong = |list: &[u32]| list.iter().any(|&word| word >= limit) || goes_on(list);
+                match self.words[lists.clone()].chunks(LIST_MAX).position(wrong) {
+                    Some(i) => Err(InvalidImage::Reference(lists.start + i * LIST_MAX)),
+                    None => Ok(()),
+                }
+            }
+            Holds::Classes { routes, columns } => {
+                let classes = section.whole(&range, 2);
+                let wrong = |class: &[u32]| {
+                    let beyond = Attributes(class[0]).route().is_some_and(|route| u32::from(route) >= routes);
+                    beyond || !columns.has(class[1])
+                };
+                let part = &self.words[classes.clone()];
+                match part.chunks(2).position(wrong) {
+                    Some(i) => Err(InvalidImage::Reference(classes.start + i * 2)),
+                    None if classes.start == section.start && part.iter().take(2).any(|&word| word != 0) => {
                         Err(InvalidImage::Nobody)
                     }
                     None => Ok(()),
@@ -168,12 +190,20 @@ impl Checked<'_> {
 
     /// Class 0 has no right, as a source nor as a destination. The rows are known to name blocks that are there.
     fn nobody(&self) -> Result<(), InvalidImage> {
-        let row_blocks = self.sections.row_blocks;
-        let rows = &self.words[self.sections.rows.clone()];
-        let cells = &self.words[self.sections.blocks.clone()];
-        let block = |&block: &u32| &cells[block as usize * LINE..][..LINE];
-        let as_source = rows[..row_blocks].iter().any(|b| block(b).iter().any(|&cell| cell != 0));
-        let as_destination = rows.iter().step_by(row_blocks).any(|b| block(b)[0] != 0);
+        let (rows, width) = (&self.words[self.sections.rows.clone()], self.sections.row_pages);
+        let line = |section: &Range<usize>, number: u32| {
+            &self.words[section.start + number as usize * LINE..][..LINE]
+        };
+        let page = |number: u32| line(&self.sections.pages, number);
+        let block = |number: u32| line(&self.sections.blocks, number);
+        // Page 0 and block 0 are not read: whoever looks takes them for empty.
+        let mut nobody = rows[..width].iter().filter(|&&p| p != 0).flat_map(|&p| page(p));
+        let as_source = nobody.any(|&b| b != 0 && block(b).iter().any(|&cell| cell != 0));
+        let rights = |p: u32| match page(p)[0] {
+            0 => false,
+            b => block(b)[0] != 0,
+        };
+        let as_destination = rows.iter().step_by(width).any(|&p| p != 0 && rights(p));
         if as_source || as_destination { Err(InvalidImage::Nobody) } else { Ok(()) }
     }
 }

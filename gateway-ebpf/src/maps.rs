@@ -7,7 +7,10 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_NOEXIST, xdp_md};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use sluicegate_engine::answer::{ALL, Answer, Bucket, SENDER};
-use sluicegate_engine::classify::{Judgement, Line, Lines, Wide, search_services, search4, search6};
+use sluicegate_engine::classify::{
+    Judgement, Line, Lines, Wide, better, decide, decide_cell, decide_row, place, search_services, search4,
+    search6,
+};
 use sluicegate_engine::event::{self, About, Event, SEEN_SETS, SeenSet};
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::flow::{Flow, Hop, Key, Side};
@@ -556,6 +559,31 @@ impl Lines for Half {
     fn search_services(&self, set: u32, log: u32, axis: u32) -> u32 {
         verified_search_services(self.0, set, log, axis)
     }
+
+    #[inline(always)]
+    fn decide(&self, rows: u32, columns: u32, axis: u32) -> u32 {
+        verified_decide(self.0, rows, columns, axis)
+    }
+
+    #[inline(always)]
+    fn decide_cell(&self, row: u32, column: u32, axis: u32) -> u32 {
+        verified_decide_cell(self.0, row, column, axis)
+    }
+
+    #[inline(always)]
+    fn place(&self, lists: u32, places: u32, i: u32) -> u32 {
+        verified_place(self.0, lists, places, i)
+    }
+
+    #[inline(always)]
+    fn better(&self, best: u32, next: u32) -> u32 {
+        verified_better(self.0, best, next)
+    }
+
+    #[inline(always)]
+    fn decide_row(&self, row: u32, columns: u32, axis: u32, best: u32) -> u32 {
+        verified_decide_row(self.0, row, columns, axis, best)
+    }
 }
 
 /// Global functions are verified once, with any arguments, instead of along every path that leads to them: inline, the
@@ -578,6 +606,41 @@ pub extern "C" fn verified_search6(half: u32, starts: u32, len: u32, high: u64, 
 #[inline(never)]
 pub extern "C" fn verified_search_services(half: u32, set: u32, log: u32, axis: u32) -> u32 {
     search_services(&Half(half & 1), set, log, axis)
+}
+
+/// As [`verified_search4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn verified_decide(half: u32, rows: u32, columns: u32, axis: u32) -> u32 {
+    decide(&Half(half & 1), rows, columns, axis)
+}
+
+/// As [`verified_search4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn verified_decide_row(half: u32, row: u32, columns: u32, axis: u32, best: u32) -> u32 {
+    decide_row(&Half(half & 1), row, columns, axis, best)
+}
+
+/// As [`verified_search4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn verified_decide_cell(half: u32, row: u32, column: u32, axis: u32) -> u32 {
+    decide_cell(&Half(half & 1), row, column, axis)
+}
+
+/// As [`verified_search4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn verified_place(half: u32, lists: u32, places: u32, i: u32) -> u32 {
+    place(&Half(half & 1), lists, places, i)
+}
+
+/// As [`verified_search4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn verified_better(half: u32, best: u32, next: u32) -> u32 {
+    better(&Half(half & 1), best, next)
 }
 
 impl<F: PerFamily> Tables<F> for Maps {

@@ -94,7 +94,7 @@ fn measure(kind: Kind, size: Size, args: &Args) {
         Err(refusal) => return println!("{{{shape}, \"refused\": \"{refusal}\"}}"),
     };
     let words = image.words.len();
-    let (sources, destinations) = (image.words[header::SRC_CLASSES], image.words[header::DST_CLASSES]);
+    let (sources, destinations) = (image.words[header::ROWS_LEN], image.words[header::COLUMNS_LEN]);
     let [change, bytes, apply] = change(&state, &compiler, &image);
     println!(
         "{{{shape}, \"words\": {words}, \"source_classes\": {sources}, \"destination_classes\": {destinations}, \

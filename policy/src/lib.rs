@@ -23,5 +23,5 @@ pub mod network;
 mod resolve;
 pub mod service;
 
-pub use compile::{CompileError, Compiler};
+pub use compile::{CompileError, Compiler, Limits};
 pub use network::NetworkView;

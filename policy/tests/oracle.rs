@@ -23,8 +23,8 @@ proptest! {
 
     #[test]
     fn compiled_images_say_what_the_naive_model_says(state in states(), packets in packets(96)) {
-        let compiler = compiler(&state);
-        for agent in agents() {
+        let compilers = every_compiler(&state);
+        for (compiler, agent) in compilers.iter().flat_map(|c| agents().map(move |agent| (c, agent))) {
             let image = compiler.compile(agent).unwrap();
             prop_assert_eq!(validate(image.words.as_chunks().0), Ok(()));
             for &packet in &packets {
@@ -107,8 +107,9 @@ proptest! {
 
     #[test]
     fn a_delta_leads_from_one_state_to_the_next((old, new) in changed_states()) {
-        let (before, after) = (compiler(&old), compiler(&new));
-        for agent in agents() {
+        let compilers = every_compiler(&old).into_iter().zip(every_compiler(&new));
+        let compilers: Vec<_> = compilers.collect();
+        for ((before, after), agent) in compilers.iter().flat_map(|c| agents().map(move |agent| (c, agent))) {
             let (before, after) = (before.compile(agent).unwrap(), after.compile(agent).unwrap());
             let delta = Delta::decode(&Delta::between(&before, &after).encode()).unwrap();
             let result = before.apply(&delta).unwrap();

@@ -5,7 +5,7 @@ mod support;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sluicegate_engine::image::{Cell, Decision, LINE, header};
+use sluicegate_engine::image::{Cell, Decision, HEADER, LINE, header};
 use sluicegate_engine::{Claims, revalidate, validate, validate_with};
 use support::*;
 
@@ -64,26 +64,37 @@ fn damage(words: &mut Vec<u32>, &(what, at, by): &Damage) {
             let line = words[from..from + LINE].to_vec();
             words[to..to + LINE].copy_from_slice(&line);
         }
-        // A row names another block.
+        // A row names another page, a page another block, or a list another row or column.
         10 => {
-            let rows = words[header::SRC_CLASSES].saturating_mul(words[header::ROW_BLOCKS]);
-            let to = pick(words, header::ROWS, rows as usize, at);
-            words[to] = by as u32 % words[header::BLOCKS_LEN].saturating_add(1);
+            let rows = words[header::ROWS_LEN].saturating_mul(words[header::ROW_PAGES]) as usize;
+            let lines = |len: usize| (words[len] as usize).saturating_mul(LINE);
+            let (section, len, limit) = [
+                (header::ROWS, rows, header::PAGES_LEN),
+                (header::PAGES, lines(header::PAGES_LEN), header::BLOCKS_LEN),
+                (header::ROW_LISTS, lines(header::ROW_LISTS_LEN), header::ROWS_LEN),
+                (header::COLUMN_LISTS, lines(header::COLUMN_LISTS_LEN), header::COLUMNS_LEN),
+            ][by / 7 % 4];
+            let to = pick(words, section, len, at);
+            words[to] = by as u32 % words[limit].saturating_add(1);
         }
         // Lengths and limits.
         11 => {
-            const SMALL: [usize; 6] = [
+            const SMALL: [usize; 10] = [
                 header::RULE_SLOTS,
                 header::ROUTES,
                 header::BLOCKS_LEN,
                 header::SERVICES_LEN,
-                header::SRC_CLASSES,
+                header::PAGES_LEN,
+                header::ROWS_LEN,
+                header::ROW_LISTS_LEN,
+                header::COLUMN_LISTS_LEN,
+                header::RANKS_LEN,
                 header::OWN,
             ];
             let to = SMALL[at % SMALL.len()];
             words[to] = words[to].wrapping_add(by as u32 % 17).wrapping_sub(8);
         }
-        12 => words[at % 32] ^= 1 << (by % 32),
+        12 => words[at % HEADER] ^= 1 << (by % 32),
         // The image becomes longer or shorter.
         13 => {
             let lines = (words.len() / LINE + by % 3).saturating_sub(1).max(2);
@@ -119,8 +130,8 @@ proptest! {
         (old, new) in changed_states(),
         steps in vec(vec((any::<u8>(), any::<u32>(), any::<u32>()), 1..4), 48),
     ) {
-        for agent in PEERS {
-            let image = |state| compiler(state).compile(agent).unwrap().words;
+        for (i, agent) in PEERS.into_iter().enumerate() {
+            let image = |state| every_compiler(state)[i % 3].compile(agent).unwrap().words;
             let (first, second) = (image(&old), image(&new));
             let mut claims = known(&first);
             prop_assert!(same(&first, &second, &mut claims)?);

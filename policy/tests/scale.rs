@@ -11,7 +11,7 @@ use sluicegate_api::image::Delta;
 use sluicegate_engine::image::{SLOTS_MAX, header};
 use sluicegate_engine::validate::validate;
 use sluicegate_policy::model::*;
-use sluicegate_policy::{CompileError, Compiler, naive};
+use sluicegate_policy::{CompileError, Compiler, Limits, naive};
 use support::*;
 
 /// `peers` users in pairs of groups, one gateway, `resources` hosts, and `rules` rules of one port each.
@@ -71,10 +71,11 @@ fn a_hundred_thousand_rules_for_one_gateway() {
 }
 
 /// How much of the gateway's image a change rewrites: bytes of delta, bytes of image.
-fn rewritten(old: &State, change: impl FnOnce(&mut State)) -> (usize, usize) {
+fn rewritten(old: &State, limits: Limits, change: impl FnOnce(&mut State)) -> (usize, usize) {
     let mut new = old.clone();
     change(&mut new);
-    let (old, new) = (compiler(old).compile("gateway").unwrap(), compiler(&new).compile("gateway").unwrap());
+    let image = |state| compiler(state).with_limits(limits).compile("gateway").unwrap();
+    let (old, new) = (image(old), image(&new));
     assert_ne!(old, new);
     (Delta::between(&old, &new).encode().len(), new.encode().len())
 }
@@ -98,8 +99,10 @@ fn small_changes_make_small_deltas() {
         }),
     ];
     for (what, change) in changes {
-        let (delta, whole) = rewritten(&state, change);
-        assert!(delta * 10 < whole, "{what}: {delta} of {whole} bytes");
+        for limits in [Limits::default(), apart(0), apart(1 << 18)] {
+            let (delta, whole) = rewritten(&state, limits, change);
+            assert!(delta * 10 < whole, "{what}: {delta} of {whole} bytes, {limits:?}");
+        }
     }
 }
 
@@ -147,9 +150,62 @@ fn an_image_over_budget_is_refused_before_it_is_built() {
     let rule =
         |i: u32| accept(End::Peer(format!("p{:05}", i % 8_000)), End::Resource(format!("r{i:05}")), "all");
     add_policy(&mut state, "p", (0..40_000).map(rule).collect());
-    let error = compiler(&state).compile("gateway").unwrap_err();
+    // Alone it is 4,000,000 words: a row of each, and a line for each right.
+    let image = compiler(&state).compile("gateway").unwrap();
+    assert!(image.words.len() < 5_000_000 && validate(image.words.as_chunks().0).is_ok());
+    let limits = Limits { words: 1 << 20, ..Limits::default() };
+    let error = compiler(&state).with_limits(limits).compile("gateway").unwrap_err();
     let CompileError::Words { words, sources, destinations, max, .. } = error else { panic!("{error}") };
-    assert!(words > max && sources > 8_000 && destinations > 40_000);
+    assert!(words > max && max == 1 << 20 && sources > 8_000 && destinations > 40_000);
+}
+
+#[test]
+fn outcomes_beyond_all_bounds_are_refused_before_they_fill_the_memory() {
+    let state = large(50, 50, 2_000);
+    let whole = Limits { steps: 10_000, ..Limits::default() };
+    assert!(compiler(&state).with_limits(whole).compile("gateway").is_ok());
+    let limits = Limits { steps: 1_000, ..Limits::default() };
+    let error = compiler(&state).with_limits(limits).compile("gateway").unwrap_err();
+    let CompileError::Outcomes { outcomes, steps, max: 1_000, .. } = error else { panic!("{error}") };
+    assert!(steps > 1_000 && outcomes > 100 && steps < 2_000, "{steps} steps of {outcomes}");
+    let told = error.to_string();
+    assert!(told.contains("agent gateway") && told.contains(&steps.to_string()), "{told}");
+    // Whoever is not concerned has an image.
+    assert!(compiler(&state).with_limits(limits).compile("p00001").is_ok());
+}
+
+/// The gateway with a network of one resource, which has so many hosts in every other address of either family.
+fn hosts(count: u32, router: &str) -> State {
+    let mut state = large(3, 3, 3);
+    let v4 = (0..count / 2).map(|i| format!("10.{}.{}.{}/32", 128 | i >> 15, i >> 7 & 255, i << 1 & 255));
+    let v6 = (count / 2..count).map(|i| format!("fd77::{:x}:{:x}/128", i >> 8, i << 8 & 0xffff));
+    let prefixes: Vec<String> = v4.chain(v6).collect();
+    let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+    add_network(&mut state, "m", &[("hosts", &prefixes)], &[(router, 1)]);
+    add_policy(&mut state, "zz", vec![accept(groups(&["g1", "g2"]), End::Resource("hosts".into()), "all")]);
+    state
+}
+
+#[test]
+fn too_many_routed_prefixes_are_refused() {
+    let refused = compiler(&hosts(65_536, "gateway")).compile("gateway").unwrap_err();
+    assert!(matches!(refused, CompileError::Routes { routes: 65_539, .. }), "{refused}");
+    assert!(refused.to_string().contains("routes 65539 prefixes"), "{refused}");
+    assert!(compiler(&hosts(60_000, "gateway")).compile("gateway").is_ok());
+}
+
+#[test]
+fn too_many_intervals_are_refused() {
+    for (count, what) in [(400_000, None), (600_000, Some("IPv6 destination"))] {
+        let result = compiler(&hosts(count, "gateway")).compile("p00001");
+        let Some(what) = what else {
+            assert!(result.is_ok());
+            continue;
+        };
+        let refused = result.unwrap_err();
+        let CompileError::Intervals { intervals, .. } = &refused else { panic!("{refused}") };
+        assert!(*intervals > 1 << 18 && refused.to_string().contains(what), "{refused}");
+    }
 }
 
 #[test]

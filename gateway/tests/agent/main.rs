@@ -278,8 +278,8 @@ async fn refused(world: &World) {
         ),
         (
             "invalid",
-            "a class that is not there",
-            words(&|w| w[sluicegate_engine::image::header::SRC_CLASSES] = 1, 15),
+            "a row that is not there",
+            words(&|w| w[sluicegate_engine::image::header::ROWS_LEN] = 1, 15),
         ),
         ("stale", "an older revision", Snapshot { revision: 0, ..whole.clone() }),
     ];

@@ -42,13 +42,24 @@ pub(crate) fn image(rule: Rule) -> Image {
     image.section(header::DST4_LEN, header::DST4_CLASS, 8, &classes);
     image.section(header::DST6_LEN, header::DST6, 8, starts6.as_flattened());
     image.section(header::DST6_LEN, header::DST6_CLASS, 8, &classes);
-    image.section(header::ROW_BLOCKS, header::ROWS, 1, &[0, 1]);
+    image.section(header::ROWS_LEN, header::ROWS, 2, &[0, 1]);
+    let mut pages = [0; 2 * LINE];
+    pages[LINE] = 1;
+    image.section(header::PAGES_LEN, header::PAGES, 2, &pages);
     let mut blocks = [0; 2 * LINE];
     blocks[LINE + SITE as usize..=LINE + REMOTE as usize].fill(cell);
     image.section(header::BLOCKS_LEN, header::BLOCKS, 2, &blocks);
     image.section(header::SERVICES_LEN, header::SERVICES, 0, &[]);
     let attributes = [0, Attributes::ROUTED | masquerade, Attributes::LOCAL, Attributes::REMOTE];
-    image.section(header::DST_CLASSES, header::ATTRIBUTES, 4, &attributes);
+    let classes = [0, 1, 2, 3].map(|class: u32| [attributes[class as usize], class]);
+    image.section(header::CLASSES_LEN, header::CLASSES, 4, classes.as_flattened());
+    for (length, offset) in [
+        (header::ROW_LISTS_LEN, header::ROW_LISTS),
+        (header::COLUMN_LISTS_LEN, header::COLUMN_LISTS),
+        (header::RANKS_LEN, header::RANKS),
+    ] {
+        image.section(length, offset, 0, &[]);
+    }
     image.finish()
 }
 
@@ -69,7 +80,8 @@ impl Builder {
         self.words[header::MAGIC] = MAGIC;
         self.words[header::LAYOUT] = LAYOUT;
         self.words[header::WORDS] = self.words.len() as u32;
-        self.words[header::SRC_CLASSES] = 2;
+        self.words[header::COLUMNS_LEN] = 4;
+        self.words[header::ROW_PAGES] = 1;
         self.words[header::RULE_SLOTS] = 1;
         self.words[header::ROUTES] = 1;
         Image { words: self.words, ..Image::default() }

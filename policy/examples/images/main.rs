@@ -25,7 +25,7 @@ fn main() {
     let asked: Vec<usize> = std::env::args().skip(1).map(|n| n.parse().expect("a number of rules")).collect();
     let sizes = if asked.is_empty() { vec![1_000, 10_000, 100_000] } else { asked };
     println!(
-        "| account | rules | resources | peers | prepare and compile, ms | peak, MB | kinds of source x destination | \
+        "| account | rules | resources | peers | prepare and compile, ms | peak, MB | rows x columns | \
          image, words | maps, both halves, MB | one rule: control, ms | delta, bytes | changed words in runs | decode and change + hash + check, ms | the same of the whole \
          image, ms |"
     );
@@ -94,8 +94,8 @@ fn measure(name: &str, rules: usize, state: &Arc<State>) {
     println!(
         "{} x {} | {words} | {:.1} | {:.0} | {bytes} | {changed_words} in {runs} | {:.2} + {:.2} + {:.2} | \
          {:.1} + {:.1} + {:.1} |",
-        image.words[header::SRC_CLASSES],
-        image.words[header::DST_CLASSES],
+        image.words[header::ROWS_LEN],
+        image.words[header::COLUMNS_LEN],
         (words * 8) as f64 / 1e6,
         best[0],
         best[1],

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use sluicegate_engine::image::Attributes;
 
 use super::intervals::{Span, Traits, merge, splice, sweep};
-use super::partition::Partition;
+use super::lanes::Lanes;
 use super::slots;
 use crate::resolve::{Resolved, Scope, SetId};
 
@@ -28,6 +28,8 @@ pub(super) struct Destinations {
 #[derive(Debug)]
 pub(super) struct DestinationClass {
     pub(super) number: u32,
+    /// Stays the same whatever rules come and go.
+    pub(super) key: u64,
     pub(super) attributes: Attributes,
     /// Which halves lead here, see [`inbound`] and [`outbound`]. Rising.
     pub(super) sets: Vec<u32>,
@@ -93,14 +95,15 @@ impl Kinds {
             }
         }
         let used: Vec<usize> = (1..keys.len()).filter(|&k| keys[k].is_some()).collect();
-        let (places, count) = slots::assign(&used.iter().filter_map(|&k| keys[k]).collect::<Vec<_>>());
-        let mut number_of = vec![0; keys.len()];
+        let keys: Vec<u64> = used.iter().filter_map(|&k| keys[k]).collect();
+        let (places, count) = slots::assign(&keys);
+        let mut number_of = vec![0; self.kinds.len() + 1];
         let mut classes = Vec::with_capacity(used.len());
-        for (&kind, &number) in used.iter().zip(&places) {
+        for ((&kind, &number), &key) in used.iter().zip(&places).zip(&keys) {
             number_of[kind] = number;
             let traits = &self.kinds[kind - 1];
             let attributes = Attributes(traits.attributes | traits.route);
-            classes.push(DestinationClass { number, attributes, sets: traits.sets.clone() });
+            classes.push(DestinationClass { number, key, attributes, sets: traits.sets.clone() });
         }
         for interval in v4.iter_mut().chain(&mut v6) {
             interval.1 = number_of[interval.1 as usize];
@@ -116,18 +119,17 @@ fn peers(r: &Resolved, scope: &Scope, kinds: &mut Kinds) -> Vec<u32> {
     let mut sets: Vec<SetId> = scope.outbound.iter().map(|&h| r.halves[h as usize].destination).collect();
     sets.sort_unstable();
     sets.dedup();
-    let mut partition = Partition::new(r.peers.len());
+    let mut lanes = Lanes::new(r.peers.len(), None);
     for set in sets {
-        partition.refine(outbound(set), r.sets.peers(set).iter().copied().filter(|&p| p != me));
+        let others: Vec<u32> = r.sets.peers(set).iter().copied().filter(|&p| p != me).collect();
+        lanes.add(outbound(set), &others, 0);
     }
-    let mut kind_of: Vec<Option<u32>> = vec![None; partition.len()];
-    kind_of[0] = Some(0);
+    let mut kind_of: Vec<Option<u32>> = vec![None; lanes.len()];
     for (peer, kind) in of_peer.iter_mut().enumerate() {
-        let class = partition.class(peer as u32);
-        *kind = *kind_of[class as usize].get_or_insert_with(|| {
-            let mut sets = Vec::new();
-            partition.sets(class, &mut sets);
-            // Refined in rising order, told in falling order.
+        let Some(same) = lanes.of(peer as u32).next() else { continue };
+        *kind = *kind_of[same as usize].get_or_insert_with(|| {
+            let mut sets: Vec<u32> = lanes.sets(same).collect();
+            // Added in rising order, told in falling order.
             sets.reverse();
             kinds.intern(Traits { sets, attributes: Attributes::REMOTE, route: 0 })
         });

@@ -105,7 +105,7 @@ pub enum CompileError {
     },
     /// The image is too large.
     #[error(
-        "the image of agent {agent} needs {words} words ({sources} kinds of source, {destinations} kinds of destination) and \
+        "the image of agent {agent} needs {words} words ({sources} rows, {destinations} columns) and \
          the budget is {max}; use fewer distinct rules or spread its networks over more gateways"
     )]
     Words {
@@ -113,9 +113,9 @@ pub enum CompileError {
         agent: String,
         /// Words needed, at least.
         words: u64,
-        /// Source classes.
+        /// Rows of its matrix, at least.
         sources: u64,
-        /// Destination classes.
+        /// Columns of it.
         destinations: u64,
         /// The budget in words.
         max: u64,

@@ -1,24 +1,31 @@
 //! The compiler: a state's rules as one packet image for each agent.
 //!
 //! 1. `resolve` looks up once, for all agents, who each rule names.
-//! 2. For one agent, peers in the same source sets become a source class (`partition`, `sources`); nested prefixes become
-//!    disjoint intervals, and addresses that the same rules lead to in the same way become a destination class
-//!    (`intervals`, `destinations`). A prefix costs two boundaries, however large it is.
-//! 3. For each pair of classes the rules that meet are settled over protocols and ports (`services`, `outcomes`, `matrix`).
+//! 2. For one agent, nested prefixes become disjoint intervals, and addresses that the same rules lead to in the same way
+//!    become a destination class (`intervals`, `destinations`). A prefix costs two boundaries, however large it is.
+//! 3. Peers in the same source sets get a row, destinations in the same destination sets a column; where that would be too
+//!    many, lists of rows and of columns (`lanes`, `sources`, `columns`, `short`).
+//! 4. For each row and column the rules that meet are settled over protocols and ports (`services`, `outcomes`, `shares`,
+//!    `rows`, `matrix`).
 //!
-//! An agent's own flows and those of others never share a cell: outbound rules start only at the agent's own source
-//! class and lead only to remote destinations; inbound rules start at other peers and lead only to the agent itself and
+//! An agent's own flows and those of others never share a cell: outbound rules start only at the agent's own row
+//! and lead only to remote destinations; inbound rules start at other peers and lead only to the agent itself and
 //! to what it routes. Addresses of the overlay ranges belong to peers alone: no resource's prefix reaches into them, so
 //! an exit route opens neither the gateway nor other peers.
 
 mod affected;
+mod columns;
 mod destinations;
 mod error;
 mod intervals;
+mod lanes;
 mod matrix;
 mod outcomes;
-mod partition;
+mod ranks;
+mod rows;
 mod services;
+mod shares;
+mod short;
 mod slots;
 mod sources;
 mod words;
@@ -27,7 +34,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sluicegate_api::image::{Image, RouteInfo, RuleInfo};
-use sluicegate_engine::image::{INTERVALS_LOG_MAX, ROUTES_MAX, header};
+use sluicegate_engine::image::{INTERVALS_LOG_MAX, LINE, ROUTES_MAX, header};
 
 use crate::model::State;
 use crate::network::NetworkView;
@@ -35,7 +42,7 @@ use crate::resolve::{Resolved, Scope};
 use destinations::Destinations;
 pub use error::CompileError;
 use matrix::Matrix;
-use sources::Sources;
+pub(crate) use slots::mix_words;
 use words::Words;
 
 /// The most words an image may have, the budget of one half on the gateway.
@@ -48,6 +55,28 @@ const OVERLAY_MAX: u64 = 1 << 16;
 #[derive(Debug)]
 pub struct Compiler {
     resolved: Resolved,
+    limits: Limits,
+}
+
+/// How much an image may take, and what is traded for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The most words of an image: [`WORDS_MAX`].
+    pub words: usize,
+    /// The most port ranges of distinct outcomes that are kept while compiling: 2^27, which are 1 GiB.
+    pub steps: usize,
+    /// Up to about so many words, counted before equal things are joined, each source has one row and each destination one
+    /// column: 2^22. Above, both may have lists of them.
+    pub together: u64,
+    /// In lists: for how many words less one more row in the list of every source, or one more column in the list of every
+    /// destination, is good: 2^21.
+    pub look_up: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { words: WORDS_MAX, steps: 1 << 27, together: 1 << 22, look_up: 1 << 21 }
+    }
 }
 
 impl Compiler {
@@ -57,7 +86,13 @@ impl Compiler {
         if addresses > OVERLAY_MAX {
             return Err(CompileError::Overlay { overlay: state.overlay_v4, addresses, max: OVERLAY_MAX });
         }
-        Ok(Self { resolved: Resolved::new(state)? })
+        Ok(Self { resolved: Resolved::new(state)?, limits: Limits::default() })
+    }
+
+    /// This with other limits. Images of other limits say the same of every packet.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// The state this was made from.
@@ -77,10 +112,9 @@ impl Compiler {
         if scope.routed.len() > ROUTES_MAX as usize {
             return Err(CompileError::Routes { agent: agent.into(), routes: scope.routed.len() });
         }
-        let sources = Sources::new(r, &scope);
         let destinations = Destinations::new(r, &scope);
-        let matrix = Matrix::new(r, &scope, agent, &sources, &destinations)?;
-        let words = self.words(agent, &scope, &sources, &destinations, &matrix)?;
+        let matrix = Matrix::new(r, &scope, agent, &destinations, &self.limits)?;
+        let words = self.words(agent, &scope, &destinations, &matrix)?;
         let rules = matrix.rules.iter().map(|&rule| self.rule_info(rule)).collect();
         Ok(Image { words, rules, routes: self.route_infos(&scope) })
     }
@@ -94,7 +128,6 @@ impl Compiler {
         &self,
         agent: &str,
         scope: &Scope,
-        sources: &Sources,
         destinations: &Destinations,
         matrix: &Matrix,
     ) -> Result<Vec<u32>, CompileError> {
@@ -102,12 +135,15 @@ impl Compiler {
         let overlay = r.state.overlay_v4;
         let base = overlay.network().to_bits();
         let mut hosts = vec![0; 1 << (32 - overlay.prefix_len())];
-        let of_peer: Vec<u32> = sources.of_peer.iter().map(|&class| matrix.number(class)).collect();
-        for (peer, &class) in r.peers.iter().zip(&of_peer) {
-            hosts[(peer.v4 - base) as usize] = class;
+        let of_peer: Vec<u32> = matrix.sources.iter().map(|places| places.0).collect();
+        for (peer, &places) in r.peers.iter().zip(&of_peer) {
+            hosts[(peer.v4 - base) as usize] = places;
         }
-        let mut attributes = vec![0; destinations.count as usize];
-        destinations.classes.iter().for_each(|c| attributes[c.number as usize] = c.attributes.0);
+        let mut classes = vec![0; 2 * destinations.count as usize];
+        for (class, columns) in destinations.classes.iter().zip(&matrix.destinations) {
+            let at = 2 * class.number as usize;
+            (classes[at], classes[at + 1]) = (class.attributes.0, columns.0);
+        }
 
         let source6 = source_intervals(r, &of_peer);
         for (what, intervals) in [
@@ -123,35 +159,46 @@ impl Compiler {
                 });
             }
         }
-        let slots = matrix.rules.iter().map(|&rule| r.rules[rule as usize].slot + 1).max();
+        let rule_slot = |&rule: &u32| r.rules[rule as usize].slot;
+        let slots = matrix.rules.iter().map(rule_slot).max().map_or(0, |slot| slot + 1);
+        let mut ranks = vec![0; if matrix.ranks.is_empty() { 0 } else { slots as usize }];
+        for (rule, &rank) in matrix.rules.iter().zip(&matrix.ranks) {
+            ranks[rule_slot(rule) as usize] = rank;
+        }
+        let lines = |words: &[u32]| (words.len() / LINE) as u32;
         let mut words = Words::new();
         words.set(header::HOSTS4_BASE, base);
         words.set(header::HOSTS4_LEN, hosts.len() as u32);
         words.section(header::HOSTS4, &hosts);
-        words.set(header::SRC_CLASSES, matrix.count);
-        words.set(header::DST_CLASSES, destinations.count);
-        words.section(header::ATTRIBUTES, &attributes);
+        words.counted(header::CLASSES, header::CLASSES_LEN, destinations.count, &classes);
         words.intervals(header::SRC4_LEN, 1, &[(0, 0)]);
         words.intervals(header::SRC6_LEN, 4, &source6);
         words.intervals(header::DST4_LEN, 1, &destinations.v4);
         words.intervals(header::DST6_LEN, 4, &destinations.v6);
-        words.set(header::SERVICES_LEN, matrix.services.len() as u32 / 2);
-        words.section(header::SERVICES, &matrix.services);
-        words.set(header::BLOCKS_LEN, (matrix.blocks.len() / sluicegate_engine::image::LINE) as u32);
-        words.section(header::BLOCKS, &matrix.blocks);
-        words.set(header::ROW_BLOCKS, matrix.row_blocks);
-        words.section(header::ROWS, &matrix.rows);
-        words.set(header::RULE_SLOTS, slots.unwrap_or(0));
+        let lists = &matrix.row_lists;
+        words.counted(header::ROW_LISTS, header::ROW_LISTS_LEN, lines(lists), lists);
+        let lists = &matrix.column_lists;
+        words.counted(header::COLUMN_LISTS, header::COLUMN_LISTS_LEN, lines(lists), lists);
+        words.counted(header::RANKS, header::RANKS_LEN, ranks.len() as u32, &ranks);
+        let entries = matrix.services.len() as u32 / 2;
+        words.counted(header::SERVICES, header::SERVICES_LEN, entries, &matrix.services);
+        let placed = &matrix.placed;
+        words.counted(header::BLOCKS, header::BLOCKS_LEN, lines(&placed.blocks), &placed.blocks);
+        words.counted(header::PAGES, header::PAGES_LEN, lines(&placed.pages), &placed.pages);
+        words.set(header::COLUMNS_LEN, matrix.columns);
+        words.set(header::ROW_PAGES, matrix.width);
+        words.counted(header::ROWS, header::ROWS_LEN, matrix.rows, &placed.rows);
+        words.set(header::RULE_SLOTS, slots);
         words.set(header::OWN, scope.me.map_or(0, |me| of_peer[me as usize]));
         words.set(header::ROUTES, scope.routed.iter().map(|x| u32::from(x.number) + 1).max().unwrap_or(0));
         let words = words.finish();
-        if words.len() > WORDS_MAX {
+        if words.len() > self.limits.words {
             return Err(CompileError::Words {
                 agent: agent.into(),
                 words: words.len() as u64,
-                sources: u64::from(matrix.count),
-                destinations: u64::from(destinations.count),
-                max: WORDS_MAX as u64,
+                sources: u64::from(matrix.rows),
+                destinations: u64::from(matrix.columns),
+                max: self.limits.words as u64,
             });
         }
         Ok(words)

@@ -20,9 +20,6 @@ pub(super) const NOTHING: u32 = 0;
 /// The rank of no rule.
 const NOBODY: u32 = u32::MAX;
 
-/// The most steps of distinct outcomes that are kept while compiling: 1 GiB of them. An image holds an eighth of that.
-const STEPS_MAX: usize = 1 << 27;
-
 /// (first value, rank of the rule that decides from there), rising, neighbours different, the first at 0.
 type Steps = Rc<[(u32, u32)]>;
 
@@ -36,10 +33,12 @@ pub(super) struct Outcomes<'a> {
     met: FxHashMap<(u32, u32), u32>,
     scratch: Vec<(u32, u32)>,
     steps: usize,
+    /// The most steps that are kept.
+    most: usize,
 }
 
 impl<'a> Outcomes<'a> {
-    pub(super) fn new(r: &'a Resolved, agent: &'a str) -> Self {
+    pub(super) fn new(r: &'a Resolved, agent: &'a str, most: usize) -> Self {
         let mut this = Self {
             r,
             agent,
@@ -48,6 +47,7 @@ impl<'a> Outcomes<'a> {
             met: FxHashMap::default(),
             scratch: vec![(0, NOBODY)],
             steps: 0,
+            most,
         };
         this.intern();
         this
@@ -103,14 +103,14 @@ impl<'a> Outcomes<'a> {
 
     /// Refuses when so many outcomes were met that the image cannot become anything but too large.
     pub(super) fn check_room(&self) -> Result<(), CompileError> {
-        if self.steps <= STEPS_MAX {
+        if self.steps <= self.most {
             return Ok(());
         }
         Err(CompileError::Outcomes {
             agent: self.agent.into(),
             outcomes: self.all.len(),
             steps: self.steps,
-            max: STEPS_MAX,
+            max: self.most,
         })
     }
 

@@ -43,7 +43,7 @@ pub(super) fn mix(x: u64) -> u64 {
 }
 
 /// A hash of words in their order.
-pub(super) fn mix_words(words: impl IntoIterator<Item = u32>) -> u64 {
+pub(crate) fn mix_words(words: impl IntoIterator<Item = u32>) -> u64 {
     words.into_iter().fold(0x9e37_79b9_7f4a_7c15, |hash, word| mix(hash.wrapping_add(u64::from(word) + 1)))
 }
 

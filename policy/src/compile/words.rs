@@ -28,6 +28,12 @@ impl Words {
         self.0.resize(self.0[at] as usize + words.len().next_multiple_of(step), 0);
     }
 
+    /// Appends a section of `count` things, whose number goes into header word `len`.
+    pub(super) fn counted(&mut self, at: usize, len: usize, count: u32, words: &[u32]) {
+        self.set(len, count);
+        self.section(at, words);
+    }
+
     /// Appends a search array: its length, starts of `width` words each and classes go into header words `at` to `at + 2`.
     pub(super) fn intervals(&mut self, at: usize, width: usize, intervals: &[(u128, u32)]) {
         let len = intervals.len().next_power_of_two();

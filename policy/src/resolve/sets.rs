@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use rustc_hash::FxHashMap;
 
 use super::Lists;
+use crate::compile::mix_words;
 use crate::model::{End, State};
 
 /// Number of a set.
@@ -46,6 +47,10 @@ pub(crate) struct Sets {
     group_numbers: FxHashMap<Arc<str>, u32>,
     peer_numbers: FxHashMap<Arc<str>, u32>,
     resource_numbers: FxHashMap<Arc<str>, u32>,
+    /// A hash of the id of each group, peer and resource.
+    group_keys: Vec<u64>,
+    peer_keys: Vec<u64>,
+    resource_keys: Vec<u64>,
     group_peers: Lists,
     group_resources: Lists,
     peer_groups: Lists,
@@ -75,6 +80,9 @@ impl Sets {
             numbers: FxHashMap::default(),
             failing: vec![Box::default()],
             failing_numbers: FxHashMap::default(),
+            group_keys: state.groups.keys().map(|id| key_of(id)).collect(),
+            peer_keys: keys(peers),
+            resource_keys: keys(resources),
             group_numbers,
             peer_numbers: peers.clone(),
             resource_numbers: resources.clone(),
@@ -170,6 +178,22 @@ impl Sets {
         }
     }
 
+    /// A hash of what the set's end names: the same whatever else there is.
+    pub(crate) fn key(&self, set: SetId) -> u64 {
+        let key = &self.sets[set as usize].key;
+        let words = |key: u64| [key as u32, (key >> 32) as u32];
+        let named = match &key.ends {
+            Ends::Groups(groups) => {
+                mix_words(groups.iter().flat_map(|&group| words(self.group_keys[group as usize])))
+            }
+            Ends::Peer(peer) => mix_words(words(self.peer_keys[*peer as usize])),
+            Ends::Resource(resource) => mix_words(words(self.resource_keys[*resource as usize])),
+        };
+        let failing = self.failing[key.failing as usize].iter();
+        let failing = failing.flat_map(|&peer| words(self.peer_keys[peer as usize]));
+        mix_words(words(named).into_iter().chain([key.resources.into()]).chain(failing))
+    }
+
     /// Sets the peer is a member of, rising.
     pub(crate) fn of_peer(&self, peer: u32) -> Vec<SetId> {
         let mut sets = self.peer_sets.get(peer).to_vec();
@@ -220,6 +244,16 @@ impl Sets {
         };
         if failing.is_empty() { all } else { all.into_iter().filter(passes).collect() }
     }
+}
+
+fn key_of(id: &str) -> u64 {
+    mix_words(id.bytes().map(u32::from))
+}
+
+fn keys(numbers: &FxHashMap<Arc<str>, u32>) -> Vec<u64> {
+    let mut keys = vec![0; numbers.len()];
+    numbers.iter().for_each(|(id, &number)| keys[number as usize] = key_of(id));
+    keys
 }
 
 fn merged(lists: &Lists, which: &[u32]) -> Box<[u32]> {

@@ -13,6 +13,7 @@ use sluicegate_api::image::Image;
 use sluicegate_engine::classify::{Line, classify4, classify6};
 use sluicegate_engine::image::{Attributes, Decision, axis};
 use sluicegate_policy::model::*;
+use sluicegate_policy::{Compiler, Limits};
 
 pub(crate) const PEERS: [&str; 6] = ["pa", "pb", "pc", "pd", "pe", "pf"];
 pub(crate) const GROUPS: [&str; 4] = ["ga", "gb", "gc", "gd"];
@@ -281,6 +282,16 @@ pub(crate) fn look_up(image: &Image, (source, destination, l4): Packet) -> (Deci
         _ => panic!("a packet of two families"),
     };
     (judgement.decision, judgement.attributes)
+}
+
+/// Limits that let sources and destinations have lists: of every set a row and a column of its own, or of a few.
+pub(crate) fn apart(look_up: u64) -> Limits {
+    Limits { together: 0, look_up, ..Limits::default() }
+}
+
+/// The compiler as it is, and with lists of both lengths.
+pub(crate) fn every_compiler(state: &State) -> [Compiler; 3] {
+    [Limits::default(), apart(0), apart(100)].map(|limits| compiler(state).with_limits(limits))
 }
 
 pub(crate) fn compiler(state: &State) -> sluicegate_policy::Compiler {

@@ -1,28 +1,28 @@
-//! How the image came to its answer: the classes, their cell, and the interval of the service list.
+//! How the image came to its answer: rows, columns, their cell, and the interval of the service list.
 
 use std::net::IpAddr;
 
-use sluicegate_engine::classify::{Line, Lines as _, Wide};
-use sluicegate_engine::image::{Decision, LINE, axis, header};
+use sluicegate_engine::classify::{Line, Lines as _, Wide, better, find_cell, place};
+use sluicegate_engine::image::{Decision, LIST_MAX, axis, header};
 
 /// The steps of a judgement (see `sluicegate_engine::image`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Classes {
-    /// Class of the source; 0 is nobody's.
-    pub(super) source: u32,
-    /// Source classes there are.
-    pub(super) sources: u32,
-    /// Class of the destination; 0 is nowhere.
-    pub(super) destination: u32,
-    /// Destination classes there are.
-    pub(super) destinations: u32,
-    /// How the pair of classes is decided.
+    /// Rows of the source; none is nobody's.
+    pub(super) rows: Vec<u32>,
+    /// Rows there are.
+    pub(super) rows_of: u32,
+    /// Columns of the destination; none is nowhere, or where no rule leads.
+    pub(super) columns: Vec<u32>,
+    /// Columns there are.
+    pub(super) columns_of: u32,
+    /// How the pair of row and column is decided whose decision holds.
     pub(super) service: Service,
     /// What it comes to.
     pub(super) decision: Decision,
 }
 
-/// How a pair of classes is decided.
+/// How a pair of row and column is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Service {
     /// No rule names the pair.
@@ -44,12 +44,12 @@ pub(super) enum Service {
 pub(super) fn classes(image: &[Line], source: IpAddr, destination: IpAddr, value: u32) -> Option<Classes> {
     let word = |index: u32| image.word(index);
     let head = |index: usize| image.word(index as u32);
-    image.line(1)?;
-    let (source, destination) = match (source, destination) {
+    let judged = image.line(1)?;
+    let (rows, class) = match (source, destination) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let (from, to) = (u32::from(from), u32::from(to));
             let host = from.wrapping_sub(head(header::HOSTS4_BASE));
-            let source = if host < head(header::HOSTS4_LEN) {
+            let rows = if host < head(header::HOSTS4_LEN) {
                 word(head(header::HOSTS4) + host)
             } else {
                 word(
@@ -58,7 +58,7 @@ pub(super) fn classes(image: &[Line], source: IpAddr, destination: IpAddr, value
                 )
             };
             let i = image.search4(head(header::DST4), head(header::DST4_LEN), to);
-            (source, word(head(header::DST4_CLASS) + i))
+            (rows, word(head(header::DST4_CLASS) + i))
         }
         (from, to) => {
             let i = image.search6(head(header::SRC6), head(header::SRC6_LEN), wide(from)?);
@@ -66,35 +66,49 @@ pub(super) fn classes(image: &[Line], source: IpAddr, destination: IpAddr, value
             (word(head(header::SRC6_CLASS) + i), word(head(header::DST6_CLASS) + j))
         }
     };
-    let row = source * head(header::ROW_BLOCKS) + destination / LINE as u32;
-    let block = word(head(header::ROWS) + row);
-    let cell = word(head(header::BLOCKS) + block * LINE as u32 + destination % LINE as u32);
-    let (service, decision) = if cell == 0 {
-        (Service::None, Decision(0))
-    } else if Decision(cell).is_set() {
-        (Service::Everything, Decision(cell))
-    } else {
-        interval(image, head(header::SERVICES) + (cell >> 4) * 16, 1 << (cell & 15), value)
+    let columns = word(head(header::CLASSES) + 2 * class + 1);
+    let listed = |lists: u32, places: u32| -> Vec<u32> {
+        (0..LIST_MAX as u32)
+            .map(|i| place(image, lists, places, i))
+            .take_while(|&number| number != 0)
+            .collect()
     };
+    let rows = listed(header::ROW_LISTS as u32, rows);
+    let columns = listed(header::COLUMN_LISTS as u32, columns);
+    let (mut service, mut decision) = (Service::None, 0);
+    for (&row, &column) in rows.iter().flat_map(|row| columns.iter().map(move |column| (row, column))) {
+        let cell = find_cell(image, judged, row, column);
+        let (how, word) = if cell == 0 {
+            continue;
+        } else if Decision(cell).is_set() {
+            (Service::Everything, cell)
+        } else {
+            interval(image, head(header::SERVICES) + (cell >> 4) * 16, 1 << (cell & 15), value)
+        };
+        let best = better(image, decision, word);
+        if service == Service::None || best != decision {
+            (service, decision) = (how, best);
+        }
+    }
     Some(Classes {
-        source,
-        sources: head(header::SRC_CLASSES),
-        destination,
-        destinations: head(header::DST_CLASSES),
+        rows,
+        rows_of: head(header::ROWS_LEN),
+        columns,
+        columns_of: head(header::COLUMNS_LEN),
         service,
-        decision,
+        decision: Decision(decision),
     })
 }
 
 /// Looks through the list from its start: intervals are padded with starts of all ones.
-fn interval(image: &[Line], set: u32, len: u32, value: u32) -> (Service, Decision) {
+fn interval(image: &[Line], set: u32, len: u32, value: u32) -> (Service, u32) {
     let starts = (0..len).map(|i| image.word(set + i * 2));
     let real: Vec<u32> = starts.take_while(|start| *start < axis::END).collect();
     let index = real.iter().rposition(|start| *start <= value).unwrap_or(0);
     let last = real.get(index + 1).map_or(axis::END - 1, |next| next - 1);
     let service =
         Service::Interval { first: real.get(index).copied().unwrap_or(0), last, of: real.len() as u32 };
-    (service, Decision(image.word(set + index as u32 * 2 + 1)))
+    (service, image.word(set + index as u32 * 2 + 1))
 }
 
 fn wide(address: IpAddr) -> Option<Wide> {

@@ -208,7 +208,14 @@ impl Facts<'_> {
     fn class(&self) -> Option<String> {
         let judged = self.seen.judged?;
         let c = self.classes()?;
-        let nobody = |class: u32, word: &str| if class == 0 { format!(" ({word})") } else { String::new() };
+        let places = |what: &str, numbers: &[u32], of: u32, none: &str| match numbers {
+            [] => format!("{none}, no {what} of {of}"),
+            [one] => format!("{what} {one} of {of}"),
+            _ => {
+                let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
+                format!("{what}s {} of {of}", numbers.join(", "))
+            }
+        };
         let attributes = judged.judgement.attributes;
         let to = if attributes.local() {
             ", this agent itself".to_owned()
@@ -226,19 +233,15 @@ impl Facts<'_> {
             String::new()
         };
         Some(format!(
-            "source class {} of {}{}, destination class {} of {}{}{to}",
-            c.source,
-            c.sources,
-            nobody(c.source, "nobody"),
-            c.destination,
-            c.destinations,
-            nobody(c.destination, "nowhere")
+            "{}; {}{to}",
+            places("row", &c.rows, c.rows_of, "source unknown"),
+            places("column", &c.columns, c.columns_of, "no rule leads there")
         ))
     }
 
     fn service(&self) -> Option<String> {
         Some(match self.classes()?.service {
-            Service::None => "no rule names this pair of classes".into(),
+            Service::None => "no rule names the pair".into(),
             Service::Everything => "one rule decides the pair, whatever the protocol".into(),
             Service::Interval { first, last, of } => {
                 let list = if of == 1 { "the only entry".into() } else { format!("one of {of} entries") };

@@ -1,0 +1,98 @@
+//! What the rules that start at each source set decide: its share of the rows of whoever is in it.
+
+use rustc_hash::FxHashMap;
+
+use super::CompileError;
+use super::columns::Columns;
+use super::destinations::{inbound, outbound};
+use super::outcomes::Outcomes;
+use crate::resolve::{Resolved, Scope, SetId};
+
+/// The halves that concern one agent: (source set, destination set as in `DestinationClass::sets`, rule), rising.
+pub(super) struct Halves {
+    inbound: Vec<[u32; 3]>,
+    /// Those the agent opens flows by; the source set is 0.
+    own: Vec<[u32; 3]>,
+}
+
+/// About how many words a cell that decides something takes, its service set included.
+const CELL: u64 = 16;
+
+impl Halves {
+    pub(super) fn new(r: &Resolved, scope: &Scope) -> Self {
+        let half = |&h: &u32| &r.halves[h as usize];
+        let rising = |mut halves: Vec<[u32; 3]>| {
+            halves.sort_unstable();
+            halves.dedup();
+            halves
+        };
+        let others = scope.inbound.iter().map(half).map(|h| [h.source, inbound(h.destination), h.rule]);
+        let own = scope.outbound.iter().map(half).map(|h| [0, outbound(h.destination), h.rule]);
+        Self { inbound: rising(others.collect()), own: rising(own.collect()) }
+    }
+
+    /// About how many words the column of each destination set takes alone.
+    pub(super) fn columns(&self) -> FxHashMap<u32, u64> {
+        let mut weights = FxHashMap::default();
+        for halves in [&self.inbound, &self.own] {
+            for meeting in halves.chunk_by(|a, b| a[..2] == b[..2]) {
+                *weights.entry(meeting[0][1]).or_default() += CELL;
+            }
+        }
+        weights
+    }
+
+    /// About how many words the row of each source set takes alone.
+    pub(super) fn rows(&self, columns: &Columns) -> FxHashMap<SetId, u64> {
+        let mut weights = FxHashMap::default();
+        for meeting in self.inbound.chunk_by(|a, b| a[..2] == b[..2]) {
+            *weights.entry(meeting[0][0]).or_default() += CELL * columns.of(meeting[0][1]).count() as u64;
+        }
+        weights
+    }
+}
+
+/// What one source set's rules decide: (index of a column, outcome), rising by column.
+pub(super) type Share = Vec<(u32, u32)>;
+
+/// The shares of one agent.
+pub(super) struct Shares {
+    pub(super) of_set: FxHashMap<SetId, Share>,
+    pub(super) own: Share,
+}
+
+impl Shares {
+    pub(super) fn new(
+        halves: &Halves,
+        columns: &Columns,
+        outcomes: &mut Outcomes<'_>,
+    ) -> Result<Self, CompileError> {
+        let mut of_set = FxHashMap::default();
+        for from in halves.inbound.chunk_by(|a, b| a[0] == b[0]) {
+            of_set.insert(from[0][0], share(from, columns, outcomes)?);
+        }
+        Ok(Self { of_set, own: share(&halves.own, columns, outcomes)? })
+    }
+}
+
+/// From halves of one source.
+fn share(halves: &[[u32; 3]], columns: &Columns, outcomes: &mut Outcomes<'_>) -> Result<Share, CompileError> {
+    let mut pairs: Share = Vec::new();
+    let mut rules = Vec::new();
+    for to in halves.chunk_by(|a, b| a[1] == b[1]) {
+        rules.clear();
+        rules.extend(to.iter().map(|h| h[2]));
+        let outcome = outcomes.of_rules(&rules);
+        pairs.extend(columns.of(to[0][1]).map(|column| (column, outcome)));
+    }
+    pairs.sort_unstable();
+    let mut share: Share = Vec::with_capacity(pairs.len());
+    for (column, outcome) in pairs {
+        match share.last_mut() {
+            Some(last) if last.0 == column => last.1 = outcomes.meet(last.1, outcome),
+            _ => share.push((column, outcome)),
+        }
+    }
+    outcomes.check_room()?;
+    Ok(share)
+}
