@@ -167,42 +167,38 @@ fn outcomes_beyond_all_bounds_are_refused_before_they_fill_the_memory() {
     let limits = Limits { steps: 1_000, ..Limits::default() };
     let error = compiler(&state).with_limits(limits).compile("gateway").unwrap_err();
     let CompileError::Outcomes { outcomes, steps, max: 1_000, .. } = error else { panic!("{error}") };
-    assert!(steps > 1_000 && outcomes > 100 && steps < 2_000, "{steps} steps of {outcomes}");
+    assert!(steps > 1_000 && outcomes > 10 && steps < 1_200, "{steps} steps of {outcomes}");
     let told = error.to_string();
     assert!(told.contains("agent gateway") && told.contains(&steps.to_string()), "{told}");
     // Whoever is not concerned has an image.
     assert!(compiler(&state).with_limits(limits).compile("p00001").is_ok());
 }
 
-/// The gateway with a network of one resource, which has so many hosts in every other address of either family.
-fn hosts(count: u32, router: &str) -> State {
+/// The gateway with a network of one resource, which has every other address of two ranges: so many in IPv4 and in IPv6.
+fn hosts(v4: u32, v6: u32) -> State {
     let mut state = large(3, 3, 3);
-    let v4 = (0..count / 2).map(|i| format!("10.{}.{}.{}/32", 128 | i >> 15, i >> 7 & 255, i << 1 & 255));
-    let v6 = (count / 2..count).map(|i| format!("fd77::{:x}:{:x}/128", i >> 8, i << 8 & 0xffff));
+    let v4 = (0..v4).map(|i| format!("10.{}.{}.{}/32", 128 | i >> 15, i >> 7 & 255, i << 1 & 255));
+    let v6 = (0..v6).map(|i| format!("fd77::{:x}:{:x}/128", i >> 8, i << 8 & 0xffff));
     let prefixes: Vec<String> = v4.chain(v6).collect();
     let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
-    add_network(&mut state, "m", &[("hosts", &prefixes)], &[(router, 1)]);
+    add_network(&mut state, "m", &[("hosts", &prefixes)], &[("gateway", 1)]);
     add_policy(&mut state, "zz", vec![accept(groups(&["g1", "g2"]), End::Resource("hosts".into()), "all")]);
     state
 }
 
 #[test]
 fn too_many_routed_prefixes_are_refused() {
-    let refused = compiler(&hosts(65_536, "gateway")).compile("gateway").unwrap_err();
+    let refused = compiler(&hosts(32_768, 32_768)).compile("gateway").unwrap_err();
     assert!(matches!(refused, CompileError::Routes { routes: 65_539, .. }), "{refused}");
     assert!(refused.to_string().contains("routes 65539 prefixes"), "{refused}");
-    assert!(compiler(&hosts(60_000, "gateway")).compile("gateway").is_ok());
+    assert!(compiler(&hosts(30_000, 30_000)).compile("gateway").is_ok());
 }
 
 #[test]
 fn too_many_intervals_are_refused() {
-    for (count, what) in [(400_000, None), (600_000, Some("IPv6 destination"))] {
-        let result = compiler(&hosts(count, "gateway")).compile("p00001");
-        let Some(what) = what else {
-            assert!(result.is_ok());
-            continue;
-        };
-        let refused = result.unwrap_err();
+    assert!(compiler(&hosts(130_000, 130_000)).compile("p00001").is_ok());
+    for (v4, v6, what) in [(140_000, 1, "IPv4 destination"), (1, 140_000, "IPv6 destination")] {
+        let refused = compiler(&hosts(v4, v6)).compile("p00001").unwrap_err();
         let CompileError::Intervals { intervals, .. } = &refused else { panic!("{refused}") };
         assert!(*intervals > 1 << 18 && refused.to_string().contains(what), "{refused}");
     }
