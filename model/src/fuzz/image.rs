@@ -6,11 +6,12 @@ use std::sync::{Arc, LazyLock};
 use sluicegate_api::image::{Delta, Hashes, Image};
 use sluicegate_engine::classify::{Judgement, Line, Lines};
 use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
-use sluicegate_engine::image::{LINE, axis, header};
+use sluicegate_engine::image::{HEADER, LINE, axis, header};
 use sluicegate_engine::{Claims, revalidate, validate, validate_with};
 use sluicegate_policy::Compiler;
 
 use crate::case::AGENT;
+use crate::duo::apart;
 use crate::random::Random;
 use crate::world;
 
@@ -32,6 +33,7 @@ static BASES: LazyLock<Vec<Image>> = LazyLock::new(|| {
     let base = |seed| {
         let state = Arc::new(world::state(&mut Random::new(seed)));
         let compiler = Compiler::new(state).expect("the worlds are valid");
+        let compiler = if seed % 2 == 1 { compiler.with_limits(apart()) } else { compiler };
         compiler.compile(AGENT).expect("the worlds are small")
     };
     (0..8).map(base).collect()
@@ -68,10 +70,10 @@ fn damaged(base: &Image, bytes: &[u8]) {
     while !r.is_spent() {
         let at = match r.below(4) {
             // The header and what it points at, more often than the rest.
-            0 => r.below(32),
+            0 => r.below(HEADER),
             1 => image.words[r.below(32)] as usize + r.below(16),
             2 => r.below(1 << 16),
-            _ => image.words[header::BLOCKS] as usize + r.below(256),
+            _ => image.words[r.pick(&[header::BLOCKS, header::PAGES, header::ROW_LISTS])] as usize + r.below(256),
         };
         let length = image.words.len();
         let Some(word) = image.words.get_mut(at) else { continue };
