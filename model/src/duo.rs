@@ -7,8 +7,8 @@ use sluicegate_api::image::{Delta, Image};
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::image::LINE;
 use sluicegate_engine::validate;
-use sluicegate_policy::{Compiler, Limits};
 use sluicegate_policy::model::State;
+use sluicegate_policy::{Compiler, Limits};
 
 use crate::case::{AGENT, Arrival, Exit, FlowDump, Hex, Outcome, Setup, Step, exit_of};
 use crate::model::{Chosen, Model};

@@ -73,7 +73,10 @@ fn damaged(base: &Image, bytes: &[u8]) {
             0 => r.below(HEADER),
             1 => image.words[r.below(32)] as usize + r.below(16),
             2 => r.below(1 << 16),
-            _ => image.words[r.pick(&[header::BLOCKS, header::PAGES, header::ROW_LISTS])] as usize + r.below(256),
+            _ => {
+                image.words[r.pick(&[header::BLOCKS, header::PAGES, header::ROW_LISTS])] as usize
+                    + r.below(256)
+            }
         };
         let length = image.words.len();
         let Some(word) = image.words.get_mut(at) else { continue };
