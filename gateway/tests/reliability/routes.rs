@@ -308,8 +308,9 @@ fn renumbered(image: &Image, random: &mut Random) -> Image {
         image.routes.keys().map(|route| (*route, left.swap_remove(random.below(left.len())))).collect();
     let mut next = image.clone();
     next.routes = image.routes.iter().map(|(route, info)| (numbers[route], info.clone())).collect();
-    let (start, count) = (next.words[header::ATTRIBUTES] as usize, next.words[header::DST_CLASSES] as usize);
-    for word in &mut next.words[start..start + count] {
+    let (start, count) = (next.words[header::CLASSES] as usize, next.words[header::CLASSES_LEN] as usize);
+    // Attributes, and columns, in turn.
+    for word in next.words[start..start + 2 * count].iter_mut().step_by(2) {
         if let Some(route) = Attributes(*word).route() {
             *word = *word & !0xffff | numbers[&u32::from(route)];
         }
