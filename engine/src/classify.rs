@@ -169,7 +169,7 @@ fn judge(image: &(impl Lines + ?Sized), rows: u32, destination: u32, axis: u32) 
     let own = head[header::OWN - LINE];
     // A class's two words are on one line.
     let Some(line) = image.line(class / LINE as u32) else { return Judgement::default() };
-    let at = class as usize % LINE & !1;
+    let at = (class as usize % LINE) & !1;
     let (attributes, columns) = (Attributes(line[at]), line[at + 1]);
     let decision = Decision(image.decide(rows, columns, axis));
     Judgement { decision, attributes, source: Source::of(rows, own) }
