@@ -13,7 +13,7 @@ use crate::work::Work;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct MappingKey<A> {
-    /// The owner's address; zero in the entry of the gateway's port.
+    /// The owner's address, which is never the gateway's; in the entry of the gateway's port it is.
     pub owner: A,
     /// The gateway's address.
     pub gateway: A,
@@ -51,7 +51,8 @@ impl<A: Copy + Default + Eq> MappingKey<A> {
     /// The entry of the gateway's port.
     #[inline(always)]
     pub fn of_port(gateway: A, port: u16, protocol: u8) -> Self {
-        Self { owner: A::default(), gateway, port, protocol, padding: 0, reserved: 0 }
+        // Not zeros, which the kernel's compiler makes by a call: on 6.1 there is no stack left for one.
+        Self { owner: gateway, gateway, port, protocol, padding: 0, reserved: 0 }
     }
 }
 

@@ -38,7 +38,7 @@ use sluicegate_api::image::{Hash, Image};
 use sluicegate_engine::answer::Answer;
 use sluicegate_engine::capture::{Captured, Filter};
 use sluicegate_engine::event::Event as Record;
-use sluicegate_engine::family::{V4, V6};
+use sluicegate_engine::family::{Address4, V4, V6};
 use sluicegate_engine::flow::Side;
 use sluicegate_engine::nat::PROBES;
 use sluicegate_engine::reason::DropReason;
@@ -213,7 +213,8 @@ impl EbpfDatapath {
         datapath.settings.flags &= !CAPTURE;
         datapath.write_config()?;
         // Without an image ours would cut what those of the agent before let pass.
-        datapath.succeeding = datapath.images.in_force().is_none() && attach::any(dir);
+        datapath.succeeding =
+            datapath.images.in_force().is_none() && datapath.pins.has_others() && attach::any(dir);
         if datapath.succeeding {
             tracing::info!(
                 "the programs of another version judge until an image is in force in this one's maps"
@@ -248,7 +249,8 @@ impl EbpfDatapath {
 
     /// Replaces the programs of an agent whose maps are read otherwise, as soon as ours know all that they need.
     fn succeed(&mut self) {
-        if !self.succeeding || self.images.in_force().is_none() {
+        let overlay_is_known = self.settings.own4 != Address4::default();
+        if !self.succeeding || !overlay_is_known || self.images.in_force().is_none() {
             return;
         }
         let renewed = self.renew();
@@ -489,7 +491,9 @@ impl Datapath for EbpfDatapath {
         self.settings.overlay4 = [v4.network().into(), v4.netmask().into()];
         self.settings.overlay6 = [v6.network().into(), v6.netmask().into()];
         (self.settings.own4, self.settings.own6) = (v4.addr().into(), v6.addr().into());
-        self.write_config()
+        self.write_config()?;
+        self.succeed();
+        Ok(())
     }
 
     fn set_egress(&mut self, routes: &[Egress]) -> anyhow::Result<()> {

@@ -116,10 +116,21 @@ impl Pins {
         Ok(all)
     }
 
+    /// Whether there are maps of another version: its programs are still attached, or were when the agent that was to take
+    /// over from it ended.
+    pub(super) fn has_others(&self) -> bool {
+        !self.others().is_empty()
+    }
+
     /// Removes the pins of maps that no program uses any longer once those of this version are everywhere.
     pub(super) fn remove_others(&self) -> anyhow::Result<()> {
-        let ours = [&self.flows, &self.rules];
-        groups(&self.bpf_dir).iter().filter(|dir| !ours.contains(dir)).try_for_each(|dir| remove_group(dir))
+        self.others().iter().try_for_each(|dir| remove_group(dir))
+    }
+
+    fn others(&self) -> Vec<PathBuf> {
+        let mut others = groups(&self.bpf_dir);
+        others.retain(|dir| *dir != self.flows && *dir != self.rules);
+        others
     }
 
     fn path(&self, name: &str) -> PathBuf {
