@@ -91,7 +91,7 @@ impl Event {
     pub fn hash(&self, previous: &str) -> String {
         let mut hash = Sha256::new();
         hash.update(DOMAIN);
-        let mut text = |hash: &mut Sha256, text: &str| {
+        let text = |hash: &mut Sha256, text: &str| {
             // A text of 4 GiB is in no database that this reads.
             hash.update(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
             hash.update(text);

@@ -219,6 +219,9 @@ impl Verifier {
         if self.tip.id < head.id {
             return Err(Broken::Missing { after: self.tip.id, before: None });
         }
+        if self.tip.id > head.id {
+            return Err(Broken::Inserted { id: self.tip.id, after: head.id });
+        }
         if self.tip != *head {
             // The same event with another hash, or the head of a trail that went back.
             return Err(Broken::Changed { id: self.tip.id });

@@ -2,6 +2,7 @@
 
 mod http;
 mod options;
+mod trail;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -52,6 +53,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
     let driver = agents.start_driver();
     let sweep = tokio::spawn(sweep_ephemeral(store.clone()));
+    let trail = tokio::spawn(trail::keep(store.clone(), options.retention_days));
     let mark = tokio::spawn(mark_streams(store.clone(), agents.hub().clone()));
     let addresses: Vec<IpAddr> =
         [grpc.local_addr()?.ip()].into_iter().filter(|address| !address.is_unspecified()).collect();
@@ -97,6 +99,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         }
     };
     sweep.abort();
+    trail.abort();
     mark.abort();
     driver.abort();
     store.close().await;

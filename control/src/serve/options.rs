@@ -31,7 +31,7 @@ pub struct DataArgs {
     /// File with the password of the store's database [default: SLUICEGATE_CONTROL_STORE_PASSWORD of the environment]
     #[arg(long, value_name = "FILE", env = "SLUICEGATE_CONTROL_STORE_PASSWORD_FILE")]
     pub store_password_file: Option<PathBuf>,
-    /// File with `data_dir`, `http`, `grpc` and `[store]` [default: /etc/sluicegate/control.toml, if it is there]
+    /// File with `data_dir`, `http`, `grpc`, `[store]` and `[audit]` [default: /etc/sluicegate/control.toml, if it is there]
     #[arg(long, value_name = "FILE", env = "SLUICEGATE_CONTROL_CONFIG")]
     pub config: Option<PathBuf>,
 }
@@ -68,6 +68,8 @@ pub struct Options {
     pub http: SocketAddr,
     /// Address of the agents' service.
     pub grpc: SocketAddr,
+    /// For how many days audit events are kept; 0 keeps them all.
+    pub retention_days: u32,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -78,6 +80,8 @@ struct ConfigFile {
     grpc: Option<SocketAddr>,
     #[serde(default)]
     store: StoreSection,
+    #[serde(default)]
+    audit: AuditSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -85,6 +89,13 @@ struct ConfigFile {
 struct StoreSection {
     url: Option<String>,
     password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuditSection {
+    #[serde(default)]
+    retention_days: u32,
 }
 
 impl Data {
@@ -125,6 +136,7 @@ impl Options {
         Ok(Options {
             http: address(args.http, file.http, HTTP)?,
             grpc: address(args.grpc, file.grpc, GRPC)?,
+            retention_days: file.audit.retention_days,
             data: Data::with(args.data, &file)?,
         })
     }
@@ -200,6 +212,18 @@ mod tests {
         let store = Some("sqlite:/srv/y.db".to_owned());
         let data = DataArgs { store, ..args(&path).data };
         assert!(Data::resolve(data).unwrap_err().to_string().contains("password"));
+    }
+
+    #[test]
+    fn audit_events_are_kept_for_ever_unless_the_file_says_how_long() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.toml");
+        for (text, days) in [("", 0), ("[audit]\n", 0), ("[audit]\nretention_days = 90\n", 90)] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(Options::resolve(args(&path)).unwrap().retention_days, days);
+        }
+        std::fs::write(&path, "[audit]\nretention_days = -1\n").unwrap();
+        assert!(format!("{:#}", Options::resolve(args(&path)).unwrap_err()).contains("retention_days"));
     }
 
     #[test]

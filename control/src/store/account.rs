@@ -198,11 +198,15 @@ impl Store {
             return Ok(before);
         }
         store_settings(write.db(), &settings).await?;
-        let meta = Meta::default().before(&before.settings).after(&settings);
-        write.event(Activity::AccountSettingsUpdate, &before.id, meta).await?;
+        for activity in activities(&before.settings, &settings) {
+            let meta = Meta::default().before(&before.settings).after(&settings);
+            write.event(activity, &before.id, meta).await?;
+        }
         if settings.overlay()? != before.settings.overlay()? {
             let moved = readdress(write.db(), &settings).await?;
             let meta = Meta::default()
+                .before(&before.settings)
+                .after(&settings)
                 .with("network_range", &settings.network_range)
                 .with("network_range_v6", &settings.network_range_v6)
                 .with("peers_readdressed", moved.to_string());
@@ -211,6 +215,61 @@ impl Store {
         write.commit().await?;
         self.account().await
     }
+}
+
+/// What a change of the settings did, by NetBird's codes; what has none of its own is an update of the settings. The
+/// overlay's ranges, whose change has effects to be told, are not among it.
+fn activities(before: &Settings, after: &Settings) -> Vec<Activity> {
+    use Activity::*;
+    let switch = |of: fn(&Settings) -> bool, on, off| Activity::of_switch((of(before), of(after), on, off));
+    let differs = |differs: bool, activity| differs.then_some(activity);
+    let own = |settings: &Settings| {
+        let (mut settings, default) = (settings.clone(), Settings::default());
+        settings.peer_login_expiration_enabled = default.peer_login_expiration_enabled;
+        settings.peer_login_expiration = default.peer_login_expiration;
+        settings.peer_inactivity_expiration_enabled = default.peer_inactivity_expiration_enabled;
+        settings.peer_inactivity_expiration = default.peer_inactivity_expiration;
+        settings.extra.peer_approval_enabled = default.extra.peer_approval_enabled;
+        settings.groups_propagation_enabled = default.groups_propagation_enabled;
+        settings.routing_peer_dns_resolution_enabled = default.routing_peer_dns_resolution_enabled;
+        settings.lazy_connection_enabled = default.lazy_connection_enabled;
+        settings.peer_expose_enabled = default.peer_expose_enabled;
+        settings.auto_update_always = default.auto_update_always;
+        settings.auto_update_version = default.auto_update_version;
+        settings.dns_domain = default.dns_domain;
+        settings.network_range = default.network_range;
+        settings.network_range_v6 = default.network_range_v6;
+        settings
+    };
+    // Another spelling of the same range is a change too, and has no effects.
+    let spelled = (&before.network_range, &before.network_range_v6)
+        != (&after.network_range, &after.network_range_v6)
+        && before.overlay().ok() == after.overlay().ok();
+    [
+        switch(|s| s.peer_login_expiration_enabled, LoginExpirationEnable, LoginExpirationDisable),
+        differs(before.peer_login_expiration != after.peer_login_expiration, LoginExpirationUpdate),
+        switch(
+            |s| s.peer_inactivity_expiration_enabled,
+            InactivityExpirationEnable,
+            InactivityExpirationDisable,
+        ),
+        differs(
+            before.peer_inactivity_expiration != after.peer_inactivity_expiration,
+            InactivityExpirationUpdate,
+        ),
+        switch(|s| s.extra.peer_approval_enabled, PeerApprovalEnable, PeerApprovalDisable),
+        switch(|s| s.groups_propagation_enabled, GroupPropagationEnable, GroupPropagationDisable),
+        switch(|s| s.routing_peer_dns_resolution_enabled, RoutingPeerDnsEnable, RoutingPeerDnsDisable),
+        switch(|s| s.lazy_connection_enabled, LazyConnectionEnable, LazyConnectionDisable),
+        switch(|s| s.peer_expose_enabled, PeerExposeEnable, PeerExposeDisable),
+        switch(|s| s.auto_update_always, AutoUpdateAlwaysEnable, AutoUpdateAlwaysDisable),
+        differs(before.auto_update_version != after.auto_update_version, AutoUpdateVersion),
+        differs(before.dns_domain != after.dns_domain, DnsDomainUpdate),
+        differs(own(before) != own(after) || spelled, AccountSettingsUpdate),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The account as the connection's transaction sees it.

@@ -9,7 +9,7 @@ use super::account::{random_overlay, settings_text};
 use super::location::Location;
 use super::sql;
 use super::write::Meta;
-use super::{Activity, Actor, OpenError, Settings, Store, StoreError, tokens};
+use super::{Activity, Actor, OpenError, Settings, Store, StoreError, tokens, users};
 use crate::ids::new_id;
 use crate::secret::{new_token, token_hash};
 
@@ -123,9 +123,12 @@ impl Store {
             tokens::insert(write.db(), &owner, &owner, "bootstrap", token, at, at + TOKEN_DAYS * DAY).await?;
         default_policy(&mut write, &all).await?;
 
-        write.event(Activity::AccountCreate, &account, Meta::default()).await?;
-        write.event(Activity::ServiceUserCreate, &owner, Meta::name("bootstrap")).await?;
-        write.event(Activity::TokenCreate, &token_id, Meta::name("bootstrap")).await?;
+        write.event(Activity::AccountCreate, &account, Meta::default().after(&settings)).await?;
+        let user = users::user(write.db(), &owner).await?;
+        write.event(Activity::ServiceUserCreate, &owner, Meta::name("bootstrap").after(&user)).await?;
+        let token = tokens::stored(write.db(), &owner, &token_id).await?;
+        let meta = Meta::name("bootstrap").with("username", &user.name).with("user_id", &owner).after(&token);
+        write.event(Activity::TokenCreate, &token_id, meta).await?;
         write.commit().await?;
         Ok(true)
     }

@@ -5,10 +5,12 @@
 //! writes nothing. Whoever compiles policy waits on [`Store::changes`].
 
 mod account;
+mod activity;
 mod audit;
 mod authority;
 pub mod backup;
 mod bootstrap;
+mod chain;
 mod database;
 mod enroll;
 mod error;
@@ -37,9 +39,11 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 pub use account::{Account, ExtraSettings, Settings};
-pub use audit::{Activity, Event};
+pub use activity::Activity;
+pub use audit::{EVENTS_LIMIT, Event, EventFilter};
 pub use authority::AuthorityError;
 pub use bootstrap::TOKEN_FILE;
+pub use chain::ChainPage;
 pub use enroll::{EnrollError, EnrolledPeer, Enrollment};
 pub use error::{Result, StoreError};
 pub use groups::{Group, GroupChange, GroupCount, Issued, NamedRef, ResourceRef};
@@ -168,8 +172,9 @@ impl Store {
         });
         let inner = Inner { database, shared, follower: OnceLock::new(), _locks: locks };
         let store = Store { inner: Arc::new(inner) };
-        store.bootstrap(location, directory).await?;
         let failed = |cause| OpenError::Store { place: location.name(), cause };
+        store.link_old_events().await.map_err(failed)?;
+        store.bootstrap(location, directory).await?;
         store.arrive().await.map_err(failed)?;
         store.revision().await.map_err(failed)?;
         if let Database::Postgres { options, .. } = &store.inner.database {

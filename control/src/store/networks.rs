@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::error::{duplicate, not_found};
 use super::sql::{self, Connection};
 use super::write::Meta;
-use super::{Activity, Actor, Result, Store, resources, text};
+use super::{Activity, Actor, Result, Store, resources, routers, text};
 use crate::ids::new_id;
 
 /// A network.
@@ -134,12 +134,28 @@ impl Store {
         let before = self.network(id).await?;
         let mut write = self.write(actor).await?;
         row(write.db(), id).await?;
-        let resources: Vec<String> = sql::query_scalar("SELECT id FROM resources WHERE network_id = $1")
-            .bind(id)
-            .fetch_all(write.db())
-            .await?;
+        let resources: Vec<String> =
+            sql::query_scalar("SELECT id FROM resources WHERE network_id = $1 ORDER BY id")
+                .bind(id)
+                .fetch_all(write.db())
+                .await?;
         for resource in &resources {
             resources::refuse_if_linked(write.db(), "network", resource).await?;
+        }
+        for resource in &resources {
+            let gone = resources::resource(write.db(), id, resource).await?;
+            let meta = Meta::name(&gone.name).with("network_name", &before.name).before(&gone);
+            write.event(Activity::ResourceDelete, resource, meta).await?;
+        }
+        let routers: Vec<String> =
+            sql::query_scalar("SELECT id FROM routers WHERE network_id = $1 ORDER BY id")
+                .bind(id)
+                .fetch_all(write.db())
+                .await?;
+        for router in &routers {
+            let gone = routers::router(write.db(), id, router).await?;
+            let meta = Meta::default().with("network_name", &before.name).before(&gone);
+            write.event(Activity::RouterDelete, router, meta).await?;
         }
         sql::query("DELETE FROM networks WHERE id = $1").bind(id).execute(write.db()).await?;
         write.event(Activity::NetworkDelete, id, Meta::name(&before.name).before(&before)).await?;

@@ -444,9 +444,22 @@ fn activities(before: &Peer, after: &Peer) -> Vec<Activity> {
         (false, true) => activities.push(Activity::PeerApprovalRevoke),
         _ => {}
     }
-    if activities.is_empty() {
-        activities.push(Activity::PeerUpdate);
-    }
+    let switches = [
+        (before.ssh_enabled, after.ssh_enabled, Activity::PeerSshEnable, Activity::PeerSshDisable),
+        (
+            before.login_expiration_enabled,
+            after.login_expiration_enabled,
+            Activity::PeerLoginExpirationEnable,
+            Activity::PeerLoginExpirationDisable,
+        ),
+        (
+            before.inactivity_expiration_enabled,
+            after.inactivity_expiration_enabled,
+            Activity::PeerInactivityExpirationEnable,
+            Activity::PeerInactivityExpirationDisable,
+        ),
+    ];
+    activities.extend(switches.into_iter().filter_map(Activity::of_switch));
     activities
 }
 

@@ -314,7 +314,7 @@ async fn put(write: &mut Write, network: &str, id: &str, change: ResourceChange)
     Ok(())
 }
 
-async fn resource(db: &mut Connection, network: &str, id: &str) -> Result<Resource> {
+pub(super) async fn resource(db: &mut Connection, network: &str, id: &str) -> Result<Resource> {
     let row: Option<Row> = sql::query_as("SELECT * FROM resources WHERE id = $1 AND network_id = $2")
         .bind(id)
         .bind(network)

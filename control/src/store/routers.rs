@@ -175,7 +175,7 @@ async fn put(write: &mut Write, network: &str, id: &str, change: RouterChange) -
     Ok(())
 }
 
-async fn router(db: &mut Connection, network: &str, id: &str) -> Result<Router> {
+pub(super) async fn router(db: &mut Connection, network: &str, id: &str) -> Result<Router> {
     let row: Option<Row> = sql::query_as("SELECT * FROM routers WHERE id = $1 AND network_id = $2")
         .bind(id)
         .bind(network)

@@ -78,6 +78,17 @@ pub(crate) enum Value {
     Bytes(Vec<u8>),
 }
 
+/// What becomes of a row that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pick {
+    /// It is among the rows.
+    Take,
+    /// It is not.
+    Skip,
+    /// It is not, and no further one is read.
+    Stop,
+}
+
 /// A query under way, whose rows become `T`.
 pub(crate) struct Query<T> {
     text: &'static str,
@@ -198,11 +209,11 @@ impl<T: Record> Query<T> {
         }
     }
 
-    /// Rows as long as `more` says so of each one; the one it refuses is not among them.
-    pub(crate) async fn fetch_while(
+    /// The rows that `pick` takes, until it ends it.
+    pub(crate) async fn fetch_picked(
         self,
         db: &mut Connection,
-        mut more: impl FnMut(&T) -> bool,
+        mut pick: impl FnMut(&T) -> Pick,
     ) -> Result<Vec<T>> {
         let (started, kind) = (Instant::now(), self.kind());
         let mut rows = match db.driver() {
@@ -218,8 +229,12 @@ impl<T: Record> Query<T> {
         let mut kept = Vec::new();
         let read = loop {
             match rows.try_next().await {
-                Ok(Some(row)) if more(&row) => kept.push(row),
-                Ok(_) => break Ok(()),
+                Ok(Some(row)) => match pick(&row) {
+                    Pick::Take => kept.push(row),
+                    Pick::Skip => {}
+                    Pick::Stop => break Ok(()),
+                },
+                Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             }
         };

@@ -95,24 +95,21 @@ impl Store {
         let owner = users::user(write.db(), user).await?;
         let (text, at) = (new_token(), write.at());
         let id = insert(write.db(), user, &actor.id, name, &text, at, at + days * DAY).await?;
-        let meta = Meta::name(name).with("username", &owner.name);
+        let after = stored(write.db(), user, &id).await?;
+        let meta = Meta::name(name).with("username", &owner.name).with("user_id", user).after(&after);
         write.event(Activity::TokenCreate, &id, meta).await?;
         write.commit().await?;
-        Ok((self.token(user, &id).await?, text))
+        Ok((after, text))
     }
 
     /// Deletes a token, which opens nothing from then on.
     pub async fn delete_token(&self, actor: &Actor, user: &str, id: &str) -> Result<()> {
         let mut write = self.write(actor).await?;
         let owner = users::user(write.db(), user).await?;
-        let name: Option<String> =
-            sql::query_scalar("DELETE FROM tokens WHERE id = $1 AND user_id = $2 RETURNING name")
-                .bind(id)
-                .bind(user)
-                .fetch_optional(write.db())
-                .await?;
-        let Some(name) = name else { return not_found("token", id) };
-        let meta = Meta::name(&name).with("username", owner.name);
+        let before = stored(write.db(), user, id).await?;
+        sql::query("DELETE FROM tokens WHERE id = $1").bind(id).execute(write.db()).await?;
+        let meta =
+            Meta::name(&before.name).with("username", owner.name).with("user_id", user).before(&before);
         write.event(Activity::TokenDelete, id, meta).await?;
         write.commit().await
     }
@@ -135,6 +132,21 @@ impl Store {
         if let Err(error) = noted.await {
             tracing::warn!(token = id, %error, "the time of a token's use was not kept");
         }
+    }
+}
+
+/// One token of a user, as the connection's transaction sees it.
+pub(super) async fn stored(db: &mut Connection, user: &str, id: &str) -> Result<Token> {
+    let token = sql::query_as(
+        "SELECT id, name, created_by, created_at, expires_at, last_used FROM tokens WHERE user_id = $1 AND id = $2",
+    )
+    .bind(user)
+    .bind(id)
+    .fetch_optional(db)
+    .await?;
+    match token {
+        Some(token) => Ok(token),
+        None => not_found("token", id),
     }
 }
 

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::error::{corrupt, duplicate, invalid, not_found};
 use super::sql::{self, Connection};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, Result, Store, StoreError, groups, text};
+use super::{Activity, Actor, Result, Store, StoreError, groups, text, tokens};
 use crate::ids::new_id;
 use crate::text::is_invisible;
 
@@ -221,6 +221,11 @@ impl Store {
             let meta = Meta::name(&after.name).before(&before).after(&after);
             write.event(activity, id, meta).await?;
         }
+        if transfer {
+            let now = user(write.db(), &caller.id).await?;
+            let meta = Meta::name(&now.name).before(&caller).after(&now);
+            write.event(Activity::UserRoleUpdate, &caller.id, meta).await?;
+        }
         write.commit().await?;
         Ok(after)
     }
@@ -237,6 +242,16 @@ impl Store {
         }
         // What the caller is may have changed while the request waited.
         may_grant(&user(write.db(), &caller.id).await?, before.role)?;
+        let tokens: Vec<String> = sql::query_scalar("SELECT id FROM tokens WHERE user_id = $1 ORDER BY id")
+            .bind(id)
+            .fetch_all(write.db())
+            .await?;
+        for token in &tokens {
+            let gone = tokens::stored(write.db(), id, token).await?;
+            let meta =
+                Meta::name(&gone.name).with("username", &before.name).with("user_id", id).before(&gone);
+            write.event(Activity::TokenDelete, token, meta).await?;
+        }
         sql::query("DELETE FROM users WHERE id = $1").bind(id).execute(write.db()).await?;
         let activity =
             if before.is_service_user { Activity::ServiceUserDelete } else { Activity::UserDelete };
@@ -290,8 +305,12 @@ fn activities(before: &User, after: &User, transfer: bool) -> Vec<Activity> {
         (true, false) => activities.push(Activity::UserUnblock),
         _ => {}
     }
-    if before.auto_groups != after.auto_groups {
-        activities.push(Activity::UserUpdate);
+    let (was, is) = (&before.auto_groups, &after.auto_groups);
+    if is.iter().any(|group| !was.contains(group)) {
+        activities.push(Activity::UserGroupAdd);
+    }
+    if was.iter().any(|group| !is.contains(group)) {
+        activities.push(Activity::UserGroupDelete);
     }
     activities
 }

@@ -9,6 +9,7 @@ mod stores;
 mod accounts;
 mod auth;
 mod enroll;
+mod events;
 mod explain;
 mod groups;
 mod harness;

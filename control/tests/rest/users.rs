@@ -31,7 +31,7 @@ async fn users_are_created_read_changed_and_deleted() {
     assert_eq!(server.owner.delete(&path).await.0, 404);
     assert_eq!(server.owner.put(&path, change).await.0, 404);
     let codes = server.codes().await;
-    for code in ["user.invite", "user.role.update", "user.block", "user.update", "user.delete"] {
+    for code in ["user.invite", "user.role.update", "user.block", "user.group.delete", "user.delete"] {
         assert!(codes.iter().any(|seen| seen == code), "{code} in {codes:?}");
     }
 }

@@ -4,6 +4,7 @@
 #[path = "../common/postgres.rs"]
 mod postgres;
 
+mod audit;
 mod backup;
 mod conformance;
 mod kills;

@@ -108,6 +108,7 @@ pub(crate) async fn image_from_scratch(store: &Store, agent: &str) -> (u64, Stri
 
 /// Whatever holds of every store at rest: events in order, none beyond the revision, every revision with one.
 pub(crate) async fn check_trail(store: &Store) {
+    crate::audit::verify(store, None).await.unwrap();
     let (revision, mut events) = (store.revision().await.unwrap(), store.events().await.unwrap());
     events.reverse();
     assert!(events.windows(2).all(|pair| pair[0].id < pair[1].id));

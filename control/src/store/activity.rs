@@ -1,0 +1,105 @@
+//! What an audit event can be about.
+
+macro_rules! activities {
+    ($($variant:ident $code:literal $text:literal,)*) => {
+        /// What an audit event can be about; the codes are those NetBird's clients know, where it has one.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Activity { $(#[doc = $text] $variant,)* }
+
+        impl Activity {
+            /// The stable code.
+            pub fn code(self) -> &'static str {
+                match self { $(Activity::$variant => $code,)* }
+            }
+
+            /// The sentence behind a code; empty for a code of another version.
+            pub fn text_of(code: &str) -> &'static str {
+                match code {
+                    $($code => $text,)*
+                    // As the first versions wrote them.
+                    "peer.update" => "Peer updated",
+                    "user.update" => "User updated",
+                    _ => "",
+                }
+            }
+        }
+    };
+}
+
+activities! {
+    AccountCreate "account.create" "Account created",
+    AccountSettingsUpdate "account.settings.update" "Account settings updated",
+    LoginExpirationEnable "account.setting.peer.login.expiration.enable" "Expiration of peers' logins enabled",
+    LoginExpirationDisable "account.setting.peer.login.expiration.disable" "Expiration of peers' logins disabled",
+    LoginExpirationUpdate "account.setting.peer.login.expiration.update" "Time of peers' logins updated",
+    InactivityExpirationEnable "account.peer.inactivity.expiration.enable" "Expiration of inactive peers enabled",
+    InactivityExpirationDisable "account.peer.inactivity.expiration.disable" "Expiration of inactive peers disabled",
+    InactivityExpirationUpdate "account.peer.inactivity.expiration.update" "Time of inactive peers updated",
+    PeerApprovalEnable "account.setting.peer.approval.enable" "Approval of new peers enabled",
+    PeerApprovalDisable "account.setting.peer.approval.disable" "Approval of new peers disabled",
+    GroupPropagationEnable "account.setting.group.propagation.enable" "Propagation of users' groups enabled",
+    GroupPropagationDisable "account.setting.group.propagation.disable" "Propagation of users' groups disabled",
+    RoutingPeerDnsEnable "account.setting.routing.peer.dns.resolution.enable" "Name resolution by routing peers enabled",
+    RoutingPeerDnsDisable "account.setting.routing.peer.dns.resolution.disable" "Name resolution by routing peers disabled",
+    LazyConnectionEnable "account.setting.lazy.connection.enable" "Connections on demand enabled",
+    LazyConnectionDisable "account.setting.lazy.connection.disable" "Connections on demand disabled",
+    PeerExposeEnable "account.setting.peer.expose.enable" "Services exposed by peers enabled",
+    PeerExposeDisable "account.setting.peer.expose.disable" "Services exposed by peers disabled",
+    AutoUpdateAlwaysEnable "account.setting.auto.update.always.enable" "Updates without asking enabled",
+    AutoUpdateAlwaysDisable "account.setting.auto.update.always.disable" "Updates without asking disabled",
+    AutoUpdateVersion "account.settings.auto.version.update" "Version of automatic updates updated",
+    DnsDomainUpdate "account.dns.domain.update" "Zone of peers' names updated",
+    AccountNetworkRangeUpdate "account.network.range.update" "Account network range updated",
+    GroupAdd "group.add" "Group created",
+    GroupUpdate "group.update" "Group updated",
+    GroupDelete "group.delete" "Group deleted",
+    NetworkCreate "network.create" "Network created",
+    NetworkUpdate "network.update" "Network updated",
+    NetworkDelete "network.delete" "Network deleted",
+    ResourceCreate "network.resource.create" "Network resource created",
+    ResourceUpdate "network.resource.update" "Network resource updated",
+    ResourceDelete "network.resource.delete" "Network resource deleted",
+    RouterCreate "network.router.create" "Network router created",
+    RouterUpdate "network.router.update" "Network router updated",
+    RouterDelete "network.router.delete" "Network router deleted",
+    PeerAdd "peer.setupkey.add" "Peer added with a setup key",
+    PeerRename "peer.rename" "Peer renamed",
+    PeerSshEnable "peer.ssh.enable" "SSH to the peer enabled",
+    PeerSshDisable "peer.ssh.disable" "SSH to the peer disabled",
+    PeerLoginExpirationEnable "peer.login.expiration.enable" "Expiration of the peer's login enabled",
+    PeerLoginExpirationDisable "peer.login.expiration.disable" "Expiration of the peer's login disabled",
+    PeerInactivityExpirationEnable "peer.inactivity.expiration.enable" "Expiration of the inactive peer enabled",
+    PeerInactivityExpirationDisable "peer.inactivity.expiration.disable" "Expiration of the inactive peer disabled",
+    PeerIpUpdate "peer.ip.update" "Peer address updated",
+    PeerApprove "peer.approve" "Peer approved",
+    PeerApprovalRevoke "peer.approval.revoke" "Peer approval revoked",
+    PeerEndpointUpdate "peer.endpoint.update" "Peer endpoint updated",
+    PeerDelete "user.peer.delete" "Peer deleted",
+    PolicyAdd "policy.add" "Policy created",
+    PolicyUpdate "policy.update" "Policy updated",
+    PolicyDelete "policy.delete" "Policy deleted",
+    SetupKeyAdd "setupkey.add" "Setup key created",
+    SetupKeyUpdate "setupkey.update" "Setup key updated",
+    SetupKeyRevoke "setupkey.revoke" "Setup key revoked",
+    SetupKeyDelete "setupkey.delete" "Setup key deleted",
+    TokenCreate "personal.access.token.create" "Personal access token created",
+    TokenDelete "personal.access.token.delete" "Personal access token deleted",
+    UserInvite "user.invite" "User invited",
+    UserGroupAdd "user.group.add" "Group added to user",
+    UserGroupDelete "user.group.delete" "Group removed from user",
+    UserRoleUpdate "user.role.update" "User role updated",
+    UserBlock "user.block" "User blocked",
+    UserUnblock "user.unblock" "User unblocked",
+    UserDelete "user.delete" "User deleted",
+    OwnerTransfer "transferred.owner.role" "Owner role transferred",
+    ServiceUserCreate "service.user.create" "Service user created",
+    ServiceUserDelete "service.user.delete" "Service user deleted",
+    AuditPrune "audit.prune" "Old audit events removed",
+}
+
+impl Activity {
+    /// What a switch that was `before` and is `after` did, if it moved.
+    pub(super) fn of_switch((before, after, on, off): (bool, bool, Self, Self)) -> Option<Self> {
+        (before != after).then_some(if after { on } else { off })
+    }
+}
