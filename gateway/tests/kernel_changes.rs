@@ -43,10 +43,9 @@ fn after_every_change_the_maps_have_the_image_and_nothing_else() {
     let mut images = open();
     let mut r = Random::new(5);
     let mut now = image(&mut r);
-    let mut revision = 1;
-    let whole = agent::Snapshot { revision, hash: now.hash().to_vec(), image: now.encode() };
+    let whole = agent::Snapshot { revision: 1, hash: now.hash().to_vec(), image: now.encode() };
     assert_applied(&images.snapshot(&whole));
-    for step in 0..40 {
+    for (revision, step) in (1..).zip(0..40) {
         // Another image altogether, or one in which some words of the last are gone or there again.
         let next = image(&mut r);
         let mut delta = delta(revision, &now, &next);
@@ -62,7 +61,6 @@ fn after_every_change_the_maps_have_the_image_and_nothing_else() {
             images = open();
         }
         assert_applied(&images.delta(&delta));
-        revision += 1;
         same(&settings.bpf_dir, &next, step);
         now = next;
     }

@@ -132,7 +132,6 @@ pub fn config(setup: &Setup, now: u64, deadline: Option<u64>) -> Config {
         hop_lifetime: setup.hop_lifetime,
         test_clock: now,
         timeouts: setup.timeouts,
-        ..Config::default()
     }
 }
 

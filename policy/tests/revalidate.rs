@@ -1,5 +1,6 @@
 //! A look at what changed in an image gives the answer of a look at the whole, for changes as the compiler makes them and
 //! for damage of every kind.
+#![expect(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 mod support;
 

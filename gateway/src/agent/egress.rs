@@ -1,6 +1,7 @@
 //! Where each route of an image leaves the host, by the host's own routes.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -64,8 +65,8 @@ impl Lookups {
         let mut resolved = Resolved::default();
         for (number, route) in routes {
             let key = (route.prefix, route.masquerade);
-            if !self.ways.contains_key(&key) {
-                self.ways.insert(key, one(host, route).await?);
+            if let Entry::Vacant(unknown) = self.ways.entry(key) {
+                unknown.insert(one(host, route).await?);
             }
             // The datapath refuses an image with larger numbers.
             let Ok(number) = u16::try_from(*number) else { continue };

@@ -494,7 +494,9 @@ mod tests {
             two
         };
         b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut nowhere);
-        let refusals: [(&str, Delta, fn(&mut Bench)); 4] = [
+        /// The outcome, what is sent, and what is done to the bench before.
+        type Refused = (&'static str, Delta, fn(&mut Bench));
+        let refusals: [Refused; 4] = [
             ("hash", Delta { hash: vec![1; 32], ..delta((5, &one), (6, &two)) }, |_| {}),
             ("too_large", delta((5, &one), (6, &two)), |b| {
                 b.fake.0.lock().unwrap().refuse_above = Some(5500)

@@ -404,7 +404,7 @@ impl Kernel {
         frame.extend(&arrival.bytes);
         if arrival.screened && !(self.tunnel.is_some() && arrival.side == Side::Overlay) {
             // Every other frame of a site comes in a VLAN.
-            let tagged = arrival.side == Side::Site && arrival.bytes.len() % 2 == 0;
+            let tagged = arrival.side == Side::Site && arrival.bytes.len().is_multiple_of(2);
             let name = match arrival.side {
                 Side::Site if tagged => "trunk_xdp",
                 Side::Site => "site_xdp",

@@ -44,11 +44,8 @@ impl Tunnel {
         std::thread::scope(|scope| {
             let made = scope.spawn(|| {
                 // SAFETY: a plain system call; it concerns this thread alone, which ends here.
-                ensure!(
-                    unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0,
-                    "no network namespace: {}",
-                    last()
-                );
+                let unshared = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+                ensure!(unshared == 0, "no network namespace: {}", last());
                 Self::make(ebpf)
             });
             made.join().unwrap_or_else(|_| bail!("the thread that makes the devices panicked"))

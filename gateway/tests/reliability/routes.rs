@@ -250,7 +250,7 @@ impl Sites {
         steady.set_read_timeout(Some(LOST)).unwrap();
         let mut number = 0u64;
         while !stop.load(SeqCst) {
-            let fresh = (number % 16 == 0 && number / 16 < OPENED).then(open);
+            let fresh = (number.is_multiple_of(16) && number / 16 < OPENED).then(open);
             for (kind, socket) in [(0, Some(&steady)), (1, fresh.as_ref())] {
                 let Some(socket) = socket else { continue };
                 number += 1;

@@ -324,7 +324,7 @@ fn names_stand_for_addresses_of_the_same_family() {
     for (ipv6, own) in [(false, "100.64.0.1"), (true, "fd64::1")] {
         let by_names = world.trace(&Request { ipv6, ..request("alice", own, "443/tcp") });
         assert_eq!(by_names.packet.ends.source.is_ipv6(), ipv6);
-        let by_names = world.trace(&Request { ipv6, ..request("alice", "g", "443/tcp") });
+        let by_names = world.trace(&Request { ipv6, ..request("alice", "gw", "443/tcp") });
         assert_eq!(by_names.packet.ends.destination.to_string(), own);
     }
     let live = LiveTables::new(&world.tables, NOW);
