@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use sluicegate_audit::Head;
+
 use crate::destination::Destination;
 use crate::filter::Filter;
 use crate::source::Source;
@@ -16,7 +18,7 @@ use crate::source::Source;
     version,
     max_term_width = 100,
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 control not reached or not logged in, \
-                  4 denied (policy explain, trace)."
+                  4 denied (policy explain, trace), 5 broken (audit verify, audit export)."
 )]
 pub struct Cli {
     /// Flags every verb takes.
@@ -399,11 +401,84 @@ pub struct FlowWatch {
 #[derive(Debug, Subcommand)]
 pub enum Audit {
     /// The newest changes first
-    List {
-        /// At most this many; 0 is all
-        #[arg(long, default_value_t = 50, value_name = "N")]
-        limit: usize,
+    List(AuditList),
+    /// Walk the chain of hashes through every event, and name the first that is not as it was written
+    #[command(
+        after_help = "A chain proves that nothing between its ends was changed. It cannot prove that it was not written anew as a \
+                      whole: note heads elsewhere, and name one by --head.\n\nExamples:\n  sluice audit verify\n  \
+                      sluice audit verify --head 1042:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\n  \
+                      sluice audit verify --from-file audit-2026-11.jsonl"
+    )]
+    Verify(AuditVerify),
+    /// Write every event with its hash to a file, for keeping elsewhere, and verify the chain on the way
+    Export {
+        /// The file to make; it must not exist
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
     },
+}
+
+/// `sluice audit list`.
+#[derive(Args, Debug)]
+pub struct AuditList {
+    /// At most this many; 0 is all
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    pub limit: usize,
+    /// Only these codes, e.g. policy.add,policy.update
+    #[arg(long, value_delimiter = ',', value_name = "CODE")]
+    pub code: Vec<String>,
+    /// Only what this id, name or e-mail address did
+    #[arg(long, value_name = "WHO")]
+    pub who: Option<String>,
+    /// Only what was done to this id or name
+    #[arg(long, value_name = "TARGET")]
+    pub target: Option<String>,
+    /// Not before: an age such as 2h or 7d, or a time such as 2026-11-22 or 2026-11-22T14:00:00Z
+    #[arg(long, value_parser = moment, value_name = "TIME")]
+    pub since: Option<Moment>,
+    /// Before: an age or a time
+    #[arg(long, value_parser = moment, value_name = "TIME")]
+    pub until: Option<Moment>,
+    /// Only events with this text anywhere, details included, in upper or lower case
+    #[arg(long, value_name = "TEXT")]
+    pub search: Option<String>,
+    /// Only events older than this one, for the next page: the ID of the last line
+    #[arg(long, value_name = "ID")]
+    pub before: Option<i64>,
+}
+
+/// `sluice audit verify`.
+#[derive(Args, Debug)]
+pub struct AuditVerify {
+    /// Verify a file of `sluice audit export` instead; control is not asked
+    #[arg(long, value_name = "FILE")]
+    pub from_file: Option<PathBuf>,
+    /// A head noted earlier, which must be in the chain
+    #[arg(long, value_name = "ID:HASH")]
+    pub head: Option<Head>,
+}
+
+/// A point in time, as people name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// So long before now.
+    Ago(Duration),
+    /// At this time.
+    At(time::UtcDateTime),
+}
+
+fn moment(text: &str) -> Result<Moment, String> {
+    use time::format_description::well_known::Rfc3339;
+    if let Ok(at) = time::UtcDateTime::parse(text, &Rfc3339) {
+        return Ok(Moment::At(at));
+    }
+    let date = time::macros::format_description!("[year]-[month]-[day]");
+    if let Ok(date) = time::Date::parse(text, date) {
+        return Ok(Moment::At(date.midnight().as_utc()));
+    }
+    duration(text).map(Moment::Ago).map_err(|_| {
+        format!("'{text}' is no time; write an age such as 2h or 7d, 2026-11-22, or 2026-11-22T14:00:00Z")
+    })
 }
 
 /// A number and a unit: ms, s, m, h or d. `0` needs none.

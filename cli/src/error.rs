@@ -17,6 +17,8 @@ pub enum Kind {
     NotConnected,
     /// `policy explain` was asked about a flow that is refused.
     Denied,
+    /// The audit trail is not as it was written.
+    Broken,
 }
 
 impl Kind {
@@ -28,6 +30,7 @@ impl Kind {
             Kind::Usage => 2,
             Kind::NotConnected => 3,
             Kind::Denied => 4,
+            Kind::Broken => 5,
         }
     }
 }

@@ -30,6 +30,13 @@ pub async fn run(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     if let Noun::Login(login) = &cli.noun {
         return verbs::login::run(&cli.global, login, terminal).await;
     }
+    if let Noun::Audit(args::Audit::Verify(options)) = &cli.noun
+        && let Some(file) = &options.from_file
+    {
+        let done = verbs::audit::verify_file(terminal, file, options.head.clone());
+        terminal.out.flush()?;
+        return done;
+    }
     let noun = match beside(&cli.global, cli.noun, terminal).await {
         Asked::Control(noun) => noun,
         Asked::Agent(done) => {
@@ -62,7 +69,11 @@ pub async fn run(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         }
         Noun::Network(args::Network::List) => verbs::network::list(&client, terminal).await,
         Noun::Flow(Flow::Watch(options)) => verbs::flow::watch(&client, terminal, &options).await,
-        Noun::Audit(args::Audit::List { limit }) => verbs::audit::list(&client, terminal, limit).await,
+        Noun::Audit(args::Audit::List(options)) => verbs::audit::list(&client, terminal, &options).await,
+        Noun::Audit(args::Audit::Verify(options)) => {
+            verbs::audit::verify(&client, terminal, options.head).await
+        }
+        Noun::Audit(args::Audit::Export { file }) => verbs::audit::export(&client, terminal, &file).await,
     };
     terminal.out.flush()?;
     done

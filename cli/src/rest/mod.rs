@@ -250,6 +250,8 @@ pub struct SetupKey {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct AuditEvent {
+    /// Rises with every event.
+    pub id: String,
     /// RFC 3339.
     pub timestamp: String,
     /// What happened, for people.
@@ -266,6 +268,17 @@ pub struct AuditEvent {
     /// Details; `name` is the target's.
     #[serde(deserialize_with = "or_default")]
     pub meta: BTreeMap<String, Value>,
+}
+
+/// `/api/events/audit/chain`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct AuditChain {
+    /// What the trail begins with.
+    pub anchor: sluicegate_audit::Anchor,
+    /// The newest event.
+    pub head: sluicegate_audit::Head,
+    /// Events in the order of their ids.
+    pub events: Vec<sluicegate_audit::Link>,
 }
 
 impl Rule {

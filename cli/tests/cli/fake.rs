@@ -75,6 +75,9 @@ async fn answer(
         return error(StatusCode::UNAUTHORIZED, "token invalid");
     }
     let parts: Vec<&str> = uri.path().trim_start_matches("/api/").split('/').collect();
+    if method == Method::GET && parts == ["events", "audit"] {
+        return axum::Json(data.audit(uri.query().unwrap_or_default())).into_response();
+    }
     if method == Method::GET {
         return data.get(&parts);
     }
@@ -93,6 +96,20 @@ fn error(status: StatusCode, message: &str) -> Response {
 }
 
 impl Data {
+    /// A page of the audit trail, newest first.
+    fn audit(&self, query: &str) -> Vec<Value> {
+        let number = |name: &str| {
+            let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            pairs.find(|(key, _)| *key == name).map(|(_, value)| value.parse::<i64>().unwrap())
+        };
+        let id = |event: &Value| event["id"].as_str().unwrap().parse::<i64>().unwrap();
+        let mut events = self.audit.clone();
+        events.retain(|event| number("before").is_none_or(|before| id(event) < before));
+        events.sort_by_key(|event| std::cmp::Reverse(id(event)));
+        events.truncate(number("limit").map_or(usize::MAX, |limit| limit.try_into().unwrap()));
+        events
+    }
+
     fn get(&self, parts: &[&str]) -> Response {
         let inside = |items: &[(String, Value)], network: &str| -> Value {
             items.iter().filter(|(id, _)| id == network).map(|(_, item)| item.clone()).collect()
@@ -112,7 +129,6 @@ impl Data {
             ["gateways"] => self.gateways.clone().into(),
             ["gateways", id] => self.gateways.iter().find(|g| g["id"] == *id).cloned().unwrap_or_default(),
             ["gateways", _, "rules"] => self.rules.clone(),
-            ["events", "audit"] => self.audit.clone().into(),
             ["explain"] => self.explain.clone(),
             ["flows", "stream"] => {
                 return ([("content-type", "text/event-stream")], self.stream.clone()).into_response();

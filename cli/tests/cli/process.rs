@@ -70,6 +70,8 @@ fn help_is_as_written_down() {
         &["network", "list"],
         &["flow", "watch"],
         &["audit", "list"],
+        &["audit", "verify"],
+        &["audit", "export"],
         &["setup-key"],
     ];
     let mut seen = String::new();

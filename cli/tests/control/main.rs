@@ -5,6 +5,8 @@
 #[expect(dead_code, reason = "shared with the tests against a control in memory")]
 mod run;
 
+mod audit;
+
 mod fake {
     /// No control gave this one out.
     pub(crate) const TOKEN: &str = "nbp_0123456789abcdefghijABCDEFGHIJ012345";

@@ -18,14 +18,14 @@ pub(super) async fn keep(store: Store, days: u32) {
         if leads.wait_for(|leads| *leads).await.is_err() {
             return;
         }
-        once(&store, days).await;
+        once(&store, days, now()).await;
         tokio::time::sleep(EVERY).await;
     }
 }
 
-async fn once(store: &Store, days: u32) {
+async fn once(store: &Store, days: u32, now: i64) {
     if days > 0 {
-        match store.prune_events(now() - i64::from(days) * DAY).await {
+        match store.prune_events(now - i64::from(days) * DAY).await {
             Ok(0) => {}
             Ok(count) => {
                 tracing::info!(count, days, "removed audit events that are older than they are kept")
@@ -40,5 +40,26 @@ async fn once(store: &Store, days: u32) {
             tracing::info!(audit_head = %head, "the newest audit event, for `sluice audit verify --head`")
         }
         Err(error) => tracing::warn!(%error, "the newest audit event could not be read"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn events_are_removed_when_they_are_older_than_they_are_kept_and_never_by_default() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).await.unwrap();
+        let codes = async || -> Vec<String> {
+            store.events().await.unwrap().into_iter().map(|event| event.code).collect()
+        };
+        let first = codes().await;
+        once(&store, 0, now() + 1_000 * DAY).await;
+        once(&store, 10, now() + 9 * DAY).await;
+        assert_eq!(codes().await, first);
+        once(&store, 10, now() + 11 * DAY).await;
+        assert_eq!(codes().await, ["audit.prune"]);
+        assert_eq!(store.audit_head().await.unwrap().id, store.events().await.unwrap()[0].id);
     }
 }
