@@ -182,7 +182,6 @@ impl std::fmt::Display for Head {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "test code; a panic is how it fails")]
     use super::*;
 
     #[test]

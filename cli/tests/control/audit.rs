@@ -103,7 +103,8 @@ async fn an_export_verifies_by_itself_and_never_overwrites() {
     assert_eq!(whole, shell.run(&["audit", "verify"]).await.ok());
     let lines: Vec<String> = std::fs::read_to_string(&file).unwrap().lines().map(str::to_owned).collect();
     assert_eq!(lines.len(), 35);
-    let edits: [(&str, &dyn Fn(&mut Vec<String>)); 7] = [
+    type Edit = dyn Fn(&mut Vec<String>);
+    let edits: [(&str, &Edit); 7] = [
         ("event 9 was changed", &|lines| lines[9] = lines[9].replace("group ", "Group ")),
         ("missing after event 8: event 10", &|lines| drop(lines.remove(9))),
         ("event 10 stands at another place", &|lines| lines.swap(9, 10)),
