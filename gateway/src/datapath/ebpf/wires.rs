@@ -89,14 +89,11 @@ impl Wires {
     pub(super) fn new(ebpf: &mut Ebpf, pins: &Pins) -> anyhow::Result<Self> {
         let wires: HashMap<MapData, [u32; 2], Raw<hop::Wire>> = load::take(ebpf, "WIRES")?;
         let written = wires.iter().filter_map(Result::ok).map(|(key, wire)| (key, wire.0)).collect();
-        let senders = Map::DevMapHash(pins.open("DEVICES")?);
-        Ok(Self {
-            wires,
-            senders: senders.try_into().context("map DEVICES is of another kind")?,
-            written,
-            sending: BTreeMap::new(),
-            links: BTreeMap::new(),
-        })
+        let senders: DevMapHash<MapData> =
+            Map::DevMapHash(pins.open("DEVICES")?).try_into().context("map DEVICES is of another kind")?;
+        let named = |index: u32| (index, device::name(index).unwrap_or_default());
+        let sending = senders.iter().filter_map(Result::ok).map(|(index, _)| named(index)).collect();
+        Ok(Self { wires, senders, written, sending, links: BTreeMap::new() })
     }
 
     /// Looks at `overlay` (where it is an Ethernet) and the `site` devices as they are now. Whether any link is another than
@@ -130,7 +127,12 @@ impl Wires {
             // The kernel takes a device out by itself when it goes.
             let _ = self.senders.remove(*gone);
         }
+        // One that is there is not written again: the kernel takes the old entry out before it puts the new one in, and what is
+        // redirected in between is lost.
         for index in sending.keys() {
+            if self.senders.get(*index, 0).is_ok() {
+                continue;
+            }
             self.senders
                 .insert(*index, *index, None, 0)
                 .with_context(|| format!("device {index} could not be written to map DEVICES"))?;
