@@ -161,19 +161,34 @@ fn passed_tests(log: &str) -> usize {
     results.filter_map(|rest| rest.split(' ').next()?.parse::<usize>().ok()).sum()
 }
 
-/// The failures of a test run wherever they are, then the last lines.
+/// The failures of a test run wherever they are, each with what it said, then the last lines.
 fn telling_lines(log: &str) -> String {
-    let lines: Vec<_> = log.lines().collect();
-    let tail = lines.len().saturating_sub(60);
-    let failures =
-        lines[..tail].iter().filter(|line| line.ends_with("FAILED") || line.contains("panicked at"));
+    /// Lines after the first of a panic: its message, with both sides of what should be equal.
+    const MESSAGE: usize = 4;
+    const LAST: usize = 30;
+    let lines: Vec<_> = log.lines().filter(|line| says_something(line)).collect();
+    let tail = lines.len().saturating_sub(LAST);
+    let mut shown = vec![false; lines.len()];
+    for (at, line) in lines.iter().enumerate() {
+        let until = match line {
+            line if line.contains("panicked at") => at + 1 + MESSAGE,
+            line if line.ends_with("FAILED") => at + 1,
+            _ if at >= tail => at + 1,
+            _ => continue,
+        };
+        shown[at..until.min(lines.len())].fill(true);
+    }
     // A compiler's own command line is longer than a screen.
-    let start = |line: &str| line.chars().take(240).collect::<String>();
-    failures
-        .chain(&lines[tail..])
-        .map(|line| format!("        {}", start(line)))
-        .collect::<Vec<_>>()
-        .join("\n")
+    let start = |line: &str| line.chars().take(400).collect::<String>();
+    let told = lines.iter().zip(shown).filter(|(_, shown)| *shown);
+    told.map(|(line, _)| format!("        {}", start(line))).collect::<Vec<_>>().join("\n")
+}
+
+/// Not an empty line, nor one of a crate that has no such tests.
+fn says_something(line: &str) -> bool {
+    let nothing = ["running 0 tests", "test result: ok. 0 passed; 0 failed"];
+    let doc_tests = line.trim_start().starts_with("Doc-tests ");
+    !line.trim().is_empty() && !doc_tests && !nothing.iter().any(|begin| line.starts_with(begin))
 }
 
 #[cfg(test)]
@@ -197,9 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_far_from_the_end_is_shown() {
-        let log = format!("test early ... FAILED\n{}", "noise\n".repeat(200));
-        assert!(telling_lines(&log).contains("test early ... FAILED"));
-        assert!(telling_lines(&log).lines().count() < 70);
+    fn a_failure_far_from_the_end_is_shown_with_what_it_said() {
+        let failure =
+            "thread 'early' panicked at src/a.rs:1:2:\nassertion failed: a\n  left: [7]\n right: []\n";
+        let log = format!("{failure}test early ... FAILED\n{}", "noise\n\nrunning 0 tests\n".repeat(200));
+        let told = telling_lines(&log);
+        for line in ["test early ... FAILED", "left: [7]", "right: []"] {
+            assert!(told.contains(line), "{told}");
+        }
+        assert!(told.lines().count() < 40 && !told.contains("running 0 tests"), "{told}");
     }
 }

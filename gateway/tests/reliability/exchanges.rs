@@ -6,7 +6,7 @@ use sluicegate_gateway::datapath::{Datapath as _, XdpChoice};
 use crate::account;
 use crate::gateway;
 use crate::traffic::{self, Outcome, Shared};
-use crate::world::{World, chosen, way};
+use crate::world::{World, chosen, dropped, way};
 
 /// Whole images exchanged in a run of the test suite; `SLUICEGATE_EXCHANGES=1000` for the long run.
 const EXCHANGES: u32 = 200;
@@ -61,7 +61,7 @@ fn exchange(xdp: XdpChoice, count: u32, [with, without]: &[[(Hash, Image); 4]; 2
         drop(stopper);
         traffic.map(|family| family.join().unwrap())
     });
-    println!("{xdp:?}: {count} images in {:?}", begun.elapsed());
+    println!("{xdp:?}: {count} images in {:?}; dropped: {:?}", begun.elapsed(), dropped(&mut datapath));
     for (family, outcome) in ["IPv4", "IPv6"].iter().zip(&outcomes) {
         println!(
             "{family}: {} permitted sent, {} lost; {} revocable judged with their rule, {} without; {} denied passed",
@@ -71,7 +71,7 @@ fn exchange(xdp: XdpChoice, count: u32, [with, without]: &[[(Hash, Image); 4]; 2
             outcome.revoked.len(),
             outcome.leaked.len()
         );
-        judge(&format!("{family}, XDP {xdp:?}"), outcome);
+        judge(&format!("{family}, XDP {xdp:?}, dropped {:?}", dropped(&mut datapath)), outcome);
     }
 }
 

@@ -19,7 +19,7 @@ use sluicegate_model::random::Random;
 use sluicegate_policy::model::Service;
 
 use crate::account::{self, EGRESS, PERMITTED, SERVER, USER, rule};
-use crate::world::{World, chosen, settings, socket};
+use crate::world::{World, chosen, dropped, settings, socket};
 
 /// Images in a run of the test suite; `SLUICEGATE_ROUTES=2000` for the long run.
 const IMAGES: u32 = 120;
@@ -62,8 +62,7 @@ fn resources_come_go_and_are_refused_and_no_packet_leaves_by_another_site() {
             drop(answering);
             (clients, servers.map(|server| server.join().unwrap()))
         });
-        let dropped = sites.open().counters().unwrap().drops;
-        let dropped: Vec<_> = dropped.into_iter().filter(|(_, packets)| *packets > 0).collect();
+        let dropped = dropped(&mut sites.open());
         for (((site, family), client), server) in pairs.into_iter().zip(clients).zip(servers) {
             let what = format!("XDP {xdp:?}, site {site}, family {family}");
             println!(

@@ -42,8 +42,10 @@ impl World {
         for via in GATEWAY {
             peer.route("default", via).unwrap();
         }
-        // A veth device takes what XDP sends it only with GRO at its end; and no packet is larger than a wire carries.
-        for (namespace, device) in [(&peer, "out"), (&server, "in")] {
+        // A veth device takes what XDP sends it only with GRO at its end; and no packet is larger than a wire carries. With it a
+        // device has a queue of its own: the other kind is one for all of a processor, which other tests' traffic can fill.
+        let ends = [(&peer, "out"), (&gateway, "overlay"), (&gateway, "site"), (&server, "in")];
+        for (namespace, device) in ends {
             namespace.offload_off(device).unwrap();
             namespace.feature(device, "rx-gro", true).unwrap();
         }
@@ -122,6 +124,11 @@ pub(crate) fn socket(namespace: &Namespace, address: SocketAddr, patience: Durat
     assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
     socket.set_read_timeout(Some(patience)).unwrap();
     socket
+}
+
+/// What `datapath` has dropped, by reason: said where something was lost.
+pub(crate) fn dropped(datapath: &mut EbpfDatapath) -> Vec<(&'static str, u64)> {
+    datapath.counters().unwrap().drops.into_iter().filter(|(_, packets)| *packets > 0).collect()
 }
 
 /// A number out of the environment, for longer runs.
