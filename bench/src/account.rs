@@ -103,7 +103,7 @@ pub(crate) fn state(resources: u32) -> Result<State> {
             let policy = Policy {
                 name: format!("policy{number}"),
                 enabled: true,
-                posture_failed: BTreeSet::new(),
+                posture_failed: Default::default(),
                 rules: vec![rule],
             };
             (format!("policy{number:06}"), policy)

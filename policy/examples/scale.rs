@@ -251,5 +251,5 @@ fn a_policy(slot: u32, action: Action, service: Service, sources: End, destinati
         sources,
         destinations,
     };
-    Policy { name, enabled: true, posture_failed: BTreeSet::new(), rules: vec![rule] }
+    Policy { name, enabled: true, posture_failed: Default::default(), rules: vec![rule] }
 }

@@ -7,6 +7,7 @@
 //! | [`compile`] | state -> packet image of one agent; which agents a change affects |
 //! | [`network`] | state -> whom an agent talks to, what it reaches and what it routes |
 //! | [`evaluate`] | why a flow is admitted, or what is missing |
+//! | [`posture`] | what is asked of machines before rules count them as sources, and the verdict |
 //! | [`naive`] | the same decisions by linear scan: the oracle of the tests |
 //! | [`mod@file`] | the policy file |
 //!
@@ -20,6 +21,7 @@ pub mod file;
 pub mod model;
 pub mod naive;
 pub mod network;
+pub mod posture;
 mod resolve;
 pub mod service;
 

@@ -2,12 +2,16 @@
 //!
 //! Ids are opaque text. Everything is in ordered containers, so that equal states compile to equal images.
 
+mod posture_failed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
+
+pub use self::posture_failed::PostureFailed;
 
 /// Everything the compiler reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,8 +96,8 @@ pub struct Policy {
     pub name: String,
     /// Whether it counts.
     pub enabled: bool,
-    /// Peers that fail this policy's posture checks: in none of its sources.
-    pub posture_failed: BTreeSet<String>,
+    /// Peers that fail this policy's posture checks: in no source of its accept rules. Its drop rules hold for them as well.
+    pub posture_failed: PostureFailed,
     /// The rules, in order.
     pub rules: Vec<Rule>,
 }

@@ -61,7 +61,7 @@ impl Scene<'_> {
                 let involved = own != (*peer == self.me);
                 let mirrored = rule.bidirectional || without_ports(&rule.service);
                 let is_source =
-                    |end: &End, id: &String| self.has_peer(end, id) && !policy.posture_failed.contains(id);
+                    |end: &End, id: &String| self.has_peer(end, id) && !excluded(policy, rule, id);
                 let forward = is_source(&rule.sources, opener) && self.has_peer(&rule.destinations, peer);
                 let mirror = is_source(&rule.destinations, opener) && is_source(&rule.sources, peer);
                 involved && (forward || (mirrored && mirror))
@@ -72,8 +72,7 @@ impl Scene<'_> {
                 } else {
                     routes(network, self.me)
                 };
-                let is_source =
-                    self.has_peer(&rule.sources, opener) && !policy.posture_failed.contains(opener);
+                let is_source = self.has_peer(&rule.sources, opener) && !excluded(policy, rule, opener);
                 involved && is_source && self.has_resource(&rule.destinations, id)
             }),
         }
@@ -145,6 +144,11 @@ impl Scene<'_> {
 fn enabled_rules(state: &State) -> impl Iterator<Item = (&Policy, &Rule)> {
     let enabled = state.policies.values().filter(|p| p.enabled);
     enabled.flat_map(|p| p.rules.iter().filter(|r| r.enabled).map(move |r| (p, r)))
+}
+
+/// Whether posture takes a peer out of a rule's sources: out of what lets it in, never out of what keeps it out.
+fn excluded(policy: &Policy, rule: &Rule, peer: &str) -> bool {
+    rule.action == Action::Accept && policy.posture_failed.contains(peer)
 }
 
 fn target(state: &State, address: IpAddr) -> Target<'_> {

@@ -107,7 +107,15 @@ fn switches_and_posture_are_named() {
     assert_eq!(lacks(&state), [Unmet::RuleDisabled]);
     let mut state = site();
     state.policies.get_mut("web for users").unwrap().posture_failed.insert("pa".into());
-    assert_eq!(lacks(&state), [Unmet::PostureFailed { peer: "peer pa".into() }]);
+    let failed = |reason: &str| Unmet::PostureFailed { peer: "peer pa".into(), reason: reason.into() };
+    assert_eq!(lacks(&state), [failed("")]);
+    assert_eq!(failed("").to_string(), "peer pa fails the posture checks of its policy");
+    let why = [("pa".to_owned(), "antivirus: /usr/sbin/clamd is not running".to_owned())];
+    state.policies.get_mut("web for users").unwrap().posture_failed = why.into_iter().collect();
+    assert_eq!(lacks(&state), [failed("antivirus: /usr/sbin/clamd is not running")]);
+    assert!(
+        lacks(&state)[0].to_string().ends_with("of its policy: antivirus: /usr/sbin/clamd is not running")
+    );
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl Store {
                 let compiled = model::Policy {
                     name: policy.name,
                     enabled: policy.enabled,
-                    posture_failed: BTreeSet::new(),
+                    posture_failed: Default::default(),
                     rules: policy.rules.into_iter().map(rule).collect(),
                 };
                 (policy.id, compiled)

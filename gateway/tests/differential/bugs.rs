@@ -117,7 +117,7 @@ impl Scene {
         let policy = Policy {
             name: "everything".into(),
             enabled: true,
-            posture_failed: BTreeSet::new(),
+            posture_failed: Default::default(),
             rules: vec![rule],
         };
         State {

@@ -62,7 +62,7 @@ pub(crate) fn compile(
         let policy = Policy {
             name: rule.name.clone(),
             enabled: true,
-            posture_failed: BTreeSet::new(),
+            posture_failed: Default::default(),
             rules: vec![rule.clone()],
         };
         (format!("policy of {}", rule.id), policy)

@@ -107,7 +107,7 @@ fn account(rules: usize, resources: usize, peers: usize, random: bool) -> State 
         let policy = Policy {
             name: rule.name.clone(),
             enabled: true,
-            posture_failed: BTreeSet::new(),
+            posture_failed: Default::default(),
             rules: vec![rule],
         };
         state.policies.insert(format!("policy{i:06}"), policy);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Compiler;
-use crate::model::{Network, Peer, State};
+use crate::model::{Network, Peer, Policy, State};
 use crate::resolve::{Bits, Resolved};
 
 impl Compiler {
@@ -30,7 +30,9 @@ struct Change<'a> {
     groups: BTreeSet<&'a str>,
     networks: BTreeSet<&'a str>,
     policies: BTreeSet<&'a str>,
-    /// Changed peers, and those that entered or left a group.
+    /// Policies of which nothing changed but who passes their posture checks: those peers.
+    flipped: BTreeMap<&'a str, BTreeSet<&'a str>>,
+    /// Changed peers, those that entered or left a group, and those that pass or fail anew.
     moved: BTreeSet<&'a str>,
 }
 
@@ -53,12 +55,17 @@ impl<'a> Change<'a> {
             moved.extend(left(old, new));
             moved.extend(left(new, old));
         }
+        let flipped = flips(old, new);
+        moved.extend(flipped.values().flatten());
+        let same_policy =
+            |a: &Policy, b: &Policy| (&a.name, a.enabled, &a.rules) == (&b.name, b.enabled, &b.rules);
         Self {
             overlay: (old.overlay_v4, old.overlay_v6) != (new.overlay_v4, new.overlay_v6),
             peers,
             groups,
             networks: differences(&old.networks, &new.networks, same_network),
-            policies: differences(&old.policies, &new.policies, |a, b| a == b),
+            policies: differences(&old.policies, &new.policies, same_policy),
+            flipped,
             moved,
         }
     }
@@ -73,6 +80,22 @@ fn differences<'a, T>(
         old.iter().filter(|(id, a)| new.get(*id).is_none_or(|b| !same(a, b))).map(|(id, _)| id);
     let added = new.keys().filter(|id| !old.contains_key(*id));
     gone_or_changed.chain(added).map(String::as_str).collect()
+}
+
+/// Who passes or fails anew, by policy, of those that are in both states.
+fn flips<'a>(old: &'a State, new: &'a State) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
+    let flips = |(id, a): (&'a String, &'a Policy)| {
+        let b = new.policies.get(id)?;
+        if a.posture_failed == b.posture_failed {
+            return None;
+        }
+        let only = |one: &'a Policy, other: &'a Policy| {
+            let one = one.posture_failed.peers().map(String::as_str);
+            one.filter(|peer| !other.posture_failed.contains(peer))
+        };
+        Some((id.as_str(), only(a, b).chain(only(b, a)).collect()))
+    };
+    old.policies.iter().filter_map(flips).collect()
 }
 
 /// The numbers, in one of the two states, of what a change touches.
@@ -130,6 +153,19 @@ impl Touched {
             }
             if rewritten || sets[half.source as usize] {
                 served.insert(half.destination);
+            }
+            let Some(flipped) = change.flipped.get(&**policy).filter(|_| r.accepts(half)) else { continue };
+            // In the state in which such a peer passes, it is in the half's set.
+            let has = |set: u32| {
+                let members = r.sets.peers(set);
+                flipped.iter().filter_map(|peer| r.peer(peer)).any(|p| members.binary_search(&p).is_ok())
+            };
+            if has(half.source) {
+                served.insert(half.destination);
+            }
+            // A mirror half ends at the rule's sources.
+            if !r.sets.takes_resources(half.destination) && has(half.destination) {
+                users.insert(half.source);
             }
         }
         for &set in users.iter().chain(&served) {

@@ -31,6 +31,8 @@ pub enum Unmet {
     PostureFailed {
         /// Its name.
         peer: String,
+        /// Which of them, and why; empty when nobody said.
+        reason: String,
     },
     /// The source is not among the rule's sources.
     SourceNotIn {
@@ -56,7 +58,12 @@ impl fmt::Display for Unmet {
         match self {
             Unmet::PolicyDisabled => f.write_str("its policy is disabled"),
             Unmet::RuleDisabled => f.write_str("it is disabled"),
-            Unmet::PostureFailed { peer } => write!(f, "{peer} fails the posture checks of its policy"),
+            Unmet::PostureFailed { peer, reason } if reason.is_empty() => {
+                write!(f, "{peer} fails the posture checks of its policy")
+            }
+            Unmet::PostureFailed { peer, reason } => {
+                write!(f, "{peer} fails the posture checks of its policy: {reason}")
+            }
             Unmet::SourceNotIn { expected } => write!(f, "the source is not in {}", list(expected)),
             Unmet::DestinationNotIn { expected } => write!(f, "the destination is not in {}", list(expected)),
             Unmet::Service { offered } => write!(f, "it admits {offered}"),
@@ -129,7 +136,10 @@ impl Flow<'_> {
     fn ends(&self, policy: &Policy, sources: &End, destinations: &End, mirror: bool) -> Vec<Unmet> {
         let mut unmet = Vec::new();
         let fails = |id: &String| policy.posture_failed.contains(id);
-        let failed = |id: &String| Unmet::PostureFailed { peer: self.state.peers[id].name.clone() };
+        let failed = |id: &String| Unmet::PostureFailed {
+            peer: self.state.peers[id].name.clone(),
+            reason: policy.posture_failed.reason(id).unwrap_or_default().to_owned(),
+        };
         if !self.has_peer(sources, self.from) {
             unmet.push(Unmet::SourceNotIn { expected: self.names(sources) });
         } else if fails(self.from) {

@@ -2,8 +2,9 @@
 //!
 //! A *half* is one direction of a rule: sources that open flows, destinations they open them to. The forward half goes
 //! from the rule's sources to its destinations; a rule that is bidirectional between peers has a mirror half from its
-//! destination peers to its source peers. Peers that fail the policy's posture checks are in no source; since the source
-//! end is filtered before anything else, they are not at the far end of its mirror half either.
+//! destination peers to its source peers. Peers that fail the policy's posture checks are in no source of an accept rule; since the
+//! source end is filtered before anything else, they are not at the far end of its mirror half either. A drop rule keeps them out as
+//! everybody else.
 //!
 //! The ends of halves are interned as *sets*, and a set's members are counted out only when somebody asks for them.
 
@@ -155,7 +156,8 @@ impl Resolved {
                 let ranges = start..self.ranges.len() as u32;
                 let accept = rule.action == Action::Accept;
                 self.rules.push(RuleEntry { policy: number, index, slot: rule.slot, accept, ranges });
-                self.halves(rule, failing);
+                // Who fails is let in by nothing, and kept out as before.
+                self.halves(rule, if accept { failing } else { 0 });
             }
         }
         self.sets.index();

@@ -1,13 +1,12 @@
 //! Ends of rules as interned sets of peers and resources.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use rustc_hash::FxHashMap;
 
 use super::Lists;
 use crate::compile::mix_words;
-use crate::model::{End, State};
+use crate::model::{End, PostureFailed, State};
 
 /// Number of a set.
 pub(crate) type SetId = u32;
@@ -44,6 +43,8 @@ pub(crate) struct Sets {
     /// Peers that fail posture checks, one list for each distinct list; the first is empty.
     failing: Vec<Box<[u32]>>,
     failing_numbers: FxHashMap<Box<[u32]>, u32>,
+    /// The number of each list that was asked for, by where it is.
+    failing_seen: FxHashMap<usize, u32>,
     group_numbers: FxHashMap<Arc<str>, u32>,
     peer_numbers: FxHashMap<Arc<str>, u32>,
     resource_numbers: FxHashMap<Arc<str>, u32>,
@@ -80,6 +81,7 @@ impl Sets {
             numbers: FxHashMap::default(),
             failing: vec![Box::default()],
             failing_numbers: FxHashMap::default(),
+            failing_seen: FxHashMap::default(),
             group_keys: state.groups.keys().map(|id| key_of(id)).collect(),
             peer_keys: keys(peers),
             resource_keys: keys(resources),
@@ -97,17 +99,25 @@ impl Sets {
     }
 
     /// The number of a list of peers to leave out of sources.
-    pub(crate) fn failing(&mut self, peers: &BTreeSet<String>, numbers: &FxHashMap<Arc<str>, u32>) -> u32 {
-        let mut list: Vec<u32> = peers.iter().filter_map(|p| numbers.get(p.as_str()).copied()).collect();
-        if list.is_empty() {
+    pub(crate) fn failing(&mut self, peers: &PostureFailed, numbers: &FxHashMap<Arc<str>, u32>) -> u32 {
+        if peers.is_empty() {
             return 0;
         }
+        // The state holds every list while this works, so none is at the address of another.
+        if let Some(&number) = self.failing_seen.get(&peers.address()) {
+            return number;
+        }
+        let mut list: Vec<u32> = peers.peers().filter_map(|p| numbers.get(p.as_str()).copied()).collect();
         list.sort_unstable();
-        let list: Box<[u32]> = list.into();
-        *self.failing_numbers.entry(list).or_insert_with_key(|list| {
-            self.failing.push(list.clone());
-            self.failing.len() as u32 - 1
-        })
+        let number = match list.is_empty() {
+            true => 0,
+            false => *self.failing_numbers.entry(list.into()).or_insert_with_key(|list| {
+                self.failing.push(list.clone());
+                self.failing.len() as u32 - 1
+            }),
+        };
+        self.failing_seen.insert(peers.address(), number);
+        number
     }
 
     /// The set of an end of a rule; `None` when it names nothing that exists.
@@ -212,6 +222,11 @@ impl Sets {
         sets.dedup();
         sets.retain(|&s| self.sets[s as usize].key.resources);
         sets
+    }
+
+    /// Whether a set is the far end of a rule as it is written: only there resources count.
+    pub(crate) fn takes_resources(&self, set: SetId) -> bool {
+        self.sets[set as usize].key.resources
     }
 
     /// Whether the end behind a set names a group, peer or resource of a kind.

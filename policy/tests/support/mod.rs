@@ -192,6 +192,7 @@ fn rule() -> impl Strategy<Value = Rule> {
 
 fn policy() -> impl Strategy<Value = Policy> {
     let failed = prop_oneof![3 => Just(BTreeSet::new()), 1 => members(&PEERS, 3)];
+    let failed = failed.prop_map(|peers| peers.into_iter().collect());
     (failed, proptest::bool::weighted(0.9), proptest::collection::vec(rule(), 1..4)).prop_map(
         |(posture_failed, enabled, rules)| Policy { name: "a policy".into(), enabled, posture_failed, rules },
     )
@@ -223,7 +224,7 @@ pub(crate) fn states() -> impl Strategy<Value = State> {
 
 /// A state and one that a few changes made of it.
 pub(crate) fn changed_states() -> impl Strategy<Value = (State, State)> {
-    (states(), states(), proptest::collection::vec(0u8..8, 1..3)).prop_map(|(old, other, changes)| {
+    (states(), states(), proptest::collection::vec(0u8..10, 1..3)).prop_map(|(old, other, changes)| {
         let mut new = old.clone();
         for change in changes {
             match change {
@@ -234,6 +235,8 @@ pub(crate) fn changed_states() -> impl Strategy<Value = (State, State)> {
                 4 => new.policies.values_mut().take(1).for_each(|p| p.enabled = !p.enabled),
                 5 => new.peers.values_mut().take(1).for_each(|p| p.v4 = Ipv4Addr::new(100, 64, 0, 99)),
                 6 => drop(new.groups.pop_first()),
+                7 => flip(&mut new.policies, "pa"),
+                8 => PEERS.iter().for_each(|peer| flip(&mut new.policies, peer)),
                 _ => new.networks.values_mut().take(1).for_each(|n| {
                     n.routers.values_mut().for_each(|r| r.masquerade = !r.masquerade);
                 }),
@@ -241,6 +244,15 @@ pub(crate) fn changed_states() -> impl Strategy<Value = (State, State)> {
         }
         (old, new)
     })
+}
+
+/// The peer passes what it failed, and the other way round.
+fn flip(policies: &mut BTreeMap<String, Policy>, peer: &str) {
+    for policy in policies.values_mut() {
+        if !policy.posture_failed.remove(peer) {
+            policy.posture_failed.insert(peer.to_owned());
+        }
+    }
 }
 
 fn swap_one<T: Clone>(into: &mut BTreeMap<String, T>, from: &BTreeMap<String, T>) {
@@ -332,7 +344,7 @@ pub(crate) fn add_policy(state: &mut State, id: &str, mut rules: Vec<Rule>) {
         rule.slot = (slots + i) as u32;
         rule.id = format!("{id}-{i}");
     }
-    let policy = Policy { name: id.into(), enabled: true, posture_failed: BTreeSet::new(), rules };
+    let policy = Policy { name: id.into(), enabled: true, posture_failed: Default::default(), rules };
     state.policies.insert(id.into(), policy);
 }
 

@@ -28,7 +28,7 @@ fn snapshot() -> Snapshot {
         destinations: groups("web"),
     };
     let policy =
-        Policy { name: "web".into(), enabled: true, posture_failed: BTreeSet::new(), rules: vec![rule] };
+        Policy { name: "web".into(), enabled: true, posture_failed: Default::default(), rules: vec![rule] };
     let resource =
         Resource { name: "web".into(), prefixes: vec!["10.1.0.0/24".parse().unwrap()], enabled: true };
     let router = sluicegate_policy::model::Router {

@@ -82,7 +82,7 @@ fn state() -> State {
         .into(),
         policies: [(
             "p".to_owned(),
-            Policy { name: "web".into(), enabled: true, posture_failed: BTreeSet::new(), rules },
+            Policy { name: "web".into(), enabled: true, posture_failed: Default::default(), rules },
         )]
         .into(),
     }
