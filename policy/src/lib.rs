@@ -8,6 +8,7 @@
 //! | [`network`] | state -> whom an agent talks to, what it reaches and what it routes |
 //! | [`evaluate`] | why a flow is admitted, or what is missing |
 //! | [`posture`] | what is asked of machines before rules count them as sources, and the verdict |
+//! | [`reach`] | who reaches what, what a change opens and closes, and whether a file's tests hold |
 //! | [`naive`] | the same decisions by linear scan: the oracle of the tests |
 //! | [`mod@file`] | the policy file |
 //!
@@ -22,6 +23,7 @@ pub mod model;
 pub mod naive;
 pub mod network;
 pub mod posture;
+pub mod reach;
 mod resolve;
 pub mod service;
 

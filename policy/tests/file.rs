@@ -149,7 +149,6 @@ policies:
         (21, "`from` must name at least one"),
         (21, "`99999` in `tcp/99999` is not a port"),
         (22, "resource `r` cannot open flows"),
-        (22, "rule `x` is already in line 21"),
         (22, "`to` takes either groups, or one peer:NAME"),
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");

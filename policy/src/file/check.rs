@@ -6,8 +6,13 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_saphyr::{Location, Spanned};
 
+use super::words::{duration_text, merged, parse_duration};
+use super::write::default_name;
 use super::yaml::{self, Names};
-use super::{End, FileError, Group, Network, Policy, PolicyFile, Problem, Resource, Router, Rule, Via};
+use super::{
+    Claim, End, FileError, Group, Network, Policy, PolicyFile, Problem, Resource, Router, Rule, Target, Test,
+    Via,
+};
 use crate::model::Service;
 use crate::service;
 
@@ -22,10 +27,13 @@ pub(super) fn check(document: yaml::Document) -> Result<PolicyFile, FileError> {
 }
 
 /// The group that holds every peer and no resource.
-const ALL: &str = "All";
+pub(super) const ALL: &str = "All";
 
 /// Metric of a router that names none: the last choice.
-const METRIC_DEFAULT: u16 = 9999;
+pub(super) const METRIC_DEFAULT: u16 = 9999;
+
+/// No break-glass policy may be on for longer than this at once, seconds: what is on for weeks is a policy.
+const BREAK_GLASS_MAX: u32 = 7 * 86_400;
 
 #[derive(Default)]
 struct Checker {
@@ -43,7 +51,7 @@ impl Checker {
 
     fn file(&mut self, document: yaml::Document) -> PolicyFile {
         let (mut groups, mut networks, mut policies) = (Seen::default(), Seen::default(), Seen::default());
-        let mut resources = Seen::default();
+        let (mut resources, mut tests) = (Seen::default(), Seen::default());
         PolicyFile {
             groups: document.groups.into_iter().map(|g| self.group(g, &mut groups)).collect(),
             networks: document
@@ -52,6 +60,7 @@ impl Checker {
                 .map(|n| self.network(n, &mut networks, &mut resources))
                 .collect(),
             policies: document.policies.into_iter().map(|p| self.policy(p, &mut policies)).collect(),
+            tests: document.tests.into_iter().map(|t| self.test(t, &mut tests)).collect(),
         }
     }
 
@@ -132,19 +141,94 @@ impl Checker {
         if policy.rules.is_empty() {
             self.problem(at, format!("policy `{name}` has no rules; give it at least one"));
         }
-        let mut rule_names = Seen::default();
+        let break_glass = policy.break_glass.map(|glass| self.longest(glass.max));
+        if let (Some(_), Some(enabled)) = (break_glass, &policy.enabled) {
+            self.problem(
+                enabled.referenced,
+                "a break-glass policy has no `enabled`: `sluice policy break-glass on` turns it on for a time",
+            );
+        }
+        let enabled = break_glass.is_none() && policy.enabled.is_none_or(|enabled| enabled.value);
         let posture_checks = policy.posture_checks.map(|checks| self.names(checks, at));
         let rules = policy.rules.into_iter().enumerate();
-        let rules = rules.map(|(i, rule)| self.rule(&name, i, rule, &mut rule_names)).collect();
-        Policy { name, description: policy.description, enabled: policy.enabled, posture_checks, rules }
+        let rules = rules.map(|(i, rule)| self.rule(&name, i, rule)).collect();
+        Policy { name, description: policy.description, enabled, break_glass, posture_checks, rules }
     }
 
-    fn rule(&mut self, policy: &str, index: usize, rule: Spanned<yaml::Rule>, seen: &mut Seen) -> Rule {
+    /// The seconds of a break-glass policy.
+    fn longest(&mut self, text: Spanned<String>) -> u32 {
+        match parse_duration(&text.value) {
+            Some(seconds @ 1..=BREAK_GLASS_MAX) => seconds,
+            _ => {
+                let message = format!(
+                    "`{}` is no time between 1s and {}; write for example 30m or 4h",
+                    text.value,
+                    duration_text(BREAK_GLASS_MAX)
+                );
+                self.problem(text.referenced, message);
+                BREAK_GLASS_MAX
+            }
+        }
+    }
+
+    fn test(&mut self, test: yaml::Test, seen: &mut Seen) -> Test {
+        let at = test.name.referenced;
+        let from_at = test.from.referenced;
+        let name = self.unique(test.name, "test", seen);
+        let from = self.end(test.from, "from");
+        if let End::Resource(resource) = &from {
+            self.problem(
+                from_at,
+                format!("resource `{resource}` cannot open flows; name groups or peer:NAME"),
+            );
+        }
+        if test.may_reach.is_empty() && test.may_not_reach.is_empty() {
+            self.problem(at, format!("test `{name}` says neither `may_reach` nor `may_not_reach`"));
+        }
+        let mut claims =
+            |list: Vec<Spanned<String>>| list.into_iter().filter_map(|c| self.claim(c)).collect();
+        let (may_reach, may_not_reach) = (claims(test.may_reach), claims(test.may_not_reach));
+        Test { name, from, may_reach, may_not_reach }
+    }
+
+    fn claim(&mut self, text: Spanned<String>) -> Option<Claim> {
+        let (at, text) = (text.referenced, text.value);
+        let Some((to, service)) = text.trim().rsplit_once(char::is_whitespace) else {
+            let message = format!(
+                "`{text}` needs a destination and a service, such as `resource:web tcp/443` or `10.0.0.1 icmp`"
+            );
+            self.problem(at, message);
+            return None;
+        };
+        let service = match service::parse(service) {
+            Ok(service) => merged(service),
+            Err(error) => {
+                self.problem(at, error.to_string());
+                return None;
+            }
+        };
+        let to = to.trim();
+        let to = match (to.strip_prefix("peer:"), to.strip_prefix("resource:"), to.parse::<IpAddr>()) {
+            (Some(peer), _, _) => Target::Peer(peer.trim().to_owned()),
+            (_, Some(resource), _) => Target::Resource(resource.trim().to_owned()),
+            (_, _, Ok(address)) => Target::Address(address),
+            _ => Target::Group(to.to_owned()),
+        };
+        if let Target::Peer(name) | Target::Resource(name) | Target::Group(name) = &to
+            && name.is_empty()
+        {
+            self.problem(at, format!("`{text}` names no destination"));
+        }
+        Some(Claim { to, service })
+    }
+
+    fn rule(&mut self, policy: &str, index: usize, rule: Spanned<yaml::Rule>) -> Rule {
         let (at, rule) = (rule.referenced, rule.value);
-        let name = rule.name.unwrap_or_else(|| {
-            let name = if index == 0 { policy.to_owned() } else { format!("{policy} {}", index + 1) };
-            Spanned::new(name, at, at)
-        });
+        let name = rule.name.unwrap_or_else(|| Spanned::new(default_name(policy, index), at, at));
+        let is_ssh = rule.service.value.starts_with("netbird-ssh");
+        if rule.ssh_users.is_some() && !is_ssh {
+            self.problem(at, "`ssh_users` is for the service netbird-ssh/PORT only");
+        }
         let service = service::parse(&rule.service.value).unwrap_or_else(|error| {
             self.problem(rule.service.referenced, error.to_string());
             Service::All
@@ -157,12 +241,13 @@ impl Checker {
             );
         }
         Rule {
-            name: self.unique(name, "rule", seen),
+            name: self.name(name, "rule"),
             description: rule.description,
             enabled: rule.enabled,
             action: rule.action,
             bidirectional: rule.bidirectional,
-            service,
+            service: merged(service),
+            ssh: is_ssh.then(|| rule.ssh_users.unwrap_or_default()),
             from,
             to: self.end(rule.to, "to"),
         }

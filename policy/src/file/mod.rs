@@ -18,22 +18,39 @@
 //! | | `metric` | 1 to 9999, default 9999; the lowest live one carries the traffic |
 //! | | `masquerade`, `enabled` | default true |
 //! | policy | `name`, `description`, `enabled` | enabled by default |
+//! | | `break_glass` | `{max: 4h}`: off until it is turned on for a time, no longer than this |
 //! | | `posture_checks` | names of posture checks its sources must pass |
 //! | | `rules` | required, at least one |
 //! | rule | `from`, `to` | required: a group, a list of groups, `peer:NAME`, or (only in `to`) `resource:NAME` |
 //! | | `service` | required: `all`, `icmp`, `tcp`, `udp`, `tcp/443`, `udp/53,5353`, `tcp/8000-8999`; see [`crate::service::parse`] |
 //! | | `action` | `accept` (default) or `drop`; drop beats accept |
 //! | | `bidirectional` | default false; always so between peers for `all`, `icmp`, and `tcp` or `udp` without ports |
+//! | | `ssh_users` | for `netbird-ssh`: the local users each source group may become |
 //! | | `name`, `description`, `enabled` | a rule without a name is named after its policy |
+//! | test | `name`, `from` | groups, each of whose peers is asked about, or `peer:NAME` |
+//! | | `may_reach`, `may_not_reach` | lists of `WHERE SERVICE`: `resource:web tcp/443`, `10.20.0.10 icmp`, `peer:db tcp`, or a group |
 //!
-//! Unknown fields are refused. This module reads and checks; writing to control is the command line's work.
+//! Unknown fields are refused. This module reads, checks, compares and writes files; carrying one out is control's work.
+//! The table is published as a JSON Schema ([`schema`]) for editors.
 
+mod alone;
 mod check;
+mod comments;
+mod diff;
+mod words;
+mod write;
 mod yaml;
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::model::{Action, Service};
+pub use alone::{Alone, TooMany};
+pub use comments::{FormatError, format};
+pub use diff::{Change, Doing, Item, Prune, differences};
+pub use words::{duration_text, merged, parse_duration, plain_address};
+pub use write::write;
 
 /// The three-tier example of this module's documentation.
 pub const THREE_TIER: &str = include_str!("three-tier.yml");
@@ -42,6 +59,15 @@ pub const THREE_TIER: &str = include_str!("three-tier.yml");
 pub fn parse(text: &str) -> Result<PolicyFile, FileError> {
     let document = yaml::read(text)?;
     check::check(document)
+}
+
+/// The JSON Schema of policy files (draft 2020-12), as text that ends with a line break.
+pub fn schema() -> String {
+    let mut schema = schemars::schema_for!(yaml::Document);
+    schema.insert("title".to_owned(), "Sluicegate policy file".into());
+    // Only maps with keys that are no text fail to serialise.
+    let text = serde_json::to_string_pretty(&schema).unwrap_or_default();
+    text + "\n"
 }
 
 /// A policy file that was read and makes sense by itself; whether the names it uses exist is not known here.
@@ -53,6 +79,8 @@ pub struct PolicyFile {
     pub networks: Vec<Network>,
     /// Policies, in order; names are unique.
     pub policies: Vec<Policy>,
+    /// What must be so; names are unique.
+    pub tests: Vec<Test>,
 }
 
 /// A group to be there.
@@ -121,11 +149,13 @@ pub struct Policy {
     pub name: String,
     /// What it is for; `None` leaves what is there.
     pub description: Option<String>,
-    /// Whether it counts.
+    /// Whether it counts; false for a break-glass policy, whose switch is no matter of files.
     pub enabled: bool,
+    /// For a break-glass policy, the longest time it may be on at once, in seconds.
+    pub break_glass: Option<u32>,
     /// Names of posture checks; `None` leaves what is there.
     pub posture_checks: Option<Vec<String>>,
-    /// The rules, in order; names are unique in the policy.
+    /// The rules, in order.
     pub rules: Vec<Rule>,
 }
 
@@ -142,8 +172,10 @@ pub struct Rule {
     pub action: Action,
     /// Whether the mirror image is admitted as well.
     pub bidirectional: bool,
-    /// Which packets.
+    /// Which packets, [`merged`].
     pub service: Service,
+    /// For protocol `netbird-ssh`: the local users each source group may become; empty for any.
+    pub ssh: Option<BTreeMap<String, Vec<String>>>,
     /// Where flows come from: never a resource.
     pub from: End,
     /// Where they go.
@@ -159,6 +191,54 @@ pub enum End {
     Peer(String),
     /// One resource.
     Resource(String),
+}
+
+/// What must be so once a file is applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Test {
+    /// What it shows.
+    pub name: String,
+    /// Who is asked about: groups, or one peer.
+    pub from: End,
+    /// What each of them must reach.
+    pub may_reach: Vec<Claim>,
+    /// What none of them may reach.
+    pub may_not_reach: Vec<Claim>,
+}
+
+/// A destination of a test, and the packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Where to.
+    pub to: Target,
+    /// Which packets: all of them are meant.
+    pub service: Service,
+}
+
+/// A destination of a test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Every peer and resource of the group of this name.
+    Group(String),
+    /// The peer of this name, by both of its addresses.
+    Peer(String),
+    /// The resource of this name, every address of it.
+    Resource(String),
+    /// One address.
+    Address(IpAddr),
+}
+
+impl fmt::Display for Claim {
+    /// As it stands in a file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.to {
+            Target::Group(name) => f.write_str(name)?,
+            Target::Peer(name) => write!(f, "peer:{name}")?,
+            Target::Resource(name) => write!(f, "resource:{name}")?,
+            Target::Address(address) => write!(f, "{address}")?,
+        }
+        write!(f, " {}", self.service)
+    }
 }
 
 /// Everything that is wrong with a policy file, in the order of its lines.
