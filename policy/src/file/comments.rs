@@ -1,8 +1,8 @@
 //! `fmt`: a policy file in its canonical form, with its comments.
 //!
-//! The file is read, and written anew. Each comment goes to where the line it stood at, or the next one after it, has gone.
+//! The file is read, and written anew. Each comment goes where the line it stood at, or the next one after it, has gone.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -27,25 +27,21 @@ pub enum FormatError {
 pub fn format(text: &str) -> Result<String, FormatError> {
     let file = parse(text)?;
     let places = places(text);
-    let mut comments = comments(text);
-    let inside: Vec<u64> = comments.iter().map(|comment| comment.line).collect();
+    let comments = comments(text);
     // A list whose names have comments keeps a line for each name.
     let spread = |path: &str, count: usize| {
-        let place = |index: usize| places.get(&format!("{path}/{index}")).copied();
-        let (Some(first), Some(last)) = (place(0), place(count.saturating_sub(1))) else { return false };
-        first != last && inside.iter().any(|line| (first..=last).contains(line))
+        let line = |index: usize| places.get(&format!("{path}/{index}")).map(|place| place.value.0);
+        let (Some(first), Some(last)) = (line(0), line(count.saturating_sub(1))) else { return false };
+        first != last && comments.iter().any(|comment| (first..=last).contains(&comment.line))
     };
+    let lines = lines(&file, &spread);
+    let mut of_lines = attach(comments, &lines, &places);
     let mut formatted = String::new();
-    for line in lines(&file, &spread) {
-        // A blank line between sections belongs before the comments of the next one.
-        let place = places.get(&line.path).copied().filter(|_| !line.path.is_empty());
+    for line in lines {
         let mut beside = String::new();
-        while let (Some(place), Some(comment)) = (place, comments.front()) {
-            if comment.line > place {
-                break;
-            }
-            let Some(comment) = comments.pop_front() else { break };
-            if comment.line == place && comment.beside && beside.is_empty() {
+        let of_line = (!line.path.is_empty()).then(|| of_lines.remove(&line.path)).flatten();
+        for comment in of_line.unwrap_or_default() {
+            if comment.beside && beside.is_empty() {
                 beside = format!("  {}", comment.text);
             } else {
                 Line { indent: line.indent, text: comment.text, path: String::new() }.push_to(&mut formatted);
@@ -53,7 +49,7 @@ pub fn format(text: &str) -> Result<String, FormatError> {
         }
         Line { text: format!("{}{beside}", line.text), ..line }.push_to(&mut formatted);
     }
-    for comment in comments {
+    for comment in of_lines.remove("").unwrap_or_default() {
         formatted.push_str(&comment.text);
         formatted.push('\n');
     }
@@ -61,6 +57,29 @@ pub fn format(text: &str) -> Result<String, FormatError> {
         Ok(again) if again == file => Ok(formatted),
         _ => Err(FormatError::Differs),
     }
+}
+
+/// The comments of each line to be written, by its path: those beside what it says, and those before it. What comes after
+/// everything belongs to no path.
+fn attach(
+    comments: Vec<Comment>,
+    lines: &[Line],
+    places: &BTreeMap<String, Place>,
+) -> BTreeMap<String, Vec<Comment>> {
+    let mut stops: Vec<((u64, u64), &str)> = (lines.iter())
+        .filter_map(|line| Some((places.get(&line.path)?.key, line.path.as_str())))
+        .filter(|(_, path)| !path.is_empty())
+        .collect();
+    stops.sort_unstable();
+    let mut of_lines = BTreeMap::<String, Vec<Comment>>::new();
+    for mut comment in comments {
+        let same = stops.iter().rfind(|((line, _), _)| comment.beside && *line == comment.line);
+        let next = || stops.iter().find(|((line, _), _)| *line > comment.line);
+        comment.beside = same.is_some();
+        let path = same.or_else(next).map_or("", |(_, path)| path);
+        of_lines.entry(path.to_owned()).or_default().push(comment);
+    }
+    of_lines
 }
 
 /// A comment, from its `#` to the end of the line.
@@ -72,8 +91,8 @@ struct Comment {
 }
 
 /// Every comment, in order. The text is known to be YAML.
-fn comments(text: &str) -> VecDeque<Comment> {
-    let mut found = VecDeque::new();
+fn comments(text: &str) -> Vec<Comment> {
+    let mut found = Vec::new();
     let mut quote: Option<char> = None;
     // The indentation of the line that opened a block of text; lines further in belong to the block.
     let mut block: Option<usize> = None;
@@ -90,15 +109,17 @@ fn comments(text: &str) -> VecDeque<Comment> {
         let mut end = line.len();
         while let Some((at, char)) = chars.next() {
             match quote {
-                Some('"') if char == '\\' => drop(chars.next()),
+                Some('"') if char == '\\' => {
+                    chars.next();
+                }
                 Some('\'') if char == '\'' && chars.peek().is_some_and(|next| next.1 == '\'') => {
-                    drop(chars.next());
+                    chars.next();
                 }
                 Some(open) if char == open => quote = None,
                 Some(_) => {}
                 None if char == '#' && before.is_whitespace() => {
                     let text = line[at..].trim_end().to_owned();
-                    found.push_back(Comment { line: number, text, beside: !line[..at].trim().is_empty() });
+                    found.push(Comment { line: number, text, beside: !line[..at].trim().is_empty() });
                     end = at;
                     break;
                 }
@@ -120,31 +141,46 @@ fn comments(text: &str) -> VecDeque<Comment> {
     found
 }
 
-/// The line of each node, by its path.
-fn places(text: &str) -> BTreeMap<String, u64> {
+/// Where something is: line and column, from 1.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Place {
+    /// Of the name of a field; of an item of a list its own.
+    key: (u64, u64),
+    /// Of what it says.
+    pub(super) value: (u64, u64),
+}
+
+/// The place of each node, by its path, such as `policies/0/rules/2/from`.
+pub(super) fn places(text: &str) -> BTreeMap<String, Place> {
     let mut places = BTreeMap::new();
     if let Ok(root) = serde_saphyr::from_str::<Spanned<Node>>(text) {
-        note(&root, String::new(), &mut places);
+        note(&root, None, String::new(), &mut places);
     }
     places
 }
 
-fn note(node: &Spanned<Node>, path: String, places: &mut BTreeMap<String, u64>) {
+fn note(node: &Spanned<Node>, key: Option<(u64, u64)>, path: String, places: &mut BTreeMap<String, Place>) {
     let below =
         |name: &dyn fmt::Display| if path.is_empty() { name.to_string() } else { format!("{path}/{name}") };
     match &node.value {
         Node::Scalar => {}
-        Node::List(items) => items.iter().enumerate().for_each(|(i, item)| note(item, below(&i), places)),
-        Node::Map(fields) => fields.iter().for_each(|(key, value)| note(value, below(key), places)),
+        Node::List(items) => {
+            items.iter().enumerate().for_each(|(i, item)| note(item, None, below(&i), places));
+        }
+        Node::Map(fields) => fields.iter().for_each(|(name, value)| {
+            let key = (name.referenced.line(), name.referenced.column());
+            note(value, Some(key), below(&name.value), places);
+        }),
     }
-    places.insert(path, node.referenced.line());
+    let value = (node.referenced.line(), node.referenced.column());
+    places.insert(path, Place { key: key.unwrap_or(value), value });
 }
 
 /// Any YAML, as far as places go.
 enum Node {
     Scalar,
     List(Vec<Spanned<Node>>),
-    Map(Vec<(String, Spanned<Node>)>),
+    Map(Vec<(Spanned<String>, Spanned<Node>)>),
 }
 
 impl<'de> Deserialize<'de> for Node {
@@ -191,7 +227,7 @@ impl<'de> Deserialize<'de> for Node {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
                 let mut fields = Vec::new();
-                while let Some(key) = map.next_key::<String>()? {
+                while let Some(key) = map.next_key::<Spanned<String>>()? {
                     fields.push((key, map.next_value()?));
                 }
                 Ok(Node::Map(fields))

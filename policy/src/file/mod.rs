@@ -37,6 +37,7 @@ mod alone;
 mod check;
 mod comments;
 mod diff;
+mod names;
 mod words;
 mod write;
 mod yaml;
@@ -49,6 +50,7 @@ use crate::model::{Action, Service};
 pub use alone::{Alone, TooMany};
 pub use comments::{FormatError, format};
 pub use diff::{Change, Doing, Item, Prune, differences};
+pub use names::{Known, unknown_names};
 pub use words::{duration_text, merged, parse_duration, plain_address};
 pub use write::write;
 

@@ -13,7 +13,7 @@ use sluicegate_engine::image::axis;
 use super::places::{Around, Place, Places};
 use super::ranges::{self, Ranges};
 use super::sources::{Reached, View};
-use super::{Classes, destination_key, source_key};
+use super::{Classes, Key, destination_key, source_key};
 use crate::compile::{CompileError, Compiler};
 use crate::evaluate::{Query, explain};
 use crate::file::{Claim, End, Target, Test};
@@ -79,8 +79,6 @@ pub fn check(state: &State, tests: &[Test], examples: usize) -> Result<Vec<Check
     Ok(tests.iter().map(|test| asker.test(test)).collect())
 }
 
-type SourceKey = (Vec<u32>, Vec<u32>);
-
 struct Asker<'a> {
     compiler: &'a Compiler,
     r: &'a Resolved,
@@ -88,7 +86,7 @@ struct Asker<'a> {
     view: View<'a>,
     /// The class of each peer as a destination.
     numbers: Vec<u32>,
-    known: FxHashMap<SourceKey, Rc<Reached>>,
+    known: FxHashMap<Key, Rc<Reached>>,
     examples: usize,
 }
 
@@ -149,7 +147,7 @@ impl Asker<'_> {
     fn claim(
         &mut self,
         done: &mut Checked,
-        sources: &BTreeMap<SourceKey, Vec<u32>>,
+        sources: &BTreeMap<Key, Vec<u32>>,
         claim: &Claim,
         ends: &Ends,
         may: bool,
@@ -257,7 +255,7 @@ impl Asker<'_> {
         }
     }
 
-    fn reached(&mut self, key: &SourceKey, source: u32) -> Rc<Reached> {
+    fn reached(&mut self, key: &Key, source: u32) -> Rc<Reached> {
         if let Some(known) = self.known.get(key) {
             return known.clone();
         }
@@ -267,7 +265,7 @@ impl Asker<'_> {
     }
 
     /// The peers that are asked about, those alike together; the error says what there is not.
-    fn sources(&self, from: &End) -> Result<BTreeMap<SourceKey, Vec<u32>>, String> {
+    fn sources(&self, from: &End) -> Result<BTreeMap<Key, Vec<u32>>, String> {
         let mut peers = BTreeSet::new();
         match from {
             End::Groups(names) => {

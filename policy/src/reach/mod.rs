@@ -148,16 +148,16 @@ struct Classes {
     by_id: FxHashMap<Arc<str>, u32>,
 }
 
-/// What makes peers alike; `None` for one that does not take part.
-type Key = Option<(Vec<u32>, Vec<u32>)>;
+/// What makes peers alike: the sets that rules have them in, and the networks they route.
+type Key = (Vec<u32>, Vec<u32>);
 
 impl Classes {
     fn new<'i>(
         states: &[&Resolved; 2],
         ids: impl Iterator<Item = &'i Arc<str>>,
-        key: fn(&Resolved, u32) -> (Vec<u32>, Vec<u32>),
+        key: fn(&Resolved, u32) -> Key,
     ) -> Self {
-        let mut numbers = FxHashMap::<[Key; 2], u32>::default();
+        let mut numbers = FxHashMap::<[Option<Key>; 2], u32>::default();
         let mut classes: Vec<Vec<Arc<str>>> = Vec::new();
         let mut by_id = FxHashMap::default();
         for id in ids {
@@ -178,12 +178,12 @@ impl Classes {
     }
 }
 
-fn source_key(r: &Resolved, peer: u32) -> (Vec<u32>, Vec<u32>) {
+fn source_key(r: &Resolved, peer: u32) -> Key {
     let sets = r.sets.of_peer(peer).into_iter().filter(|&set| !r.halves_from(set).is_empty());
     (sets.collect(), r.routed_networks(peer).to_vec())
 }
 
-fn destination_key(r: &Resolved, peer: u32) -> (Vec<u32>, Vec<u32>) {
+fn destination_key(r: &Resolved, peer: u32) -> Key {
     let sets = r.sets.of_peer(peer).into_iter().filter(|&set| !r.halves_to(set).is_empty());
     (sets.collect(), Vec::new())
 }
