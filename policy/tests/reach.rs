@@ -173,7 +173,7 @@ proptest! {
 
     #[test]
     fn tests_hold_where_the_naive_model_says_so(mut state in states(), port in 0u16..3) {
-        state.policies.values_mut().for_each(|policy| policy.posture_failed.clear());
+        state.policies.values_mut().for_each(|policy| policy.posture_failed = Default::default());
         let port = [80, 443, 1500][usize::from(port)];
         let l4 = axis::TCP | u32::from(port);
         let service = Service::Tcp(vec![port..=port]);

@@ -180,7 +180,7 @@ impl PolicyFile {
         let policies = self.policies.iter().map(|policy| {
             let rules =
                 policy.rules.iter().enumerate().map(|(index, one)| rule(&policy.name, index, one)).collect();
-            let (name, posture_failed) = (policy.name.clone(), BTreeSet::new());
+            let (name, posture_failed) = (policy.name.clone(), model::PostureFailed::default());
             (policy.name.clone(), model::Policy { name, enabled: policy.enabled, posture_failed, rules })
         });
         policies.collect()

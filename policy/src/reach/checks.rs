@@ -60,7 +60,7 @@ pub struct Failed {
 /// Judges tests in a state as if every posture check were passed. At most `examples` failures of each claim are named.
 pub fn check(state: &State, tests: &[Test], examples: usize) -> Result<Vec<Checked>, CompileError> {
     let mut state = state.clone();
-    state.policies.values_mut().for_each(|policy| policy.posture_failed.clear());
+    state.policies.values_mut().for_each(|policy| policy.posture_failed = Default::default());
     super::stand_in(&mut [&mut state]);
     let compiler = Compiler::new(Arc::new(state))?;
     let r = compiler.resolved();
