@@ -16,12 +16,15 @@ use crate::work::Work;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Link {
-    /// Index of the device that XDP sends by: for a VLAN device the one below it; 0 when XDP cannot send there.
+    /// Index of the device that XDP sends by: for a VLAN device the one below it. Also where XDP does not send any more: a
+    /// packet may be on its way there that was judged when it did.
     pub device: u32,
     /// Its own link-layer address, the source of what leaves.
     pub mac: [u8; 6],
     /// Bytes of VLAN tags in front of the EtherType: 0, 4 or 8.
-    pub tags_length: u16,
+    pub tags_length: u8,
+    /// Not zero when XDP sends by the device.
+    pub sends: u8,
     /// The tags as they are on the wire (IEEE 802.1Q 9.3), outermost first.
     pub tags: [u8; 8],
 }
@@ -97,35 +100,35 @@ pub(crate) fn find<F: Egresses, T: Tables<F>>(
     destination: F::Address,
     now: u32,
 ) -> Hop {
-    let Some((device, sender)) = devices::<F, T>(tables, active, exit, route) else { return Hop::default() };
+    let Some((device, sends)) = devices::<F, T>(tables, active, exit, route) else { return Hop::default() };
     let Config { hop_lifetime: lifetime, hops_since: since, .. } = *tables.config();
     let hop = tables.neighbour(&NeighbourKey { source, destination, device, reserved: 0 });
     let Some(hop) = hop.filter(|hop| hop.is_good(now, lifetime, since)) else { return Hop::default() };
-    Hop { known: known(sender), ..hop }
+    Hop { known: known(sends), ..hop }
 }
 
-/// The device by which packets leave, and the one that XDP sends them by, 0 where it cannot; `None` for the host's own.
+/// The device by which packets leave, and how XDP sends by it; `None` for the host's own.
 #[inline(always)]
 fn devices<F: Egresses, T: Tables<F>>(
     tables: &T,
     active: Active,
     exit: Exit,
     route: u16,
-) -> Option<(u32, u32)> {
+) -> Option<(u32, u8)> {
     match exit {
-        Exit::Site => tables.egress(active, route).map(|egress| (egress.device, egress.link.device)),
+        Exit::Site => tables.egress(active, route).map(|egress| (egress.device, egress.link.sends)),
         Exit::Overlay => {
             let config = tables.config();
-            Some((config.overlay_device, config.overlay_link.device))
+            Some((config.overlay_device, config.overlay_link.sends))
         }
         Exit::Host => None,
     }
 }
 
-/// What [`Hop::known`] says of a neighbour by a device that XDP sends by as `sender`.
+/// What [`Hop::known`] says of a neighbour by a device of which [`Link::sends`] is this.
 #[inline(always)]
-const fn known(sender: u32) -> u16 {
-    if sender == 0 { KNOWN } else { KNOWN | SENDS }
+const fn known(sends: u8) -> u16 {
+    if sends == 0 { KNOWN } else { KNOWN | SENDS }
 }
 
 /// Remembers `mac` as the neighbour by which `packet`, on its way out of `device`, leaves. Its flow's answers come from
@@ -169,12 +172,12 @@ pub fn learn<F, P, T>(
         }
         let Some(route) = tables.with_flow(stage, key, |flow| flow.route) else { return };
         let exit = if matches!(answers, Side::Site) { Exit::Site } else { Exit::Overlay };
-        let Some((leads, sender)) = devices::<F, T>(tables, tables.active(), exit, route) else { return };
+        let Some((leads, sends)) = devices::<F, T>(tables, tables.active(), exit, route) else { return };
         // It was on its way by a device that its flow has left since: who answers there is nobody's neighbour here.
         if leads != device {
             return;
         }
-        let hop = Hop { learned: now as u32, mac, known: known(sender) };
+        let hop = Hop { learned: now as u32, mac, known: known(sends) };
         let _ = tables.with_flow(stage, key, |flow| {
             if flow.route == route {
                 flow.hop = hop;

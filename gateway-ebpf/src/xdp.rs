@@ -59,8 +59,8 @@ fn enter<const UNTAGGED: u8>(ctx: *mut xdp_md) -> u32 {
     let wire = match (UNTAGGED, link.vlans) {
         (OVERLAY, 0) => match Maps::new() {
             Some(maps) => {
-                let Link { device, mac, .. } = maps.config.overlay_link;
-                Wire { side: OVERLAY.into(), sends: u16::from(device != 0), mac, padding: 0 }
+                let Link { sends, mac, .. } = maps.config.overlay_link;
+                Wire { side: OVERLAY.into(), sends: sends.into(), mac, padding: 0 }
             }
             None => return XDP_DROP,
         },

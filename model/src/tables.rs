@@ -99,7 +99,7 @@ fn address<F: Family>(address: F::Address) -> IpAddr {
 }
 
 /// How frames leave by every device: the loopback device, on which test runs of programs are, stands for all.
-pub const LINK: Link = Link { device: 1, mac: [0; 6], tags_length: 0, tags: [0; 8] };
+pub const LINK: Link = Link { device: 1, mac: [0; 6], tags_length: 0, sends: 1, tags: [0; 8] };
 
 /// The configuration as the engine reads it.
 pub fn config(setup: &Setup, now: u64, deadline: Option<u64>) -> Config {

@@ -114,7 +114,7 @@ pub(super) struct World<F: Twin> {
 }
 
 fn link(device: u32) -> Link {
-    Link { device, mac: [2; 6], ..Link::default() }
+    Link { device, mac: [2; 6], sends: 1, ..Link::default() }
 }
 
 impl<F: Twin> World<F> {

@@ -130,9 +130,14 @@ impl Images {
     /// Waits until no packet is judged by the idle half any more.
     fn settle(&mut self) -> anyhow::Result<()> {
         self.unsettled = true;
-        self.grace.wait().context("it cannot be told when the programs have left the image before")?;
+        self.wait_for_programs()?;
         self.unsettled = false;
         Ok(())
+    }
+
+    /// Waits until every packet that is in the hands of a program now is out of them.
+    pub(super) fn wait_for_programs(&self) -> anyhow::Result<()> {
+        self.grace.wait().context("it cannot be told when the programs are done with what was before")
     }
 
     /// Route numbers of the image in force are below this.

@@ -365,16 +365,20 @@ impl EbpfDatapath {
         let overlay = self.ethernet.then_some(self.overlay.as_str());
         let (devices, ethernet) = (&self.devices, self.ethernet);
         let sends =
-            |(index, name): &(u32, String)| ethernet && wires::device_sends(*index, devices.mode(name));
-        if !self.wires.refresh(overlay, devices.site(), sends)? {
-            return Ok(());
+            |(index, name): &(u32, String)| Ok(ethernet && wires::device_sends(*index, devices.mode(name))?);
+        if self.wires.refresh(overlay, devices.site(), sends)? {
+            self.settings.overlay_link = self.wires.link(self.settings.overlay_device);
+            self.write_config()?;
+            let (wires, active) = (&self.wires, self.images.active().half());
+            self.ways.refresh(active, |device| wires.link(device))?;
+            // Flows remember whether XDP can send to their neighbour.
+            self.forget_neighbours()?;
         }
-        self.settings.overlay_link = self.wires.link(self.settings.overlay_device);
-        self.write_config()?;
-        let (wires, active) = (&self.wires, self.images.active().half());
-        self.ways.refresh(active, |device| wires.link(device))?;
-        // Flows remember whether XDP can send to their neighbour.
-        self.forget_neighbours()
+        if self.wires.is_retiring() {
+            self.images.wait_for_programs()?;
+            self.wires.retire();
+        }
+        Ok(())
     }
 
     /// Exchanges the image and the ways out together.

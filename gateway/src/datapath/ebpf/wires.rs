@@ -1,7 +1,8 @@
 //! How frames travel below the devices an operator names: VLAN devices have another below them, where XDP runs and whose
 //! frames carry tags, and not every device can send what XDP redirects to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 use anyhow::Context as _;
 use aya::Ebpf;
@@ -15,6 +16,7 @@ use super::netlink::{self, Vlan};
 use super::pins::Pins;
 use super::pod::Raw;
 use crate::datapath::{XdpMode, device};
+use crate::tun::index_of;
 
 /// Tags that XDP reads and writes at the most: 802.1Q within 802.1ad.
 const TAGS_MAX: usize = 2;
@@ -35,24 +37,33 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// The wire of the device called `name`; `None` when it is not there or not an Ethernet.
-    pub(super) fn of(name: &str) -> Option<Self> {
-        let index = device::index(name)?;
-        let own = netlink::link(index).ok()?;
-        let (mac, up) = (own.mac?, own.up);
-        let (mut at, mut vlans) = (index, Vec::new());
+    /// The wire of the device called `name`; `None` when it is not there or not an Ethernet. An error says that the kernel could
+    /// not be asked, not that the device is gone.
+    pub(super) fn of(name: &str) -> io::Result<Option<Self>> {
+        match Self::read(name) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENODEV | libc::ENXIO)) => Ok(None),
+            read => read,
+        }
+    }
+
+    fn read(name: &str) -> io::Result<Option<Self>> {
+        let index = index_of(name)?;
+        let own = netlink::link(index)?;
+        let Some(mac) = own.mac else { return Ok(None) };
+        let (up, mut at, mut vlans) = (own.up, index, Vec::new());
         // A chain longer than the tags XDP reads is judged by TC; a loop there cannot be.
-        while let Some((below, vlan)) = netlink::link(at).ok()?.vlan {
+        while let Some((below, vlan)) = netlink::link(at)?.vlan {
             vlans.insert(0, vlan);
             at = below;
             if vlans.len() > TAGS_MAX {
-                return Some(Self { index, base: (index, name.to_owned()), vlans: Vec::new(), mac, up });
+                let base = (index, name.to_owned());
+                return Ok(Some(Self { index, base, vlans: Vec::new(), mac, up }));
             }
         }
-        Some(Self { index, base: (at, device::name(at).ok()?), vlans, mac, up })
+        Ok(Some(Self { index, base: (at, device::name(at)?), vlans, mac, up }))
     }
 
-    /// How a program sends by it; by XDP when it `sends`.
+    /// How a program sends by it; by XDP if it `sends`.
     fn link(&self, sends: bool) -> Link {
         let mut tags = [0; 8];
         for (tag, vlan) in tags.chunks_exact_mut(4).zip(&self.vlans) {
@@ -60,9 +71,10 @@ impl Wire {
             tag.copy_from_slice(&[a, b, c, d]);
         }
         Link {
-            device: if sends { self.base.0 } else { 0 },
+            device: self.base.0,
             mac: self.mac,
-            tags_length: self.vlans.len() as u16 * 4,
+            tags_length: self.vlans.len() as u8 * 4,
+            sends: sends.into(),
             tags,
         }
     }
@@ -81,6 +93,8 @@ pub(super) struct Wires {
     written: BTreeMap<[u32; 2], hop::Wire>,
     /// Names of the devices XDP sends by, by index.
     sending: BTreeMap<u32, String>,
+    /// Those it does not send by any more, and still can.
+    retiring: BTreeSet<u32>,
     /// Links by index of the device an operator named.
     links: BTreeMap<u32, Link>,
 }
@@ -93,25 +107,29 @@ impl Wires {
             Map::DevMapHash(pins.open("DEVICES")?).try_into().context("map DEVICES is of another kind")?;
         let named = |index: u32| (index, device::name(index).unwrap_or_default());
         let sending = senders.iter().filter_map(Result::ok).map(|(index, _)| named(index)).collect();
-        Ok(Self { wires, senders, written, sending, links: BTreeMap::new() })
+        Ok(Self { wires, senders, written, sending, retiring: BTreeSet::new(), links: BTreeMap::new() })
     }
 
     /// Looks at `overlay` (where it is an Ethernet) and the `site` devices as they are now. Whether any link is another than
-    /// before; `sends` says whether XDP sends by the device with this index.
+    /// before; `sends` says whether XDP sends by the device with this index. With an error, everything is as it was.
+    ///
+    /// By a device that XDP does not send by any more it still can, until [`Wires::retire`]: flows that were judged a moment ago
+    /// are on their way there.
     pub(super) fn refresh(
         &mut self,
         overlay: Option<&str>,
         site: &[String],
-        sends: impl Fn(&(u32, String)) -> bool,
+        sends: impl Fn(&(u32, String)) -> io::Result<bool>,
     ) -> anyhow::Result<bool> {
-        let wires = overlay
+        let named = overlay
             .map(|name| (name, Side::Overlay))
             .into_iter()
-            .chain(site.iter().map(|name| (name.as_str(), Side::Site)))
-            .filter_map(|(name, side)| Some((Wire::of(name)?, side)));
+            .chain(site.iter().map(|name| (name.as_str(), Side::Site)));
         let (mut seen, mut links, mut sending) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        for (wire, side) in wires {
-            let sends = wire.up && sends(&wire.base);
+        for (name, side) in named {
+            let unasked = || format!("the kernel could not be asked about device {name}");
+            let Some(wire) = Wire::of(name).with_context(unasked)? else { continue };
+            let sends = wire.up && sends(&wire.base).with_context(unasked)?;
             if sends {
                 sending.insert(wire.base.0, wire.base.1.clone());
             }
@@ -121,11 +139,6 @@ impl Wires {
                 seen.insert(wire.key(), told);
             }
             links.insert(wire.index, wire.link(sends));
-        }
-        self.write_wires(seen)?;
-        for gone in self.sending.keys().filter(|index| !sending.contains_key(*index)) {
-            // The kernel takes a device out by itself when it goes.
-            let _ = self.senders.remove(*gone);
         }
         // One that is there is not written again: the kernel takes the old entry out before it puts the new one in, and what is
         // redirected in between is lost.
@@ -137,10 +150,32 @@ impl Wires {
                 .insert(*index, *index, None, 0)
                 .with_context(|| format!("device {index} could not be written to map DEVICES"))?;
         }
+        self.write_wires(seen)?;
+        let gone = self.sending.keys().filter(|index| !sending.contains_key(*index));
+        self.retiring.extend(gone);
+        self.retiring.retain(|index| !sending.contains_key(index));
         self.sending = sending;
+        // Of a device that is gone from here: what was judged a moment ago leaves by it still.
+        for (index, link) in self.links.iter().filter(|(_, link)| self.retiring.contains(&link.device)) {
+            links.entry(*index).or_insert(Link { sends: 0, ..*link });
+        }
         let changed = self.links != links;
         self.links = links;
         Ok(changed)
+    }
+
+    /// Whether there is something for [`Wires::retire`].
+    pub(super) fn is_retiring(&self) -> bool {
+        !self.retiring.is_empty()
+    }
+
+    /// Takes out of their map the devices that XDP does not send by any more. No packet may be on its way that was judged
+    /// before the programs were told.
+    pub(super) fn retire(&mut self) {
+        for gone in std::mem::take(&mut self.retiring) {
+            // The kernel takes a device out by itself when it goes.
+            let _ = self.senders.remove(gone);
+        }
     }
 
     /// How frames leave by the device with this index.
@@ -168,18 +203,21 @@ impl Wires {
 }
 
 /// Whether frames that XDP redirects to the device with this index are sent: by the stack's XDP by any, by a driver's where
-/// that driver can.
-pub(super) fn device_sends(index: u32, mode: XdpMode) -> bool {
+/// that driver can. An error says that the kernel could not be asked.
+pub(super) fn device_sends(index: u32, mode: XdpMode) -> io::Result<bool> {
     match mode {
-        XdpMode::Generic => true,
-        XdpMode::Native => netdev::sends_frames(index).unwrap_or(false),
-        XdpMode::Off | XdpMode::Refused => false,
+        XdpMode::Generic => Ok(true),
+        XdpMode::Native => netdev::sends_frames(index).or_else(|e| {
+            let knows_none = e.kind() == io::ErrorKind::Unsupported || e.raw_os_error() == Some(libc::ENODEV);
+            if knows_none { Ok(false) } else { Err(e) }
+        }),
+        XdpMode::Off | XdpMode::Refused => Ok(false),
     }
 }
 
 /// The name of the device below all VLANs of `name`, where XDP runs for it; `name` itself when it is none, or not there.
 pub(super) fn base(name: &str) -> String {
-    Wire::of(name).map_or_else(|| name.to_owned(), |wire| wire.base.1)
+    Wire::of(name).ok().flatten().map_or_else(|| name.to_owned(), |wire| wire.base.1)
 }
 
 #[cfg(test)]
@@ -192,7 +230,9 @@ mod tests {
         let wire =
             |vlans| Wire { index: 9, base: (4, "eth0".into()), vlans, mac: [2, 0, 0, 0, 0, 1], up: true };
         let none = wire(vec![]);
-        assert_eq!((none.link(true).tags_length, none.link(true).device, none.link(false).device), (0, 4, 0));
+        let link = |sends| none.link(sends);
+        assert_eq!((link(true).tags_length, link(true).device, link(true).sends), (0, 4, 1));
+        assert_eq!((link(false).device, link(false).sends), (4, 0));
         let one = wire(vec![vlan(0x8100, 100)]);
         assert_eq!((one.link(true).tags, one.key()), ([0x81, 0, 0, 100, 0, 0, 0, 0], [4, 100]));
         let two = wire(vec![vlan(0x88a8, 7), vlan(0x8100, 0x123)]);
