@@ -77,7 +77,10 @@ pub(crate) fn state(resources: u32) -> Result<State> {
         .map(|number| {
             let (v4, v6) = resource(number);
             let prefixes = vec![IpNet::from(std::net::IpAddr::V4(v4)), IpNet::from(std::net::IpAddr::V6(v6))];
-            (format!("res{number:06}"), Resource { name: format!("host{number}"), prefixes, enabled: true })
+            (
+                format!("res{number:06}"),
+                Resource { name: format!("host{number}"), prefixes, enabled: true, distribution: None },
+            )
         })
         .collect();
     let router =

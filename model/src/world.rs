@@ -200,7 +200,10 @@ fn other(action: Action) -> Action {
 fn network(r: &mut Random, i: usize) -> Network {
     let resources = (0..1 + r.below(3)).map(|k| {
         let prefixes = (0..1 + r.below(2)).map(|_| r.pick(&PREFIXES).parse().expect("a prefix")).collect();
-        (format!("n{i}-r{k}"), Resource { name: format!("resource {k}"), prefixes, enabled: r.chance(92) })
+        (
+            format!("n{i}-r{k}"),
+            Resource { name: format!("resource {k}"), prefixes, enabled: r.chance(92), distribution: None },
+        )
     });
     let resources = resources.collect();
     let mut routers = BTreeMap::new();

@@ -74,6 +74,17 @@ pub struct Resource {
     pub prefixes: Vec<IpNet>,
     /// Whether it counts.
     pub enabled: bool,
+    /// For a route, whom it is for; `None` is no such bound.
+    pub distribution: Option<Distribution>,
+}
+
+/// What a route says of the peers it is for, beyond a resource of a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Distribution {
+    /// Groups whose peers alone reach it, whatever rule opens it to others; where they come out empty, that is nobody.
+    pub groups: BTreeSet<String>,
+    /// Whether agents take it only where their operators ask for it, by its name.
+    pub by_choice: bool,
 }
 
 /// A gateway of a network, or all members of groups.

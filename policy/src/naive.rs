@@ -66,14 +66,18 @@ impl Scene<'_> {
                 let mirror = is_source(&rule.destinations, opener) && is_source(&rule.sources, peer);
                 involved && (forward || (mirrored && mirror))
             }
-            Target::Resources(around) => around.iter().any(|(network, id, _)| {
+            Target::Resources(around) => around.iter().any(|(network, id, resource)| {
                 let involved = if own {
                     !routes(network, self.me) && self.has_router(network)
                 } else {
                     routes(network, self.me)
                 };
                 let is_source = self.has_peer(&rule.sources, opener) && !excluded(policy, rule, opener);
-                involved && is_source && self.has_resource(&rule.destinations, id)
+                let distributed = match &resource.distribution {
+                    Some(bound) => self.groups(&bound.groups).any(|group| group.peers.contains(opener)),
+                    None => true,
+                };
+                involved && is_source && distributed && self.has_resource(&rule.destinations, id)
             }),
         }
     }

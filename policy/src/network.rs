@@ -1,5 +1,6 @@
 //! Whom an agent talks to, what it reaches through routers, and what it routes itself.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -13,8 +14,8 @@ pub struct NetworkView {
     /// it with, the routers of `routes`, and, for a gateway, the peers that may reach what it routes. Mutual: whoever is
     /// in this list has the agent in its own.
     pub peers: Vec<Arc<str>>,
-    /// Prefixes reached through routers: of enabled resources that an accept rule opens to the agent and that it does not
-    /// route itself. By (network, resource, prefix). Two resources may share a prefix.
+    /// Prefixes reached through routers: of enabled resources that an accept rule opens to the agent, without those that it
+    /// routes itself, whichever resource they are of. By (network, resource, prefix). Two resources may share a prefix.
     pub routes: Vec<Route>,
     /// Prefixes the agent routes, by (network, resource, prefix).
     pub routed: Vec<RoutedPrefix>,
@@ -31,6 +32,8 @@ pub struct Route {
     pub prefix: IpNet,
     /// At least one, by (metric, peer id): the first live one carries the traffic.
     pub routers: Vec<RouterChoice>,
+    /// Where the agent takes it only when asked to, the name it is asked for by.
+    pub choice: Option<Arc<str>>,
 }
 
 /// A router of a prefix.
@@ -69,6 +72,7 @@ impl NetworkView {
 }
 
 fn routes(r: &Resolved, scope: &Scope) -> Vec<Route> {
+    let own: BTreeSet<IpNet> = scope.routed.iter().map(|routed| routed.prefix).collect();
     let mut routes = Vec::new();
     for number in scope.opened_resources(r) {
         let resource = &r.resources[number as usize];
@@ -77,11 +81,17 @@ fn routes(r: &Resolved, scope: &Scope) -> Vec<Route> {
             metric: x.metric,
         };
         let routers: Vec<RouterChoice> = r.routers(number).iter().map(router).collect();
-        routes.extend(resource.prefixes.iter().map(|&prefix| Route {
-            network_id: r.networks[resource.network as usize].id.clone(),
+        let network_id = &r.networks[resource.network as usize].id;
+        let entry = &r.state.networks[&**network_id].resources[&*resource.id];
+        let by_choice = entry.distribution.as_ref().is_some_and(|bound| bound.by_choice);
+        let choice: Option<Arc<str>> = by_choice.then(|| entry.name.as_str().into());
+        let prefixes = resource.prefixes.iter().filter(|prefix| !own.contains(prefix));
+        routes.extend(prefixes.map(|&prefix| Route {
+            network_id: network_id.clone(),
             resource_id: resource.id.clone(),
             prefix,
             routers: routers.clone(),
+            choice: choice.clone(),
         }));
     }
     routes

@@ -117,6 +117,7 @@ fn network(
         routers: (route.routers.iter())
             .map(|router| Router { peer_id: router.peer_id.to_string(), metric: router.metric.into() })
             .collect(),
+        choice: route.choice.as_deref().unwrap_or_default().to_owned(),
     };
     let routed = |routed: &sluicegate_policy::network::RoutedPrefix| RoutedPrefix {
         route: routed.route.into(),

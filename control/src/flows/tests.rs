@@ -51,6 +51,7 @@ fn state() -> State {
         name: name.into(),
         prefixes: vec![prefix.parse().unwrap()],
         enabled: true,
+        distribution: None,
     };
     let resources = BTreeMap::from([
         ("r1".to_owned(), resource("site", "10.1.0.0/16")),

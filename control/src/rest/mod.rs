@@ -11,19 +11,23 @@ pub mod roles;
 
 mod accessible;
 pub mod accounts;
+pub mod dns_settings;
 pub mod events;
 pub mod explain;
 pub mod groups;
 pub mod instance;
+pub mod nameservers;
 pub mod networks;
 pub mod peers;
 pub mod policies;
 pub mod resources;
 pub mod routers;
+pub mod routes;
 pub mod setup_keys;
 mod time;
 pub mod tokens;
 pub mod users;
+pub mod zones;
 
 use std::sync::Arc;
 
@@ -88,6 +92,10 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(networks::routes())
         .merge(resources::routes())
         .merge(routers::routes())
+        .merge(routes::routes())
+        .merge(nameservers::routes())
+        .merge(dns_settings::routes())
+        .merge(zones::routes())
         .merge(events::routes())
         .merge(explain::routes())
 }

@@ -25,6 +25,12 @@ pub enum Module {
     Policies,
     /// Networks, resources and routers.
     Networks,
+    /// Routes.
+    Routes,
+    /// Zones, and whose resolvers are managed.
+    Dns,
+    /// Nameserver groups.
+    Nameservers,
     /// Audit and flow events.
     Events,
 }
@@ -43,7 +49,7 @@ pub enum Right {
 }
 
 /// Paths by their beginnings; the longest that fits decides, and a path that is not here is nobody's.
-const PATHS: [(&str, Module); 13] = [
+const PATHS: [(&str, Module); 16] = [
     ("/api/accounts", Module::Settings),
     ("/api/events", Module::Events),
     ("/api/explain", Module::Policies),
@@ -53,13 +59,16 @@ const PATHS: [(&str, Module); 13] = [
     ("/api/networks", Module::Networks),
     ("/api/peers", Module::Peers),
     ("/api/policies", Module::Policies),
+    ("/api/routes", Module::Routes),
+    ("/api/dns", Module::Dns),
+    ("/api/dns/nameservers", Module::Nameservers),
     ("/api/setup-keys", Module::SetupKeys),
     ("/api/users", Module::Users),
     ("/api/users/current", Module::Pats),
     ("/api/users/{userId}/tokens", Module::Pats),
 ];
 
-const MODULES: [(Module, &str); 9] = [
+const MODULES: [(Module, &str); 12] = [
     (Module::Settings, "settings"),
     (Module::Users, "users"),
     (Module::Pats, "pats"),
@@ -68,6 +77,9 @@ const MODULES: [(Module, &str); 9] = [
     (Module::Peers, "peers"),
     (Module::Policies, "policies"),
     (Module::Networks, "networks"),
+    (Module::Routes, "routes"),
+    (Module::Dns, "dns"),
+    (Module::Nameservers, "nameservers"),
     (Module::Events, "events"),
 ];
 
@@ -76,7 +88,7 @@ pub fn right(role: UserRole, module: Module) -> Right {
     use Module::*;
     match (role, module) {
         (UserRole::Owner | UserRole::Admin, _) => Right::Write,
-        (UserRole::NetworkAdmin, Networks | Groups | Policies) => Right::Write,
+        (UserRole::NetworkAdmin, Networks | Groups | Policies | Routes | Dns | Nameservers) => Right::Write,
         // Everybody has tokens of their own, and never those of others.
         (UserRole::NetworkAdmin | UserRole::Auditor | UserRole::User, Pats) => Right::Own,
         (UserRole::NetworkAdmin | UserRole::Auditor, _) => Right::Read,

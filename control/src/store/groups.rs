@@ -13,6 +13,8 @@ use super::write::Meta;
 use super::{Activity, Actor, ResourceKind, Result, Store, StoreError, text};
 use crate::ids::new_id;
 
+/// The setting whose links NetBird names before all but those of resources.
+const TRAFFIC_SETTING: &str = "network_traffic_logs_groups";
 /// Name of the group that holds every peer.
 const ALL: &str = "All";
 
@@ -318,10 +320,22 @@ async fn set_members(db: &mut Connection, group: &str, change: &GroupChange) -> 
 
 /// The first object that refers to a group: its kind and name.
 async fn link(db: &mut Connection, id: &str) -> Result<Option<(&'static str, String)>> {
-    const LINKS: [(&str, &str); 5] = [
+    // In NetBird's order; what it does not know comes last.
+    const RESOURCE: [(&str, &str); 1] = [(
+        "network resource",
+        "SELECT r.name FROM group_resources m JOIN resources r ON r.id = m.resource_id WHERE m.group_id = $1
+         ORDER BY r.id LIMIT 1",
+    )];
+    const LINKS: [(&str, &str); 8] = [
         (
-            "network resource",
-            "SELECT r.name FROM group_resources m JOIN resources r ON r.id = m.resource_id WHERE m.group_id = $1 LIMIT 1",
+            "route",
+            "SELECT r.network_id FROM route_groups m JOIN routes r ON r.id = m.route_id WHERE m.group_id = $1
+             ORDER BY r.id LIMIT 1",
+        ),
+        (
+            "name server groups",
+            "SELECT n.name FROM nameserver_group_groups m JOIN nameserver_groups n ON n.id = m.nameserver_group_id
+             WHERE m.group_id = $1 ORDER BY n.id LIMIT 1",
         ),
         (
             "policy",
@@ -341,16 +355,46 @@ async fn link(db: &mut Connection, id: &str) -> Result<Option<(&'static str, Str
             "SELECT n.name FROM router_groups m JOIN routers r ON r.id = m.router_id
              JOIN networks n ON n.id = r.network_id WHERE m.group_id = $1 LIMIT 1",
         ),
+        (
+            "DNS zone",
+            "SELECT z.name FROM zone_groups m JOIN zones z ON z.id = m.zone_id WHERE m.group_id = $1
+             ORDER BY z.id LIMIT 1",
+        ),
+        (
+            "disabled DNS management groups",
+            "SELECT g.name FROM dns_disabled_groups m JOIN groups g ON g.id = m.group_id WHERE m.group_id = $1",
+        ),
     ];
-    for (kind, query) in LINKS {
+    let settings = account(db).await?.settings;
+    let setting = |of_traffic: bool| {
+        let mut links = settings.group_links().filter(|(_, group)| *group == id);
+        let found = links.find(|(setting, _)| (*setting == TRAFFIC_SETTING) == of_traffic);
+        found.map(|(setting, _)| ("account setting", setting.to_owned()))
+    };
+    if let Some(link) = first_link(db, &RESOURCE, id).await? {
+        return Ok(Some(link));
+    }
+    if let Some(link) = setting(true) {
+        return Ok(Some(link));
+    }
+    if let Some(link) = first_link(db, &LINKS, id).await? {
+        return Ok(Some(link));
+    }
+    Ok(setting(false))
+}
+
+async fn first_link(
+    db: &mut Connection,
+    links: &[(&'static str, &'static str)],
+    id: &str,
+) -> Result<Option<(&'static str, String)>> {
+    for &(kind, query) in links {
         let name: Option<String> = sql::query_scalar(query).bind(id).fetch_optional(&mut *db).await?;
         if let Some(name) = name {
             return Ok(Some((kind, name)));
         }
     }
-    let settings = account(db).await?.settings;
-    let setting = settings.group_links().find(|(_, group)| *group == id).map(|(setting, _)| setting);
-    Ok(setting.map(|setting| ("account setting", setting.to_owned())))
+    Ok(None)
 }
 
 #[derive(FromRow)]

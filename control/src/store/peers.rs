@@ -474,6 +474,14 @@ async fn delete(write: &mut Write, id: &str) -> Result<()> {
     if let Some(name) = network {
         return Err(StoreError::InUse { kind: "peer", link: "network router", name });
     }
+    let route: Option<String> =
+        sql::query_scalar("SELECT network_id FROM routes WHERE peer_id = $1 ORDER BY id LIMIT 1")
+            .bind(id)
+            .fetch_optional(write.db())
+            .await?;
+    if let Some(name) = route {
+        return Err(StoreError::InUse { kind: "peer", link: "route", name });
+    }
     let policy: Option<String> = sql::query_scalar(
         "SELECT p.name FROM rules r JOIN policies p ON p.id = r.policy_id
          WHERE r.source_peer = $1 OR r.destination_peer = $1 LIMIT 1",

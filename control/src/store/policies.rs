@@ -477,16 +477,21 @@ async fn put_rule(
     Ok(())
 }
 
-/// The lowest slot no rule has.
-async fn free_slot(db: &mut Connection) -> Result<i64> {
-    let (count, next): (i64, i64) =
-        sql::query_as("SELECT count(*), coalesce(max(slot) + 1, 0) FROM rules").fetch_one(&mut *db).await?;
+/// The lowest slot that neither a rule nor a route has.
+pub(super) async fn free_slot(db: &mut Connection) -> Result<i64> {
+    let (count, next): (i64, i64) = sql::query_as(
+        "SELECT count(*), coalesce(max(slot) + 1, 0) FROM (SELECT slot FROM rules UNION ALL SELECT slot FROM routes)
+         AS taken",
+    )
+    .fetch_one(&mut *db)
+    .await?;
     if count == next {
         return Ok(next);
     }
     let gap: Option<i64> = sql::query_scalar(
-        "SELECT slot FROM (SELECT 0 AS slot UNION ALL SELECT slot + 1 FROM rules) AS candidates
-         WHERE slot NOT IN (SELECT slot FROM rules) ORDER BY slot LIMIT 1",
+        "SELECT slot FROM (SELECT 0 AS slot UNION ALL SELECT slot + 1 FROM rules UNION ALL SELECT slot + 1 FROM routes)
+         AS candidates WHERE slot NOT IN (SELECT slot FROM rules) AND slot NOT IN (SELECT slot FROM routes)
+         ORDER BY slot LIMIT 1",
     )
     .fetch_optional(db)
     .await?;

@@ -332,7 +332,7 @@ pub(super) async fn resource(db: &mut Connection, network: &str, id: &str) -> Re
 }
 
 /// What a prefix is that no router carries, if it is one; wider prefixes may include it.
-fn never_routed(prefix: &IpNet) -> Option<&'static str> {
+pub(super) fn never_routed(prefix: &IpNet) -> Option<&'static str> {
     match prefix {
         IpNet::V4(prefix) => {
             let (address, first) = (prefix.addr(), prefix.addr().octets()[0]);

@@ -130,26 +130,9 @@ impl Store {
 }
 
 async fn put(write: &mut Write, network: &str, id: &str, change: RouterChange) -> Result<()> {
-    if !METRICS.contains(&change.metric) {
-        return invalid(format!("metric: {} is not between 1 and 9999", change.metric));
-    }
-    let peer = change.peer.filter(|peer| !peer.is_empty());
+    check_metric(change.metric)?;
     let groups: BTreeSet<String> = change.peer_groups.into_iter().collect();
-    match (&peer, groups.is_empty()) {
-        (Some(_), false) => return invalid("peer and peer_groups cannot be set together"),
-        (None, true) => return invalid("either peer or peer_groups must be set"),
-        _ => {}
-    }
-    if let Some(peer) = &peer {
-        let found: i64 = sql::query_scalar("SELECT count(*) FROM peers WHERE id = $1")
-            .bind(peer)
-            .fetch_one(write.db())
-            .await?;
-        if found == 0 {
-            return invalid(format!("peer {peer} does not exist"));
-        }
-    }
-    groups::must_exist(write.db(), &groups).await?;
+    let peer = check_carrier(write.db(), change.peer, &groups).await?;
 
     sql::query(
         "INSERT INTO routers (id, network_id, peer_id, metric, masquerade, enabled) VALUES ($1, $2, $3, $4, $5, $6)
@@ -173,6 +156,39 @@ async fn put(write: &mut Write, network: &str, id: &str, change: RouterChange) -
             .await?;
     }
     Ok(())
+}
+
+/// Refuses a metric that is none.
+pub(super) fn check_metric(metric: i64) -> Result<()> {
+    match METRICS.contains(&metric) {
+        true => Ok(()),
+        false => invalid(format!("metric: {metric} is not between 1 and 9999")),
+    }
+}
+
+/// Refuses who is to route where that is not exactly one peer there is, or groups there are; the peer.
+pub(super) async fn check_carrier(
+    db: &mut Connection,
+    peer: Option<String>,
+    groups: &BTreeSet<String>,
+) -> Result<Option<String>> {
+    let peer = peer.filter(|peer| !peer.is_empty());
+    match (&peer, groups.is_empty()) {
+        (Some(_), false) => return invalid("peer and peer_groups cannot be set together"),
+        (None, true) => return invalid("either peer or peer_groups must be set"),
+        _ => {}
+    }
+    if let Some(peer) = &peer {
+        let found: i64 = sql::query_scalar("SELECT count(*) FROM peers WHERE id = $1")
+            .bind(peer)
+            .fetch_one(&mut *db)
+            .await?;
+        if found == 0 {
+            return invalid(format!("peer {peer} does not exist"));
+        }
+    }
+    groups::must_exist(db, groups).await?;
+    Ok(peer)
 }
 
 pub(super) async fn router(db: &mut Connection, network: &str, id: &str) -> Result<Router> {

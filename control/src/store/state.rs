@@ -12,7 +12,7 @@ use super::error::corrupt;
 use super::policies::{self, Action, End, Protocol};
 use super::resources::Address;
 use super::sql::{self, Connection};
-use super::{Result, Role, Rule, Store};
+use super::{NetworkRoute, Result, Role, Rule, Store, routes};
 
 /// The port of `netbird-ssh` where a rule names none.
 const SSH_PORT: u16 = 22;
@@ -51,9 +51,9 @@ impl Store {
         let account = account(&mut tx).await?;
         let (overlay_v4, overlay_v6) = account.settings.overlay()?;
         let (peers, agents) = peers(&mut tx).await?;
-        let groups = groups(&mut tx).await?;
-        let networks = networks(&mut tx, &groups).await?;
-        let policies = policies::all(&mut tx)
+        let mut groups = groups(&mut tx).await?;
+        let mut networks = networks(&mut tx, &groups).await?;
+        let mut policies: BTreeMap<String, model::Policy> = policies::all(&mut tx)
             .await?
             .into_iter()
             .map(|policy| {
@@ -66,6 +66,11 @@ impl Store {
                 (policy.id, compiled)
             })
             .collect();
+        for route in routes::all(&mut tx).await? {
+            let (network, permit) = route_network(&route, &mut groups)?;
+            networks.insert(route.id.clone(), network);
+            policies.extend(permit.map(|permit| (route.id, permit)));
+        }
         drop(tx);
         let state = model::State { overlay_v4, overlay_v6, peers, groups, networks, policies };
         Ok(Snapshot { revision: account.revision, state, agents })
@@ -136,7 +141,7 @@ async fn networks(
             // Addresses of domains are learned by the agents' resolvers, which are not there yet.
             Address::Domain(_) => Vec::<IpNet>::new(),
         };
-        let resource = model::Resource { name, prefixes, enabled };
+        let resource = model::Resource { name, prefixes, enabled, distribution: None };
         networks.entry(network).or_default().resources.insert(id, resource);
     }
 
@@ -158,6 +163,59 @@ async fn networks(
         networks.entry(network).or_default().routers.insert(id, router);
     }
     Ok(networks)
+}
+
+/// A route as a network of its own: one resource, which its access control groups hold, and one router. Beside it, where it
+/// has no such groups, the policy that opens it to those it is distributed to.
+fn route_network(
+    route: &NetworkRoute,
+    groups: &mut BTreeMap<String, model::Group>,
+) -> Result<(model::Network, Option<model::Policy>)> {
+    let NetworkRoute { id, slot, spec } = route;
+    for group in &spec.access_control_groups {
+        if let Some(group) = groups.get_mut(group) {
+            group.resources.insert(id.clone());
+        }
+    }
+    let resource = model::Resource {
+        name: spec.network_id.clone(),
+        prefixes: spec.prefixes(),
+        enabled: spec.enabled,
+        distribution: Some(model::Distribution {
+            groups: spec.groups.clone(),
+            by_choice: spec.skip_auto_apply,
+        }),
+    };
+    let of_groups = spec.peer_groups.iter().filter_map(|group| groups.get(group));
+    let router = model::Router {
+        peers: of_groups.flat_map(|group| &group.peers).chain(&spec.peer).cloned().collect(),
+        metric: u16::try_from(spec.metric).map_err(|error| corrupt("routes.metric")(Box::new(error)))?,
+        masquerade: spec.masquerade,
+        enabled: spec.enabled,
+    };
+    let network = model::Network {
+        name: spec.network_id.clone(),
+        resources: [(id.clone(), resource)].into(),
+        routers: [(id.clone(), router)].into(),
+    };
+    let name = format!("route {}", spec.network_id);
+    let permit = || model::Policy {
+        name: name.clone(),
+        enabled: spec.enabled,
+        posture_failed: Default::default(),
+        rules: vec![model::Rule {
+            id: id.clone(),
+            name: name.clone(),
+            slot: *slot,
+            enabled: true,
+            action: model::Action::Accept,
+            bidirectional: false,
+            service: model::Service::All,
+            sources: model::End::Groups(spec.groups.clone()),
+            destinations: model::End::Resource(id.clone()),
+        }],
+    };
+    Ok((network, spec.access_control_groups.is_empty().then(permit)))
 }
 
 fn rule(rule: Rule) -> model::Rule {

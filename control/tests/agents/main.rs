@@ -10,5 +10,6 @@ mod stores;
 mod http;
 mod join;
 mod replicas;
+mod routes;
 mod support;
 mod sync;

@@ -71,6 +71,7 @@ async fn a_9_a_group_in_use_is_not_deleted_and_the_link_is_named() {
     let routers = format!("/api/networks/{network}/routers");
     let resources = format!("/api/networks/{network}/resources");
     let all = server.all().await;
+    let peer = server.peer("gw").await.id;
     let cases = [
         (
             "network resource: db",
@@ -83,6 +84,33 @@ async fn a_9_a_group_in_use_is_not_deleted_and_the_link_is_named() {
             "user: svc",
             "/api/users",
             json!({"name": "svc", "role": "user", "is_service_user": true, "auto_groups": ["G"]}),
+        ),
+        (
+            "route: r",
+            "/api/routes",
+            json!({"network_id": "r", "network": "10.7.0.0/16", "peer_groups": ["G"], "groups": [all], "metric": 9}),
+        ),
+        (
+            "route: r",
+            "/api/routes",
+            json!({"network_id": "r", "network": "10.7.0.0/16", "peer": peer, "groups": ["G"], "metric": 9}),
+        ),
+        (
+            "route: r",
+            "/api/routes",
+            json!({"network_id": "r", "network": "10.7.0.0/16", "peer": peer, "groups": [all], "metric": 9,
+                "access_control_groups": ["G"]}),
+        ),
+        (
+            "name server groups: n",
+            "/api/dns/nameservers",
+            json!({"name": "n", "nameservers": [{"ip": "9.9.9.9", "ns_type": "udp", "port": 53}], "primary": true,
+                "groups": ["G"]}),
+        ),
+        (
+            "DNS zone: z",
+            "/api/dns/zones",
+            json!({"name": "z", "domain": "z.example", "distribution_groups": ["G"]}),
         ),
         (
             "policy: p",
@@ -103,6 +131,15 @@ async fn a_9_a_group_in_use_is_not_deleted_and_the_link_is_named() {
         assert_eq!(server.owner.delete(&made).await.0, 200);
         assert_eq!(server.owner.delete(&format!("/api/groups/{group}")).await.0, 200);
     }
+
+    let group = server.group("unmanaged").await;
+    let settings = |groups| json!({"disabled_management_groups": groups});
+    assert_eq!(server.owner.put("/api/dns/settings", settings(json!([group]))).await.0, 200);
+    let answer = server.owner.delete(&format!("/api/groups/{group}")).await;
+    let said = "group has been linked to disabled DNS management groups: unmanaged";
+    assert_eq!((answer.0, message(&answer)), (400, said));
+    assert_eq!(server.owner.put("/api/dns/settings", settings(json!([]))).await.0, 200);
+    assert_eq!(server.owner.delete(&format!("/api/groups/{group}")).await.0, 200);
 }
 
 #[tokio::test]

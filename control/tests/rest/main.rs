@@ -8,6 +8,7 @@ mod stores;
 
 mod accounts;
 mod auth;
+mod dns;
 mod enroll;
 mod events;
 mod explain;
@@ -19,5 +20,6 @@ mod peers;
 mod policies;
 mod restart;
 mod roles;
+mod routes;
 mod setup_keys;
 mod users;

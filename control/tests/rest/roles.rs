@@ -67,11 +67,11 @@ async fn an_auditor_reads_everything_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_network_admin_changes_networks_groups_and_policies_only() {
+async fn a_network_admin_changes_networks_routes_names_groups_and_policies_only() {
     let server = Server::start().await;
     let network_admin = server.user("network_admin").await;
     let refused = refused(&network_admin, |_| true).await;
-    let may = ["/api/networks", "/api/groups", "/api/policies"];
+    let may = ["/api/networks", "/api/groups", "/api/policies", "/api/routes", "/api/dns"];
     assert!(refused.iter().all(|operation| !may.iter().any(|path| operation.contains(path))), "{refused:?}");
     for operation in ["POST /api/setup-keys", "POST /api/users", "PUT /api/accounts/x", "DELETE /api/peers/x"]
     {
@@ -90,6 +90,10 @@ async fn a_user_sees_itself_and_its_tokens() {
         "/api/groups",
         "/api/policies",
         "/api/networks",
+        "/api/routes",
+        "/api/dns/nameservers",
+        "/api/dns/settings",
+        "/api/dns/zones",
         "/api/setup-keys",
         "/api/events/audit",
     ] {

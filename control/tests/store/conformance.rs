@@ -1,19 +1,22 @@
 //! Random changes, valid and not, made in both stores: answers, states, audit trails and images must be the same. Ids,
 //! times and secrets are each store's own, so they are written as who or what they stand for before anything is compared.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sluicegate_control::store::{
-    Actor, GroupChange, NetworkChange, NewSetupKey, NewUser, PeerChange, PeerFacts, ResourceChange, Role,
-    RouterChange, Store, StoreError, UserChange, UserRole,
+    Actor, GroupChange, Nameserver, NameserverGroupSpec, NetworkChange, NewSetupKey, NewUser, PeerChange,
+    PeerFacts, RecordKind, RecordSpec, ResourceChange, Role, RouteSpec, RouterChange, Store, StoreError,
+    UserChange, UserRole, ZoneSpec,
 };
 use sluicegate_policy::Compiler;
+use sluicegate_policy::model::{self, State};
 
 use crate::world::{all, check_trail, join, open, places, policy};
 
-const STEPS: usize = 200;
+const STEPS: usize = 260;
 
 /// One store with the ids it gave, in the order in which both stores gave theirs.
 struct Side {
@@ -49,7 +52,7 @@ async fn both_stores_give_the_same_answers_states_trails_and_images() {
                 number: random.random_range(0..30),
                 flag: random.random(),
             };
-            let what = random.random_range(0..22);
+            let what = random.random_range(0..31);
             let mut answers = Vec::new();
             for side in &mut sides {
                 let answer = side.step(what, &draw).await;
@@ -108,6 +111,29 @@ fn peer_change() -> PeerChange {
         approval_required: None,
         ip: None,
         ipv6: None,
+    }
+}
+
+fn route(name: &str, draw: &Draw, all: &str, group: &str, peer: Option<String>) -> RouteSpec {
+    let networks = [
+        format!("10.{}.0.0/16", draw.number),
+        format!("2001:db8:{:x}::/48", draw.number),
+        "0.0.0.0/0".into(),
+    ];
+    let of_peer = draw.flag && peer.is_some();
+    RouteSpec {
+        network_id: name.into(),
+        description: String::new(),
+        network: networks[draw.other % 3].parse().unwrap(),
+        peer: peer.filter(|_| of_peer),
+        peer_groups: if of_peer { [].into() } else { [group.to_owned()].into() },
+        metric: i64::from(draw.number),
+        masquerade: draw.flag,
+        enabled: draw.third % 4 > 0,
+        groups: [all.to_owned()].into(),
+        access_control_groups: if draw.third % 3 == 0 { [group.to_owned()].into() } else { [].into() },
+        keep_route: !draw.flag,
+        skip_auto_apply: draw.third % 5 == 0,
     }
 }
 
@@ -275,6 +301,89 @@ impl Side {
             }
             19 => format!("{:?}", store.peers(Some(&name), None).await?.len()),
             20 => format!("{:?}", (store.group(&name).await.is_ok(), store.routers(Some(&one)).await?.len())),
+            21 | 22 => {
+                let peer = store.peers(None, None).await?.into_iter().nth(draw.other % 5).map(|peer| peer.id);
+                let spec = route(&name, draw, &self.ids[0], &one, peer);
+                let route = store.create_route(&actor, spec).await?;
+                self.made([route.id.clone()], &route)
+            }
+            23 => {
+                let id = store.routes().await?.into_iter().nth(draw.third % 4).map_or(two, |route| route.id);
+                let peer = store.peers(None, None).await?.into_iter().nth(draw.other % 5).map(|peer| peer.id);
+                let spec = route(&name, draw, &self.ids[0], &one, peer);
+                format!("{:?}", store.update_route(&actor, &id, spec).await?)
+            }
+            24 => format!("{:?}", store.delete_route(&actor, &one).await?),
+            25 => {
+                let address = |last: usize| format!("192.0.2.{last}").parse().unwrap();
+                let nameservers =
+                    (0..draw.third % 5).map(|i| Nameserver { ip: address(i), port: draw.number });
+                let spec = NameserverGroupSpec {
+                    name,
+                    description: String::new(),
+                    enabled: draw.flag,
+                    primary: draw.flag,
+                    search_domains_enabled: draw.other % 3 == 0,
+                    nameservers: nameservers.collect(),
+                    domains: ["Example.org", "corp", "-"][..draw.other % 4]
+                        .iter()
+                        .map(|d| (*d).into())
+                        .collect(),
+                    groups: [self.ids[0].clone()].into(),
+                };
+                let known = store.nameserver_groups().await?.into_iter().nth(draw.third % 3);
+                let group = match known {
+                    Some(known) if draw.flag => {
+                        store.update_nameserver_group(&actor, &known.id, spec).await?
+                    }
+                    Some(known) if draw.other % 5 == 0 => {
+                        return Ok(format!("{:?}", store.delete_nameserver_group(&actor, &known.id).await?));
+                    }
+                    _ => store.create_nameserver_group(&actor, spec).await?,
+                };
+                self.made([group.id.clone()], &group)
+            }
+            26 => {
+                let spec = ZoneSpec {
+                    name,
+                    domain: ["Zone.example", "b.example.", "nothing", "a..b"][draw.other % 4].into(),
+                    enabled: draw.flag,
+                    enable_search_domain: !draw.flag,
+                    distribution_groups: [self.ids[0].clone()].into(),
+                };
+                let known = store.zones().await?.into_iter().nth(draw.third % 3);
+                let zone = match known {
+                    Some(known) if draw.flag => store.update_zone(&actor, &known.id, spec).await?,
+                    Some(known) if draw.other % 5 == 0 => {
+                        return Ok(format!("{:?}", store.delete_zone(&actor, &known.id).await?));
+                    }
+                    _ => store.create_zone(&actor, spec).await?,
+                };
+                self.made([zone.id.clone()], &zone)
+            }
+            27 | 28 => {
+                let Some(zone) = store.zones().await?.into_iter().nth(draw.third % 2) else {
+                    return Ok(format!("{:?}", store.record(&one, &two).await?));
+                };
+                let kinds = [RecordKind::A, RecordKind::Aaaa, RecordKind::Cname];
+                let contents = ["192.0.2.7", "2001:DB8::7", "Other.example.", "no name"];
+                let spec = RecordSpec {
+                    name: format!("{}{}", ["", "www.", "x."][draw.other % 3], zone.spec.domain),
+                    kind: kinds[draw.third % 3],
+                    content: contents[draw.other % 4].into(),
+                    ttl: i64::from(draw.number) - 1,
+                };
+                let known = zone.records.get(draw.third % 3).map(|record| record.id.clone());
+                let record = match known {
+                    Some(known) if draw.flag => store.update_record(&actor, &zone.id, &known, spec).await?,
+                    Some(known) if draw.other % 5 == 0 => {
+                        return Ok(format!("{:?}", store.delete_record(&actor, &zone.id, &known).await?));
+                    }
+                    _ => store.create_record(&actor, &zone.id, spec).await?,
+                };
+                self.made([record.id.clone()], &record)
+            }
+            29 => format!("{:?}", store.set_dns_disabled_groups(&actor, [one].into()).await?.len()),
             _ => {
                 let network =
                     store.networks().await?.into_iter().nth(draw.third % 4).map_or(two, |network| network.id);
@@ -294,6 +403,10 @@ impl Side {
         text += &format!("{:#?}\n", store.policies().await.unwrap());
         text += &format!("{:#?}\n", store.networks().await.unwrap());
         text += &format!("{:#?}\n", store.routers(None).await.unwrap());
+        text += &format!("{:#?}\n", store.routes().await.unwrap());
+        text += &format!("{:#?}\n", store.nameserver_groups().await.unwrap());
+        text += &format!("{:#?}\n", store.zones().await.unwrap());
+        text += &format!("{:#?}\n", store.dns_disabled_groups().await.unwrap());
         text += &format!("{:#?}\n", store.users().await.unwrap());
         text += &format!("{:#?}\n", store.account().await.unwrap().settings);
         for key in store.setup_keys().await.unwrap() {
@@ -308,11 +421,18 @@ impl Side {
         for event in store.events().await.unwrap() {
             text += &format!("{:?}\n", (event.revision, event.code, event.target_id, event.meta.keys()));
         }
-        let compiler = Compiler::new(Arc::new(snapshot.state)).unwrap();
+        // Images hold numbers that are drawn from ids, so the ids are made the same first.
+        let compiler = Compiler::new(Arc::new(renamed(snapshot.state, |id| self.name(id)))).unwrap();
         for id in self.ids.iter().filter(|id| snapshot.agents.contains_key(*id)) {
-            text += &format!("{:?}\n", compiler.compile(id).unwrap());
+            text += &format!("{:?}\n", compiler.compile(&self.name(id)).unwrap());
+            text += &format!("{:?}\n", compiler.network(&self.name(id)));
         }
         text
+    }
+
+    /// What stands for an id.
+    fn name(&self, id: &str) -> String {
+        format!("id{:04}", self.ids.iter().position(|known| known == id).unwrap())
     }
 
     /// Ids as their numbers, and times as one word.
@@ -330,4 +450,48 @@ impl Side {
         }
         neutral
     }
+}
+
+/// The same state with other ids.
+fn renamed(state: State, name: impl Fn(&str) -> String) -> State {
+    fn keys<T>(map: BTreeMap<String, T>, name: &impl Fn(&str) -> String) -> BTreeMap<String, T> {
+        map.into_iter().map(|(id, value)| (name(&id), value)).collect()
+    }
+    fn members(ids: &mut BTreeSet<String>, name: &impl Fn(&str) -> String) {
+        *ids = ids.iter().map(|id| name(id)).collect();
+    }
+    let end = |end: &mut model::End| match end {
+        model::End::Groups(ids) => members(ids, &name),
+        model::End::Peer(id) | model::End::Resource(id) => *id = name(id),
+    };
+    let mut state = State {
+        peers: keys(state.peers, &name),
+        groups: keys(state.groups, &name),
+        networks: keys(state.networks, &name),
+        policies: keys(state.policies, &name),
+        ..state
+    };
+    for group in state.groups.values_mut() {
+        members(&mut group.peers, &name);
+        members(&mut group.resources, &name);
+    }
+    for network in state.networks.values_mut() {
+        network.resources = keys(std::mem::take(&mut network.resources), &name);
+        network.routers = keys(std::mem::take(&mut network.routers), &name);
+        network.routers.values_mut().for_each(|router| members(&mut router.peers, &name));
+        let bounds = network.resources.values_mut().filter_map(|resource| resource.distribution.as_mut());
+        bounds.for_each(|bound| members(&mut bound.groups, &name));
+    }
+    for policy in state.policies.values_mut() {
+        let failed = policy.posture_failed.peers();
+        let failed =
+            failed.map(|id| (name(id), policy.posture_failed.reason(id).unwrap_or_default().to_owned()));
+        policy.posture_failed = failed.collect();
+        for rule in &mut policy.rules {
+            rule.id = name(&rule.id);
+            end(&mut rule.sources);
+            end(&mut rule.destinations);
+        }
+    }
+    state
 }

@@ -50,6 +50,8 @@ pub(super) struct Route {
     pub prefix: IpNet,
     /// Metric by peer id; every id is one of the peers.
     pub routers: BTreeMap<String, u32>,
+    /// Where it is taken only when the operator asks for it, the name to ask by; else empty.
+    pub choice: String,
 }
 
 /// A prefix this agent is a router of.
@@ -65,6 +67,15 @@ pub(super) struct Routed {
     pub masquerade: bool,
     /// This router's metric.
     pub metric: u32,
+}
+
+impl Network {
+    /// Reads what control says. Of the routes that are taken only when asked for, those named in `asked` stay.
+    pub(super) fn read(config: &agent::NetworkConfig, asked: &[String]) -> anyhow::Result<Self> {
+        let mut network = Self::try_from(config)?;
+        network.routes.retain(|route| route.choice.is_empty() || asked.contains(&route.choice));
+        Ok(network)
+    }
 }
 
 impl TryFrom<&agent::NetworkConfig> for Network {
@@ -128,6 +139,7 @@ fn checked_route(route: &agent::Route, peers: &BTreeMap<String, Peer>) -> anyhow
         resource: route.resource_id.clone(),
         prefix,
         routers: known.map(|r| (r.peer_id.clone(), r.metric)).collect(),
+        choice: route.choice.clone(),
     })
 }
 
@@ -169,6 +181,7 @@ pub(crate) mod tests {
             resource_id: "res".into(),
             prefix: prefix.into(),
             routers: routers.collect(),
+            choice: String::new(),
         }
     }
 
@@ -194,6 +207,19 @@ pub(crate) mod tests {
         assert_eq!(network.routes[0].prefix, "10.1.0.0/24".parse().unwrap());
         assert_eq!(network.routes[0].routers, [("g1".into(), 100), ("g2".into(), 200)].into());
         assert_eq!(network.peers["p"].endpoint, None);
+    }
+
+    #[test]
+    fn a_route_of_choice_is_taken_only_by_whom_asks_for_it() {
+        let mut config = config();
+        config.routes.push(agent::Route { choice: "exit".into(), ..route("0.0.0.0/0", &[("g1", 100)]) });
+        let prefixes = |asked: &[String]| {
+            let routes = Network::read(&config, asked).unwrap().routes;
+            routes.iter().map(|route| route.prefix.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(prefixes(&[]), ["10.1.0.0/24"]);
+        assert_eq!(prefixes(&["other".into()]), ["10.1.0.0/24"]);
+        assert_eq!(prefixes(&["exit".into()]), ["10.1.0.0/24", "0.0.0.0/0"]);
     }
 
     #[test]

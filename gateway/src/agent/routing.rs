@@ -67,22 +67,21 @@ impl Routing {
     /// Chooses routers anew; true when a prefix changed hands.
     pub(super) fn decide(&mut self, network: &Network, failover: &Failover, now: Instant) -> bool {
         let mut chosen = BTreeMap::new();
-        for route in &network.routes {
-            let candidates: Vec<Candidate<'_>> = route
-                .routers
+        for (prefix, routers) in routers(network) {
+            let candidates: Vec<Candidate<'_>> = routers
                 .iter()
                 .filter_map(|(id, metric)| {
-                    let liveness = self.liveness(&network.peers.get(id)?.key, failover, now);
+                    let liveness = self.liveness(&network.peers.get(*id)?.key, failover, now);
                     Some(Candidate { peer: id, metric: *metric, liveness })
                 })
                 .collect();
-            let current = self.chosen.get(&route.prefix).map(String::as_str);
+            let current = self.chosen.get(&prefix).map(String::as_str);
             if let Some(router) = choose(current, &candidates, failover.return_after) {
                 if let Some(left) = current.filter(|c| *c != router) {
-                    tracing::info!(prefix = %route.prefix, from = left, to = router, "traffic moves to another router");
+                    tracing::info!(%prefix, from = left, to = router, "traffic moves to another router");
                     self.transitions += 1;
                 }
-                chosen.insert(route.prefix, router.to_owned());
+                chosen.insert(prefix, router.to_owned());
             }
         }
         let changed = chosen != self.chosen;
@@ -148,6 +147,19 @@ impl Routing {
             Some(_) => Liveness::Dead,
         }
     }
+}
+
+/// The routers of each prefix, with the lowest metric of each: several resources may share a prefix, each with routers of its own.
+fn routers(network: &Network) -> BTreeMap<IpNet, BTreeMap<&str, u32>> {
+    let mut all = BTreeMap::<IpNet, BTreeMap<&str, u32>>::new();
+    for route in &network.routes {
+        let of_prefix = all.entry(route.prefix).or_default();
+        for (id, &metric) in &route.routers {
+            let lowest = of_prefix.entry(id).or_insert(metric);
+            *lowest = metric.min(*lowest);
+        }
+    }
+    all
 }
 
 /// How long a link may take to be heard of for the first time.
@@ -223,6 +235,24 @@ mod tests {
         assert!(routing.decide(&network, &FAILOVER, at(7)));
         assert_eq!(routing.router(&"10.1.0.0/24".parse().unwrap()), Some("g1"));
         assert_eq!(routing.transitions(), 2);
+    }
+
+    /// Two routes of one prefix, as high availability is written with them.
+    #[test]
+    fn routers_of_equal_prefixes_stand_in_for_each_other() {
+        let network = network(|c| {
+            c.routes = vec![route("10.1.0.0/24", &[("g1", 100)]), route("10.1.0.0/24", &[("g2", 200)])];
+        });
+        let mut routing = Routing::default();
+        let start = Instant::now();
+        let at = |s: u64| start + Duration::from_secs(s);
+        let probed = [PublicKey([1; 32]), PublicKey([2; 32])].into();
+        routing.decide(&network, &FAILOVER, at(0));
+        assert_eq!(routing.router(&"10.1.0.0/24".parse().unwrap()), Some("g1"));
+        routing.observe(&[link(1, Some(100)), link(2, Some(100))], &probed, &FAILOVER, at(1));
+        routing.observe(&[link(1, Some(3000)), link(2, Some(100))], &probed, &FAILOVER, at(4));
+        assert!(routing.decide(&network, &FAILOVER, at(4)));
+        assert_eq!(holders(&routing.plan(&network, &BTreeMap::new(), &[]), "10.1.0.0/24"), [2]);
     }
 
     #[test]

@@ -169,7 +169,8 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, AnyOverlay>
     let netlink = Netlink::open()?;
     let (device, mtu) = Device::open(settings, &netlink).await?;
     let sites = sites(&netlink, settings).await?;
-    let remembered = around.store.network().and_then(|c| c.map(|c| Network::try_from(&c)).transpose());
+    let remembered =
+        around.store.network().and_then(|c| c.map(|c| Network::read(&c, &settings.use_routes)).transpose());
     let places = around.store.places();
     let mut routing = Routing::default();
     let mut early = None;

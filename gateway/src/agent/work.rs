@@ -209,7 +209,7 @@ impl<O: Overlay> Agent<'_, O> {
     /// Takes the overlay control describes, or keeps the one there is and says what is wrong.
     pub(super) async fn network(&mut self, config: NetworkConfig) -> anyhow::Result<()> {
         let serial = config.serial;
-        let network = match Network::try_from(&config) {
+        let network = match Network::read(&config, &self.around.settings.use_routes) {
             Ok(network) => network,
             Err(e) => {
                 let sentence = format!(

@@ -38,6 +38,7 @@ pub struct OverlayKeys {
     pub listen_port: Option<u16>,
     pub endpoint: Option<SocketAddr>,
     pub mtu: Option<u16>,
+    pub use_routes: Option<Vec<String>>,
 }
 
 /// `[datapath]`

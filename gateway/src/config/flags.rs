@@ -41,6 +41,9 @@ pub struct RunFlags {
     /// Where other agents reach this one's WireGuard
     #[arg(long, env = "SLUICEGATE_ENDPOINT", value_name = "IP:PORT")]
     pub endpoint: Option<SocketAddr>,
+    /// Route to take that is not taken unasked, such as an exit node, by its network identifier (repeat for several)
+    #[arg(long = "use-route", env = "SLUICEGATE_USE_ROUTES", value_name = "NAME", value_delimiter = ',')]
+    pub use_routes: Vec<String>,
     /// WireGuard's UDP port [default: 51820 on a gateway, a free one on a peer]
     #[arg(long, env = "SLUICEGATE_LISTEN_PORT", value_name = "PORT")]
     pub listen_port: Option<u16>,

@@ -103,6 +103,8 @@ pub struct Settings {
     pub listen_port: Option<u16>,
     /// Where this agent's WireGuard can be reached, for the others.
     pub endpoint: Option<SocketAddr>,
+    /// Routes of choice to take, such as exit nodes, by their network identifiers.
+    pub use_routes: Vec<String>,
     /// The datapath.
     pub datapath: datapath::Settings,
     /// Addresses to masquerade with, by the device they leave by: at the most one range of each family.
@@ -217,6 +219,10 @@ impl Settings {
             metrics: run.metrics.or(file.metrics),
             listen_port: run.listen_port.or(file.overlay.listen_port),
             endpoint: run.endpoint.or(file.overlay.endpoint),
+            use_routes: match run.use_routes.is_empty() {
+                true => file.overlay.use_routes.unwrap_or_default(),
+                false => run.use_routes.clone(),
+            },
             datapath,
             max_policy_age: (end == EndState::Closed).then(|| Duration::from_secs(age)),
             failover,

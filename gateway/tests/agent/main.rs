@@ -86,6 +86,7 @@ fn settings(choice: Choice, dir: &Path, bpf_dir: &Path) -> Settings {
         overlay: OverlayKind::Wireguard,
         metrics: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
         listen_port: Some(51820),
+        use_routes: Vec::new(),
         endpoint: None,
         datapath: datapath::Settings {
             choice,

@@ -50,7 +50,10 @@ pub(crate) fn compile(
     add("gw".into(), parsed(GATEWAY));
     let resources = resources.iter().map(|(name, prefixes)| {
         let prefixes = prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect();
-        ((*name).to_owned(), Resource { name: (*name).to_owned(), prefixes, enabled: true })
+        (
+            (*name).to_owned(),
+            Resource { name: (*name).to_owned(), prefixes, enabled: true, distribution: None },
+        )
     });
     let router = Router { peers: BTreeSet::from(["gw".into()]), metric: 100, masquerade, enabled: true };
     let network = Network {

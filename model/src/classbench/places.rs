@@ -62,7 +62,9 @@ pub(super) fn networks(r: &mut Random, shape: &Shape, count: usize, state: &mut 
             }
         });
         let prefixes = v4.into_iter().chain(v6).collect();
-        network.resources.insert(id.clone(), Resource { name: id.clone(), prefixes, enabled: true });
+        network
+            .resources
+            .insert(id.clone(), Resource { name: id.clone(), prefixes, enabled: true, distribution: None });
         ids.push(id);
     }
     ids

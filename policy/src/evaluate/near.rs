@@ -145,10 +145,22 @@ impl Flow<'_> {
         } else if fails(self.from) {
             unmet.push(failed(self.from));
         }
+        let hits = self.to.resources.iter().filter(|x| !mirror && self.has_resource(destinations, x.2));
+        let bounds: Vec<_> = hits.map(|x| x.3.distribution.as_ref()).collect();
         let hit = match self.to.peer {
             Some(peer) => self.has_peer(destinations, peer),
-            None => !mirror && self.to.resources.iter().any(|x| self.has_resource(destinations, x.2)),
+            None => !bounds.is_empty(),
         };
+        // Every resource it could be is distributed to others.
+        let elsewhere: Vec<End> =
+            bounds.iter().filter_map(|bound| Some(End::Groups((*bound)?.groups.clone()))).collect();
+        if self.to.peer.is_none()
+            && hit
+            && elsewhere.len() == bounds.len()
+            && !elsewhere.iter().any(|groups| self.has_peer(groups, self.from))
+        {
+            unmet.push(Unmet::SourceNotIn { expected: self.names(&elsewhere[0]) });
+        }
         match self.to.peer.filter(|peer| mirror && fails(peer)) {
             _ if !hit => unmet.push(Unmet::DestinationNotIn { expected: self.names(destinations) }),
             Some(peer) => unmet.push(failed(peer)),

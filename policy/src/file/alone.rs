@@ -137,7 +137,12 @@ impl PolicyFile {
             let prefixes = host.or(prefix).into_iter().collect();
             (
                 resource.name.clone(),
-                model::Resource { name: resource.name.clone(), prefixes, enabled: resource.enabled },
+                model::Resource {
+                    name: resource.name.clone(),
+                    prefixes,
+                    enabled: resource.enabled,
+                    distribution: None,
+                },
             )
         };
         let router = |(index, router): (usize, &Router)| {

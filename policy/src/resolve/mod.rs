@@ -6,6 +6,9 @@
 //! source end is filtered before anything else, they are not at the far end of its mirror half either. A drop rule keeps them out as
 //! everybody else.
 //!
+//! Resources that are distributed to some groups only are the destinations of halves of their own, one for each distinct list of
+//! groups, whose sources are the rule's peers in these groups.
+//!
 //! The ends of halves are interned as *sets*, and a set's members are counted out only when somebody asks for them.
 
 mod lists;
@@ -28,6 +31,7 @@ use crate::model::{Action, Rule, State};
 pub(crate) use lists::{Bits, Lists};
 pub(crate) use routes::numbers;
 pub(crate) use scope::{Routed, Scope};
+use sets::Members;
 pub(crate) use sets::{SetId, Sets};
 
 /// A peer that may take part. Numbered in the order of their IPv4 addresses.
@@ -171,12 +175,20 @@ impl Resolved {
 
     fn halves(&mut self, rule: &Rule, failing: u32) {
         let number = self.rules.len() as u32 - 1;
-        let Some(sources) = self.sets.intern(&rule.sources, failing, false) else { return };
-        if let Some(destination) = self.sets.intern(&rule.destinations, 0, true) {
+        let sets = &mut self.sets;
+        let Some(sources) = sets.intern(&rule.sources, failing, 0, Members::Peers) else { return };
+        if let Some(destination) = sets.intern(&rule.destinations, 0, 0, Members::All) {
             self.halves.push(Half { rule: number, source: sources, destination });
         }
+        for distribution in sets.distributions_of(&rule.destinations) {
+            let within = sets.intern(&rule.sources, failing, distribution, Members::Peers);
+            let to = sets.intern(&rule.destinations, 0, 0, Members::Distributed(distribution));
+            if let (Some(source), Some(destination)) = (within, to) {
+                self.halves.push(Half { rule: number, source, destination });
+            }
+        }
         if effectively_bidirectional(rule)
-            && let Some(source) = self.sets.intern(&rule.destinations, failing, false)
+            && let Some(source) = sets.intern(&rule.destinations, failing, 0, Members::Peers)
         {
             self.halves.push(Half { rule: number, source, destination: sources });
         }

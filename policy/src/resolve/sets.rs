@@ -24,8 +24,23 @@ struct Key {
     ends: Ends,
     /// Which peers are left out: a number of `Sets::failing`; 0 leaves out none.
     failing: u32,
-    /// Whether resources are members: only where flows go to.
-    resources: bool,
+    /// Whom the other end is distributed to: only peers of these groups are members. A number of `Sets::distributions`.
+    within: Distribution,
+    members: Members,
+}
+
+/// A number of `Sets::distributions`; 0 is everybody.
+pub(crate) type Distribution = u32;
+
+/// What of an end is in a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Members {
+    /// Its peers: where flows come from.
+    Peers,
+    /// Its peers and those of its resources that are for everybody: where flows go to.
+    All,
+    /// Its resources of one distribution: where flows of these peers alone go to.
+    Distributed(Distribution),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +60,10 @@ pub(crate) struct Sets {
     failing_numbers: FxHashMap<Box<[u32]>, u32>,
     /// The number of each list that was asked for, by where it is.
     failing_seen: FxHashMap<usize, u32>,
+    /// Groups that resources are distributed to, one list for each distinct list; the first stands for everybody.
+    distributions: Vec<Box<[u32]>>,
+    /// The distribution of each resource.
+    resource_distribution: Vec<Distribution>,
     group_numbers: FxHashMap<Arc<str>, u32>,
     peer_numbers: FxHashMap<Arc<str>, u32>,
     resource_numbers: FxHashMap<Arc<str>, u32>,
@@ -67,7 +86,8 @@ impl Sets {
         peers: &FxHashMap<Arc<str>, u32>,
         resources: &FxHashMap<Arc<str>, u32>,
     ) -> Self {
-        let group_numbers = state.groups.keys().zip(0..).map(|(id, i)| (Arc::from(id.as_str()), i)).collect();
+        let group_numbers: FxHashMap<Arc<str>, u32> =
+            state.groups.keys().zip(0..).map(|(id, i)| (Arc::from(id.as_str()), i)).collect();
         let mut group_peers = Vec::new();
         let mut group_resources = Vec::new();
         for (group, number) in state.groups.values().zip(0..) {
@@ -75,6 +95,7 @@ impl Sets {
             group_resources
                 .extend(group.resources.iter().filter_map(|r| Some((number, *resources.get(r.as_str())?))));
         }
+        let (distributions, resource_distribution) = distributions(state, &group_numbers, resources);
         let turned = |pairs: &[(u32, u32)]| pairs.iter().map(|&(a, b)| (b, a)).collect::<Vec<_>>();
         Self {
             sets: Vec::new(),
@@ -82,6 +103,8 @@ impl Sets {
             failing: vec![Box::default()],
             failing_numbers: FxHashMap::default(),
             failing_seen: FxHashMap::default(),
+            distributions,
+            resource_distribution,
             group_keys: state.groups.keys().map(|id| key_of(id)).collect(),
             peer_keys: keys(peers),
             resource_keys: keys(resources),
@@ -120,8 +143,34 @@ impl Sets {
         number
     }
 
+    /// The distributions of the resources that an end names, rising; that to everybody is not among them.
+    pub(crate) fn distributions_of(&self, end: &End) -> Vec<Distribution> {
+        if self.distributions.len() == 1 {
+            return Vec::new();
+        }
+        let of = |resource: &u32| self.resource_distribution[*resource as usize];
+        let mut found: Vec<Distribution> = match end {
+            End::Peer(_) => Vec::new(),
+            End::Resource(id) => self.resource_numbers.get(id.as_str()).map(of).into_iter().collect(),
+            End::Groups(ids) => {
+                let numbers = ids.iter().filter_map(|id| self.group_numbers.get(id.as_str()));
+                numbers.flat_map(|&group| self.group_resources.get(group)).map(of).collect()
+            }
+        };
+        found.sort_unstable();
+        found.dedup();
+        found.retain(|&distribution| distribution != 0);
+        found
+    }
+
     /// The set of an end of a rule; `None` when it names nothing that exists.
-    pub(crate) fn intern(&mut self, end: &End, failing: u32, resources: bool) -> Option<SetId> {
+    pub(crate) fn intern(
+        &mut self,
+        end: &End,
+        failing: u32,
+        within: Distribution,
+        members: Members,
+    ) -> Option<SetId> {
         let ends = match end {
             End::Groups(ids) => {
                 let known: Box<[u32]> =
@@ -132,10 +181,16 @@ impl Sets {
                 Ends::Groups(known)
             }
             End::Peer(id) => Ends::Peer(*self.peer_numbers.get(id.as_str())?),
-            End::Resource(_) if !resources => return None,
-            End::Resource(id) => Ends::Resource(*self.resource_numbers.get(id.as_str())?),
+            End::Resource(_) if members == Members::Peers => return None,
+            End::Resource(id) => {
+                let resource = *self.resource_numbers.get(id.as_str())?;
+                if !self.holds(members, resource) {
+                    return None;
+                }
+                Ends::Resource(resource)
+            }
         };
-        let key = Key { ends, failing, resources };
+        let key = Key { ends, failing, within, members };
         if let Some(&number) = self.numbers.get(&key) {
             return Some(number);
         }
@@ -169,7 +224,8 @@ impl Sets {
     pub(crate) fn peers(&self, set: SetId) -> &[u32] {
         let set = &self.sets[set as usize];
         match &set.key.ends {
-            Ends::Groups(groups) if groups.len() == 1 && set.key.failing == 0 => {
+            _ if matches!(set.key.members, Members::Distributed(_)) => &[],
+            Ends::Groups(groups) if groups.len() == 1 && set.key.failing == 0 && set.key.within == 0 => {
                 self.group_peers.get(groups[0])
             }
             _ => set.peers.get_or_init(|| self.count_peers(&set.key)),
@@ -180,11 +236,16 @@ impl Sets {
     pub(crate) fn resources(&self, set: SetId) -> &[u32] {
         let set = &self.sets[set as usize];
         match &set.key.ends {
-            _ if !set.key.resources => &[],
+            _ if set.key.members == Members::Peers => &[],
             Ends::Peer(_) => &[],
             Ends::Resource(resource) => std::slice::from_ref(resource),
-            Ends::Groups(groups) if groups.len() == 1 => self.group_resources.get(groups[0]),
-            Ends::Groups(groups) => set.resources.get_or_init(|| merged(&self.group_resources, groups)),
+            Ends::Groups(groups) if groups.len() == 1 && self.distributions.len() == 1 => {
+                self.group_resources.get(groups[0])
+            }
+            Ends::Groups(groups) => set.resources.get_or_init(|| {
+                let all = merged(&self.group_resources, groups);
+                all.into_iter().filter(|&resource| self.holds(set.key.members, resource)).collect()
+            }),
         }
     }
 
@@ -201,7 +262,18 @@ impl Sets {
         };
         let failing = self.failing[key.failing as usize].iter();
         let failing = failing.flat_map(|&peer| words(self.peer_keys[peer as usize]));
-        mix_words(words(named).into_iter().chain([key.resources.into()]).chain(failing))
+        let members = match key.members {
+            Members::Peers => 0,
+            Members::All => 1,
+            Members::Distributed(_) => 2,
+        };
+        let distribution = match key.members {
+            Members::Distributed(distribution) => distribution,
+            Members::Peers | Members::All => key.within,
+        };
+        let groups = self.distributions[distribution as usize].iter();
+        let groups = groups.flat_map(|&group| words(self.group_keys[group as usize]));
+        mix_words(words(named).into_iter().chain([members]).chain(failing).chain(groups))
     }
 
     /// Sets the peer is a member of, rising.
@@ -210,7 +282,11 @@ impl Sets {
         sets.extend(self.peer_groups.get(peer).iter().flat_map(|&g| self.group_sets.get(g)));
         sets.sort_unstable();
         sets.dedup();
-        sets.retain(|&s| !self.leaves_out(s, peer));
+        sets.retain(|&s| {
+            let key = &self.sets[s as usize].key;
+            let peers = !matches!(key.members, Members::Distributed(_));
+            peers && !self.leaves_out(s, peer) && self.reaches(key.within, peer)
+        });
         sets
     }
 
@@ -220,16 +296,16 @@ impl Sets {
         sets.extend(self.resource_groups.get(resource).iter().flat_map(|&g| self.group_sets.get(g)));
         sets.sort_unstable();
         sets.dedup();
-        sets.retain(|&s| self.sets[s as usize].key.resources);
+        sets.retain(|&s| self.holds(self.sets[s as usize].key.members, resource));
         sets
     }
 
     /// Whether a set is the far end of a rule as it is written: only there resources count.
     pub(crate) fn takes_resources(&self, set: SetId) -> bool {
-        self.sets[set as usize].key.resources
+        self.sets[set as usize].key.members != Members::Peers
     }
 
-    /// Whether the end behind a set names a group, peer or resource of a kind.
+    /// Whether the end behind a set names a group, peer or resource of a kind, or is bound to a group of it.
     pub(crate) fn names(
         &self,
         set: SetId,
@@ -237,11 +313,32 @@ impl Sets {
         peer: impl Fn(u32) -> bool,
         resource: impl Fn(u32) -> bool,
     ) -> bool {
-        match &self.sets[set as usize].key.ends {
+        let key = &self.sets[set as usize].key;
+        if self.distributions[key.within as usize].iter().any(|&g| group(g)) {
+            return true;
+        }
+        match &key.ends {
             Ends::Groups(groups) => groups.iter().any(|&g| group(g)),
             Ends::Peer(p) => peer(*p),
             Ends::Resource(q) => resource(*q),
         }
+    }
+
+    /// Whether a set of these members has the resource, where its end names it.
+    fn holds(&self, members: Members, resource: u32) -> bool {
+        let distribution = self.resource_distribution[resource as usize];
+        match members {
+            Members::Peers => false,
+            Members::All => distribution == 0,
+            Members::Distributed(wanted) => distribution == wanted,
+        }
+    }
+
+    /// Whether something is distributed to the peer.
+    fn reaches(&self, distribution: Distribution, peer: u32) -> bool {
+        let groups = &self.distributions[distribution as usize];
+        let mut of_peer = self.peer_groups.get(peer).iter();
+        distribution == 0 || of_peer.any(|group| groups.binary_search(group).is_ok())
     }
 
     fn leaves_out(&self, set: SetId, peer: u32) -> bool {
@@ -257,8 +354,35 @@ impl Sets {
             Ends::Peer(peer) => Box::new([*peer]),
             Ends::Resource(_) => Box::default(),
         };
-        if failing.is_empty() { all } else { all.into_iter().filter(passes).collect() }
+        match (failing.is_empty(), key.within) {
+            (true, 0) => all,
+            _ => all.into_iter().filter(passes).filter(|&p| self.reaches(key.within, p)).collect(),
+        }
     }
+}
+
+/// The lists of groups that resources are distributed to, and which of them each resource has.
+fn distributions(
+    state: &State,
+    groups: &FxHashMap<Arc<str>, u32>,
+    resources: &FxHashMap<Arc<str>, u32>,
+) -> (Vec<Box<[u32]>>, Vec<Distribution>) {
+    let mut lists = vec![Box::default()];
+    let mut numbers = FxHashMap::<Box<[u32]>, Distribution>::default();
+    let mut of_resource = vec![0; resources.len()];
+    for (id, resource) in state.networks.values().flat_map(|network| &network.resources) {
+        let (Some(bound), Some(&number)) = (&resource.distribution, resources.get(id.as_str())) else {
+            continue;
+        };
+        let mut list: Vec<u32> =
+            bound.groups.iter().filter_map(|id| groups.get(id.as_str()).copied()).collect();
+        list.sort_unstable();
+        of_resource[number as usize] = *numbers.entry(list.into()).or_insert_with_key(|list| {
+            lists.push(list.clone());
+            lists.len() as Distribution - 1
+        });
+    }
+    (lists, of_resource)
 }
 
 fn key_of(id: &str) -> u64 {

@@ -125,14 +125,20 @@ fn group(id: &'static str) -> impl Strategy<Value = (String, Group)> {
     })
 }
 
+/// Mostly to everybody; else to some groups, to one that is not there, or to nobody.
+fn distribution() -> impl Strategy<Value = Option<Distribution>> {
+    const BOUND: [&str; 5] = ["ga", "gb", "gc", "gd", "unknown"];
+    let bound = (members(&BOUND, 2), any::<bool>());
+    prop_oneof![2 => Just(None), 1 => bound.prop_map(|(groups, by_choice)| Some(Distribution { groups, by_choice }))]
+}
+
 fn network(index: usize) -> impl Strategy<Value = (String, Network)> {
-    let resource =
-        (subsequence(&PREFIXES[..], 0..4), proptest::bool::weighted(0.85)).prop_map(|(prefixes, enabled)| {
-            Resource {
-                name: "a resource".into(),
-                prefixes: prefixes.iter().map(|p| p.parse().unwrap()).collect(),
-                enabled,
-            }
+    let resource = (subsequence(&PREFIXES[..], 0..4), proptest::bool::weighted(0.85), distribution())
+        .prop_map(|(prefixes, enabled, distribution)| Resource {
+            name: "a resource".into(),
+            prefixes: prefixes.iter().map(|p| p.parse().unwrap()).collect(),
+            enabled,
+            distribution,
         });
     let router = (members(&PEERS, 2), 1u16..4, any::<bool>(), proptest::bool::weighted(0.85))
         .prop_map(|(peers, metric, masquerade, enabled)| Router { peers, metric, masquerade, enabled });
@@ -362,7 +368,7 @@ pub(crate) fn add_network(
 ) {
     let resource = |(id, prefixes): &(&str, &[&str])| {
         let prefixes = prefixes.iter().map(|p| prefix(p)).collect();
-        (id.to_string(), Resource { name: id.to_string(), prefixes, enabled: true })
+        (id.to_string(), Resource { name: id.to_string(), prefixes, enabled: true, distribution: None })
     };
     let router = |(peer, metric): &(&str, u16)| {
         let router = Router { peers: names(&[peer]), metric: *metric, masquerade: true, enabled: true };

@@ -29,8 +29,12 @@ fn snapshot() -> Snapshot {
     };
     let policy =
         Policy { name: "web".into(), enabled: true, posture_failed: Default::default(), rules: vec![rule] };
-    let resource =
-        Resource { name: "web".into(), prefixes: vec!["10.1.0.0/24".parse().unwrap()], enabled: true };
+    let resource = Resource {
+        name: "web".into(),
+        prefixes: vec!["10.1.0.0/24".parse().unwrap()],
+        enabled: true,
+        distribution: None,
+    };
     let router = sluicegate_policy::model::Router {
         peers: [GATEWAY.to_owned()].into(),
         metric: 100,
