@@ -106,32 +106,32 @@ pub fn answer<F: Egresses, P: Packet, T: Tables<F>>(
     tables: &mut T,
     side: Side,
     reason: DropReason,
-    work: &Work<F::Address>,
+    work: &mut Work<F::Address>,
 ) -> bool {
     let (kind, message) = match reason {
         DropReason::TtlExpired => (Answer::TimeExceeded, Message::time_exceeded::<F>()),
         DropReason::TooBig => (Answer::TooBig, Message::too_big::<F>(work.leaving.mtu)),
         _ => return false,
     };
-    let network = &work.network;
+    let Work { network, leaving, active, ticks, own, .. } = work;
     if !may_be_answered::<F>(packet, network) {
         return false;
     }
-    let source = match side {
+    *own = match side {
         Side::Site => {
-            tables.egress(work.active, work.leaving.route).map(|egress| F::pool(egress).0).unwrap_or_default()
+            tables.egress(*active, leaving.route).map(|egress| F::pool(egress).0).unwrap_or_default()
         }
         Side::Overlay | Side::Local => F::own(tables.config()),
     };
-    if source == F::Address::default() {
+    if *own == F::Address::default() {
         tables.count_answer(Answer::Impossible);
         return false;
     }
-    if !tables.may_answer(&network.source, work.ticks) {
+    if !tables.may_answer(&network.source, *ticks) {
         tables.count_answer(Answer::Suppressed);
         return false;
     }
-    let written = write::<F, P>(packet, network, &message, source);
+    let written = write::<F, P>(packet, network, &message, own);
     tables.count_answer(if written { kind } else { Answer::Impossible });
     written
 }
@@ -193,7 +193,7 @@ fn write<F: Header, P: Packet>(
     packet: &mut P,
     network: &Network<F::Address>,
     said: &Message,
-    source: F::Address,
+    source: &F::Address,
 ) -> bool {
     let quoted = quoted::<F>(network.length);
     let headers = headers::<F>();
@@ -202,12 +202,13 @@ fn write<F: Header, P: Packet>(
     if !packet.requote(headers, quoted)
         || !packet.write(icmp, [said.kind, said.code, 0, 0, a, b, c, d])
         || !write_network::<F>(packet, headers + quoted)
-        || !F::write_addresses(packet, source, network.source)
+        || !F::write_addresses(packet, source, &network.source)
     {
         return false;
     }
     let Some(message) = sum_on_the_wire(packet, icmp, headers, quoted, network) else { return false };
-    let addresses = F::sum(source) + F::sum(network.source);
+    // As they were written, since what is at hand of them would be on the stack.
+    let Some(addresses) = packet.sum_block(icmp - F::ADDRESSES, icmp).map(folded) else { return false };
     let pseudo = if F::VERSION == 6 { addresses + F::ICMP as u32 + ICMP + quoted } else { 0 };
     let header =
         F::VERSION == 6 || packet.write(10, (!fold(fixed(headers + quoted) + addresses)).to_be_bytes());
@@ -289,7 +290,13 @@ fn sum(packet: &impl Packet, start: u32, end: u32) -> Option<u32> {
         sum += packet.sum_block(at, end)?;
         at += BLOCK;
     }
-    Some(u32::from(fold((sum >> 32) as u32)) + u32::from(fold(sum as u32)))
+    Some(folded(sum))
+}
+
+/// A sum of words as one of half words.
+#[inline(always)]
+fn folded(sum: u64) -> u32 {
+    u32::from(fold((sum >> 32) as u32)) + u32::from(fold(sum as u32))
 }
 
 #[cfg(test)]
@@ -442,7 +449,7 @@ mod tests {
         F::network(&packet, &mut work.network).unwrap();
         work.leaving.route = 3;
         work.leaving.mtu = 1280;
-        answer::<F, _, _>(&mut packet, told, side, reason, &work).then_some(packet.bytes)
+        answer::<F, _, _>(&mut packet, told, side, reason, &mut work).then_some(packet.bytes)
     }
 
     fn pseudo6(packet: &[u8]) -> u32 {

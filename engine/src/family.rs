@@ -35,6 +35,10 @@ pub trait Family: Copy + 'static {
     /// The one's complement sum of the address, for checksums; not folded.
     fn sum(address: Self::Address) -> u32;
 
+    /// The address at `place`, read there and then. Where it is only passed on, the compiler else reads it as soon as it is known
+    /// and keeps it on the stack, of which the kernel's programs have little.
+    fn fetch(place: &Self::Address) -> Self::Address;
+
     /// The address `steps` after this one. Only the last 16 bits of an IPv6 address count on, without carry.
     fn plus(address: Self::Address, steps: u16) -> Self::Address;
 
@@ -119,6 +123,12 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn fetch(place: &Address4) -> Address4 {
+        // SAFETY: a reference is good for reading, and the address is aligned as a word.
+        Address4(unsafe { (&raw const *place).cast::<u32>().read_volatile() }.to_ne_bytes())
+    }
+
+    #[inline(always)]
     fn plus(address: Address4, steps: u16) -> Address4 {
         Address4(u32::from_be_bytes(address.0).wrapping_add(u32::from(steps)).to_be_bytes())
     }
@@ -184,6 +194,16 @@ impl Family for V6 {
         let (high, low) = halves(address);
         let fold = |x: u64| (x >> 48) + (x >> 32 & 0xffff) + (x >> 16 & 0xffff) + (x & 0xffff);
         (fold(high) + fold(low)) as u32
+    }
+
+    #[inline(always)]
+    fn fetch(place: &Address6) -> Address6 {
+        let words = (&raw const *place).cast::<u64>();
+        // SAFETY: a reference is good for reading, and the address is aligned as two words.
+        let [first, second] = unsafe { [words.read_volatile(), words.add(1).read_volatile()] };
+        let [a, b, c, d, e, f, g, h] = first.to_ne_bytes();
+        let [i, j, k, l, m, n, o, p] = second.to_ne_bytes();
+        Address6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
     }
 
     #[inline(always)]

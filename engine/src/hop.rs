@@ -78,9 +78,10 @@ pub fn meet<F: Egresses, T: Tables<F>>(
     stage: Stage,
     work: &mut Work<F::Address>,
 ) -> Result<bool, Refusal> {
-    let half = &work.half;
-    let (to, exit, route) = (&half.to, Exit::from_number(half.exit), half.route);
-    let hop = find::<F, T>(tables, work.active, exit, route, to.source, to.destination, work.now);
+    let Work { half, neighbour, active, now, .. } = work;
+    let (exit, route) = (Exit::from_number(half.exit), half.route);
+    (neighbour.source, neighbour.destination) = (half.to.source, half.to.destination);
+    let hop = find::<F, T>(tables, *active, exit, route, neighbour, *now);
     if hop.known & SENDS == 0 {
         return Ok(false);
     }
@@ -89,21 +90,23 @@ pub fn meet<F: Egresses, T: Tables<F>>(
     Ok(true)
 }
 
-/// The neighbour of packets that leave by `exit` with these addresses; none where it is not known, or not good any more.
+/// The neighbour of packets that leave by `exit` with the addresses in `key`, whose device this fills in; none where it is not
+/// known, or not good any more.
 #[inline(always)]
 pub(crate) fn find<F: Egresses, T: Tables<F>>(
     tables: &mut T,
     active: Active,
     exit: Exit,
     route: u16,
-    source: F::Address,
-    destination: F::Address,
+    key: &mut NeighbourKey<F::Address>,
     now: u32,
 ) -> Hop {
     let Some((device, sends)) = devices::<F, T>(tables, active, exit, route) else { return Hop::default() };
     let Config { hop_lifetime: lifetime, hops_since: since, .. } = *tables.config();
-    let hop = tables.neighbour(&NeighbourKey { source, destination, device, reserved: 0 });
-    let Some(hop) = hop.filter(|hop| hop.is_good(now, lifetime, since)) else { return Hop::default() };
+    (key.device, key.reserved) = (device, 0);
+    let Some(hop) = tables.neighbour(key).filter(|hop| hop.is_good(now, lifetime, since)) else {
+        return Hop::default();
+    };
     Hop { known: known(sends), ..hop }
 }
 
@@ -150,7 +153,7 @@ pub fn learn<F, P, T>(
     if F::network(packet, &mut work.network).is_err() || work.network.problem.is_some() {
         return;
     }
-    let Work { network, key, other, .. } = work;
+    let Work { network, key, other, neighbour, .. } = work;
     // A later fragment does not tell its flow.
     if network.piece.is_later() {
         return;
@@ -183,8 +186,9 @@ pub fn learn<F, P, T>(
                 flow.hop = hop;
             }
         });
-        let (source, destination) = (network.source, network.destination);
-        tables.set_neighbour(&NeighbourKey { source, destination, device, reserved: 0 }, &hop);
+        *neighbour =
+            NeighbourKey { source: network.source, destination: network.destination, device, reserved: 0 };
+        tables.set_neighbour(neighbour, &hop);
         return;
     }
 }

@@ -35,6 +35,9 @@ pub trait Header: Family {
     /// Offset of the TTL or hop limit.
     const TTL: u32;
 
+    /// Bytes that both addresses take, with which a header without options ends.
+    const ADDRESSES: u32 = 2 * size_of::<Self::Address>() as u32;
+
     /// Reads the network header that an ICMP error quotes from offset `start` on, as far as `end`; offsets in `quoted` count
     /// from where those of `packet` do. The quoted packet's own length is not trusted: most of it is missing.
     fn quoted(
@@ -46,7 +49,11 @@ pub trait Header: Family {
 
     /// Writes the packet's source and destination addresses; checksums are the caller's.
     #[inline(always)]
-    fn write_addresses(packet: &mut impl Packet, source: Self::Address, destination: Self::Address) -> bool {
+    fn write_addresses(
+        packet: &mut impl Packet,
+        source: &Self::Address,
+        destination: &Self::Address,
+    ) -> bool {
         Self::write_addresses_at(packet, 0, source, destination)
     }
 
@@ -54,8 +61,8 @@ pub trait Header: Family {
     fn write_addresses_at(
         packet: &mut impl Packet,
         start: u32,
-        source: Self::Address,
-        destination: Self::Address,
+        source: &Self::Address,
+        destination: &Self::Address,
     ) -> bool;
 }
 
@@ -66,10 +73,11 @@ impl Header for V4 {
     fn write_addresses_at(
         packet: &mut impl Packet,
         start: u32,
-        source: Address4,
-        destination: Address4,
+        source: &Address4,
+        destination: &Address4,
     ) -> bool {
-        packet.write(start + 12, source.0) && packet.write(start + 16, destination.0)
+        packet.write(start + 12, Self::fetch(source).0)
+            && packet.write(start + 16, Self::fetch(destination).0)
     }
 
     #[inline(always)]
@@ -134,10 +142,10 @@ impl Header for V6 {
     fn write_addresses_at(
         packet: &mut impl Packet,
         start: u32,
-        source: Address6,
-        destination: Address6,
+        source: &Address6,
+        destination: &Address6,
     ) -> bool {
-        packet.write(start + 8, source.0) && packet.write(start + 24, destination.0)
+        packet.write(start + 8, Self::fetch(source).0) && packet.write(start + 24, Self::fetch(destination).0)
     }
 
     #[inline(always)]

@@ -53,7 +53,7 @@ pub fn admit<F: Egresses, T: Tables<F>>(
     side: Side,
     work: &mut Work<F::Address>,
 ) -> Result<bool, Refusal> {
-    let Work { key, network, transport, active, opening, leaving, now, .. } = work;
+    let Work { key, network, transport, active, opening, leaving, neighbour, now, .. } = work;
     // What the first fragment opened is no more.
     if network.piece.is_later() {
         return Err(DropReason::Fragment.into());
@@ -98,7 +98,8 @@ pub fn admit<F: Egresses, T: Tables<F>>(
     if masquerade && (source == F::Address::default() || source == key.source) {
         return refuse(DropReason::NoEgress);
     }
-    leaving.hop = hop::find::<F, T>(tables, *active, exit, route, source, key.destination, *now);
+    (neighbour.source, neighbour.destination) = (source, key.destination);
+    leaving.hop = hop::find::<F, T>(tables, *active, exit, route, neighbour, *now);
     *opening = Opening {
         source,
         rule,

@@ -139,20 +139,20 @@ pub fn rewrite<F: Header>(packet: &mut impl Packet, work: &Work<F::Address>) -> 
         p if p == F::ICMP => packet.write(at + 4, (to.source_port | to.destination_port).to_be_bytes()),
         _ => true,
     };
-    if !written || !F::write_addresses_at(packet, start, to.destination, to.source) {
+    if !written || !F::write_addresses_at(packet, start, &to.destination, &to.source) {
         return false;
     }
 
     // The sender of the error shows as itself, unless it is the far end of the flow, which may have another name here.
-    let source = if network.source == key.source { to.source } else { network.source };
+    let source = if network.source == key.source { &to.source } else { &network.source };
     let outer = difference(
         F::sum(network.source) + F::sum(network.destination),
-        F::sum(source) + F::sum(to.destination),
+        F::sum(*source) + F::sum(to.destination),
     );
     let pseudo = if F::VERSION == 6 { outer } else { 0 };
     packet.adjust_checksum(network.transport + 2, pseudo, changed, false)
         && (F::VERSION == 6 || adjust_header(packet, outer))
-        && F::write_addresses(packet, source, to.destination)
+        && F::write_addresses(packet, source, &to.destination)
 }
 
 /// Adjusts a checksum inside the quotation, which nobody offloads; returns by how much the field itself changed.

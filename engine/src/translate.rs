@@ -64,7 +64,7 @@ pub fn translate<F: Header>(
         _ => true,
     };
     let header = F::VERSION == 6 || adjust_header(packet, addresses);
-    rewritten && header && F::write_addresses(packet, to.source, to.destination)
+    rewritten && header && F::write_addresses(packet, &to.source, &to.destination)
 }
 
 #[inline(always)]

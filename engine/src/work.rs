@@ -2,6 +2,7 @@
 
 use crate::flow::{Exit, Flow, Hop, Key, REPLY, Side, TRANSLATED};
 use crate::fragment::DatagramKey;
+use crate::hop::NeighbourKey;
 use crate::packet::{Network, Transport};
 use crate::tables::{Active, Config};
 use crate::translate::Translated;
@@ -27,6 +28,10 @@ pub struct Work<A> {
     /// The image in force.
     pub(crate) active: Active,
     pub(crate) opening: Opening<A>,
+    /// By which a neighbour is looked for.
+    pub(crate) neighbour: NeighbourKey<A>,
+    /// Of an answer: the gateway's address that it comes from.
+    pub(crate) own: A,
     /// For a moment; see [`Work::scratch`].
     pub(crate) scratch: u32,
     /// Ticks.
