@@ -64,9 +64,7 @@ fn enter<const UNTAGGED: u8>(ctx: *mut xdp_md) -> u32 {
             }
             None => return XDP_DROP,
         },
-        // What is only dropped may have been for whomever.
-        (SITE, 0) if !maps::overlay_is_ethernet() => drops_only(link.destination),
-        (SITE, 0) => maps::wire(ctx, 0).unwrap_or(drops_only(link.destination)),
+        (SITE, 0) => maps::wire(ctx, 0).unwrap_or(unknown(link.destination)),
         _ => match maps::wire(ctx, link.vlans) {
             Some(wire) => wire,
             None => return XDP_PASS,
@@ -83,9 +81,9 @@ fn enter<const UNTAGGED: u8>(ctx: *mut xdp_md) -> u32 {
     }
 }
 
-/// A site device that is not known yet to send, or need not be.
+/// A site device that the agent has not looked at yet: nothing that could be the gateway's passes.
 #[inline(always)]
-fn drops_only(mac: [u8; 6]) -> Wire {
+fn unknown(mac: [u8; 6]) -> Wire {
     Wire { side: SITE.into(), mac, ..Wire::default() }
 }
 

@@ -2,6 +2,8 @@
 //! Needs root.
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
+#[path = "support/frames.rs"]
+mod frames;
 #[path = "support/gateway.rs"]
 mod gateway;
 #[path = "support/policy.rs"]
@@ -216,6 +218,49 @@ fn a_flood_of_refused_packets_does_not_hide_the_first_of_another_kind() {
     assert_eq!(counters.events_lost, 0);
     let refused: u64 = counters.routes.iter().map(|route| route.drops).sum();
     assert_eq!(refused, 1000, "what was refused is counted for the resource it was for");
+}
+
+/// As of a container with an address of its own on the site's Ethernet (macvlan), beside a gateway whose overlay is a tunnel.
+#[test]
+fn frames_for_another_host_on_the_site_are_left_alone_with_any_overlay() {
+    let mut stage = Stage::new();
+    for overlay in ["overlay", "tunnel"] {
+        if overlay == "tunnel" {
+            stage.gateway.ip(&["tuntap", "add", "dev", "tunnel", "mode", "tun"]).unwrap();
+            stage.settings.bpf_dir.set_file_name("tunnel");
+        }
+        let open = || EbpfDatapath::open(&stage.settings, overlay);
+        let mut datapath = stage.gateway.enter(open).unwrap().unwrap();
+        assert!(datapath.degraded().is_empty(), "{:?}", datapath.degraded());
+        stage.apply(&mut datapath, 1);
+        let own = stage.gateway.mac("site").unwrap();
+        let sender = frames::Frames::by(&stage.site, "in");
+        let unsolicited = [
+            Frame::udp("10.128.0.53", "100.64.0.5", 4000, 9),
+            Frame::udp("fd10::53", "fd64::6440:5", 4000, 9),
+        ];
+        for mut frame in unsolicited {
+            frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 0x99]);
+            sender.send(&frame);
+            frame[..6].copy_from_slice(&own);
+            sender.send(&frame);
+        }
+        // One behind the other: when the last, which is no IPv4 packet, is counted, all have been seen.
+        let mut last = Frame::udp("10.128.0.53", "100.64.0.5", 4000, 9);
+        last[..6].copy_from_slice(&own);
+        last[14] = 0x55;
+        sender.send(&last);
+        let mut counted =
+            |reason| datapath.counters().unwrap().drops.iter().find(|(name, _)| *name == reason).unwrap().1;
+        let begun = std::time::Instant::now();
+        while counted("bad_version") == 0 && begun.elapsed() < PATIENCE {
+            std::thread::yield_now();
+        }
+        let dropped = counted("no_flow");
+        assert_eq!(dropped, 2, "{overlay}: {:?}", datapath.counters().unwrap().drops);
+        drop(datapath);
+        stage.gateway.enter(|| detach(&stage.settings.bpf_dir)).unwrap().unwrap();
+    }
 }
 
 #[test]
