@@ -3,6 +3,7 @@
 
 pub mod agents;
 pub mod app;
+mod buckets;
 pub mod driver;
 pub mod flows;
 pub mod gateways;

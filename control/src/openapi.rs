@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::{
-    Components, ContentBuilder, Info, License, OpenApi, PathItem, Ref, RefOr, Response, ResponseBuilder,
+    Components, ContentBuilder, Info, License, OpenApi, PathItem, Ref, RefOr, Required, Response,
+    ResponseBuilder,
 };
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -18,22 +19,58 @@ use utoipa_axum::routes;
 use crate::rest::error::ErrorResponse;
 
 /// The refusals any request that needs a token can meet.
-const REFUSALS: [(&str, &str); 7] = [
+const REFUSALS: [(&str, &str); 10] = [
     ("400", "The request cannot be read, or what it deletes is in use"),
     ("401", "No token, or one that opens nothing"),
     ("403", "The user's role has no right to this"),
     ("404", "No such object"),
     ("409", "Another object has this name"),
+    ("412", "`If-Match` names another revision: somebody else changed the object"),
+    ("413", "The request body is larger than 1 MiB"),
     ("422", "The request contradicts the model"),
     ("500", "The store failed; nothing was changed"),
+    ("503", "The store's database does not answer"),
 ];
 
-/// Says of every route so far that it needs a token, and what it may be refused with.
+/// What a change may be bound to, by a header of its request.
+const CONDITIONS: [(&str, &str, &str); 3] = [
+    ("put", "If-Match", "`ETag` of the object as the caller knows it; 412 when it was changed since"),
+    ("delete", "If-Match", "`ETag` of the object as the caller knows it; 412 when it was changed since"),
+    (
+        "post",
+        "Idempotency-Key",
+        "A text of the caller's own; repeated within a day with the same body, the answer is the one \
+        that was given, and nothing is done again",
+    ),
+];
+
+/// Says of every route that it may be asked too often.
+pub fn limit(document: &mut OpenApi) {
+    let paths = document.paths.paths.iter_mut().filter(|(path, _)| path.starts_with("/api/"));
+    for operation in paths.flat_map(|(_, item)| operations(item)) {
+        let text = "Too many requests; `Retry-After` says for how many seconds to wait";
+        operation.responses.responses.insert("429".into(), RefOr::T(refusal(text)));
+    }
+}
+
+/// Says of every route so far that it needs a token, what a change may be bound to, and what it may be refused with.
 pub fn protect(document: &mut OpenApi) {
     let requirements = vec![
         SecurityRequirement::new("TokenAuth", NO_SCOPES),
         SecurityRequirement::new("BearerAuth", NO_SCOPES),
     ];
+    for item in document.paths.paths.values_mut() {
+        for (method, header, text) in CONDITIONS {
+            let operation = match method {
+                "put" => &mut item.put,
+                "delete" => &mut item.delete,
+                _ => &mut item.post,
+            };
+            if let Some(operation) = operation {
+                operation.parameters.get_or_insert_default().push(RefOr::T(condition(header, text)));
+            }
+        }
+    }
     for operation in document.paths.paths.values_mut().flat_map(operations) {
         operation.security = Some(requirements.clone());
         for (status, text) in REFUSALS {
@@ -82,6 +119,16 @@ fn token_scheme() -> SecurityScheme {
 fn bearer_scheme() -> SecurityScheme {
     let text = "`Bearer <personal access token>`, the same as TokenAuth";
     SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(text)).build())
+}
+
+fn condition(header: &str, text: &str) -> Parameter {
+    ParameterBuilder::new()
+        .name(header)
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(text))
+        .schema(Some(String::schema()))
+        .build()
 }
 
 fn refusal(text: &str) -> Response {

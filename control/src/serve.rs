@@ -20,6 +20,7 @@ use crate::hub::Hub;
 use crate::ids::now;
 use crate::metrics::count_requests;
 use crate::pki::Authority;
+use crate::rest::limits::Remote;
 use crate::rest::{self, Extra};
 use crate::store::{PeerFacts, Store, StoreError, TOKEN_FILE};
 use http::{Bounded, Limits};
@@ -47,7 +48,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     store.pin_authority(Some(&fingerprint)).await?;
 
     let app = App { store: store.clone(), control_fingerprint: Some(fingerprint.clone().into()) };
-    let extra = Extra { protected: agents.api_routes(), open: agents.open_routes() };
+    let extra = Extra { protected: agents.api_routes(), open: agents.open_routes(), rates: options.rates };
     let (router, _) = rest::router(app, extra);
     let router = router.layer(from_fn_with_state(agents.metrics().clone(), count_requests));
 
@@ -73,7 +74,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     );
 
     let served = {
-        let rest = axum::serve(Bounded::new(http, Limits::default()), router)
+        let service = router.into_make_service_with_connect_info::<Remote>();
+        let rest = axum::serve(Bounded::new(http, Limits::default()), service)
             .with_graceful_shutdown(stopped(stop.clone()));
         let agents_stop = stop.clone();
         let both = async {

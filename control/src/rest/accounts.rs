@@ -50,13 +50,24 @@ pub struct AccountRequest {
 }
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::default().routes(routes!(list)).routes(routes!(update))
+    OpenApiRouter::default().routes(routes!(list)).routes(routes!(get, update))
 }
 
 /// The one account, as a list.
 #[utoipa::path(get, path = "/api/accounts", tag = "Accounts", responses((status = 200, body = [Account])))]
 async fn list(State(app): State<App>) -> ApiResult<Vec<Account>> {
     Ok(Json(vec![account(app.store.account().await?)]))
+}
+
+/// The account, with the `ETag` that a change of it may name.
+#[utoipa::path(get, path = "/api/accounts/{accountId}", tag = "Accounts", params(("accountId" = String, Path)),
+    responses((status = 200, body = Account)))]
+async fn get(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Account> {
+    let stored = app.store.account().await?;
+    if stored.id != id {
+        return Err(ApiError::from(StoreError::NotFound { kind: "account", id }));
+    }
+    Ok(Json(account(stored)))
 }
 
 /// Replaces the settings.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::error::ApiError;
 
 /// A JSON body. Unknown fields are ignored, `null` is the same as leaving a field out (Go's clients write empty lists
-/// so), and whatever does not parse, or is of another type, is a 400.
+/// so), and whatever does not parse, is nested more than 127 deep, or is of another type, is a 400.
 pub struct Body<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -37,7 +37,13 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         return Err(ApiError::bad_request("couldn't parse JSON request: it is no object"));
     }
     drop_nulls(&mut value);
-    serde_json::from_value(value).map_err(wrong)
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let (path, error) = (error.path().to_string(), error.into_inner());
+        match path.as_str() {
+            "." => wrong(error),
+            _ => ApiError::bad_request(format!("couldn't parse JSON request: {path}: {error}")),
+        }
+    })
 }
 
 fn drop_nulls(value: &mut Value) {
@@ -69,6 +75,16 @@ mod tests {
         assert_eq!(sample, Sample::default());
         let sample: Sample = parse(br#"{"name":"x","list":[1,2]}"#).unwrap();
         assert_eq!(sample, Sample { name: "x".into(), list: vec![1, 2] });
+    }
+
+    #[test]
+    fn a_refusal_names_the_field_and_nesting_has_an_end() {
+        let message = |text: &str| format!("{:?}", parse::<Sample>(text.as_bytes()).unwrap_err());
+        assert!(message(r#"{"list":[1,"x"]}"#).contains("list[1]: invalid type: string"));
+        let nested = |depth: usize| format!("{{\"more\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+        parse::<Sample>(nested(126).as_bytes()).unwrap();
+        assert!(message(&nested(127)).contains("recursion limit exceeded"));
+        assert!(message(&nested(500_000)).contains("recursion limit exceeded"));
     }
 
     #[test]

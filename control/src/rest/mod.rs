@@ -7,17 +7,20 @@
 pub mod auth;
 pub mod body;
 pub mod error;
+pub mod limits;
 pub mod roles;
 
 mod accessible;
 pub mod accounts;
 pub mod dns_settings;
 pub mod events;
+mod exactly;
 pub mod explain;
 pub mod groups;
 pub mod instance;
 pub mod nameservers;
 pub mod networks;
+mod nothing;
 pub mod peers;
 pub mod policies;
 pub mod resources;
@@ -39,6 +42,8 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 use crate::openapi;
+use exactly::Exactly;
+use limits::{Limits, Rates};
 
 /// Largest request body, in bytes.
 const BODY_LIMIT: usize = 1024 * 1024;
@@ -50,6 +55,8 @@ pub struct Extra {
     pub protected: OpenApiRouter,
     /// Routes anyone may ask.
     pub open: OpenApiRouter,
+    /// How much each caller may ask for.
+    pub rates: Rates,
 }
 
 /// Everything that is served, and the document of it.
@@ -62,15 +69,21 @@ pub fn router(app: App, extra: Extra) -> (Router, Arc<OpenApi>) {
     openapi::protect(&mut documented);
     documented.merge(documented_open);
     documented.merge(documented_own);
+    openapi::limit(&mut documented);
     let document = Arc::new(openapi::finish(documented));
 
-    let router = authenticated(app, protected)
+    let conditions = Exactly { app: app.clone(), routes: protected.clone() };
+    let protected = protected.route_layer(from_fn_with_state(conditions, exactly::exactly));
+    let mut router = authenticated(app, protected)
         .merge(open)
         .merge(own.with_state(document.clone()))
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(map_response(error::in_json));
+    if let Some(limits) = Limits::new(extra.rates) {
+        router = router.layer(from_fn_with_state(Arc::new(limits), limits::limit));
+    }
     (router, document)
 }
 
@@ -98,6 +111,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(zones::routes())
         .merge(events::routes())
         .merge(explain::routes())
+        .merge(nothing::routes())
 }
 
 /// The routes anyone may ask.

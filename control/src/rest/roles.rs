@@ -49,19 +49,23 @@ pub enum Right {
 }
 
 /// Paths by their beginnings; the longest that fits decides, and a path that is not here is nobody's.
-const PATHS: [(&str, Module); 16] = [
+const PATHS: [(&str, Module); 20] = [
     ("/api/accounts", Module::Settings),
+    ("/api/agent-network", Module::Networks),
     ("/api/events", Module::Events),
     ("/api/explain", Module::Policies),
     ("/api/flows", Module::Events),
     ("/api/gateways", Module::Peers),
     ("/api/groups", Module::Groups),
+    ("/api/identity-providers", Module::Settings),
+    ("/api/ingress", Module::Peers),
     ("/api/networks", Module::Networks),
     ("/api/peers", Module::Peers),
     ("/api/policies", Module::Policies),
     ("/api/routes", Module::Routes),
     ("/api/dns", Module::Dns),
     ("/api/dns/nameservers", Module::Nameservers),
+    ("/api/reverse-proxies", Module::Networks),
     ("/api/setup-keys", Module::SetupKeys),
     ("/api/users", Module::Users),
     ("/api/users/current", Module::Pats),

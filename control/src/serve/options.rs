@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::rest::limits::{BURST, Rates};
 use crate::store::Location;
 
 const DATA_DIR: &str = "/var/lib/sluicegate/control";
@@ -31,7 +33,7 @@ pub struct DataArgs {
     /// File with the password of the store's database [default: SLUICEGATE_CONTROL_STORE_PASSWORD of the environment]
     #[arg(long, value_name = "FILE", env = "SLUICEGATE_CONTROL_STORE_PASSWORD_FILE")]
     pub store_password_file: Option<PathBuf>,
-    /// File with `data_dir`, `http`, `grpc`, `[store]` and `[audit]` [default: /etc/sluicegate/control.toml, if it is there]
+    /// File with `data_dir`, `http`, `grpc`, `[store]`, `[audit]` and `[rest]` [default: /etc/sluicegate/control.toml, if it is there]
     #[arg(long, value_name = "FILE", env = "SLUICEGATE_CONTROL_CONFIG")]
     pub config: Option<PathBuf>,
 }
@@ -70,6 +72,8 @@ pub struct Options {
     pub grpc: SocketAddr,
     /// For how many days audit events are kept; 0 keeps them all.
     pub retention_days: u32,
+    /// How much each caller may ask of the REST API.
+    pub rates: Rates,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -82,6 +86,8 @@ struct ConfigFile {
     store: StoreSection,
     #[serde(default)]
     audit: AuditSection,
+    #[serde(default)]
+    rest: RestSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -96,6 +102,14 @@ struct StoreSection {
 struct AuditSection {
     #[serde(default)]
     retention_days: u32,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RestSection {
+    burst: Option<u32>,
+    #[serde(default)]
+    trusted_proxies: Vec<IpNet>,
 }
 
 impl Data {
@@ -137,6 +151,10 @@ impl Options {
             http: address(args.http, file.http, HTTP)?,
             grpc: address(args.grpc, file.grpc, GRPC)?,
             retention_days: file.audit.retention_days,
+            rates: Rates {
+                burst: file.rest.burst.unwrap_or(BURST),
+                trusted_proxies: file.rest.trusted_proxies.clone(),
+            },
             data: Data::with(args.data, &file)?,
         })
     }
@@ -224,6 +242,18 @@ mod tests {
         }
         std::fs::write(&path, "[audit]\nretention_days = -1\n").unwrap();
         assert!(format!("{:#}", Options::resolve(args(&path)).unwrap_err()).contains("retention_days"));
+    }
+
+    #[test]
+    fn callers_are_limited_unless_the_file_says_otherwise() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.toml");
+        let proxies = "[rest]\nburst = 0\ntrusted_proxies = [\"127.0.0.0/8\", \"::1/128\"]\n";
+        for (text, burst, count) in [("", BURST, 0), ("[rest]\nburst = 9\n", 9, 0), (proxies, 0, 2)] {
+            std::fs::write(&path, text).unwrap();
+            let rates = Options::resolve(args(&path)).unwrap().rates;
+            assert_eq!((rates.burst, rates.trusted_proxies.len()), (burst, count));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod account;
 mod activity;
+mod answers;
 mod audit;
 mod authority;
 pub mod backup;
@@ -32,6 +33,7 @@ mod sql;
 mod state;
 mod text;
 mod tokens;
+mod unit;
 mod users;
 mod write;
 mod zones;
@@ -44,6 +46,7 @@ use tokio::sync::watch;
 
 pub use account::{Account, ExtraSettings, Settings};
 pub use activity::Activity;
+pub use answers::KeptAnswer;
 pub use audit::{EVENTS_LIMIT, Event, EventFilter};
 pub use authority::AuthorityError;
 pub use bootstrap::TOKEN_FILE;
@@ -63,6 +66,7 @@ pub use routes::{NetworkRoute, RouteSpec};
 pub use setup_keys::{NewSetupKey, SetupKey, SetupKeyState};
 pub use state::{Agent, Snapshot};
 pub use tokens::Token;
+pub use unit::Unit;
 pub use users::{NewUser, User, UserChange, UserRole, may_grant};
 pub use write::Actor;
 pub use zones::{DnsRecord, RecordKind, RecordSpec, Zone, ZoneSpec};
@@ -259,17 +263,29 @@ impl Store {
 
     /// A connection for one statement that reads.
     async fn reader(&self) -> Result<Connection> {
-        self.inner.database.reader(&self.inner.shared.observed).await
+        let observed = &self.inner.shared.observed;
+        match unit::reader(observed).await? {
+            Some(part) => Ok(part),
+            None => self.inner.database.reader(observed).await,
+        }
     }
 
     /// A connection whose statements all read one state.
     async fn read(&self) -> Result<Connection> {
-        self.inner.database.snapshot(&self.inner.shared.observed).await
+        let observed = &self.inner.shared.observed;
+        match unit::reader(observed).await? {
+            Some(part) => Ok(part),
+            None => self.inner.database.snapshot(observed).await,
+        }
     }
 
     /// A connection for one statement that writes what is in no audit trail.
     async fn writer(&self) -> Result<Connection> {
-        self.inner.database.writer(&self.inner.shared.observed).await
+        let observed = &self.inner.shared.observed;
+        match unit::reader(observed).await? {
+            Some(part) => Ok(part),
+            None => self.inner.database.writer(observed).await,
+        }
     }
 }
 

@@ -13,9 +13,11 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Postgres, Sqlite, Transaction};
+use tokio::sync::OwnedMutexGuard;
 
 use super::Result;
 use super::observe::{Observed, Operation};
+use super::unit::{self, Slot};
 
 /// A connection that queries go through. One in a transaction that is dropped rolls it back.
 pub(crate) struct Connection {
@@ -31,6 +33,8 @@ pub(super) enum Session {
     /// One statement, one change.
     Postgres(PoolConnection<Postgres>),
     PostgresTransaction(Transaction<'static, Postgres>),
+    /// The transaction of the unit that this task is in.
+    Unit(OwnedMutexGuard<Slot>),
 }
 
 /// The driver's connection.
@@ -41,23 +45,31 @@ pub(super) enum Driver<'c> {
 
 impl Connection {
     pub(super) fn driver(&mut self) -> Driver<'_> {
-        match &mut self.session {
-            Session::Sqlite(connection) => Driver::Sqlite(connection),
-            Session::SqliteTransaction(transaction) => Driver::Sqlite(transaction),
-            Session::Postgres(connection) => Driver::Postgres(connection),
-            Session::PostgresTransaction(transaction) => Driver::Postgres(transaction),
-        }
+        self.session.driver()
     }
 
-    /// Makes a transaction durable.
+    /// Makes a transaction durable; in a unit, a part of what the unit makes durable.
     pub(super) async fn commit(self) -> Result<()> {
         let started = Instant::now();
         let done = match self.session {
             Session::SqliteTransaction(transaction) => transaction.commit().await,
             Session::PostgresTransaction(transaction) => transaction.commit().await,
             Session::Sqlite(_) | Session::Postgres(_) => Ok(()),
+            Session::Unit(guard) => return unit::made(guard, &self.observed).await,
         };
         self.observed.done(Operation::Commit, started, done)
+    }
+}
+
+impl Session {
+    pub(super) fn driver(&mut self) -> Driver<'_> {
+        match self {
+            Session::Sqlite(connection) => Driver::Sqlite(connection),
+            Session::SqliteTransaction(transaction) => Driver::Sqlite(transaction),
+            Session::Postgres(connection) => Driver::Postgres(connection),
+            Session::PostgresTransaction(transaction) => Driver::Postgres(transaction),
+            Session::Unit(guard) => guard.session.driver(),
+        }
     }
 }
 
@@ -112,6 +124,20 @@ pub(crate) fn query_as<T>(text: &'static str) -> Query<T> {
 /// A query of one column.
 pub(crate) fn query_scalar<T>(text: &'static str) -> ScalarQuery<T> {
     ScalarQuery(query_as(text))
+}
+
+/// Runs a statement without values that is no change by itself, as those about savepoints.
+pub(super) async fn statement(
+    driver: Driver<'_>,
+    observed: &Arc<Observed>,
+    text: &'static str,
+) -> Result<()> {
+    let started = Instant::now();
+    let done = match driver {
+        Driver::Sqlite(c) => sqlx::query::<Sqlite>(text).execute(c).await.map(drop),
+        Driver::Postgres(c) => sqlx::query::<Postgres>(text).execute(c).await.map(drop),
+    };
+    observed.done(Operation::Write, started, done)
 }
 
 /// How many rows a statement changed.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::sql::{self, Connection};
-use super::{Activity, Result, Store, audit};
+use super::{Activity, Result, Store, audit, unit};
 use crate::ids::now;
 
 /// Who asks for a change, as the audit events name them.
@@ -42,7 +42,11 @@ impl Store {
 
     /// Waits for its turn and begins a transaction that is no change of the account.
     pub(super) async fn begin(&self) -> Result<Connection> {
-        self.inner.database.change(&self.inner.shared.observed).await
+        let observed = &self.inner.shared.observed;
+        match unit::change(observed).await? {
+            Some(part) => Ok(part),
+            None => self.inner.database.change(observed).await,
+        }
     }
 }
 
@@ -73,7 +77,11 @@ impl Write {
                 .fetch_one(&mut self.transaction)
                 .await?;
         self.store.inner.database.announce(&mut self.transaction, revision).await?;
+        let in_unit = unit::note(&mut self.transaction, revision);
         self.transaction.commit().await?;
+        if in_unit {
+            return Ok(());
+        }
         // The next change may begin before this line runs, and may have published first.
         self.store.inner.shared.raise(revision.unsigned_abs());
         Ok(())

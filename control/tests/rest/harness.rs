@@ -1,17 +1,22 @@
 //! A server of its own for each test, and a client that speaks to it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
+use reqwest::header::HeaderMap;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use sluicegate_control::agents::Agents;
 use sluicegate_control::app::App;
+use sluicegate_control::rest::limits::Rates;
 use sluicegate_control::rest::{self, Extra};
 use sluicegate_control::store::{EnrollError, EnrolledPeer, Enrollment, Role, Store, TOKEN_FILE};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::documents::{self, Operation};
 use crate::stores;
 
 pub(crate) const FINGERPRINT: &str = "00ff";
@@ -29,6 +34,8 @@ pub(crate) struct Session {
     client: Client,
     url: String,
     pub(crate) authorization: Option<String>,
+    /// The operations that answered 200 to a session of this server.
+    pub(crate) served: Arc<Mutex<BTreeSet<Operation>>>,
 }
 
 pub(crate) type Answer = (u16, Value);
@@ -39,13 +46,18 @@ impl Server {
     }
 
     pub(crate) async fn start_in(directory: TempDir) -> Self {
+        Self::start_with(directory, Rates::default()).await
+    }
+
+    pub(crate) async fn start_with(directory: TempDir, rates: Rates) -> Self {
         let store = stores::open(directory.path()).await.unwrap();
-        let router = router(&store, directory.path());
+        let router = router(&store, directory.path(), rates);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let task = tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
         let token = std::fs::read_to_string(directory.path().join(TOKEN_FILE)).unwrap();
-        let owner = Session { client: Client::new(), url, authorization: None }.with_token(token.trim());
+        let owner = Session { client: Client::new(), url, authorization: None, served: Arc::default() }
+            .with_token(token.trim());
         Server { directory, store, owner, task }
     }
 
@@ -151,29 +163,61 @@ impl Session {
 
     /// Sends any text; the answer must be JSON, and a refusal must repeat its status.
     pub(crate) async fn send(&self, method: Method, path: &str, body: Option<String>) -> Answer {
-        let mut request = self.client.request(method, format!("{}{path}", self.url));
+        let answer = self.ask(method, path, &[], body).await;
+        (answer.status, answer.body)
+    }
+
+    /// As [`Session::send`], with headers of its own, and those of the answer.
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<String>,
+    ) -> Whole {
+        let mut request = self.client.request(method.clone(), format!("{}{path}", self.url));
         if let Some(authorization) = &self.authorization {
             request = request.header("Authorization", authorization);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         if let Some(body) = body {
             request = request.header("Content-Type", "application/json").body(body);
         }
         let response = request.send().await.unwrap();
-        let status = response.status().as_u16();
-        let answer: Value = response.json().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body: Value = response.json().await.unwrap();
         if status != 200 {
-            assert_eq!(answer["code"], status, "{answer}");
-            assert!(answer["message"].as_str().is_some_and(|message| !message.is_empty()), "{answer}");
+            assert_eq!(body["code"], status, "{body}");
+            assert!(body["message"].as_str().is_some_and(|message| !message.is_empty()), "{body}");
         }
-        (status, answer)
+        let operation = documents::check(&method, path, status, &body);
+        if let (200, Some(operation)) = (status, operation) {
+            self.served.lock().unwrap().insert(operation);
+        }
+        Whole { status, headers, body }
+    }
+}
+
+/// An answer with its headers.
+pub(crate) struct Whole {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+}
+
+impl Whole {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 }
 
 /// What the binary serves, over this store.
-pub(crate) fn router(store: &Store, directory: &Path) -> axum::Router {
+pub(crate) fn router(store: &Store, directory: &Path, rates: Rates) -> axum::Router {
     let agents = Agents::open(store.clone(), directory).unwrap();
     let app = App { store: store.clone(), control_fingerprint: Some(FINGERPRINT.into()) };
-    rest::router(app, Extra { protected: agents.api_routes(), open: agents.open_routes() }).0
+    rest::router(app, Extra { protected: agents.api_routes(), open: agents.open_routes(), rates }).0
 }
 
 /// A join with keys of its own.
