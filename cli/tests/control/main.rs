@@ -38,7 +38,7 @@ impl Control {
         let agents = Agents::open(store.clone(), dir.path()).unwrap();
         let app =
             App { store: store.clone(), control_fingerprint: Some(agents.authority().fingerprint().into()) };
-        let extra = Extra { protected: agents.api_routes(), open: agents.open_routes() };
+        let extra = Extra { protected: agents.api_routes(), open: agents.open_routes(), ..Extra::default() };
         let (router, _) = router(app, extra);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
