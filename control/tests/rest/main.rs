@@ -8,9 +8,9 @@ mod stores;
 
 mod accounts;
 mod auth;
-mod dns;
 mod conditions;
 mod conformance;
+mod dns;
 mod documents;
 mod enroll;
 mod events;
