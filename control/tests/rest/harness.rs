@@ -129,6 +129,11 @@ impl Session {
         Session { authorization: header.map(str::to_owned), ..self.clone() }
     }
 
+    /// Where the server is, without a path.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, None).await
     }

@@ -8,6 +8,7 @@ mod stores;
 
 mod accounts;
 mod auth;
+mod clients;
 mod conditions;
 mod conformance;
 mod dns;

@@ -3,6 +3,7 @@
 mod apt;
 mod components;
 mod linker;
+mod python;
 
 use anyhow::{Context, Result, bail};
 use sluicegate_ebpf_toolchain::Toolchain;
@@ -48,6 +49,7 @@ const POSTGRESQL: &str = "/usr/lib/postgresql";
 /// Installs what is missing. Does nothing, within a fraction of a second, when all is there.
 pub(crate) fn run(voice: Voice) -> Result<()> {
     components::ensure(&["rustfmt", "clippy"])?;
+    python::run()?;
     let missing: Vec<_> = TOOLS.iter().filter(|tool| !is_there(tool.program)).collect();
     let toolchain = Toolchain::find();
     if let (true, Ok(toolchain)) = (missing.is_empty(), &toolchain) {
