@@ -23,12 +23,17 @@ pub trait Lines {
     }
 
     /// All ones when `a <= b`, else 0: a mask instead of a branch. A branching search is three times slower, and doubles
-    /// the verifier's states at every step. A method because compilers see through the arithmetic and make a branch of it
-    /// after all, where their idea of the processor says so: the kernel's implementation is in assembly.
+    /// the verifier's states at every step.
     #[inline(always)]
     fn le_mask(&self, a: u32, b: u32) -> u32 {
-        // The sign of b - a, spread over the word, is the inverse of the mask.
-        !((i64::from(b) - i64::from(a)) >> 63) as u32
+        self.clear_mask((i64::from(b) - i64::from(a)) as u64)
+    }
+
+    /// All ones when the top bit of `word` is clear, else 0. A method because compilers see through the arithmetic and make a
+    /// branch of it after all, where their idea of the processor says so: the kernel's implementation is in assembly.
+    #[inline(always)]
+    fn clear_mask(&self, word: u64) -> u32 {
+        !(word as i64 >> 63) as u32
     }
 
     /// Index of the last of `len` (a power of two) IPv4 intervals that starts at or below `key`. The three searches are
@@ -300,7 +305,7 @@ pub fn search6(image: &(impl Lines + ?Sized), starts: u32, len: u32, key: Wide) 
         let Some(start) = wide(image, starts.wrapping_add(index.wrapping_add(step).wrapping_mul(4))) else {
             return 0;
         };
-        index = index.wrapping_add(step & wide_le_mask(start, key));
+        index = index.wrapping_add(step & image.clear_mask(wide_difference(start, key)));
         step /= 2;
     }
     index
@@ -322,19 +327,18 @@ fn wide(image: &(impl Lines + ?Sized), offset: u32) -> Option<Wide> {
     Some((join(line[i], line[i + 1]), join(line[i + 2], line[i + 3])))
 }
 
+/// A word whose top bit is set exactly when `a > b`: the borrow of b - a over both halves. Written out, because the compiler turns
+/// comparisons of 64-bit halves into branches.
 #[inline(always)]
-const fn wide_le_mask(a: Wide, b: Wide) -> u32 {
-    // The borrow of b - a over both halves is 1 exactly when a > b. Written out, because the compiler turns comparisons
-    // of 64-bit halves into branches.
-    let low = borrow(b.1, a.1, b.1.wrapping_sub(a.1));
-    let high = borrow(b.0, a.0, b.0.wrapping_sub(a.0).wrapping_sub(low));
-    (high as u32).wrapping_sub(1)
+const fn wide_difference(a: Wide, b: Wide) -> u64 {
+    let low = borrow(b.1, a.1, b.1.wrapping_sub(a.1)) >> 63;
+    borrow(b.0, a.0, b.0.wrapping_sub(a.0).wrapping_sub(low))
 }
 
-/// The borrow out of `x - y` (and a borrow in), given the difference `d`: the full subtractor's.
+/// A word whose top bit is the borrow out of `x - y` (and a borrow in), given the difference `d`: the full subtractor's.
 #[inline(always)]
 const fn borrow(x: u64, y: u64, d: u64) -> u64 {
-    ((!x & y) | ((!x | y) & d)) >> 63
+    (!x & y) | ((!x | y) & d)
 }
 
 /// [`Lines::search_services`], for whoever implements it.
@@ -367,8 +371,10 @@ mod tests {
                 let lines: &[Line] = &[];
                 assert_eq!(lines.le_mask(a, b), if a <= b { u32::MAX } else { 0 }, "{a} {b}");
                 let wide = |x: u32| (u64::from(x) << 32, u64::from(x));
-                assert_eq!(wide_le_mask(wide(a), wide(b)) == u32::MAX, a <= b);
-                assert_eq!(wide_le_mask((7, u64::from(a)), (7, u64::from(b))) == u32::MAX, a <= b);
+                let masked = |a, b| lines.clear_mask(wide_difference(a, b));
+                assert_eq!(masked(wide(a), wide(b)), if a <= b { u32::MAX } else { 0 });
+                let (low_a, low_b) = ((7, u64::from(a)), (7, u64::from(b)));
+                assert_eq!(masked(low_a, low_b), if a <= b { u32::MAX } else { 0 });
             }
         }
     }

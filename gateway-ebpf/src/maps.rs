@@ -515,7 +515,8 @@ impl Maps {
     }
 }
 
-/// One half of the double buffer.
+/// One half of the double buffer. Its number is not known to be 0 or 1 to the compiler, which would make a branch of the
+/// multiplication; where there is no such half, there are no lines.
 struct Half(u32);
 
 impl Lines for Half {
@@ -525,22 +526,15 @@ impl Lines for Half {
         if index >= lines {
             return None;
         }
-        IMAGE.get(self.0 * lines + index)
+        IMAGE.get(self.0.wrapping_mul(lines).wrapping_add(index))
     }
 
     #[inline(always)]
-    fn le_mask(&self, a: u32, b: u32) -> u32 {
-        let mut mask = u64::from(b);
-        // SAFETY: three instructions on registers.
+    fn clear_mask(&self, word: u64) -> u32 {
+        let mut mask = word;
+        // SAFETY: two instructions on a register.
         unsafe {
-            core::arch::asm!(
-                "{0} -= {1}",
-                "{0} s>>= 63",
-                "{0} ^= -1",
-                inout(reg) mask,
-                in(reg) u64::from(a),
-                options(pure, nomem, nostack)
-            );
+            core::arch::asm!("{0} s>>= 63", "{0} ^= -1", inout(reg) mask, options(pure, nomem, nostack));
         }
         mask as u32
     }
@@ -591,56 +585,56 @@ impl Lines for Half {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn verified_search4(half: u32, starts: u32, len: u32, key: u32) -> u32 {
-    search4(&Half(half & 1), starts, len, key)
+    search4(&Half(half), starts, len, key)
 }
 
 /// As [`verified_search4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn verified_search6(half: u32, starts: u32, len: u32, high: u64, low: u64) -> u32 {
-    search6(&Half(half & 1), starts, len, (high, low))
+    search6(&Half(half), starts, len, (high, low))
 }
 
 /// As [`verified_search4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn verified_search_services(half: u32, set: u32, log: u32, axis: u32) -> u32 {
-    search_services(&Half(half & 1), set, log, axis)
+    search_services(&Half(half), set, log, axis)
 }
 
 /// As [`verified_search4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn verified_decide(half: u32, rows: u32, columns: u32, axis: u32) -> u32 {
-    decide(&Half(half & 1), rows, columns, axis)
+    decide(&Half(half), rows, columns, axis)
 }
 
 /// As [`verified_search4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn verified_decide_row(half: u32, row: u32, columns: u32, axis: u32, best: u32) -> u32 {
-    decide_row(&Half(half & 1), row, columns, axis, best)
+    decide_row(&Half(half), row, columns, axis, best)
 }
 
 /// As [`verified_search4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn verified_decide_cell(half: u32, row: u32, column: u32, axis: u32) -> u32 {
-    decide_cell(&Half(half & 1), row, column, axis)
+    decide_cell(&Half(half), row, column, axis)
 }
 
 /// As [`verified_search4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn verified_place(half: u32, lists: u32, places: u32, i: u32) -> u32 {
-    place(&Half(half & 1), lists, places, i)
+    place(&Half(half), lists, places, i)
 }
 
 /// As [`verified_search4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn verified_better(half: u32, best: u32, next: u32) -> u32 {
-    better(&Half(half & 1), best, next)
+    better(&Half(half), best, next)
 }
 
 impl<F: PerFamily> Tables<F> for Maps {
