@@ -29,6 +29,7 @@ pub fn express<F: Egresses, S: Steps<F>>(
     work: &mut Work<F::Address>,
 ) -> Option<Verdict> {
     work.begin(side, now);
+    let side = work.side();
     match carry::<F, S>(steps, side, sends, work) {
         Ok(verdict) => verdict,
         Err(refusal) => Some(refused::<F, S>(steps, side, &refusal, work)),

@@ -137,6 +137,15 @@ impl<A> Work<A> {
         self.ticks = now;
     }
 
+    /// Where the packet came from, as it stands in memory: see [`settle`].
+    #[inline(always)]
+    pub fn side(&self) -> Side {
+        let number = u32::from(settled(&self.side)) & 3;
+        let number = number | number.wrapping_sub(1) >> 30;
+        // SAFETY: 1 to 3, each of them a side: 0 became 3.
+        unsafe { core::mem::transmute::<u8, Side>(number as u8) }
+    }
+
     /// The neighbour that a packet which has been let go leaves by, where it is known and still good.
     #[inline(always)]
     pub fn hop(&self, config: &Config) -> Option<[u8; 6]> {

@@ -205,16 +205,16 @@ pub trait PerFamily: Sources {
     /// Memory for the packet in hand.
     fn work() -> Option<&'static mut Work<Self::Address>>;
     /// The family's global function for each stage.
-    fn renew(stage: u32, side: u32) -> u64;
+    fn renew(stage: u32) -> u64;
     fn meet(stage: u32) -> u64;
     fn advance(stage: u32) -> u64;
-    fn admit(side: u32) -> u64;
+    fn admit() -> u64;
     fn count_opening(answered: u32) -> u64;
     fn claim() -> u64;
     fn join() -> u64;
     fn reserve() -> u64;
-    fn insert_both(side: u32) -> u64;
-    fn relate(side: u32) -> u64;
+    fn insert_both() -> u64;
+    fn relate() -> u64;
     fn follow(looking: u32) -> u64;
     fn remember() -> u64;
     fn datagram(key: &DatagramKey<Self::Address>) -> Option<*mut Datagram>;
@@ -267,8 +267,8 @@ macro_rules! per_family {
             }
 
             #[inline(always)]
-            fn renew(stage: u32, side: u32) -> u64 {
-                $renew(stage, side)
+            fn renew(stage: u32) -> u64 {
+                $renew(stage)
             }
 
             #[inline(always)]
@@ -282,8 +282,8 @@ macro_rules! per_family {
             }
 
             #[inline(always)]
-            fn admit(side: u32) -> u64 {
-                $admit(side)
+            fn admit() -> u64 {
+                $admit()
             }
 
             #[inline(always)]
@@ -307,13 +307,13 @@ macro_rules! per_family {
             }
 
             #[inline(always)]
-            fn insert_both(side: u32) -> u64 {
-                $insert(side)
+            fn insert_both() -> u64 {
+                $insert()
             }
 
             #[inline(always)]
-            fn relate(side: u32) -> u64 {
-                $relate(side)
+            fn relate() -> u64 {
+                $relate()
             }
 
             #[inline(always)]
@@ -340,9 +340,10 @@ macro_rules! per_family {
         /// A stage of the engine as a global function: verified once, with any arguments.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $renew(table: u32, side: u32) -> u64 {
-            let side = Side::from_number(side as u8);
-            in_work::<$family>(|maps, work| stage::renew::<$family, _>(maps, side, stage_of(table), work))
+        pub extern "C" fn $renew(table: u32) -> u64 {
+            in_work::<$family>(|maps, work| {
+                stage::renew::<$family, _>(maps, work.side(), stage_of(table), work)
+            })
         }
 
         /// As above.
@@ -362,9 +363,8 @@ macro_rules! per_family {
         /// As above.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $admit(side: u32) -> u64 {
-            let side = Side::from_number(side as u8);
-            in_work::<$family>(|maps, work| stage::admit::<$family, _>(maps, side, work))
+        pub extern "C" fn $admit() -> u64 {
+            in_work::<$family>(|maps, work| stage::admit::<$family, _>(maps, work.side(), work))
         }
 
         /// As above.
@@ -398,17 +398,15 @@ macro_rules! per_family {
         /// As above.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $insert(side: u32) -> u64 {
-            let side = Side::from_number(side as u8);
-            in_work::<$family>(|maps, work| stage::insert::<$family, _>(maps, side, work))
+        pub extern "C" fn $insert() -> u64 {
+            in_work::<$family>(|maps, work| stage::insert::<$family, _>(maps, work.side(), work))
         }
 
         /// As above.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $relate(side: u32) -> u64 {
-            let side = Side::from_number(side as u8);
-            in_work::<$family>(|maps, work| stage::relate::<$family, _>(maps, side, work))
+        pub extern "C" fn $relate() -> u64 {
+            in_work::<$family>(|maps, work| stage::relate::<$family, _>(maps, work.side(), work))
         }
 
         /// As above.
@@ -887,8 +885,8 @@ impl<F: PerFamily> Tables<F> for Maps {
     }
 
     #[inline(always)]
-    fn renew(&mut self, stage: Stage, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
-        lend(work, || F::renew(matches!(stage, Stage::HalfOpen).into(), side as u32))
+    fn renew(&mut self, stage: Stage, _: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        lend(work, || F::renew(matches!(stage, Stage::HalfOpen).into()))
     }
 
     #[inline(always)]
@@ -902,8 +900,8 @@ impl<F: PerFamily> Tables<F> for Maps {
     }
 
     #[inline(always)]
-    fn admit(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
-        lend(work, || F::admit(side as u32))
+    fn admit(&mut self, _: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        lend(work, F::admit)
     }
 
     #[inline(always)]
@@ -927,13 +925,13 @@ impl<F: PerFamily> Tables<F> for Maps {
     }
 
     #[inline(always)]
-    fn insert(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
-        lend(work, || F::insert_both(side as u32))
+    fn insert(&mut self, _: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        lend(work, F::insert_both)
     }
 
     #[inline(always)]
-    fn relate(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
-        lend(work, || F::relate(side as u32))
+    fn relate(&mut self, _: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        lend(work, F::relate)
     }
 
     #[inline(always)]

@@ -31,13 +31,13 @@ impl<F: PerFamily, const L2: u32> Steps<F> for Tc<L2> {
     }
 
     #[inline(always)]
-    fn identify(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
-        let (skb, side) = (self.skb, side as u32);
+    fn identify(&mut self, _: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        let skb = self.skb;
         lend(work, || match (F::VERSION, L2) {
-            (4, 0) => identify_l3_4(skb, side),
-            (4, _) => identify_l2_4(skb, side),
-            (_, 0) => identify_l3_6(skb, side),
-            (_, _) => identify_l2_6(skb, side),
+            (4, 0) => identify_l3_4(skb),
+            (4, _) => identify_l2_4(skb),
+            (_, 0) => identify_l3_6(skb),
+            (_, _) => identify_l2_6(skb),
         })
     }
 
@@ -48,13 +48,13 @@ impl<F: PerFamily, const L2: u32> Steps<F> for Tc<L2> {
     }
 
     #[inline(always)]
-    fn leave(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
-        let (skb, side) = (self.skb, side as u32);
+    fn leave(&mut self, _: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        let skb = self.skb;
         lend(work, || match (F::VERSION, L2) {
-            (4, 0) => leave_l3_4(skb, side),
-            (4, _) => leave_l2_4(skb, side),
-            (_, 0) => leave_l3_6(skb, side),
-            (_, _) => leave_l2_6(skb, side),
+            (4, 0) => leave_l3_4(skb),
+            (4, _) => leave_l2_4(skb),
+            (_, 0) => leave_l3_6(skb),
+            (_, _) => leave_l2_6(skb),
         })
     }
 
@@ -67,18 +67,13 @@ impl<F: PerFamily, const L2: u32> Steps<F> for Tc<L2> {
     }
 
     #[inline(always)]
-    fn answer(
-        &mut self,
-        side: Side,
-        reason: DropReason,
-        work: &mut Work<F::Address>,
-    ) -> Result<bool, Refusal> {
-        let (skb, side, reason) = (self.skb, side as u32, reason as u32);
+    fn answer(&mut self, _: Side, reason: DropReason, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        let (skb, reason) = (self.skb, reason as u32);
         lend(work, || match (F::VERSION, L2) {
-            (4, 0) => answer_l3_4(skb, side, reason),
-            (4, _) => answer_l2_4(skb, side, reason),
-            (_, 0) => answer_l3_6(skb, side, reason),
-            (_, _) => answer_l2_6(skb, side, reason),
+            (4, 0) => answer_l3_4(skb, reason),
+            (4, _) => answer_l2_4(skb, reason),
+            (_, 0) => answer_l3_6(skb, reason),
+            (_, _) => answer_l2_6(skb, reason),
         })
     }
 }
@@ -108,33 +103,32 @@ macro_rules! steps {
         /// [`pipeline::identify`], verified once, for any packet.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $identify(skb: *mut __sk_buff, side: u32) -> u64 {
+        pub extern "C" fn $identify(skb: *mut __sk_buff) -> u64 {
             let packet = Skb::<{ $l2 }>::new(skb);
             packet.linearise_headers();
-            let side = Side::from_number(side as u8);
             in_work::<$family>(|maps, work| {
-                pipeline::identify::<$family, _, _>(&packet, side, false, maps, work)
+                pipeline::identify::<$family, _, _>(&packet, work.side(), false, maps, work)
             })
         }
 
         /// [`pipeline::leave`], verified once, for any packet.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $leave(skb: *mut __sk_buff, side: u32) -> u64 {
+        pub extern "C" fn $leave(skb: *mut __sk_buff) -> u64 {
             let mut packet = Skb::<{ $l2 }>::new(skb);
-            let side = Side::from_number(side as u8);
-            in_work::<$family>(|maps, work| pipeline::leave::<$family, _, _>(&mut packet, side, maps, work))
+            in_work::<$family>(|maps, work| {
+                pipeline::leave::<$family, _, _>(&mut packet, work.side(), maps, work)
+            })
         }
 
         /// [`pipeline::answer`], verified once, for any packet.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $answer(skb: *mut __sk_buff, side: u32, reason: u32) -> u64 {
+        pub extern "C" fn $answer(skb: *mut __sk_buff, reason: u32) -> u64 {
             let mut packet = Skb::<{ $l2 }>::new(skb);
-            let side = Side::from_number(side as u8);
             let Some(reason) = DropReason::from_number(reason as u8) else { return 0 };
             in_work::<$family>(|maps, work| {
-                Ok(pipeline::answer::<$family, _, _>(&mut packet, maps, side, reason, work))
+                Ok(pipeline::answer::<$family, _, _>(&mut packet, maps, work.side(), reason, work))
             })
         }
     };

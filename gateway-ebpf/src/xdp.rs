@@ -202,15 +202,15 @@ impl<F: PerFamily> Steps<F> for Xdp {
     }
 
     #[inline(always)]
-    fn identify(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
-        let (ctx, side, l2) = (self.ctx, side as u32, self.l2);
-        lend(work, || if F::VERSION == 4 { identify_x_4(ctx, side, l2) } else { identify_x_6(ctx, side, l2) })
+    fn identify(&mut self, _: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        let (ctx, l2) = (self.ctx, self.l2);
+        lend(work, || if F::VERSION == 4 { identify_x_4(ctx, l2) } else { identify_x_6(ctx, l2) })
     }
 
     #[inline(always)]
-    fn leave(&mut self, side: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
-        let (ctx, side, l2) = (self.ctx, side as u32, self.l2);
-        lend(work, || if F::VERSION == 4 { leave_x_4(ctx, side, l2) } else { leave_x_6(ctx, side, l2) })
+    fn leave(&mut self, _: Side, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        let (ctx, l2) = (self.ctx, self.l2);
+        lend(work, || if F::VERSION == 4 { leave_x_4(ctx, l2) } else { leave_x_6(ctx, l2) })
     }
 
     #[inline(always)]
@@ -219,20 +219,9 @@ impl<F: PerFamily> Steps<F> for Xdp {
     }
 
     #[inline(always)]
-    fn answer(
-        &mut self,
-        side: Side,
-        reason: DropReason,
-        work: &mut Work<F::Address>,
-    ) -> Result<bool, Refusal> {
-        let (ctx, side, l2, reason) = (self.ctx, side as u32, self.l2, reason as u32);
-        lend(work, || {
-            if F::VERSION == 4 {
-                answer_x_4(ctx, side, l2, reason)
-            } else {
-                answer_x_6(ctx, side, l2, reason)
-            }
-        })
+    fn answer(&mut self, _: Side, reason: DropReason, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        let (ctx, l2, reason) = (self.ctx, self.l2, reason as u32);
+        lend(work, || if F::VERSION == 4 { answer_x_4(ctx, l2, reason) } else { answer_x_6(ctx, l2, reason) })
     }
 }
 
@@ -249,11 +238,10 @@ macro_rules! steps {
         /// [`pipeline::identify`], verified once, for any frame. What takes more than a look is left to TC.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $identify(ctx: *mut xdp_md, side: u32, l2: u32) -> u64 {
+        pub extern "C" fn $identify(ctx: *mut xdp_md, l2: u32) -> u64 {
             let frame = Frame::new(ctx, l2);
-            let side = Side::from_number(side as u8);
             in_work::<$family>(|maps, work| {
-                let known = pipeline::identify::<$family, _, _>(&frame, side, true, maps, work)?;
+                let known = pipeline::identify::<$family, _, _>(&frame, work.side(), true, maps, work)?;
                 Ok(known && !is_unfinished::<$family>(&frame, work))
             })
         }
@@ -261,21 +249,21 @@ macro_rules! steps {
         /// [`pipeline::leave`], verified once, for any frame.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $leave(ctx: *mut xdp_md, side: u32, l2: u32) -> u64 {
+        pub extern "C" fn $leave(ctx: *mut xdp_md, l2: u32) -> u64 {
             let mut frame = Frame::new(ctx, l2);
-            let side = Side::from_number(side as u8);
-            in_work::<$family>(|maps, work| pipeline::leave::<$family, _, _>(&mut frame, side, maps, work))
+            in_work::<$family>(|maps, work| {
+                pipeline::leave::<$family, _, _>(&mut frame, work.side(), maps, work)
+            })
         }
 
         /// [`pipeline::answer`], verified once, for any frame.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $answer(ctx: *mut xdp_md, side: u32, l2: u32, reason: u32) -> u64 {
+        pub extern "C" fn $answer(ctx: *mut xdp_md, l2: u32, reason: u32) -> u64 {
             let mut frame = Frame::new(ctx, l2);
-            let side = Side::from_number(side as u8);
             let Some(reason) = DropReason::from_number(reason as u8) else { return 0 };
             in_work::<$family>(|maps, work| {
-                Ok(pipeline::answer::<$family, _, _>(&mut frame, maps, side, reason, work))
+                Ok(pipeline::answer::<$family, _, _>(&mut frame, maps, work.side(), reason, work))
             })
         }
     };
