@@ -91,6 +91,9 @@ pub enum Noun {
     /// Named sets of peers and resources
     #[command(subcommand)]
     Group(Group),
+    /// What is asked of machines before policies count them as sources
+    #[command(subcommand)]
+    Posture(Posture),
     /// Keys that machines join with
     #[command(subcommand)]
     SetupKey(SetupKey),
@@ -194,6 +197,13 @@ pub struct Apply {
 #[derive(Debug, Subcommand)]
 pub enum Peer {
     /// All peers: addresses, groups, connection
+    List,
+}
+
+/// `sluice posture`.
+#[derive(Debug, Subcommand)]
+pub enum Posture {
+    /// All posture checks: what they ask for, the policies that ask, and who fails why
     List,
 }
 

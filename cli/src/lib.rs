@@ -62,6 +62,7 @@ pub async fn run(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
             verbs::explain::run(&client, terminal, &source, &destination).await
         }
         Noun::Peer(args::Peer::List) => verbs::peer::list(&client, terminal).await,
+        Noun::Posture(args::Posture::List) => verbs::posture::list(&client, terminal).await,
         Noun::Group(args::Group::List) => verbs::group::list(&client, terminal).await,
         Noun::SetupKey(args::SetupKey::List) => verbs::setup_key::list(&client, terminal).await,
         Noun::SetupKey(args::SetupKey::Create(options)) => {

@@ -14,11 +14,13 @@ use utoipa_axum::routes;
 use crate::driver::Driver;
 use crate::flows::{self, Flows};
 use crate::gateways::{self, GatewaysState};
+use crate::geo::Places;
 use crate::grpc::{AgentService, ServeError};
 use crate::health::{self, HealthState};
 use crate::hub::Hub;
 use crate::metrics::{Metrics, metrics_page};
 use crate::pki::{Authority, PkiError};
+use crate::posture::{Keeper, Watch};
 use crate::store::Store;
 
 /// Everything agents need of control; clones share it.
@@ -29,6 +31,8 @@ pub struct Agents {
     flows: Arc<Flows>,
     metrics: Metrics,
     authority: Arc<Authority>,
+    watch: Arc<Watch>,
+    places: Places,
 }
 
 /// Why the agents' side could not be set up.
@@ -43,14 +47,14 @@ pub enum OpenError {
 }
 
 impl Agents {
-    /// Opens the authority in `directory`, making it on first start. Nothing runs yet.
-    pub fn open(store: Store, directory: &Path) -> Result<Self, OpenError> {
+    /// Opens the authority in `directory`, making it on first start. Nothing runs yet. Where agents are is looked up in `places`.
+    pub fn open(store: Store, places: Places, directory: &Path) -> Result<Self, OpenError> {
         let authority = Arc::new(Authority::open(directory)?);
         let metrics = Metrics::new()?;
         metrics.show_store(store.observed())?;
         let flows = Flows::new(metrics.clone());
         let hub = Hub::new(metrics.clone(), flows.clone());
-        Ok(Self { store, hub, flows, metrics, authority })
+        Ok(Self { store, hub, flows, metrics, authority, watch: Arc::default(), places })
     }
 
     /// The authority that agents pin.
@@ -75,6 +79,28 @@ impl Agents {
         tokio::spawn(driver.run())
     }
 
+    /// When each agent was last heard of.
+    pub fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+
+    /// Where addresses are.
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// Starts keeping posture true while nobody says anything. It ends with the runtime.
+    pub fn start_keeper(&self) -> JoinHandle<()> {
+        let keeper = Keeper::new(
+            self.store.clone(),
+            self.hub.clone(),
+            self.watch.clone(),
+            self.places.clone(),
+            self.metrics.clone(),
+        );
+        tokio::spawn(keeper.run())
+    }
+
     /// Serves agents on `listener` until `shutdown` resolves and their streams have ended (see [`Agents::end_streams`]).
     /// The certificate carries `addresses` beside control's own name.
     pub async fn serve(
@@ -88,6 +114,8 @@ impl Agents {
             self.hub.clone(),
             self.authority.clone(),
             self.metrics.clone(),
+            self.watch.clone(),
+            self.places.clone(),
         );
         service.serve(listener, addresses, shutdown).await
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::geo::Places;
 use crate::store::Store;
 
 /// The state of the HTTP server; clones share it.
@@ -12,4 +13,6 @@ pub struct App {
     /// SHA-256 of the authority's certificate as lower-case hex: carried with new setup keys, so that an agent can pin
     /// the authority from the key alone.
     pub control_fingerprint: Option<Arc<str>>,
+    /// Where addresses are.
+    pub places: Places,
 }

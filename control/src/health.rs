@@ -115,7 +115,7 @@ mod tests {
     async fn each_trouble_is_named_and_only_that_check_fails() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).await.unwrap();
-        let agents = Agents::open(store.clone(), dir.path()).unwrap();
+        let agents = Agents::open(store.clone(), crate::geo::Places::none(), dir.path()).unwrap();
         let mut state = HealthState::new(store.clone(), agents.hub().clone(), agents.authority().clone());
         state.patience = Duration::ZERO;
         let failing = async || {

@@ -5,7 +5,6 @@ mod options;
 mod trail;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -16,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::agents::Agents;
 use crate::app::App;
-use crate::hub::Hub;
+use crate::geo::Places;
 use crate::ids::now;
 use crate::metrics::count_requests;
 use crate::pki::Authority;
@@ -43,11 +42,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let store = Store::open_at(&options.data.store, directory).await?;
     // Before one is made: agents may trust another, whose files are still to be put here.
     store.pin_authority(Authority::stored_fingerprint(directory)?.as_deref()).await?;
-    let agents = Agents::open(store.clone(), directory)?;
+    let places = options.geo_database.as_deref().map_or_else(|| Ok(Places::none()), Places::open)?;
+    let agents = Agents::open(store.clone(), places.clone(), directory)?;
     let fingerprint = agents.authority().fingerprint();
     store.pin_authority(Some(&fingerprint)).await?;
 
-    let app = App { store: store.clone(), control_fingerprint: Some(fingerprint.clone().into()) };
+    let control_fingerprint = Some(fingerprint.clone().into());
+    let app = App { store: store.clone(), control_fingerprint, places: places.clone() };
     let extra = Extra { protected: agents.api_routes(), open: agents.open_routes(), rates: options.rates };
     let (router, _) = rest::router(app, extra);
     let router = router.layer(from_fn_with_state(agents.metrics().clone(), count_requests));
@@ -55,7 +56,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let driver = agents.start_driver();
     let sweep = tokio::spawn(sweep_ephemeral(store.clone()));
     let trail = tokio::spawn(trail::keep(store.clone(), options.retention_days));
-    let mark = tokio::spawn(mark_streams(store.clone(), agents.hub().clone()));
+    let mark = tokio::spawn(mark_streams(store.clone(), agents.clone()));
+    let (keeper, atlas) = (agents.start_keeper(), tokio::spawn(places.follow()));
     let addresses: Vec<IpAddr> =
         [grpc.local_addr()?.ip()].into_iter().filter(|address| !address.is_unspecified()).collect();
     let token = directory.join(TOKEN_FILE);
@@ -103,6 +105,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     sweep.abort();
     trail.abort();
     mark.abort();
+    keeper.abort();
+    atlas.abort();
     driver.abort();
     store.close().await;
     served
@@ -165,10 +169,12 @@ async fn sweep_ephemeral(store: Store) {
 }
 
 /// After a time without word from the database, in which the other replicas took this one for gone: its agents are here.
-async fn mark_streams(store: Store, hub: Arc<Hub>) {
+async fn mark_streams(store: Store, agents: Agents) {
     let mut returned = store.returned();
     while returned.changed().await.is_ok() {
-        for peer in hub.streams() {
+        // What agents said may have been taken for too old.
+        agents.watch().forget_marks();
+        for peer in agents.hub().streams() {
             match store.peer_seen(&peer, &PeerFacts::default()).await {
                 Ok(()) | Err(StoreError::NotFound { .. }) => {}
                 Err(error) => tracing::warn!(peer, %error, "cannot note that an agent is connected"),

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod datapath;
+pub mod facts;
 pub mod failover;
 pub mod files;
 pub mod identity;

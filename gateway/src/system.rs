@@ -8,7 +8,15 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The system as control is told of it.
 pub fn info() -> SystemInfo {
     let kernel_version = read("/proc/sys/kernel/osrelease");
-    SystemInfo { os: std::env::consts::OS.into(), kernel_version, agent_version: VERSION.into() }
+    let os_version = os_version(&read("/etc/os-release"));
+    SystemInfo { os: std::env::consts::OS.into(), kernel_version, agent_version: VERSION.into(), os_version }
+}
+
+/// `VERSION_ID` of os-release(5); a rolling distribution has none.
+fn os_version(release: &str) -> String {
+    let lines = release.lines().filter_map(|line| line.split_once('='));
+    let version = lines.filter(|(key, _)| key.trim() == "VERSION_ID").map(|(_, value)| value).next_back();
+    version.unwrap_or_default().trim().trim_matches(['"', '\'']).to_owned()
 }
 
 /// The host's name.
@@ -69,6 +77,13 @@ fn read(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_of_a_system_is_what_its_release_says() {
+        assert_eq!(os_version("NAME=\"Debian\"\nVERSION_ID=\"12\"\nVERSION=\"12 (bookworm)\""), "12");
+        assert_eq!(os_version("ID=fedora\nVERSION_ID=43"), "43");
+        assert_eq!(os_version("ID=arch"), "");
+    }
 
     #[test]
     fn moments_are_written_as_people_read_them() {

@@ -311,7 +311,13 @@ impl Filler<'_> {
             destinations: End::Groups(vec![groups[destination].id.clone()]),
         };
         let rules = vec![RuleChange { id: None, spec }];
-        let change = PolicyChange { name: name.clone(), description: String::new(), enabled: true, rules };
+        let change = PolicyChange {
+            name: name.clone(),
+            description: String::new(),
+            enabled: true,
+            source_posture_checks: Vec::new(),
+            rules,
+        };
         let id = self.store.create_policy(&Actor::system(), change).await?.id;
         Ok(Policy { id, name, source, destination })
     }

@@ -51,6 +51,31 @@ pub struct Peer {
     /// Groups it is in.
     #[serde(deserialize_with = "or_default")]
     pub groups: Vec<Named>,
+    /// Posture checks that policies ask of it and that it fails.
+    #[serde(deserialize_with = "or_default")]
+    pub posture_failures: Vec<PostureFailure>,
+}
+
+/// A posture check that a peer fails.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PostureFailure {
+    /// Id of the check.
+    pub id: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// `/api/posture-checks`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PostureCheck {
+    /// Id.
+    pub id: String,
+    /// Display name.
+    pub name: String,
+    /// What it asks for, by kind.
+    pub checks: Value,
 }
 
 /// An id with its name: a group or peer inside another object.

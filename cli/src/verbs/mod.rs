@@ -11,6 +11,7 @@ pub(crate) mod login;
 pub(crate) mod network;
 pub(crate) mod peer;
 pub(crate) mod policy;
+pub(crate) mod posture;
 pub(crate) mod setup_key;
 pub(crate) mod status;
 

@@ -25,6 +25,7 @@ pub(crate) struct Data {
     pub(crate) peers: Vec<Value>,
     pub(crate) groups: Vec<Value>,
     pub(crate) policies: Vec<Value>,
+    pub(crate) posture_checks: Vec<Value>,
     pub(crate) networks: Vec<Value>,
     /// (network id, resource)
     pub(crate) resources: Vec<(String, Value)>,
@@ -122,9 +123,7 @@ impl Data {
             ["networks"] => self.networks.clone().into(),
             ["networks", id, "resources"] => inside(&self.resources, id),
             ["networks", id, "routers"] => inside(&self.routers, id),
-            ["posture-checks"] => {
-                json!([{ "id": "c1", "name": "disk encrypted" }, { "id": "c2", "name": "kernel" }])
-            }
+            ["posture-checks"] => self.posture_checks.clone().into(),
             ["setup-keys"] => self.setup_keys.clone().into(),
             ["gateways"] => self.gateways.clone().into(),
             ["gateways", id] => self.gateways.iter().find(|g| g["id"] == *id).cloned().unwrap_or_default(),

@@ -5,11 +5,12 @@ use crate::golden;
 use crate::run::Shell;
 use crate::site;
 
-const LISTS: [(&str, &[&str]); 8] = [
+const LISTS: [(&str, &[&str]); 9] = [
     ("gateways", &["gateway", "list"]),
     ("gateway", &["gateway", "show", "gw-a"]),
     ("peers", &["peer", "list"]),
     ("groups", &["group", "list"]),
+    ("posture-checks", &["posture", "list"]),
     ("policies", &["policy", "list"]),
     ("networks", &["network", "list"]),
     ("setup-keys", &["setup-key", "list"]),

@@ -38,6 +38,13 @@ pub(crate) fn data() -> Data {
                  "bidirectional": false, "protocol": "tcp", "port_ranges": [{"start": 23, "end": 23}],
                  "sources": [{"id": "g1", "name": "engineering"}], "destinationResource": {"id": "r1", "type": "host"}}]}),
         ],
+        posture_checks: vec![
+            json!({"id": "c1", "name": "disk encrypted", "description": "", "checks": {
+                "process_check": {"processes": [{"linux_path": "/usr/bin/luksd"}]},
+                "geo_location_check": {"locations": [{"country_code": "DE"}], "action": "allow"}}}),
+            json!({"id": "c2", "name": "kernel", "description": "",
+                "checks": {"os_version_check": {"linux": {"min_kernel_version": "6.1"}}}}),
+        ],
         networks: vec![
             json!({"id": "n1", "name": "berlin", "description": "the site", "resources": ["r1"], "routers": ["t1", "t2"]}),
         ],
@@ -80,7 +87,9 @@ pub(crate) fn data() -> Data {
 
 fn peer(id: &str, name: &str, ip: &str, connected: bool, groups: &[(&str, &str)]) -> Value {
     json!({"id": id, "name": name, "hostname": name, "ip": ip, "ipv6": format!("fd5c:1::{}", &id[1..]), "connected": connected,
-           "last_seen": "2026-11-22T11:50:00Z", "os": "linux", "version": "0.1.0", "groups": named(groups)})
+           "last_seen": "2026-11-22T11:50:00Z", "os": "linux", "version": "0.1.0", "groups": named(groups),
+           "posture_failures": if id == "p1" { json!([{"id": "c1", "name": "disk encrypted", "checks": ["process"],
+                                                       "reason": "/usr/bin/luksd is not running"}]) } else { json!([]) }})
 }
 
 fn group(id: &str, name: &str, peers: &[(&str, &str)], resources: &[&str]) -> Value {

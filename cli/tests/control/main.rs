@@ -17,6 +17,7 @@ use sluicegate_api::agent::flow_event::Kind;
 use sluicegate_api::agent::{FlowEvent, ReportRequest};
 use sluicegate_control::agents::Agents;
 use sluicegate_control::app::App;
+use sluicegate_control::geo::Places;
 use sluicegate_control::rest::{Extra, router};
 use sluicegate_control::store::{Enrollment, Role, Store};
 use sluicegate_policy::file::THREE_TIER;
@@ -35,9 +36,13 @@ impl Control {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).await.unwrap();
-        let agents = Agents::open(store.clone(), dir.path()).unwrap();
-        let app =
-            App { store: store.clone(), control_fingerprint: Some(agents.authority().fingerprint().into()) };
+        let places = Places::none();
+        let agents = Agents::open(store.clone(), places.clone(), dir.path()).unwrap();
+        let app = App {
+            store: store.clone(),
+            control_fingerprint: Some(agents.authority().fingerprint().into()),
+            places,
+        };
         let extra = Extra { protected: agents.api_routes(), open: agents.open_routes(), ..Extra::default() };
         let (router, _) = router(app, extra);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

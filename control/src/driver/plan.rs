@@ -135,6 +135,7 @@ fn network(
         routes: view.routes.iter().map(route).collect(),
         routed: view.routed.iter().map(routed).collect(),
         protocol: sluicegate_api::PROTOCOL,
+        watched: agents.get(agent).map(|agent| agent.watched.to_vec()).unwrap_or_default(),
     })
 }
 

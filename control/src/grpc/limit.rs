@@ -17,7 +17,7 @@ const MOVES_RATE: f64 = 0.1;
 /// Attempts to join, per source address.
 pub(super) struct SourceLimit(Buckets<IpAddr>);
 
-/// Changes of an agent's endpoint, per peer id.
+/// Changes that an agent makes by what it says of itself (its endpoint, a verdict that turns), per peer id.
 pub(super) struct MoveLimit(Buckets<String>);
 
 impl Default for SourceLimit {

@@ -4,6 +4,7 @@
 //! name another peer. Setup keys are never logged.
 
 mod enroll;
+mod facts;
 mod limit;
 
 use std::net::IpAddr;
@@ -22,10 +23,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
+use crate::geo::Places;
 use crate::hub::{Hub, Refused, UpdateStream};
 use crate::metrics::Metrics;
 use crate::pki::tls::{ServerIdentity, TlsError};
 use crate::pki::{self, Authority};
+use crate::posture::Watch;
 use crate::store::{PeerFacts, Store, StoreError};
 pub(crate) use enroll::RESULTS as ENROLMENT_RESULTS;
 use limit::{MoveLimit, SourceLimit};
@@ -47,13 +50,23 @@ pub struct AgentService {
     metrics: Metrics,
     limit: Arc<SourceLimit>,
     moves: Arc<MoveLimit>,
+    turns: Arc<MoveLimit>,
+    watch: Arc<Watch>,
+    places: Places,
 }
 
 impl AgentService {
     /// A service over these parts.
-    pub fn new(store: Store, hub: Arc<Hub>, authority: Arc<Authority>, metrics: Metrics) -> Self {
-        let (limit, moves) = (Arc::default(), Arc::default());
-        Self { store, hub, authority, metrics, limit, moves }
+    pub fn new(
+        store: Store,
+        hub: Arc<Hub>,
+        authority: Arc<Authority>,
+        metrics: Metrics,
+        watch: Arc<Watch>,
+        places: Places,
+    ) -> Self {
+        let (limit, moves, turns) = (Arc::default(), Arc::default(), Arc::default());
+        Self { store, hub, authority, metrics, limit, moves, turns, watch, places }
     }
 
     /// Serves agents on `listener` until `shutdown` resolves and the last call has ended. Streams end when the hub is shut
@@ -88,7 +101,7 @@ impl AgentService {
         &self,
         peer: &str,
         from: Option<IpAddr>,
-        request: SyncRequest,
+        mut request: SyncRequest,
     ) -> Result<UpdateStream, Status> {
         same_protocol(&request)?;
         let endpoint = endpoint(&request.endpoint, from)?;
@@ -102,6 +115,8 @@ impl AgentService {
             })?;
             self.store.set_peer_endpoint(peer, endpoint).await.map_err(store_status)?;
         }
+        // Before the revision is asked for: what is sent stands for the verdicts of now.
+        self.hear_first(peer, from, request.system.as_ref(), request.facts.take()).await?;
         let revision = self.store.revision().await.map_err(store_status)?;
         let mut stream = self.hub.open(peer, &request, revision).map_err(refused_status)?;
         let (store, hub, id) = (self.store.clone(), self.hub.clone(), peer.to_owned());
@@ -150,9 +165,13 @@ impl Agent for AgentService {
     }
 
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
-        let peer = caller(&request)?;
+        let (peer, from) = (caller(&request)?, source(&request));
         self.exists(&peer).await?;
-        self.hub.report(&peer, request.into_inner(), now_ms()).map_err(refused_status)?;
+        let mut report = request.into_inner();
+        if let Some(facts) = report.facts.take() {
+            self.hear_again(&peer, from, facts).await?;
+        }
+        self.hub.report(&peer, report, now_ms()).map_err(refused_status)?;
         Ok(Response::new(ReportResponse {}))
     }
 }

@@ -3,16 +3,18 @@
 
 mod http;
 
+use std::collections::HashSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use sluicegate_policy::posture::Kind;
 
 pub use http::{count_requests, metrics_page};
 
-use crate::store::Observed;
+use crate::store::{Failing, Observed, Turn};
 
 /// Pushes, compilations and requests: 0.5 ms to 4 s, doubling; the targets (10 ms, 50 ms, 1 s) fall inside.
 fn seconds() -> Vec<f64> {
@@ -63,6 +65,12 @@ pub struct Metrics {
     pub http_seconds: HistogramVec,
     /// End of validity of the certificates in use.
     pub certificate_expiry: GaugeVec,
+    /// Peers that fail what policies ask of them, by kind of check.
+    pub posture_failing: IntGaugeVec,
+    /// Verdicts that turned, by what they are now.
+    pub posture_turns: IntCounterVec,
+    /// When the geo database in use was made.
+    pub geo_built: IntGauge,
 }
 
 impl Metrics {
@@ -140,6 +148,20 @@ impl Metrics {
                 "End of validity of a certificate, in Unix seconds.",
                 &["certificate"],
             )?,
+            posture_failing: make.int_gauge_vec(
+                "posture_failing_peers",
+                "Peers that fail a posture check which a policy asks of them.",
+                &["check"],
+            )?,
+            posture_turns: make.counter_vec(
+                "posture_turns_total",
+                "Verdicts of posture checks on peers that became others.",
+                &["result"],
+            )?,
+            geo_built: make.int_gauge(
+                "geo_database_build_timestamp_seconds",
+                "When the geo database in use was made, in Unix seconds; 0 without one.",
+            )?,
             registry: make.0,
         };
         metrics.touch();
@@ -149,6 +171,26 @@ impl Metrics {
     /// Puts the store's instruments on the page; once.
     pub fn show_store(&self, store: &Observed) -> Result<(), prometheus::Error> {
         store.collectors().into_iter().try_for_each(|collector| self.registry.register(collector))
+    }
+
+    /// Counts verdicts that turned.
+    pub fn count_turns(&self, turns: &[Turn]) {
+        for turn in turns {
+            let result = if turn.verdict.passed() { "pass" } else { "fail" };
+            self.posture_turns.with_label_values(&[result]).inc();
+        }
+    }
+
+    /// Shows how many peers fail each kind of check.
+    pub fn show_failing(&self, failing: &[Failing]) {
+        for kind in Kind::ALL {
+            let fails =
+                |failing: &&Failing| failing.verdict.failures.iter().any(|failure| failure.kind == kind);
+            let peers: HashSet<&str> =
+                failing.iter().filter(fails).map(|failing| failing.peer.as_str()).collect();
+            let count = i64::try_from(peers.len()).unwrap_or(i64::MAX);
+            self.posture_failing.with_label_values(&[kind.name()]).set(count);
+        }
     }
 
     /// The page in Prometheus' text format.
@@ -170,6 +212,10 @@ impl Metrics {
         }
         for result in crate::grpc::ENROLMENT_RESULTS {
             self.enrolments.with_label_values(&[result]).reset();
+        }
+        self.show_failing(&[]);
+        for result in ["pass", "fail"] {
+            self.posture_turns.with_label_values(&[result]).reset();
         }
         for kind in crate::flows::KINDS {
             self.flow_events.with_label_values(&[kind]).reset();

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::geo::GeoError;
 use crate::store::StoreError;
 
 /// Longest text of a refusal by the HTTP library that is passed on, in bytes.
@@ -69,6 +70,8 @@ impl From<StoreError> for ApiError {
             StoreError::NotFound { .. } => StatusCode::NOT_FOUND,
             StoreError::Duplicate(_) => StatusCode::CONFLICT,
             StoreError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            // As NetBird's clients know both.
+            StoreError::InUse { kind: "posture check", .. } => StatusCode::PRECONDITION_FAILED,
             StoreError::InUse { .. } => StatusCode::BAD_REQUEST,
             StoreError::Denied(_) => StatusCode::FORBIDDEN,
             // Not "nothing was changed": the answer to a COMMIT may have been lost.
@@ -85,6 +88,12 @@ impl From<StoreError> for ApiError {
             }
         };
         Self::new(status, error.to_string())
+    }
+}
+
+impl From<GeoError> for ApiError {
+    fn from(error: GeoError) -> Self {
+        Self::new(StatusCode::PRECONDITION_FAILED, error.to_string())
     }
 }
 

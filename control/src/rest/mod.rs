@@ -18,11 +18,13 @@ mod exactly;
 pub mod explain;
 pub mod groups;
 pub mod instance;
+pub mod locations;
 pub mod nameservers;
 pub mod networks;
 mod nothing;
 pub mod peers;
 pub mod policies;
+pub mod posture;
 pub mod resources;
 pub mod routers;
 pub mod routes;
@@ -102,6 +104,8 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(groups::routes())
         .merge(peers::routes())
         .merge(policies::routes())
+        .merge(posture::routes())
+        .merge(locations::routes())
         .merge(networks::routes())
         .merge(resources::routes())
         .merge(routers::routes())

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use serde::{Deserialize, Serialize};
+use sluicegate_policy::posture::Place;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -42,7 +43,7 @@ pub struct Peer {
     pub os: String,
     /// Kernel release.
     pub kernel_version: String,
-    /// Always 0: places are not looked up yet.
+    /// GeoNames' number of the city its connection comes from; 0 when that is not known.
     pub geoname_id: i64,
     /// Agent version.
     pub version: String,
@@ -68,9 +69,9 @@ pub struct Peer {
     pub inactivity_expiration_enabled: bool,
     /// Whether it waits for approval and so takes no part.
     pub approval_required: bool,
-    /// Empty: places are not looked up yet.
+    /// The country its connection comes from, ISO 3166-1 alpha-2; empty when that is not known.
     pub country_code: String,
-    /// Empty: places are not looked up yet.
+    /// The city, by its English name; empty when that is not known.
     pub city_name: String,
     /// Empty: not reported.
     pub serial_number: String,
@@ -83,6 +84,21 @@ pub struct Peer {
     /// Ours: where its WireGuard can be reached on the underlay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// Ours: the posture checks that policies ask of it and that it fails.
+    pub posture_failures: Vec<PostureFailure>,
+}
+
+/// A posture check that a peer fails.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct PostureFailure {
+    /// Check id.
+    pub id: String,
+    /// Name of the check.
+    pub name: String,
+    /// Which parts fail: `client_version`, `os_version`, `location`, `network_range`, `process`.
+    pub checks: Vec<&'static str>,
+    /// Why, as the end of a sentence about the peer.
+    pub reason: String,
 }
 
 /// A peer in the list.
@@ -112,11 +128,11 @@ pub struct AccessiblePeer {
     pub user_id: String,
     /// Operating system.
     pub os: String,
-    /// Empty: places are not looked up yet.
+    /// The country its connection comes from, ISO 3166-1 alpha-2; empty when that is not known.
     pub country_code: String,
-    /// Empty: places are not looked up yet.
+    /// The city, by its English name; empty when that is not known.
     pub city_name: String,
-    /// Always 0: places are not looked up yet.
+    /// GeoNames' number of the city its connection comes from; 0 when that is not known.
     pub geoname_id: i64,
     /// Whether it holds a stream open.
     pub connected: bool,
@@ -174,7 +190,7 @@ async fn list(
     }
     let wanted = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let peers = app.store.peers(wanted(&query.name).as_deref(), wanted(&query.ip).as_deref()).await?;
-    let shapes = Shapes::load(&app).await?;
+    let shapes = Shapes::load(&app, None).await?;
     let state = app.store.state().await?;
     let counts = Accessible::new(&state).counts();
     let batch = peers.into_iter().map(|peer| PeerBatch {
@@ -189,7 +205,7 @@ async fn list(
     responses((status = 200, body = Peer)))]
 async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> ApiResult<Peer> {
     let peer = visible(&app, &caller, id).await?;
-    Ok(Json(Shapes::load(&app).await?.peer(peer)))
+    Ok(Json(Shapes::load(&app, Some(&peer.id)).await?.peer(peer)))
 }
 
 /// Changes name, address and approval.
@@ -211,7 +227,7 @@ async fn update(
         ipv6: address("ipv6", request.ipv6)?,
     };
     let peer = app.store.update_peer(&caller.actor(), &id, change).await?;
-    Ok(Json(Shapes::load(&app).await?.peer(peer)))
+    Ok(Json(Shapes::load(&app, Some(&peer.id)).await?.peer(peer)))
 }
 
 /// Removes a peer from the overlay; refused while a router or a policy names it.
@@ -233,7 +249,7 @@ async fn accessible(
     let peer = visible(&app, &caller, id).await?;
     let state = app.store.state().await?;
     let accessible = Accessible::new(&state).of(&peer.id);
-    let shapes = Shapes::load(&app).await?;
+    let shapes = Shapes::load(&app, None).await?;
     let peers = app.store.peers(None, None).await?.into_iter();
     Ok(Json(
         peers
@@ -262,12 +278,30 @@ fn address<T: std::str::FromStr>(field: &str, text: Option<String>) -> Result<Op
 struct Shapes {
     groups: HashMap<String, GroupMinimum>,
     domain: String,
+    places: HashMap<String, Place>,
+    failures: HashMap<String, Vec<PostureFailure>>,
 }
 
 impl Shapes {
-    async fn load(app: &App) -> Result<Self, ApiError> {
+    /// For all peers, or for one.
+    async fn load(app: &App, peer: Option<&str>) -> Result<Self, ApiError> {
         let domain = app.store.account().await?.settings.dns_domain().to_owned();
-        Ok(Shapes { groups: minimums(app).await?, domain })
+        let places = app.store.places(peer).await?;
+        let mut failures = HashMap::<String, Vec<PostureFailure>>::new();
+        for failing in app.store.failing(peer).await? {
+            let failure = PostureFailure {
+                id: failing.check.id,
+                name: failing.check.name,
+                checks: failing.verdict.failures.iter().map(|failure| failure.kind.name()).collect(),
+                reason: failing.verdict.to_string(),
+            };
+            failures.entry(failing.peer).or_default().push(failure);
+        }
+        Ok(Shapes { groups: minimums(app).await?, domain, places, failures })
+    }
+
+    fn place(&self, peer: &str) -> Place {
+        self.places.get(peer).cloned().unwrap_or_default()
     }
 
     fn dns_label(&self, label: &str) -> String {
@@ -275,7 +309,9 @@ impl Shapes {
     }
 
     fn peer(&self, peer: store::Peer) -> Peer {
+        let Place { country_code, city_name, geoname_id } = self.place(&peer.id);
         Peer {
+            posture_failures: self.failures.get(&peer.id).cloned().unwrap_or_default(),
             groups: expand(peer.groups.iter().map(|group| &group.id), &self.groups),
             dns_label: self.dns_label(&peer.dns_label),
             id: peer.id,
@@ -288,7 +324,7 @@ impl Shapes {
             last_seen: rfc3339(peer.last_seen),
             os: peer.os,
             kernel_version: peer.kernel_version,
-            geoname_id: 0,
+            geoname_id: geoname_id.into(),
             version: peer.version,
             ssh_enabled: peer.ssh_enabled,
             user_id: String::new(),
@@ -299,8 +335,8 @@ impl Shapes {
             last_login: rfc3339(peer.last_login),
             inactivity_expiration_enabled: peer.inactivity_expiration_enabled,
             approval_required: peer.approval_required,
-            country_code: String::new(),
-            city_name: String::new(),
+            country_code,
+            city_name,
             serial_number: String::new(),
             extra_dns_labels: Vec::new(),
             ephemeral: peer.ephemeral,
@@ -310,6 +346,7 @@ impl Shapes {
     }
 
     fn accessible(&self, peer: store::Peer) -> AccessiblePeer {
+        let Place { country_code, city_name, geoname_id } = self.place(&peer.id);
         AccessiblePeer {
             dns_label: self.dns_label(&peer.dns_label),
             id: peer.id,
@@ -318,9 +355,9 @@ impl Shapes {
             ipv6: peer.ipv6.to_string(),
             user_id: String::new(),
             os: peer.os,
-            country_code: String::new(),
-            city_name: String::new(),
-            geoname_id: 0,
+            country_code,
+            city_name,
+            geoname_id: geoname_id.into(),
             connected: peer.connected,
             last_seen: rfc3339(peer.last_seen),
         }

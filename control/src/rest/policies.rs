@@ -28,7 +28,7 @@ pub struct Policy {
     pub description: String,
     /// Whether it counts.
     pub enabled: bool,
-    /// Always empty: posture checks are not served yet, and naming one is refused.
+    /// Posture checks that its sources must pass.
     pub source_posture_checks: Vec<String>,
     /// The rules, in order.
     pub rules: Vec<PolicyRule>,
@@ -85,7 +85,7 @@ pub struct PolicyRequest {
     pub description: String,
     /// Whether it counts.
     pub enabled: bool,
-    /// Must be empty: posture checks are not served yet.
+    /// Posture checks that its sources must pass; one that is unknown is refused.
     pub source_posture_checks: Vec<String>,
     /// At least one.
     pub rules: Vec<RuleRequest>,
@@ -194,14 +194,17 @@ async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) 
 }
 
 async fn change(app: &App, request: PolicyRequest) -> Result<PolicyChange, ApiError> {
-    if let Some(check) = request.source_posture_checks.first() {
-        return Err(ApiError::invalid(format!("posture check {check} does not exist")));
-    }
     let mut rules = Vec::with_capacity(request.rules.len());
     for rule in request.rules {
         rules.push(rule_change(app, rule).await?);
     }
-    Ok(PolicyChange { name: request.name, description: request.description, enabled: request.enabled, rules })
+    Ok(PolicyChange {
+        name: request.name,
+        description: request.description,
+        enabled: request.enabled,
+        source_posture_checks: request.source_posture_checks,
+        rules,
+    })
 }
 
 async fn rule_change(app: &App, rule: RuleRequest) -> Result<RuleChange, ApiError> {
@@ -292,7 +295,7 @@ impl Shapes {
             name: policy.name,
             description: policy.description,
             enabled: policy.enabled,
-            source_posture_checks: Vec::new(),
+            source_posture_checks: policy.source_posture_checks,
             rules: policy.rules.into_iter().map(|rule| self.rule(rule)).collect(),
         }
     }

@@ -21,7 +21,7 @@ pub enum Module {
     Groups,
     /// Peers and gateways.
     Peers,
-    /// Policies, and explaining them.
+    /// Policies, posture checks, and explaining them.
     Policies,
     /// Networks, resources and routers.
     Networks,
@@ -49,7 +49,7 @@ pub enum Right {
 }
 
 /// Paths by their beginnings; the longest that fits decides, and a path that is not here is nobody's.
-const PATHS: [(&str, Module); 20] = [
+const PATHS: [(&str, Module); 22] = [
     ("/api/accounts", Module::Settings),
     ("/api/agent-network", Module::Networks),
     ("/api/events", Module::Events),
@@ -59,9 +59,11 @@ const PATHS: [(&str, Module); 20] = [
     ("/api/groups", Module::Groups),
     ("/api/identity-providers", Module::Settings),
     ("/api/ingress", Module::Peers),
+    ("/api/locations", Module::Policies),
     ("/api/networks", Module::Networks),
     ("/api/peers", Module::Peers),
     ("/api/policies", Module::Policies),
+    ("/api/posture-checks", Module::Policies),
     ("/api/routes", Module::Routes),
     ("/api/dns", Module::Dns),
     ("/api/dns/nameservers", Module::Nameservers),

@@ -33,7 +33,7 @@ pub struct DataArgs {
     /// File with the password of the store's database [default: SLUICEGATE_CONTROL_STORE_PASSWORD of the environment]
     #[arg(long, value_name = "FILE", env = "SLUICEGATE_CONTROL_STORE_PASSWORD_FILE")]
     pub store_password_file: Option<PathBuf>,
-    /// File with `data_dir`, `http`, `grpc`, `[store]`, `[audit]` and `[rest]` [default: /etc/sluicegate/control.toml, if it is there]
+    /// File with `data_dir`, `http`, `grpc`, `[store]`, `[audit]`, `[geo]` and `[rest]` [default: /etc/sluicegate/control.toml, if it is there]
     #[arg(long, value_name = "FILE", env = "SLUICEGATE_CONTROL_CONFIG")]
     pub config: Option<PathBuf>,
 }
@@ -50,6 +50,9 @@ pub struct ServeArgs {
     /// Address of the agents' service, TLS by control's own authority [default: port 8443 of every address]
     #[arg(long, value_name = "ADDR", env = "SLUICEGATE_CONTROL_GRPC")]
     pub grpc: Option<SocketAddr>,
+    /// Geo database of MaxMind's format (GeoLite2 or GeoIP2, Country or City), for posture checks that name places
+    #[arg(long, value_name = "FILE", env = "SLUICEGATE_CONTROL_GEO_DATABASE")]
+    pub geo_database: Option<PathBuf>,
 }
 
 /// Where the data is.
@@ -72,6 +75,8 @@ pub struct Options {
     pub grpc: SocketAddr,
     /// For how many days audit events are kept; 0 keeps them all.
     pub retention_days: u32,
+    /// Where addresses are.
+    pub geo_database: Option<PathBuf>,
     /// How much each caller may ask of the REST API.
     pub rates: Rates,
 }
@@ -88,6 +93,8 @@ struct ConfigFile {
     audit: AuditSection,
     #[serde(default)]
     rest: RestSection,
+    #[serde(default)]
+    geo: GeoSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -110,6 +117,12 @@ struct RestSection {
     burst: Option<u32>,
     #[serde(default)]
     trusted_proxies: Vec<IpNet>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GeoSection {
+    database: Option<PathBuf>,
 }
 
 impl Data {
@@ -155,6 +168,7 @@ impl Options {
                 burst: file.rest.burst.unwrap_or(BURST),
                 trusted_proxies: file.rest.trusted_proxies.clone(),
             },
+            geo_database: args.geo_database.or_else(|| file.geo.database.clone()),
             data: Data::with(args.data, &file)?,
         })
     }
@@ -254,6 +268,19 @@ mod tests {
             let rates = Options::resolve(args(&path)).unwrap().rates;
             assert_eq!((rates.burst, rates.trusted_proxies.len()), (burst, count));
         }
+    }
+
+    #[test]
+    fn a_geo_database_is_named_by_flag_or_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.toml");
+        std::fs::write(&path, "[geo]\ndatabase = \"/srv/a.mmdb\"\n").unwrap();
+        let of = |args| Options::resolve(args).unwrap().geo_database;
+        assert_eq!(of(args(&path)).as_deref(), Some(Path::new("/srv/a.mmdb")));
+        let flag = Some("/srv/b.mmdb".into());
+        assert_eq!(of(ServeArgs { geo_database: flag.clone(), ..args(&path) }), flag);
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(of(args(&path)), None);
     }
 
     #[test]

@@ -154,6 +154,7 @@ async fn default_policy(write: &mut super::write::Write, all: &str) -> Result<()
         name: "Default".into(),
         description: "Made with the account; switch it off once there are policies of your own".into(),
         enabled: true,
+        source_posture_checks: Vec::new(),
         rules: vec![RuleChange { id: None, spec }],
     };
     super::policies::insert(write, policy).await?;

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
-use sqlx::FromRow;
 use utoipa::ToSchema;
 
 use super::error::{corrupt, duplicate, invalid, not_found};
+use super::policy_rows::{PolicyRow, RuleRow};
 use super::sql::{self, Connection};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, Result, Store, groups, text};
+use super::{Activity, Actor, Result, Store, groups, posture, text};
 use crate::ids::new_id;
 
 /// Sides of a rule in `rule_groups`.
@@ -27,6 +27,8 @@ pub struct Policy {
     pub description: String,
     /// Whether it counts.
     pub enabled: bool,
+    /// Posture checks that its sources must pass, in order.
+    pub source_posture_checks: Vec<String>,
     /// The rules, in order.
     pub rules: Vec<Rule>,
 }
@@ -129,6 +131,8 @@ pub struct PolicyChange {
     pub description: String,
     /// Whether it counts.
     pub enabled: bool,
+    /// Posture checks that its sources must pass.
+    pub source_posture_checks: Vec<String>,
     /// The rules, in order.
     pub rules: Vec<RuleChange>,
 }
@@ -172,8 +176,8 @@ impl Store {
         let (change, rules) = validate(write.db(), id, change).await?;
         let kept = adopt(&before, rules)?;
 
-        let unchanged = (&before.name, &before.description, before.enabled)
-            == (&change.name, &change.description, change.enabled)
+        let unchanged = (&before.name, &before.description, before.enabled, &before.source_posture_checks)
+            == (&change.name, &change.description, change.enabled, &change.source_posture_checks)
             && before.rules.len() == kept.len()
             && before
                 .rules
@@ -191,6 +195,7 @@ impl Store {
             .bind(id)
             .execute(write.db())
             .await?;
+        posture::link(write.db(), id, &change.source_posture_checks).await?;
         for rule in &before.rules {
             if !kept.iter().any(|(id, _)| id.as_ref() == Some(&rule.id)) {
                 sql::query("DELETE FROM rules WHERE id = $1").bind(&rule.id).execute(write.db()).await?;
@@ -228,6 +233,7 @@ pub(super) async fn insert(write: &mut Write, change: PolicyChange) -> Result<St
         .bind(change.enabled)
         .execute(write.db())
         .await?;
+    posture::link(write.db(), &id, &change.source_posture_checks).await?;
     for (position, rule) in rules.into_iter().enumerate() {
         // Ids come from the store: one in a request for a new policy would be another policy's.
         if let Some(rule) = rule.id {
@@ -246,9 +252,10 @@ pub(super) async fn all(db: &mut Connection) -> Result<Vec<Policy>> {
     let rules = sql::query_as("SELECT * FROM rules ORDER BY policy_id, position").fetch_all(&mut *db).await?;
     let groups =
         sql::query_as("SELECT rule_id, side, group_id FROM rule_groups ORDER BY rule_id, side, position")
-            .fetch_all(db)
+            .fetch_all(&mut *db)
             .await?;
-    assemble(policies, rules, groups)
+    let checks = posture::links(db, None).await?;
+    assemble(policies, rules, groups, checks)
 }
 
 async fn policy(db: &mut Connection, id: &str) -> Result<Policy> {
@@ -262,9 +269,10 @@ async fn policy(db: &mut Connection, id: &str) -> Result<Policy> {
          WHERE r.policy_id = $1 ORDER BY g.rule_id, g.side, g.position",
     )
     .bind(id)
-    .fetch_all(db)
+    .fetch_all(&mut *db)
     .await?;
-    match assemble(policies, rules, groups)?.pop() {
+    let checks = posture::links(db, Some(id)).await?;
+    match assemble(policies, rules, groups, checks)?.pop() {
         Some(policy) => Ok(policy),
         None => not_found("policy", id),
     }
@@ -274,6 +282,7 @@ fn assemble(
     policies: Vec<PolicyRow>,
     rules: Vec<RuleRow>,
     groups: Vec<(String, i64, String)>,
+    mut checks: HashMap<String, Vec<String>>,
 ) -> Result<Vec<Policy>> {
     let mut ends = HashMap::<String, [Vec<String>; 2]>::new();
     for (rule, side, group) in groups {
@@ -286,6 +295,7 @@ fn assemble(
     }
     let policies = policies.into_iter().map(|row| Policy {
         rules: by_policy.remove(&row.id).unwrap_or_default(),
+        source_posture_checks: checks.remove(&row.id).unwrap_or_default(),
         id: row.id,
         name: row.name,
         description: row.description,
@@ -302,6 +312,7 @@ async fn validate(
 ) -> Result<(PolicyChange, Vec<RuleChange>)> {
     change.name = text::name("policy", &change.name)?;
     text::description("policy", &change.description)?;
+    posture::must_exist(db, &mut change.source_posture_checks).await?;
     let mut rules = std::mem::take(&mut change.rules);
     if rules.is_empty() {
         return invalid("policy rules must not be empty");
@@ -532,63 +543,4 @@ impl Protocol {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|protocol| protocol.as_str() == text)
     }
-}
-
-#[derive(FromRow)]
-struct PolicyRow {
-    id: String,
-    name: String,
-    description: String,
-    enabled: bool,
-}
-
-#[derive(FromRow)]
-struct RuleRow {
-    id: String,
-    policy_id: String,
-    slot: i64,
-    name: String,
-    description: String,
-    enabled: bool,
-    action: String,
-    bidirectional: bool,
-    protocol: String,
-    ports: String,
-    port_ranges: String,
-    authorized_groups: String,
-    source_peer: Option<String>,
-    source_resource: Option<String>,
-    destination_peer: Option<String>,
-    destination_resource: Option<String>,
-}
-
-impl RuleRow {
-    fn rule(self, sources: Vec<String>, destinations: Vec<String>) -> Result<Rule> {
-        let end = |peer: Option<String>, resource: Option<String>, groups| match (peer, resource) {
-            (Some(peer), _) => End::Peer(peer),
-            (None, Some(resource)) => End::Resource(resource),
-            (None, None) => End::Groups(groups),
-        };
-        let unknown = |column, text: &str| corrupt(column)(format!("{text:?} is unknown").into());
-        let spec = RuleSpec {
-            action: Action::parse(&self.action).ok_or_else(|| unknown("rules.action", &self.action))?,
-            protocol: Protocol::parse(&self.protocol)
-                .ok_or_else(|| unknown("rules.protocol", &self.protocol))?,
-            ports: json("rules.ports", &self.ports)?,
-            port_ranges: json("rules.port_ranges", &self.port_ranges)?,
-            authorized_groups: json("rules.authorized_groups", &self.authorized_groups)?,
-            sources: end(self.source_peer, self.source_resource, sources),
-            destinations: end(self.destination_peer, self.destination_resource, destinations),
-            name: self.name,
-            description: self.description,
-            enabled: self.enabled,
-            bidirectional: self.bidirectional,
-        };
-        let slot = u32::try_from(self.slot).map_err(|error| corrupt("rules.slot")(Box::new(error)))?;
-        Ok(Rule { id: self.id, slot, spec })
-    }
-}
-
-fn json<T: serde::de::DeserializeOwned>(column: &'static str, text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|error| corrupt(column)(error.into()))
 }

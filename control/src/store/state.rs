@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use sluicegate_policy::model;
@@ -12,6 +13,7 @@ use super::error::corrupt;
 use super::policies::{self, Action, End, Protocol};
 use super::resources::Address;
 use super::sql::{self, Connection};
+use super::standing::Standing;
 use super::{NetworkRoute, Result, Role, Rule, Store, routes};
 
 /// The port of `netbird-ssh` where a rule names none.
@@ -37,6 +39,8 @@ pub struct Agent {
     pub wireguard_public_key: [u8; 32],
     /// Where its WireGuard can be reached on the underlay.
     pub endpoint: Option<SocketAddr>,
+    /// Paths of executables about which it is to report.
+    pub watched: Arc<[String]>,
 }
 
 impl Store {
@@ -50,7 +54,8 @@ impl Store {
         let mut tx = self.read().await?;
         let account = account(&mut tx).await?;
         let (overlay_v4, overlay_v6) = account.settings.overlay()?;
-        let (peers, agents) = peers(&mut tx).await?;
+        let mut standing = Standing::load(&mut tx).await?;
+        let (peers, agents) = peers(&mut tx, &standing).await?;
         let mut groups = groups(&mut tx).await?;
         let mut networks = networks(&mut tx, &groups).await?;
         let mut policies: BTreeMap<String, model::Policy> = policies::all(&mut tx)
@@ -60,7 +65,7 @@ impl Store {
                 let compiled = model::Policy {
                     name: policy.name,
                     enabled: policy.enabled,
-                    posture_failed: Default::default(),
+                    posture_failed: standing.failed(&policy.source_posture_checks),
                     rules: policy.rules.into_iter().map(rule).collect(),
                 };
                 (policy.id, compiled)
@@ -79,21 +84,22 @@ impl Store {
 
 type Peers = (BTreeMap<String, model::Peer>, BTreeMap<String, Agent>);
 
-async fn peers(db: &mut Connection) -> Result<Peers> {
-    type Row = (String, String, String, String, bool, String, Vec<u8>, Option<String>);
+async fn peers(db: &mut Connection, standing: &Standing) -> Result<Peers> {
+    type Row = (String, String, String, String, bool, String, Vec<u8>, Option<String>, String);
     let rows: Vec<Row> = sql::query_as(
-        "SELECT id, name, ip, ipv6, approval_required, role, wireguard_key, endpoint FROM peers",
+        "SELECT id, name, ip, ipv6, approval_required, role, wireguard_key, endpoint, os FROM peers",
     )
     .fetch_all(db)
     .await?;
     let (mut peers, mut agents) = (BTreeMap::new(), BTreeMap::new());
-    for (id, name, v4, v6, approval_required, role, key, endpoint) in rows {
+    for (id, name, v4, v6, approval_required, role, key, endpoint, os) in rows {
         let agent = Agent {
             role: if role == "gateway" { Role::Gateway } else { Role::Peer },
             wireguard_public_key: key
                 .try_into()
                 .map_err(|_| corrupt("peers.wireguard_key")("not 32 bytes".into()))?,
             endpoint: endpoint.map(|text| parse("peers.endpoint", &text)).transpose()?,
+            watched: standing.watched(&os),
         };
         let peer = model::Peer {
             name,

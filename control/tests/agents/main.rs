@@ -9,6 +9,7 @@ mod stores;
 
 mod http;
 mod join;
+mod posture;
 mod replicas;
 mod routes;
 mod support;

@@ -14,6 +14,7 @@ use sluicegate_api::agent::{
 };
 use sluicegate_api::image::{Delta, Image};
 use sluicegate_control::agents::Agents;
+use sluicegate_control::geo::Places;
 use sluicegate_control::store::{
     Action, Actor, End, GroupChange, NetworkChange, NewSetupKey, PolicyChange, Protocol, ResourceChange,
     RouterChange, RuleChange, RuleSpec, Store,
@@ -73,7 +74,7 @@ impl Control {
         // Another test of this process may have been first.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let store = open(dir.path()).await;
-        let agents = Agents::open(store.clone(), dir.path()).unwrap();
+        let agents = Agents::open(store.clone(), Places::none(), dir.path()).unwrap();
         let driver = agents.start_driver();
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -196,7 +197,7 @@ async fn open(dir: &Path) -> Store {
     .await
 }
 
-fn policy(name: &str, from: &str, to: &str, port: u16) -> PolicyChange {
+pub(crate) fn policy(name: &str, from: &str, to: &str, port: u16) -> PolicyChange {
     let spec = RuleSpec {
         name: name.into(),
         description: String::new(),
@@ -211,7 +212,13 @@ fn policy(name: &str, from: &str, to: &str, port: u16) -> PolicyChange {
         destinations: End::Groups(vec![to.into()]),
     };
     let rules = vec![RuleChange { id: None, spec }];
-    PolicyChange { name: name.into(), description: String::new(), enabled: true, rules }
+    PolicyChange {
+        name: name.into(),
+        description: String::new(),
+        enabled: true,
+        source_posture_checks: Vec::new(),
+        rules,
+    }
 }
 
 /// A machine that wants to join: its keys never leave it.

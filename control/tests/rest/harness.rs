@@ -9,6 +9,7 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use sluicegate_control::agents::Agents;
 use sluicegate_control::app::App;
+use sluicegate_control::geo::Places;
 use sluicegate_control::rest::limits::Rates;
 use sluicegate_control::rest::{self, Extra};
 use sluicegate_control::store::{EnrollError, EnrolledPeer, Enrollment, Role, Store, TOKEN_FILE};
@@ -49,9 +50,18 @@ impl Server {
         Self::start_with(directory, Rates::default()).await
     }
 
+    pub(crate) async fn start_without_places() -> Self {
+        Self::start_as(tempfile::tempdir().unwrap(), Places::none(), Rates::default()).await
+    }
+
     pub(crate) async fn start_with(directory: TempDir, rates: Rates) -> Self {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/geo/GeoIP2-City-Test.mmdb");
+        Self::start_as(directory, Places::open(Path::new(file)).unwrap(), rates).await
+    }
+
+    async fn start_as(directory: TempDir, places: Places, rates: Rates) -> Self {
         let store = stores::open(directory.path()).await.unwrap();
-        let router = router(&store, directory.path(), rates);
+        let router = router(&store, places, directory.path(), rates);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let task = tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
@@ -219,9 +229,9 @@ impl Whole {
 }
 
 /// What the binary serves, over this store.
-pub(crate) fn router(store: &Store, directory: &Path, rates: Rates) -> axum::Router {
-    let agents = Agents::open(store.clone(), directory).unwrap();
-    let app = App { store: store.clone(), control_fingerprint: Some(FINGERPRINT.into()) };
+pub(crate) fn router(store: &Store, places: Places, directory: &Path, rates: Rates) -> axum::Router {
+    let agents = Agents::open(store.clone(), places.clone(), directory).unwrap();
+    let app = App { store: store.clone(), control_fingerprint: Some(FINGERPRINT.into()), places };
     rest::router(app, Extra { protected: agents.api_routes(), open: agents.open_routes(), rates }).0
 }
 

@@ -23,6 +23,7 @@ mod networks;
 mod openapi;
 mod peers;
 mod policies;
+mod posture;
 mod restart;
 mod roles;
 mod routes;

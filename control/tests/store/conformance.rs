@@ -2,21 +2,24 @@
 //! times and secrets are each store's own, so they are written as who or what they stand for before anything is compared.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde_json::json;
 use sluicegate_control::store::{
     Actor, GroupChange, Nameserver, NameserverGroupSpec, NetworkChange, NewSetupKey, NewUser, PeerChange,
-    PeerFacts, RecordKind, RecordSpec, ResourceChange, Role, RouteSpec, RouterChange, Store, StoreError,
-    UserChange, UserRole, ZoneSpec,
+    PeerFacts, PolicyChange, PostureCheckChange, RecordKind, RecordSpec, ResourceChange, Role, RouteSpec,
+    RouterChange, Store, StoreError, Told, UserChange, UserRole, ZoneSpec,
 };
 use sluicegate_policy::Compiler;
 use sluicegate_policy::model::{self, State};
+use sluicegate_policy::posture::{Place, ProcessState};
 
 use crate::world::{all, check_trail, join, open, places, policy};
 
-const STEPS: usize = 260;
+const STEPS: usize = 300;
 
 /// One store with the ids it gave, in the order in which both stores gave theirs.
 struct Side {
@@ -52,7 +55,7 @@ async fn both_stores_give_the_same_answers_states_trails_and_images() {
                 number: random.random_range(0..30),
                 flag: random.random(),
             };
-            let what = random.random_range(0..31);
+            let what = random.random_range(0..38);
             let mut answers = Vec::new();
             for side in &mut sides {
                 let answer = side.step(what, &draw).await;
@@ -134,6 +137,43 @@ fn route(name: &str, draw: &Draw, all: &str, group: &str, peer: Option<String>) 
         access_control_groups: if draw.third % 3 == 0 { [group.to_owned()].into() } else { [].into() },
         keep_route: !draw.flag,
         skip_auto_apply: draw.third % 5 == 0,
+    }
+}
+
+fn posture_check(name: String, draw: &Draw) -> PostureCheckChange {
+    let least = draw.number.to_string();
+    let checks = match draw.third % 5 {
+        0 => json!({"nb_version_check": {"min_version": least}}),
+        1 => json!({"os_version_check": {"linux": {"min_kernel_version": format!("6.{least}")}}}),
+        2 => {
+            json!({"peer_network_range_check": {"ranges": ["10.0.0.0/24", "2001:db8::/124"], "action": "deny"}})
+        }
+        3 => json!({"process_check": {"processes": [{"linux_path": "/x"}]},
+                    "geo_location_check": {"locations": [{"country_code": "de"}], "action": "allow"}}),
+        _ => json!({}),
+    };
+    PostureCheckChange { name, description: String::new(), checks: serde_json::from_value(checks).unwrap() }
+}
+
+fn told(draw: &Draw) -> Told {
+    let system = PeerFacts {
+        connection_ip: draw.flag.then(|| IpAddr::from([192, 0, 2, draw.number as u8])),
+        os: if draw.flag { "linux".into() } else { String::new() },
+        version: format!("{}.1", draw.number),
+        ..PeerFacts::default()
+    };
+    let addresses = [format!("10.0.{}.1/24", draw.number % 2), format!("2001:db8::{:x}/64", draw.number)];
+    let state = if draw.flag { ProcessState::Running } else { ProcessState::Stopped };
+    Told {
+        system,
+        os_version: String::new(),
+        place: draw.flag.then(|| Place {
+            country_code: "DE".into(),
+            city_name: "Zürich".into(),
+            geoname_id: 7,
+        }),
+        addresses: (draw.number > 3).then(|| addresses.iter().map(|text| text.parse().unwrap()).collect()),
+        processes: [("/x".to_owned(), state)].into(),
     }
 }
 
@@ -299,6 +339,40 @@ impl Side {
                 let (key, _) = store.create_setup_key(&actor, key).await?;
                 self.made([key.id.clone()], &(key.name, key.auto_groups, key.reusable))
             }
+            31 | 32 => {
+                let check = store.create_posture_check(&actor, posture_check(name, draw)).await?;
+                self.made([check.id.clone()], &check)
+            }
+            33 => format!("{:?}", store.update_posture_check(&actor, &one, posture_check(name, draw)).await?),
+            34 => format!("{:?}", store.delete_posture_check(&actor, &one).await?),
+            35 => {
+                let checks = store.posture_checks().await?.into_iter().map(|check| check.id);
+                let checks = checks.chain((draw.number == 0).then_some(two)).collect();
+                let change = policy(&name, &self.ids[0].clone(), 1, draw.number + 1);
+                let policy = store
+                    .create_policy(&actor, PolicyChange { source_posture_checks: checks, ..change })
+                    .await?;
+                let rules: Vec<String> = policy.rules.iter().map(|rule| rule.id.clone()).collect();
+                self.made(std::iter::once(policy.id.clone()).chain(rules), &policy)
+            }
+            36 => {
+                let peer = store
+                    .peers(None, None)
+                    .await?
+                    .into_iter()
+                    .nth(draw.other % 5)
+                    .map_or(one, |peer| peer.id);
+                format!("{:?}", store.note_facts(&peer, &told(draw)).await?)
+            }
+            37 => {
+                let peer = store
+                    .peers(None, None)
+                    .await?
+                    .into_iter()
+                    .nth(draw.other % 5)
+                    .map_or(one, |peer| peer.id);
+                format!("{:?}", store.note_silence(&peer).await?)
+            }
             19 => format!("{:?}", store.peers(Some(&name), None).await?.len()),
             20 => format!("{:?}", (store.group(&name).await.is_ok(), store.routers(Some(&one)).await?.len())),
             21 | 22 => {
@@ -401,6 +475,9 @@ impl Side {
         text += &format!("{:#?}\n", store.groups().await.unwrap());
         text += &format!("{:#?}\n", store.group_counts().await.unwrap());
         text += &format!("{:#?}\n", store.policies().await.unwrap());
+        text += &format!("{:#?}\n", store.posture_checks().await.unwrap());
+        text += &format!("{:#?}\n", store.failing(None).await.unwrap());
+        text += &format!("{:?}\n", store.heard_and_gone().await.unwrap());
         text += &format!("{:#?}\n", store.networks().await.unwrap());
         text += &format!("{:#?}\n", store.routers(None).await.unwrap());
         text += &format!("{:#?}\n", store.routes().await.unwrap());
@@ -413,6 +490,11 @@ impl Side {
             text += &format!("{:?}\n", (key.name, key.used_times, key.reusable, key.auto_groups));
         }
         for peer in store.peers(None, None).await.unwrap() {
+            text += &format!("{:?}\n", store.places(Some(&peer.id)).await.unwrap().values());
+            let failing = store.failing(Some(&peer.id)).await.unwrap();
+            let mut all = store.failing(None).await.unwrap();
+            all.retain(|failing| failing.peer == peer.id);
+            assert_eq!(failing, all, "asked for one or for all");
             text += &format!(
                 "{:?}\n",
                 (peer.id, peer.name, peer.ip, peer.ipv6, peer.os, peer.connected, peer.groups)

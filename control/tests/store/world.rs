@@ -71,7 +71,13 @@ pub(crate) fn policy(name: &str, all: &str, rules: usize, port: u16) -> PolicyCh
         },
     };
     let rules = (0..rules).map(rule).collect();
-    PolicyChange { name: name.into(), description: String::new(), enabled: true, rules }
+    PolicyChange {
+        name: name.into(),
+        description: String::new(),
+        enabled: true,
+        source_posture_checks: Vec::new(),
+        rules,
+    }
 }
 
 pub(crate) async fn all(store: &Store) -> String {

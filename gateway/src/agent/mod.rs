@@ -30,6 +30,7 @@ pub use run::run;
 use crate::config::Settings;
 use crate::control::{FromControl, Known, Outbox};
 use crate::datapath::{Counters, Datapath, FlowRecord};
+use crate::facts::Wanted;
 use crate::identity::Identity;
 use crate::local::capture::Line;
 use crate::local::events::Feed;
@@ -62,6 +63,8 @@ struct Surroundings {
     resync: Arc<Notify>,
     contact: Contact,
     feed: Arc<Feed>,
+    /// What is looked for on this machine, for posture checks.
+    wanted: watch::Sender<Wanted>,
     /// Where masquerade ports ran out.
     exhausted: Exhausted,
 }

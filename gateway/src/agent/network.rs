@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sluicegate_api::agent;
 
+use crate::facts::Wanted;
 use crate::overlay::PublicKey;
 
 /// The overlay as this agent is to build it.
@@ -22,6 +23,8 @@ pub(super) struct Network {
     pub routes: Vec<Route>,
     /// Prefixes this agent is a router of.
     pub routed: Vec<Routed>,
+    /// Executables about which control is to be told.
+    pub watched: BTreeSet<String>,
 }
 
 /// Another agent.
@@ -99,11 +102,18 @@ impl TryFrom<&agent::NetworkConfig> for Network {
         }
         let routes = config.routes.iter().map(|r| checked_route(r, &peers)).collect::<anyhow::Result<_>>()?;
         let routed = config.routed.iter().map(checked_routed).collect::<anyhow::Result<_>>()?;
-        Ok(Self { own_v4, own_v6, peers, routes, routed })
+        let watched = config.watched.iter().cloned().collect();
+        Ok(Self { own_v4, own_v6, peers, routes, routed, watched })
     }
 }
 
 impl Network {
+    /// What is to be looked for on this machine.
+    pub(super) fn wanted(&self) -> Wanted {
+        let overlay = [self.own_v4.addr().into(), self.own_v6.addr().into()].into();
+        Wanted { paths: self.watched.clone(), overlay }
+    }
+
     /// Own addresses, as the overlay device is to have them.
     pub(super) fn addresses(&self) -> BTreeSet<IpNet> {
         [IpNet::V4(self.own_v4), IpNet::V6(self.own_v6)].into()
@@ -198,6 +208,7 @@ pub(crate) mod tests {
             ],
             routes: vec![route("10.1.0.9/24", &[("g1", 100), ("g2", 200), ("unknown", 1)])],
             routed: vec![],
+            watched: vec!["/usr/sbin/clamd".into()],
         }
     }
 

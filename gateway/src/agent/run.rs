@@ -20,6 +20,7 @@ use super::{Agent, Contact, Surroundings, Trouble, work};
 use crate::config::{OverlayKind, Role, Settings};
 use crate::control::{Known, Outbox, Session, Urls, report};
 use crate::datapath::{self, Counters};
+use crate::facts::Watcher;
 use crate::identity::Identity;
 use crate::local::events::Feed;
 use crate::lock::Lock;
@@ -115,17 +116,24 @@ async fn surround(settings: Settings, identity: Identity) -> anyhow::Result<Surr
     let (known, known_now) = watch::channel(Known::default());
     let (client, client_now) = watch::channel(None);
     let resync = Arc::new(Notify::new());
+    let store = Arc::new(Store::new(&settings.places.state_dir));
+    // As the overlay was described last, so that the first word to control is already a whole one.
+    let before = store.network().ok().flatten().and_then(|config| Network::try_from(&config).ok());
+    let (wanted, wanted_now) = watch::channel(before.map(|network| network.wanted()).unwrap_or_default());
+    let (latest, facts) = watch::channel(None);
+    let watcher = Watcher::start(Netlink::open()?, wanted_now, latest, outbox.clone()).await;
+    tokio::spawn(watcher.run());
     let session = Session {
         urls,
         identity: identity.clone(),
         endpoint: settings.endpoint.map(|e| e.to_string()).unwrap_or_default(),
         known: known_now,
+        facts,
         resync: resync.clone(),
         agent: to_agent.clone(),
         client,
     };
     tokio::spawn(report(outbox.clone(), client_now, to_agent));
-    let store = Arc::new(Store::new(&settings.places.state_dir));
     let contact = Contact { expelled: store.expelled(), ..Contact::default() };
     let around = Surroundings {
         settings,
@@ -140,6 +148,7 @@ async fn surround(settings: Settings, identity: Identity) -> anyhow::Result<Surr
         resync,
         contact,
         feed,
+        wanted,
         exhausted: Exhausted::default(),
     };
     tokio::spawn(session_when_known(session));

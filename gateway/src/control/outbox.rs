@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use sluicegate_api::agent::{Acknowledgement, FlowEvent, Health, ReportRequest};
+use sluicegate_api::agent::{Acknowledgement, Facts, FlowEvent, Health, ReportRequest};
 use tokio::sync::Notify;
 
 /// Events kept while control is away; beyond, the oldest are lost and counted.
@@ -25,6 +25,7 @@ struct Waiting {
     acknowledgements: VecDeque<Acknowledgement>,
     flows: VecDeque<FlowEvent>,
     health: Option<Health>,
+    facts: Option<Facts>,
     lost_here: u64,
     lost_below: u64,
 }
@@ -46,6 +47,14 @@ impl Outbox {
         let mut waiting = self.waiting();
         waiting.health = Some(health);
         waiting.lost_below = lost_below;
+    }
+
+    /// Takes what posture checks judge this machine by; news go at once.
+    pub fn facts(&self, facts: Facts, news: bool) {
+        self.waiting().facts = Some(facts);
+        if news {
+            self.urgent.notify_one();
+        }
     }
 
     /// Adds flow events.
@@ -79,6 +88,7 @@ impl Outbox {
             health: waiting.health.take(),
             flows: waiting.flows.drain(..events).collect(),
             flow_events_lost: waiting.lost_here + waiting.lost_below,
+            facts: waiting.facts.take(),
         }
     }
 
@@ -91,6 +101,9 @@ impl Outbox {
         for event in report.flows.into_iter().rev() {
             waiting.flows.push_front(event);
         }
+        // Newer ones may have come meanwhile.
+        let facts = waiting.facts.take().or(report.facts);
+        waiting.facts = facts;
         waiting.trim();
     }
 
@@ -127,6 +140,24 @@ mod tests {
         let report = outbox.take();
         assert_eq!(report.flows.iter().map(|f| f.time_ms).collect::<Vec<_>>(), [0, 1, 2, 3]);
         assert_eq!(report.acknowledgements.iter().map(|a| a.revision).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn the_newest_facts_go_and_go_again_when_they_did_not_arrive() {
+        use sluicegate_api::agent::{Process, facts::Addresses};
+        let outbox = Outbox::default();
+        let facts = |address: &str| {
+            let addresses = Some(Addresses { prefixes: vec![address.to_owned()] });
+            Facts { addresses, processes: Vec::<Process>::new() }
+        };
+        outbox.facts(facts("192.0.2.1/24"), true);
+        let report = outbox.take();
+        assert_eq!((report.facts.as_ref(), outbox.take().facts), (Some(&facts("192.0.2.1/24")), None));
+        outbox.put_back(report.clone());
+        assert_eq!(outbox.take().facts, report.facts);
+        outbox.facts(facts("2001:db8::1/64"), false);
+        outbox.put_back(report);
+        assert_eq!(outbox.take().facts, Some(facts("2001:db8::1/64")));
     }
 
     #[test]

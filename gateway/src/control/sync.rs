@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sluicegate_api::PROTOCOL;
 use sluicegate_api::agent::sync_update::Update;
-use sluicegate_api::agent::{NetworkConfig, SyncRequest};
+use sluicegate_api::agent::{Facts, NetworkConfig, SyncRequest};
 use tokio::sync::{Notify, mpsc, watch};
 use tonic::Code;
 
@@ -53,6 +53,8 @@ pub struct Session {
     pub endpoint: String,
     /// What we have, read each time the stream is opened.
     pub known: watch::Receiver<Known>,
+    /// What posture checks judge this machine by, read each time the stream is opened.
+    pub facts: watch::Receiver<Option<Facts>>,
     /// Opens the stream anew: what we have is not what control thinks.
     pub resync: Arc<Notify>,
     /// To the agent.
@@ -102,6 +104,7 @@ impl Session {
             endpoint: self.endpoint.clone(),
             system: Some(system::info()),
             protocol: PROTOCOL,
+            facts: self.facts.borrow().clone(),
         };
         let mut stream = client.sync(request).await.map_err(|s| gone(url, "refused", &s))?.into_inner();
         self.client.send_replace(Some(client));

@@ -16,6 +16,13 @@ impl Netlink {
         Ok(messages.iter().filter_map(address_of).collect())
     }
 
+    /// The global addresses of every device, each with its prefix length.
+    pub async fn all_addresses(&self) -> Result<Vec<IpNet>, NetlinkError> {
+        let found: Result<Vec<AddressMessage>, _> = self.handle.address().get().execute().try_collect().await;
+        let messages = found.map_err(|e| failed("the addresses of this machine cannot be read", e))?;
+        Ok(messages.iter().filter_map(address_of).collect())
+    }
+
     /// Makes `wanted` the global addresses of a device.
     pub async fn set_addresses(&self, index: u32, wanted: &BTreeSet<IpNet>) -> Result<(), NetlinkError> {
         let mut there = BTreeSet::new();

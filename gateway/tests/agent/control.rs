@@ -13,7 +13,8 @@ use rcgen::{
 use sluicegate_api::agent::agent_server::{Agent, AgentServer};
 use sluicegate_api::agent::sync_update::Update;
 use sluicegate_api::agent::{
-    Acknowledgement, EnrollRequest, EnrollResponse, ReportRequest, ReportResponse, SyncRequest, SyncUpdate,
+    Acknowledgement, EnrollRequest, EnrollResponse, Facts, ReportRequest, ReportResponse, SyncRequest,
+    SyncUpdate,
 };
 use sluicegate_gateway::config::Role;
 use sluicegate_gateway::join::{Fingerprint, Request, join};
@@ -43,6 +44,7 @@ struct Said {
     stream: Option<Updates>,
     refusal: Option<Status>,
     acknowledgements: Vec<Acknowledgement>,
+    facts: Option<Facts>,
 }
 
 impl Control {
@@ -117,6 +119,11 @@ impl Control {
         self.said().acknowledgements.iter().rfind(|a| a.revision == revision).cloned()
     }
 
+    /// What an agent said last of its machine.
+    pub(crate) fn facts(&self) -> Option<Facts> {
+        self.said().facts.clone()
+    }
+
     fn said(&self) -> std::sync::MutexGuard<'_, Said> {
         self.0.said.lock().unwrap()
     }
@@ -143,8 +150,9 @@ impl Agent for Control {
         Ok(Response::new(EnrollResponse { peer_id: "peer-1".into(), certificate_pem, authority_pem }))
     }
 
-    async fn sync(&self, _: tonic::Request<SyncRequest>) -> Result<Response<Self::SyncStream>, Status> {
+    async fn sync(&self, request: tonic::Request<SyncRequest>) -> Result<Response<Self::SyncStream>, Status> {
         let mut said = self.said();
+        said.facts = request.into_inner().facts;
         if let Some(refusal) = &said.refusal {
             return Err(refusal.clone());
         }
@@ -164,7 +172,9 @@ impl Agent for Control {
         if let Some(refusal) = &said.refusal {
             return Err(refusal.clone());
         }
-        said.acknowledgements.extend(request.into_inner().acknowledgements);
+        let report = request.into_inner();
+        said.acknowledgements.extend(report.acknowledgements);
+        said.facts = report.facts.or(said.facts.take());
         Ok(Response::new(ReportResponse {}))
     }
 }

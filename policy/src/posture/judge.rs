@@ -150,12 +150,12 @@ fn location(check: &GeoLocation, facts: &Facts) -> Outcome {
             None => "the address it connects from is not known".into(),
         });
     };
-    let matches = check.locations.iter().map(|location| at(location, place));
-    let found = matches.fold(Some(false), |all, one| match (all, one) {
-        (Some(true), _) | (_, Some(true)) => Some(true),
-        (None, _) | (_, None) => None,
-        (Some(false), Some(false)) => Some(false),
-    });
+    let matches: Vec<Option<bool>> = check.locations.iter().map(|location| at(location, place)).collect();
+    let found = match matches.contains(&Some(true)) {
+        true => Some(true),
+        false if matches.contains(&None) => None,
+        false => Some(false),
+    };
     match (check.action, found) {
         (Action::Allow, Some(true)) | (Action::Deny, Some(false)) => Ok(()),
         (Action::Allow, Some(false)) => {

@@ -7,7 +7,7 @@
 //! | [`agent`] | a gateway or peer: joined, started, killed, started again |
 //! | [`world`] | all of these, up and in step |
 //! | [`client`] | one question of a real client, and what came of it |
-//! | [`access`], [`masquerade`], [`revocation`], [`change`], [`rogue`], [`watch`], [`restart`], [`failover`] | what is shown |
+//! | [`access`], [`masquerade`], [`revocation`], [`posture`], [`change`], [`rogue`], [`watch`], [`restart`], [`failover`] | what is shown |
 //! | [`table`] | who, what, expected, seen, rule |
 //! | [`stay`] | what there is to try afterwards |
 
@@ -18,6 +18,7 @@ mod client;
 mod control;
 mod failover;
 mod masquerade;
+mod posture;
 mod restart;
 mod revocation;
 mod rogue;
@@ -131,6 +132,8 @@ fn show(world: &World<'_>, table: &mut Table) -> Result<()> {
     masquerade::show(world, table)?;
     say("a policy switched off under a download");
     revocation::show(world, table)?;
+    say("a process that has to run ends under a download");
+    posture::show(world, table)?;
     say("policies changing under a transfer");
     change::show(world, table)?;
     say("what the gateway refuses by itself");

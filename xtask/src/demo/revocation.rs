@@ -64,7 +64,7 @@ pub(crate) fn show(world: &World<'_>, table: &mut Table) -> Result<()> {
 }
 
 /// When the last byte came, once none has come for [`SILENCE`].
-fn wait_for_silence(download: &Stream) -> Result<Option<u64>> {
+pub(crate) fn wait_for_silence(download: &Stream) -> Result<Option<u64>> {
     let silence = u64::try_from(SILENCE.as_millis()).unwrap_or(u64::MAX);
     wait::until(PATIENCE, || {
         let last = download.progress().context("the download did not start")?.last_ms;

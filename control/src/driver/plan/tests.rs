@@ -13,7 +13,12 @@ fn snapshot() -> Snapshot {
         v6: format!("fd5c::{last}").parse().unwrap(),
         allowed: true,
     };
-    let agent = |last: u8, role| Agent { role, wireguard_public_key: [last; 32], endpoint: None };
+    let agent = |last: u8, role| Agent {
+        role,
+        wireguard_public_key: [last; 32],
+        endpoint: None,
+        watched: Default::default(),
+    };
     let ids = [(GATEWAY, 2, Role::Gateway), (USER, 3, Role::Peer), (OTHER, 4, Role::Peer)];
     let groups = |id: &str| End::Groups([id.to_owned()].into());
     let rule = Rule {

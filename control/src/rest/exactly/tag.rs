@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::ApiError;
 
 /// Fields that say what an object does, not what it is: nobody's change is lost when they differ.
-const LIVE: [&str; 12] = [
+const LIVE: [&str; 13] = [
     "accessible_peers_count",
     "connected",
     "connection_ip",
@@ -18,6 +18,7 @@ const LIVE: [&str; 12] = [
     "last_login",
     "last_seen",
     "last_used",
+    "posture_failures",
     "state",
     "used_times",
     "valid",
