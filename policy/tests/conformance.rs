@@ -7,6 +7,80 @@ mod support;
 use sluicegate_policy::model::*;
 use support::*;
 
+/// P1: nine peers A to I and an older K, each known by its letter; `100.64.0.` and `fd5c:1::` and the letter's number.
+fn p1() -> State {
+    let mut state = State { peers: Default::default(), ..world() };
+    for letter in ('A'..='I').chain(['K']) {
+        let number = letter as u8 - b'A' + 1;
+        let (v4, v6) = (address(number, false).parse().unwrap(), address(number, true).parse().unwrap());
+        state.peers.insert(letter.into(), Peer { name: letter.into(), v4, v6, allowed: true });
+    }
+    add_group(&mut state, "All", &["A", "B", "C", "D", "E", "F", "G", "H"], &[]);
+    add_group(&mut state, "Workstations", &["A", "B", "D", "E", "F", "G", "H"], &[]);
+    add_group(&mut state, "swarm", &["A", "B", "D", "E", "G", "H"], &[]);
+    add_group(&mut state, "dmz", &["I"], &[]);
+    add_group(&mut state, "workflow", &["K"], &[]);
+    let both = |sources: &[&str], destinations: &[&str], service| {
+        vec![Rule { bidirectional: true, ..accept(groups(sources), groups(destinations), service) }]
+    };
+    add_policy(&mut state, "Default", both(&["All"], &["All"], "all"));
+    add_policy(&mut state, "Swarm", both(&["swarm", "Workstations"], &["swarm"], "all"));
+    add_policy(&mut state, "Dmz", both(&["Workstations"], &["dmz"], "tcp/8080-8083"));
+    add_policy(&mut state, "Workflow", both(&["workflow"], &["dmz"], "tcp/8088,9090-9095"));
+    state
+}
+
+fn address(number: u8, v6: bool) -> String {
+    if v6 { format!("fd5c:1::{number:x}") } else { format!("100.64.0.{number}") }
+}
+
+/// Whom P1's target is connected to, and with whom it may exchange what: service by service, at its own end, both ways.
+#[test]
+fn p1_1_to_3_targets_have_the_peers_and_services_of_their_policies() {
+    let state = p1();
+    let compiler = compiler(&state);
+    let connected = |target: &str| {
+        let mut peers: Vec<String> =
+            compiler.network(target).peers.iter().map(|peer| peer.to_string()).collect();
+        peers.sort();
+        peers.concat()
+    };
+    assert_eq!(connected("B"), "ACDEFGHI", "P1-1");
+    assert_eq!(connected("K"), "I", "P1-2");
+    // Ours, P1-2: there is no agent without port ranges, so none loses a rule for having one.
+    let cases: [(&str, &str, u32, bool); 12] = [
+        ("B", "ACDEFGH", tcp(22), true),
+        ("B", "ACDEFGH", udp(53), true),
+        ("B", "I", tcp(8080), true),
+        ("B", "I", tcp(8083), true),
+        ("B", "I", tcp(8084), false),
+        ("B", "I", udp(8080), false),
+        ("B", "K", tcp(8088), false),
+        ("K", "I", tcp(8088), true),
+        ("K", "I", tcp(9090), true),
+        ("K", "I", tcp(9096), false),
+        ("K", "ABCDEFGH", tcp(8088), false),
+        ("C", "ABDEFGH", tcp(22), true),
+    ];
+    for (target, others, l4, expected) in cases {
+        for other in others.chars() {
+            let numbers = [target.as_bytes()[0], other as u8].map(|letter| letter - b'A' + 1);
+            for v6 in [false, true] {
+                let [own, others] = numbers.map(|number| address(number, v6));
+                let found =
+                    [accepts(&state, target, &own, &others, l4), accepts(&state, target, &others, &own, l4)];
+                assert_eq!(found, [expected; 2], "{target} with {other}, {l4:#x}, {own}");
+            }
+        }
+    }
+    for target in state.peers.keys() {
+        assert!(
+            !connected(target).is_empty() && !compiler.compile(target).unwrap().rules.is_empty(),
+            "P1-3 {target}"
+        );
+    }
+}
+
 /// P2: pb may open flows to pc by one policy; the default policy is off.
 fn p2(bidirectional: bool, service: &str) -> State {
     let mut state = world();

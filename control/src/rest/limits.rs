@@ -73,11 +73,7 @@ impl Limits {
     /// Who sent a request: the connection's other end, or whom a trusted proxy names.
     fn address(&self, remote: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
         let trusts = |address: &IpAddr| self.trusted.iter().any(|net| net.contains(&address.to_canonical()));
-        let remote = remote.filter(trusts).map_or(Err(remote), Ok);
-        let proxy = match remote {
-            Ok(proxy) => proxy,
-            Err(remote) => return remote,
-        };
+        let Some(proxy) = remote.filter(trusts) else { return remote };
         let lists = headers.get_all("x-forwarded-for").iter().rev();
         let entries = lists.flat_map(|list| list.to_str().unwrap_or_default().rsplit(','));
         // Each proxy adds at the end; what stands before one that is not ours is anybody's word.

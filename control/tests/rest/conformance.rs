@@ -287,3 +287,60 @@ async fn what_is_not_served_is_listed_and_answers_404() {
         "docs/conformance.md does not say what is served: run this test with {UPDATE}=1 and look at the difference"
     );
 }
+
+/// NetBird applies every rule of a policy that leads to one of the route's groups, here only the rule that does: `sister` opens nothing.
+#[tokio::test]
+async fn c_8_and_9_a_route_is_open_to_its_groups_or_by_the_policies_of_its_access_control_groups() {
+    let server = Server::start().await;
+    let (_, policies) = server.owner.get("/api/policies").await;
+    server.owner.delete(&format!("/api/policies/{}", text(&policies[0], "id"))).await;
+    let (router, all) = (server.peer("gw").await.id, server.all().await);
+    server.peer("user").await;
+    let (one, two, other) =
+        (server.group("one").await, server.group("two").await, server.group("other").await);
+    let routes = [
+        ("route1", "10.1.0.0/16", Some(&one)),
+        ("route2", "10.2.0.0/16", Some(&two)),
+        ("route3", "10.3.0.0/16", None),
+        // An exit without guards is open towards everything, so it comes last.
+        ("exit", "0.0.0.0/0", None),
+    ];
+    let route = async |(name, network, guard): (&str, &str, Option<&String>)| {
+        let guards: Vec<_> = guard.into_iter().collect();
+        let body = json!({"network_id": name, "description": "", "enabled": true, "peer": router, "network": network,
+            "metric": 100, "masquerade": true, "groups": [all], "keep_route": false, "access_control_groups": guards});
+        server.owner.created("/api/routes", body).await;
+    };
+    for guarded in &routes[..3] {
+        route(*guarded).await;
+    }
+    for (name, group, port) in [("web", &one, "443"), ("names", &two, "53")] {
+        let rule = |destination: &str, port: &str| {
+            json!({"name": port, "enabled": true, "action": "accept", "protocol": "tcp", "ports": [port],
+                "sources": [all], "destinations": [destination]})
+        };
+        let rules = [rule(group, port), rule(&other, "8080")];
+        server.owner.created("/api/policies", json!({"name": name, "enabled": true, "rules": rules})).await;
+    }
+    let check = async |id: &str, destination: &str, service: &str, allowed: bool| {
+        let path = format!("/api/explain?source=user&destination={destination}&service={service}");
+        let (status, told) = server.owner.get(&path).await;
+        assert_eq!((status, &told["allowed"]), (200, &json!(allowed)), "{id} {service}: {told}");
+    };
+    for (id, destination, service, allowed) in [
+        ("C-9 route1", "10.1.0.1", "443/tcp", true),
+        ("C-9 route1", "10.1.0.1", "53/tcp", false),
+        ("C-9 route2", "10.2.0.1", "53/tcp", true),
+        ("C-9 route2", "10.2.0.1", "443/tcp", false),
+        ("C-9 sister", "10.1.0.1", "8080/tcp", false),
+        ("C-9 route3", "10.3.0.1", "8080/tcp", true),
+        ("C-8", "10.3.0.1", "icmp", true),
+        ("C-8", "10.3.0.1", "5353/udp", true),
+        ("C-8 exit", "203.0.113.9", "443/tcp", false),
+    ] {
+        check(id, destination, service, allowed).await;
+    }
+    route(routes[3]).await;
+    check("C-8 exit", "203.0.113.9", "443/tcp", true).await;
+    check("C-8 exit", "2001:db8::9", "443/tcp", true).await;
+}

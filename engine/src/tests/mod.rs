@@ -1,5 +1,6 @@
 //! The engine over the smallest surroundings there can be, which let another processor in wherever they are used.
 
 mod carried;
+mod conformance;
 mod races;
 mod world;

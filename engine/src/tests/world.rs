@@ -43,6 +43,9 @@ pub(super) trait Twin: Egresses<Address: Ord> {
     /// Makes a packet the first fragment of two, with `units` times eight bytes behind the headers.
     fn first_fragment(packet: &[u8], units: usize) -> Vec<u8>;
 
+    /// The second of those two.
+    fn later_fragment(packet: &[u8], units: usize) -> Vec<u8>;
+
     /// Where the transport header starts.
     const TRANSPORT: usize;
 }
@@ -65,6 +68,13 @@ impl Twin for V4 {
         (first[2], first[3], first[6]) = (a, b, 0x20);
         first
     }
+
+    fn later_fragment(packet: &[u8], units: usize) -> Vec<u8> {
+        let mut later = [&packet[..20], &packet[20 + 8 * units..]].concat();
+        let [a, b] = (later.len() as u16).to_be_bytes();
+        (later[2], later[3], later[7]) = (a, b, units as u8);
+        later
+    }
 }
 
 impl Twin for V6 {
@@ -85,6 +95,14 @@ impl Twin for V6 {
         let [a, b] = (first.len() as u16 - 40).to_be_bytes();
         (first[4], first[5], first[6]) = (a, b, 44);
         first
+    }
+
+    fn later_fragment(packet: &[u8], units: usize) -> Vec<u8> {
+        let fragment = [packet[6], 0, 0, (units as u8) << 3, 0, 0, 0, 7];
+        let mut later = [&packet[..40], &fragment, &packet[40 + 8 * units..]].concat();
+        let [a, b] = (later.len() as u16 - 40).to_be_bytes();
+        (later[4], later[5], later[6]) = (a, b, 44);
+        later
     }
 }
 
