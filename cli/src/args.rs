@@ -1,5 +1,7 @@
 //! The command line: nouns, verbs and their flags.
 
+mod policy;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use sluicegate_audit::Head;
 use crate::destination::Destination;
 use crate::filter::Filter;
 use crate::source::Source;
+pub use policy::{Apply, BreakGlass, Change, File, Policy, Prune, Pruning, Rollback, Suggest};
 
 /// The operator's command line of Sluicegate.
 #[derive(Debug, Parser)]
@@ -18,7 +21,8 @@ use crate::source::Source;
     version,
     max_term_width = 100,
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 control not reached or not logged in, \
-                  4 denied (policy explain, trace), 5 broken (audit verify, audit export)."
+                  4 denied (policy explain, trace), 5 broken (audit verify, audit export), \
+                  6 a policy test fails, 7 it differs (policy diff, policy fmt --check)."
 )]
 pub struct Cli {
     /// Flags every verb takes.
@@ -150,47 +154,6 @@ pub enum Gateway {
         #[arg(value_name = "ID")]
         id: String,
     },
-}
-
-/// `sluice policy`.
-#[derive(Debug, Subcommand)]
-pub enum Policy {
-    /// All policies with their rules
-    List,
-    /// Make control's groups, networks and policies match a file
-    #[command(
-        after_help = "Objects are matched by name. What the file does not name is left alone; --prune also \
-                            deletes the policies that the file does not name. The whole file is checked before the \
-                            first write, and a second run writes nothing."
-    )]
-    Apply(Apply),
-    /// Say whether a flow is allowed, by which rule, through which gateway, and what is missing if not
-    #[command(after_help = "Examples:\n  sluice policy explain alice-laptop 10.20.0.10:443/tcp\n  \
-                            sluice policy explain alice-laptop '[fd00:20::10]:443/tcp'\n  \
-                            sluice policy explain alice-laptop 10.20.0.10/icmp\n\n\
-                            Exit code 0 when the flow is allowed, 4 when it is denied.")]
-    Explain {
-        /// The peer that opens the flow: name, id or overlay address
-        #[arg(value_name = "SRC")]
-        source: String,
-        /// Address, peer or resource with port and protocol: HOST:PORT/tcp, HOST:PORT/udp, HOST/icmp
-        #[arg(value_name = "DST:PORT/PROTO")]
-        destination: Destination,
-    },
-}
-
-/// `sluice policy apply`.
-#[derive(Args, Debug)]
-pub struct Apply {
-    /// The policy file; "-" is standard input
-    #[arg(short, long, value_name = "FILE")]
-    pub file: PathBuf,
-    /// Say what would change and write nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Delete the policies that the file does not name (groups and networks are never deleted)
-    #[arg(long)]
-    pub prune: bool,
 }
 
 /// `sluice peer`.
@@ -492,7 +455,7 @@ fn moment(text: &str) -> Result<Moment, String> {
 }
 
 /// A number and a unit: ms, s, m, h or d. `0` needs none.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let wrong = || format!("'{text}' is not a time; write a whole number and ms, s, m, h or d, such as 30s");

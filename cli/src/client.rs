@@ -19,6 +19,17 @@ pub struct Client {
     timeout: Duration,
 }
 
+/// What control found wrong in a request.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// 412 or 422.
+    pub status: u16,
+    /// For a person.
+    pub message: String,
+    /// All of it.
+    pub body: Value,
+}
+
 impl Client {
     /// A client; nothing is sent yet.
     pub fn new(target: Target, timeout: Duration) -> Result<Self, Failure> {
@@ -63,15 +74,32 @@ impl Client {
         self.call(Method::POST, path, Some(body)).await
     }
 
-    /// Replaces what is at `path`.
-    pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Failure> {
-        self.call(Method::PUT, path, Some(body)).await
+    /// Posts to `path` what control may find wrong in itself: the inner error is what it says to that, with status 412 or
+    /// 422.
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<Result<T, Refused>, Failure> {
+        let request = self.request(Method::POST, path).json(body).timeout(self.timeout);
+        let response = request.send().await.map_err(|error| self.unreachable(path, &error))?;
+        let status = response.status();
+        let said = response.bytes().await.map_err(|error| self.unreachable(path, &error))?;
+        if status.is_success() {
+            return Ok(Ok(self.parse(&Method::POST, path, &said)?));
+        }
+        match serde_json::from_slice::<Value>(&said) {
+            Ok(body) if matches!(status.as_u16(), 412 | 422) => {
+                let message = body["message"].as_str().unwrap_or_default().to_owned();
+                Ok(Err(Refused { status: status.as_u16(), message, body }))
+            }
+            _ => Err(self.refused(&Method::POST, path, status, &said)),
+        }
     }
 
-    /// Deletes what is at `path`; the answer's body says nothing.
-    pub async fn delete(&self, path: &str) -> Result<(), Failure> {
-        let request = self.request(Method::DELETE, path).timeout(self.timeout);
-        self.send(&Method::DELETE, path, request).await.map(|_| ())
+    /// Deletes what is at `path`.
+    pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.call(Method::DELETE, path, None).await
     }
 
     /// Opens an event stream: only the answer's head is bounded in time.
@@ -111,7 +139,11 @@ impl Client {
     ) -> Result<T, Failure> {
         let response = self.send(method, path, request.timeout(self.timeout)).await?;
         let body = response.bytes().await.map_err(|error| self.unreachable(path, &error))?;
-        serde_json::from_slice(&body).map_err(|error| {
+        self.parse(method, path, &body)
+    }
+
+    fn parse<T: DeserializeOwned>(&self, method: &Method, path: &str, body: &[u8]) -> Result<T, Failure> {
+        serde_json::from_slice(body).map_err(|error| {
             Failure::failed(format!("cannot read the answer to {method} {}{path}", self.url()))
                 .why(error)
                 .next(format!(

@@ -19,6 +19,10 @@ pub enum Kind {
     Denied,
     /// The audit trail is not as it was written.
     Broken,
+    /// A test of a policy file fails.
+    TestFails,
+    /// Two things that were compared are not the same.
+    Differs,
 }
 
 impl Kind {
@@ -31,6 +35,8 @@ impl Kind {
             Kind::NotConnected => 3,
             Kind::Denied => 4,
             Kind::Broken => 5,
+            Kind::TestFails => 6,
+            Kind::Differs => 7,
         }
     }
 }
@@ -69,6 +75,16 @@ impl Failure {
         Self::new(Kind::Denied, String::new())
     }
 
+    /// The answer of a comparison: everything was printed already, only the exit code is left to say.
+    pub fn differs() -> Self {
+        Self::new(Kind::Differs, String::new())
+    }
+
+    /// The answer about tests of which some fail, each printed already.
+    pub fn test_fails() -> Self {
+        Self::new(Kind::TestFails, String::new())
+    }
+
     /// Adds the cause.
     pub fn why(mut self, why: impl fmt::Display) -> Self {
         self.why = Some(why.to_string());
@@ -83,7 +99,8 @@ impl Failure {
 
     /// Whether there is anything to print.
     pub fn is_silent(&self) -> bool {
-        matches!(self.kind, Kind::OutputClosed | Kind::Denied)
+        matches!(self.kind, Kind::OutputClosed | Kind::Denied | Kind::Differs)
+            || (self.kind == Kind::TestFails && self.what.is_empty())
     }
 
     /// The same for programs, with `--output json`.

@@ -2,7 +2,6 @@
 //!
 //! [`run`] is the whole program without the process around it: tests call it with a terminal of their own.
 
-pub mod apply;
 pub mod args;
 pub mod client;
 pub mod config;
@@ -37,7 +36,18 @@ pub async fn run(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         terminal.out.flush()?;
         return done;
     }
-    let noun = match beside(&cli.global, cli.noun, terminal).await {
+    let noun = match cli.noun {
+        Noun::Policy(asked) => {
+            let asked = verbs::policy::alone(terminal, asked);
+            terminal.out.flush()?;
+            match asked? {
+                Some(asked) => Noun::Policy(asked),
+                None => return Ok(()),
+            }
+        }
+        other => other,
+    };
+    let noun = match beside(&cli.global, noun, terminal).await {
         Asked::Control(noun) => noun,
         Asked::Agent(done) => {
             terminal.out.flush()?;
@@ -56,11 +66,7 @@ pub async fn run(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         Noun::Gateway(Gateway::Top(_)) | Noun::Flow(Flow::List(_)) => Ok(()),
         Noun::Gateway(Gateway::List) => verbs::gateway::list(&client, terminal).await,
         Noun::Gateway(Gateway::Show { id }) => verbs::gateway::show(&client, terminal, &id).await,
-        Noun::Policy(args::Policy::List) => verbs::policy::list(&client, terminal).await,
-        Noun::Policy(args::Policy::Apply(options)) => verbs::apply::run(&client, terminal, &options).await,
-        Noun::Policy(args::Policy::Explain { source, destination }) => {
-            verbs::explain::run(&client, terminal, &source, &destination).await
-        }
+        Noun::Policy(asked) => verbs::policy::run(&client, terminal, asked).await,
         Noun::Peer(args::Peer::List) => verbs::peer::list(&client, terminal).await,
         Noun::Posture(args::Posture::List) => verbs::posture::list(&client, terminal).await,
         Noun::Group(args::Group::List) => verbs::group::list(&client, terminal).await,

@@ -20,6 +20,7 @@ use crate::health::{self, HealthState};
 use crate::hub::Hub;
 use crate::metrics::{Metrics, metrics_page};
 use crate::pki::{Authority, PkiError};
+use crate::policy_file::{self, Files};
 use crate::posture::{Keeper, Watch};
 use crate::store::Store;
 
@@ -135,6 +136,7 @@ impl Agents {
             .routes(routes!(flows::http::network_traffic))
             .routes(routes!(flows::http::flow_stream))
             .with_state(self.clone())
+            .merge(policy_file::http::routes().merge(policy_file::glass::routes()).with_state(self.files()))
     }
 
     /// `/healthz` (also as `/livez`), `/readyz` and `/metrics`, which need no token.
@@ -145,6 +147,11 @@ impl Agents {
             .route("/livez", get(health::healthz))
             .route("/metrics", get(metrics_page))
             .with_state(self.clone())
+            .merge(policy_file::http::open_routes().with_state(self.files()))
+    }
+
+    fn files(&self) -> Files {
+        Files { store: self.store.clone(), hub: self.hub.clone(), flows: self.flows.clone() }
     }
 }
 

@@ -16,6 +16,7 @@ pub mod maintain;
 pub mod metrics;
 pub mod openapi;
 pub mod pki;
+pub mod policy_file;
 pub mod posture;
 pub mod rest;
 pub mod secret;

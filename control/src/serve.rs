@@ -19,6 +19,7 @@ use crate::geo::Places;
 use crate::ids::now;
 use crate::metrics::count_requests;
 use crate::pki::Authority;
+use crate::policy_file::glass;
 use crate::rest::limits::Remote;
 use crate::rest::{self, Extra};
 use crate::store::{PeerFacts, Store, StoreError, TOKEN_FILE};
@@ -56,6 +57,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let driver = agents.start_driver();
     let sweep = tokio::spawn(sweep_ephemeral(store.clone()));
     let trail = tokio::spawn(trail::keep(store.clone(), options.retention_days));
+    let glass = tokio::spawn(glass::keep(store.clone(), agents.metrics().clone()));
     let mark = tokio::spawn(mark_streams(store.clone(), agents.clone()));
     let (keeper, atlas) = (agents.start_keeper(), tokio::spawn(places.follow()));
     let addresses: Vec<IpAddr> =
@@ -104,6 +106,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     };
     sweep.abort();
     trail.abort();
+    glass.abort();
     mark.abort();
     keeper.abort();
     atlas.abort();

@@ -286,6 +286,7 @@ line 15, column 38: there is no group `nothing`: list it under `groups`"
         peers: ["alice", "bobb", "gw"].map(str::to_owned).into(),
         groups: ["deb", "ops", "nothing"].map(str::to_owned).into(),
         resources: ["wep".to_owned()].into(),
+        ..Known::default()
     };
     assert_eq!(unknown_names(text, &parse(text).unwrap(), &known), Ok(()));
 }

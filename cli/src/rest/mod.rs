@@ -3,6 +3,7 @@
 
 pub mod explain;
 pub mod gateway;
+pub mod plan;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,6 +1,5 @@
 //! One module per noun or verb: fetch, then print.
 
-pub(crate) mod apply;
 pub(crate) mod audit;
 pub(crate) mod explain;
 pub(crate) mod flow;

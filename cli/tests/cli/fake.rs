@@ -42,9 +42,6 @@ pub(crate) struct Data {
     pub(crate) asked: Vec<String>,
     /// Method, path and body of everything written.
     pub(crate) writes: Vec<(String, String, Value)>,
-    /// Answers the n-th write (from 0) with this status and message.
-    pub(crate) fail_write: Option<(usize, u16, String)>,
-    pub(crate) next_id: usize,
 }
 
 impl Fake {
@@ -83,13 +80,8 @@ async fn answer(
         return data.get(&parts);
     }
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    if let Some((at, status, message)) = data.fail_write.clone()
-        && at == data.writes.len()
-    {
-        return error(StatusCode::from_u16(status).unwrap(), &message);
-    }
     data.writes.push((method.to_string(), uri.path().to_owned(), body.clone()));
-    data.write(&method, &parts, body)
+    made(&parts, body)
 }
 
 fn error(status: StatusCode, message: &str) -> Response {
@@ -140,76 +132,15 @@ impl Data {
             axum::Json(found).into_response()
         }
     }
-
-    fn write(&mut self, method: &Method, parts: &[&str], mut body: Value) -> Response {
-        if *method == Method::DELETE {
-            if let ["policies", id] = parts {
-                self.policies.retain(|policy| policy["id"] != *id);
-            }
-            return axum::Json(json!({})).into_response();
-        }
-        if *method == Method::POST {
-            self.next_id += 1;
-            body["id"] = format!("new{}", self.next_id).into();
-        } else {
-            body["id"] = parts[parts.len() - 1].into();
-        }
-        match parts {
-            ["groups", ..] => {
-                body["peers"] = named(&self.peers, &body["peers"]);
-                put(&mut self.groups, body.clone());
-            }
-            ["networks"] => self.networks.push(body.clone()),
-            ["networks", _] => put(&mut self.networks, body.clone()),
-            ["networks", network, "resources", ..] => {
-                body["type"] =
-                    if body["address"].as_str().unwrap().contains('/') { "subnet" } else { "host" }.into();
-                body["groups"] = named(&self.groups, &body["groups"]);
-                put_inside(&mut self.resources, network, body.clone());
-            }
-            ["networks", network, "routers", ..] => put_inside(&mut self.routers, network, body.clone()),
-            ["policies", ..] => {
-                for (index, rule) in body["rules"].as_array_mut().unwrap().iter_mut().enumerate() {
-                    if rule["id"].is_null() {
-                        rule["id"] = format!("new{}r{index}", self.next_id).into();
-                    }
-                    for end in ["sources", "destinations"] {
-                        rule[end] = named(&self.groups, &rule[end]);
-                    }
-                }
-                put(&mut self.policies, body.clone());
-            }
-            ["setup-keys"] => {
-                body["key"] = "0A1B2C3D-0000-4000-8000-ABCDEF012345".into();
-                body["control_fingerprint"] = "5f".repeat(32).into();
-            }
-            _ => return error(StatusCode::NOT_FOUND, "not found"),
-        }
-        axum::Json(body).into_response()
-    }
 }
 
-/// Ids to objects with names, as answers show them.
-fn named(all: &[Value], ids: &Value) -> Value {
-    let ids = ids.as_array().cloned().unwrap_or_default();
-    ids.iter()
-        .map(|id| {
-            let name = all.iter().find(|item| item["id"] == *id).map(|item| item["name"].clone());
-            json!({ "id": id, "name": name })
-        })
-        .collect()
-}
-
-fn put(items: &mut Vec<Value>, item: Value) {
-    match items.iter_mut().find(|old| old["id"] == item["id"]) {
-        Some(old) => *old = item,
-        None => items.push(item),
+/// Only setup keys are made one by one.
+fn made(parts: &[&str], mut body: Value) -> Response {
+    if *parts != ["setup-keys"] {
+        return error(StatusCode::NOT_FOUND, "not found");
     }
-}
-
-fn put_inside(items: &mut Vec<(String, Value)>, network: &str, item: Value) {
-    match items.iter_mut().find(|(_, old)| old["id"] == item["id"]) {
-        Some((_, old)) => *old = item,
-        None => items.push((network.to_owned(), item)),
-    }
+    body["id"] = "new1".into();
+    body["key"] = "0A1B2C3D-0000-4000-8000-ABCDEF012345".into();
+    body["control_fingerprint"] = "5f".repeat(32).into();
+    axum::Json(body).into_response()
 }

@@ -53,7 +53,7 @@ async fn a_closed_pipe_is_silent() {
 /// What each verb's help says, so that a change of the command line is seen in review.
 #[test]
 fn help_is_as_written_down() {
-    let verbs: [&[&str]; 19] = [
+    let verbs: [&[&str]; 29] = [
         &[],
         &["login"],
         &["status"],
@@ -61,8 +61,18 @@ fn help_is_as_written_down() {
         &["gateway", "show"],
         &["policy"],
         &["policy", "list"],
+        &["policy", "validate"],
+        &["policy", "fmt"],
+        &["policy", "plan"],
         &["policy", "apply"],
+        &["policy", "diff"],
+        &["policy", "test"],
         &["policy", "explain"],
+        &["policy", "export"],
+        &["policy", "history"],
+        &["policy", "rollback"],
+        &["policy", "break-glass", "on"],
+        &["policy", "suggest"],
         &["peer", "list"],
         &["group", "list"],
         &["setup-key", "create"],

@@ -6,6 +6,7 @@
 mod run;
 
 mod audit;
+mod document;
 
 mod fake {
     /// No control gave this one out.
@@ -104,10 +105,14 @@ async fn the_three_tiers_are_applied_explained_and_shown() {
         ran.err
     );
     let first = ran.ok();
-    assert!(first.ends_with("\n\n15 created, 0 updated, 0 deleted, 0 unchanged.\n"), "{first}");
+    assert!(
+        first.ends_with("\n\n15 created, 0 updated, 0 deleted, 0 unchanged; kept as revision 2.\n"),
+        "{first}"
+    );
     let revision = control.revision().await;
     let second = control.apply(THREE_TIER, &["--output", "json"]).await.json();
-    assert_eq!((&second["unchanged"], &second["changes"]), (&15.into(), &serde_json::json!([])));
+    let plan = &second["applied"]["plan"];
+    assert_eq!((&plan["unchanged"], &plan["changes"]), (&15.into(), &serde_json::json!([])));
     assert_eq!(control.revision().await, revision, "a second run writes nothing");
 
     for (source, destination, code, says) in [
@@ -152,14 +157,15 @@ async fn a_bad_file_changes_nothing_and_a_changed_one_only_what_differs() {
 
     let ran = control.apply(&THREE_TIER.replace("[bob]", "[nobody]"), &[]).await;
     assert_eq!(ran.code, 2);
-    assert!(ran.err.contains("group 'contractors': there is no peer 'nobody'"), "{}", ran.err);
+    assert!(ran.err.contains("line 7, column 13: there is no peer `nobody`"), "{}", ran.err);
     assert_eq!(control.revision().await, revision);
 
     let changed = THREE_TIER.replace("tcp/443", "'tcp/443,8000-8100'").replace("metric: 200", "metric: 300");
     let out = control.apply(&changed, &[]).await.ok();
-    assert!(out.ends_with("0 created, 2 updated, 0 deleted, 13 unchanged.\n"), "{out}");
+    assert!(out.ends_with("0 created, 2 updated, 0 deleted, 13 unchanged; kept as revision 3.\n"), "{out}");
     assert!(out.contains("metric: 200 -> 300") && out.contains("tcp/443 -> tcp/443,8000-8100"), "{out}");
-    assert!(control.apply(&changed, &[]).await.ok().starts_with("0 created, 0 updated"));
+    let again = control.apply(&changed, &[]).await.ok();
+    assert_eq!(again, "0 created, 0 updated, 0 deleted, 15 unchanged; nothing was written.\n");
 
     let out = control.apply(&changed, &["--prune"]).await.ok();
     assert!(out.starts_with("delete    policy    Default\n"), "{out}");

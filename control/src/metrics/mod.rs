@@ -63,6 +63,10 @@ pub struct Metrics {
     pub http_requests: IntCounterVec,
     /// How long they took.
     pub http_seconds: HistogramVec,
+    /// Break-glass policies that are on.
+    pub break_glass_on: IntGauge,
+    /// When the first of them ends; 0 while none is on.
+    pub break_glass_until: Gauge,
     /// End of validity of the certificates in use.
     pub certificate_expiry: GaugeVec,
     /// Peers that fail what policies ask of them, by kind of check.
@@ -142,6 +146,14 @@ impl Metrics {
                 "http_request_duration_seconds",
                 "HTTP requests.",
                 &["route", "method"],
+            )?,
+            break_glass_on: make.int_gauge(
+                "break_glass_policies_on",
+                "Break-glass policies that are on: more than 0 is somebody's emergency.",
+            )?,
+            break_glass_until: make.gauge(
+                "break_glass_until_timestamp_seconds",
+                "When the first break-glass policy that is on ends, in Unix seconds; 0 while none is on.",
             )?,
             certificate_expiry: make.gauge_vec(
                 "certificate_expiry_timestamp_seconds",

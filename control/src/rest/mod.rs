@@ -46,6 +46,7 @@ use crate::app::App;
 use crate::openapi;
 use exactly::Exactly;
 use limits::{Limits, Rates};
+pub(crate) use time::rfc3339;
 
 /// Largest request body, in bytes.
 const BODY_LIMIT: usize = 1024 * 1024;

@@ -52,6 +52,7 @@ pub enum Right {
 const PATHS: [(&str, Module); 22] = [
     ("/api/accounts", Module::Settings),
     ("/api/agent-network", Module::Networks),
+    ("/api/break-glass", Module::Policies),
     ("/api/events", Module::Events),
     ("/api/explain", Module::Policies),
     ("/api/flows", Module::Events),
@@ -68,6 +69,7 @@ const PATHS: [(&str, Module); 22] = [
     ("/api/dns", Module::Dns),
     ("/api/dns/nameservers", Module::Nameservers),
     ("/api/reverse-proxies", Module::Networks),
+    ("/api/policy-file", Module::Policies),
     ("/api/setup-keys", Module::SetupKeys),
     ("/api/users", Module::Users),
     ("/api/users/current", Module::Pats),
@@ -103,6 +105,9 @@ pub fn right(role: UserRole, module: Module) -> Right {
     }
 }
 
+/// Requests that carry more than an address does and change nothing: whoever may read may ask.
+const QUESTIONS: [&str; 3] = ["/api/policy-file/plan", "/api/policy-file/suggest", "/api/policy-file/test"];
+
 /// The right of a role to a request, or `None` if it is to be refused.
 pub fn admits(role: UserRole, method: &Method, path: &str) -> Option<Right> {
     let (_, module) = PATHS
@@ -114,6 +119,7 @@ pub fn admits(role: UserRole, method: &Method, path: &str) -> Option<Right> {
     let right = right(role, *module);
     let enough = match *method {
         Method::GET | Method::HEAD => right >= Right::Own,
+        Method::POST if QUESTIONS.contains(&path) => right >= Right::Read,
         _ => right == Right::Write || (right == Right::Own && *module == Module::Pats),
     };
     enough.then_some(right)

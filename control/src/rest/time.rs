@@ -7,7 +7,7 @@ use time::format_description::well_known::Rfc3339;
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// Unix milliseconds as RFC 3339 in UTC; a time beyond the calendar reads as never.
-pub(super) fn rfc3339(milliseconds: i64) -> String {
+pub(crate) fn rfc3339(milliseconds: i64) -> String {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000)
         .ok()
         .and_then(|time| time.format(&Rfc3339).ok())

@@ -9,7 +9,7 @@ use super::error::{corrupt, duplicate, invalid, not_found};
 use super::policy_rows::{PolicyRow, RuleRow};
 use super::sql::{self, Connection};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, Result, Store, groups, posture, text};
+use super::{Activity, Actor, BreakGlass, Result, Store, groups, posture, text};
 use crate::ids::new_id;
 
 /// Sides of a rule in `rule_groups`.
@@ -29,6 +29,9 @@ pub struct Policy {
     pub enabled: bool,
     /// Posture checks that its sources must pass, in order.
     pub source_posture_checks: Vec<String>,
+    /// For a policy that is for emergencies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub break_glass: Option<BreakGlass>,
     /// The rules, in order.
     pub rules: Vec<Rule>,
 }
@@ -173,6 +176,12 @@ impl Store {
     pub async fn update_policy(&self, actor: &Actor, id: &str, change: PolicyChange) -> Result<Policy> {
         let mut write = self.write(actor).await?;
         let before = policy(write.db(), id).await?;
+        if before.break_glass.is_some() && before.enabled != change.enabled {
+            return invalid(format!(
+                "policy {} is a break-glass policy: `sluice policy break-glass on` and `off` switch it, for a time",
+                before.name
+            ));
+        }
         let (change, rules) = validate(write.db(), id, change).await?;
         let kept = adopt(&before, rules)?;
 
@@ -258,7 +267,7 @@ pub(super) async fn all(db: &mut Connection) -> Result<Vec<Policy>> {
     assemble(policies, rules, groups, checks)
 }
 
-async fn policy(db: &mut Connection, id: &str) -> Result<Policy> {
+pub(super) async fn policy(db: &mut Connection, id: &str) -> Result<Policy> {
     let policies = sql::query_as("SELECT * FROM policies WHERE id = $1").bind(id).fetch_all(&mut *db).await?;
     let rules = sql::query_as("SELECT * FROM rules WHERE policy_id = $1 ORDER BY position")
         .bind(id)
@@ -300,6 +309,11 @@ fn assemble(
         name: row.name,
         description: row.description,
         enabled: row.enabled,
+        break_glass: row.break_glass.map(|max_seconds| BreakGlass {
+            max_seconds,
+            until: row.break_glass_until,
+            reason: row.break_glass_reason,
+        }),
     });
     Ok(policies.collect())
 }

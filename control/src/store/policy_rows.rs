@@ -11,6 +11,9 @@ pub(super) struct PolicyRow {
     pub(super) name: String,
     pub(super) description: String,
     pub(super) enabled: bool,
+    pub(super) break_glass: Option<i64>,
+    pub(super) break_glass_until: Option<i64>,
+    pub(super) break_glass_reason: String,
 }
 
 #[derive(FromRow)]

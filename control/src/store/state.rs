@@ -15,6 +15,7 @@ use super::resources::Address;
 use super::sql::{self, Connection};
 use super::standing::Standing;
 use super::{NetworkRoute, Result, Role, Rule, Store, routes};
+use crate::ids::now;
 
 /// The port of `netbird-ssh` where a rule names none.
 const SSH_PORT: u16 = 22;
@@ -64,7 +65,9 @@ impl Store {
             .map(|policy| {
                 let compiled = model::Policy {
                     name: policy.name,
-                    enabled: policy.enabled,
+                    // One whose time came while nobody was there to end it is off all the same.
+                    enabled: policy.enabled
+                        && policy.break_glass.is_none_or(|glass| glass.until > Some(now())),
                     posture_failed: standing.failed(&policy.source_posture_checks),
                     rules: policy.rules.into_iter().map(rule).collect(),
                 };

@@ -23,6 +23,7 @@ mod networks;
 mod openapi;
 mod peers;
 mod policies;
+mod policy_file;
 mod posture;
 mod restart;
 mod roles;

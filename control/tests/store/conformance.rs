@@ -10,8 +10,8 @@ use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use sluicegate_control::store::{
     Actor, GroupChange, Nameserver, NameserverGroupSpec, NetworkChange, NewSetupKey, NewUser, PeerChange,
-    PeerFacts, PolicyChange, PostureCheckChange, RecordKind, RecordSpec, ResourceChange, Role, RouteSpec,
-    RouterChange, Store, StoreError, Told, UserChange, UserRole, ZoneSpec,
+    PeerFacts, PolicyChange, PostureCheckChange, RecordKind, RecordSpec, ResourceChange, RevisionKind, Role,
+    RouteSpec, RouterChange, Store, StoreError, Told, UserChange, UserRole, ZoneSpec,
 };
 use sluicegate_policy::Compiler;
 use sluicegate_policy::model::{self, State};
@@ -55,7 +55,7 @@ async fn both_stores_give_the_same_answers_states_trails_and_images() {
                 number: random.random_range(0..30),
                 flag: random.random(),
             };
-            let what = random.random_range(0..38);
+            let what = random.random_range(0..42);
             let mut answers = Vec::new();
             for side in &mut sides {
                 let answer = side.step(what, &draw).await;
@@ -458,6 +458,35 @@ impl Side {
                 self.made([record.id.clone()], &record)
             }
             29 => format!("{:?}", store.set_dns_disabled_groups(&actor, [one].into()).await?.len()),
+            38 => {
+                let kind = if draw.flag { RevisionKind::Apply } else { RevisionKind::Elsewhere };
+                let number =
+                    store.keep_policy_revision(&actor, kind, &name.replace('\0', ""), "groups: []\n").await?;
+                let kept = store.policy_revision(number).await?;
+                let page = store.policy_revisions(Some(number), 3).await?;
+                assert_eq!(store.last_policy_revision().await?.as_ref(), Some(&kept));
+                format!(
+                    "{kept:?} {:?} {page:?}",
+                    store.policy_revision(number + 1).await.map_err(|e| e.to_string())
+                )
+            }
+            39 => {
+                let max = draw.flag.then(|| u32::from(draw.number) + 1);
+                format!("{:?}", store.limit_break_glass(&actor, &one, max).await?)
+            }
+            40 => {
+                let seconds = u32::from(draw.number);
+                let on = store
+                    .break_glass_on(&actor, &one, seconds, if draw.flag { "why" } else { &name })
+                    .await?;
+                let until = on.break_glass.as_ref().and_then(|glass| glass.until).is_some();
+                assert!(on.enabled && until && store.break_glass().await?.0 > 0);
+                format!("{:?}", (on.name, on.rules))
+            }
+            41 => {
+                let ended = store.end_break_glass(if draw.flag { i64::MAX } else { 0 }).await?;
+                format!("{ended:?} {:?}", store.break_glass_off(&actor, &one).await?)
+            }
             _ => {
                 let network =
                     store.networks().await?.into_iter().nth(draw.third % 4).map_or(two, |network| network.id);

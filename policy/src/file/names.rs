@@ -14,6 +14,8 @@ pub struct Known {
     pub groups: BTreeSet<String>,
     /// Names of resources.
     pub resources: BTreeSet<String>,
+    /// Names of posture checks.
+    pub posture_checks: BTreeSet<String>,
 }
 
 /// Refuses a file that uses names which neither it nor the account has; each with its place in `text`, which `file` was
@@ -69,6 +71,9 @@ impl Finder {
             }
         }
         for (i, policy) in file.policies.iter().enumerate() {
+            for (j, check) in policy.posture_checks.iter().flatten().enumerate() {
+                self.posture_check(format!("policies/{i}/posture_checks/{j}"), check);
+            }
             for (j, rule) in policy.rules.iter().enumerate() {
                 self.end(&format!("policies/{i}/rules/{j}/from"), &rule.from);
                 self.end(&format!("policies/{i}/rules/{j}/to"), &rule.to);
@@ -118,6 +123,13 @@ impl Finder {
         let meant = meant(name, &self.known.peers);
         if !self.known.peers.contains(name) {
             self.unknown.push((path, format!("there is no peer `{name}`{meant}: it has to join first")));
+        }
+    }
+
+    fn posture_check(&mut self, path: String, name: &str) {
+        let meant = meant(name, &self.known.posture_checks);
+        if !self.known.posture_checks.contains(name) {
+            self.unknown.push((path, format!("there is no posture check `{name}`{meant}: make it first")));
         }
     }
 

@@ -128,7 +128,8 @@ impl Asker<'_> {
         for (claims, may) in [(&test.may_reach, true), (&test.may_not_reach, false)] {
             for claim in claims {
                 match self.ends(&claim.to) {
-                    Ok(ends) => {
+                    Ok(mut ends) => {
+                        ends.peers.values_mut().for_each(|peers| peers.sort_by_key(|&peer| self.name(peer)));
                         if ends.peers.is_empty() && ends.places.is_empty() && ends.nowhere.is_empty() {
                             done.remarks.push(format!(
                                 "nothing is asked about: `{claim}` leads to no peer or resource"
@@ -277,6 +278,9 @@ impl Asker<'_> {
             End::Resource(name) => return Err(format!("resource `{name}` opens no flows")),
         }
         let mut sources = BTreeMap::<_, Vec<u32>>::new();
+        // By names, so that the same account is always told of in the same words.
+        let mut peers: Vec<u32> = peers.into_iter().collect();
+        peers.sort_by_key(|&peer| self.name(peer));
         peers.into_iter().for_each(|peer| sources.entry(source_key(self.r, peer)).or_default().push(peer));
         Ok(sources)
     }
@@ -332,6 +336,10 @@ impl Asker<'_> {
             Some((number, around.map(ipnet::IpNet::prefix_len).max()?))
         };
         (0..).zip(&self.r.resources).filter_map(longest).collect()
+    }
+
+    fn name(&self, peer: u32) -> &str {
+        &self.r.state.peers[&*self.r.peers[peer as usize].id].name
     }
 
     fn group(&self, name: &str) -> Result<&crate::model::Group, String> {

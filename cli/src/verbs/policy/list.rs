@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{names, on_off, read_all};
 use crate::client::Client;
 use crate::error::Failure;
 use crate::rest::{Named, Network, Peer, Policy, Reference, Resource, Rule};
 use crate::terminal::{Terminal, Tone, cell, text};
+use crate::verbs::{names, on_off, read_all};
 
 /// Prints all policies, one row per rule.
-pub(crate) async fn list(client: &Client, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+pub(super) async fn list(client: &Client, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let items: Vec<Value> = client.get("/api/policies").await?;
     if terminal.is_json() {
         return terminal.json("policies", json!({ "policies": items }));

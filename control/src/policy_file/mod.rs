@@ -1,0 +1,292 @@
+//! Policy files: what the account has as one, what a file would change, and its application as one transaction with its
+//! tests; revisions, and bringing them back.
+//!
+//! A plan is the application itself, in a transaction that is never made: so it says what the application would say.
+
+mod carry;
+mod current;
+pub mod glass;
+pub mod http;
+mod plan;
+pub mod suggest;
+pub mod traffic;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use sluicegate_policy::Compiler;
+use sluicegate_policy::file::{self, FileError, PolicyFile, Prune, Test};
+use sluicegate_policy::reach::{self, Checked};
+
+use crate::flows::Flows;
+use crate::hub::Hub;
+use crate::store::{Actor, PolicyRevision, RevisionKind, Snapshot, Store, StoreError};
+use carry::{Stopped, carry_out};
+use current::Current;
+pub use plan::{GatewayPlan, Plan, PlannedChange};
+use traffic::{Amount, Row};
+
+/// What policy files need of control; clones share it.
+#[derive(Clone)]
+pub struct Files {
+    pub(crate) store: Store,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) flows: Arc<Flows>,
+}
+
+/// What the account is to become.
+pub(crate) enum Wish {
+    /// What a file says; what it does not name is left, or goes as `Prune` has it.
+    File {
+        /// The file.
+        text: String,
+        /// What happens to the rest.
+        prune: Prune,
+    },
+    /// What an earlier revision was.
+    Revision(i64),
+}
+
+/// Why nothing was planned or applied.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The file makes no sense, or uses what is not there.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Something could not be done.
+    #[error("{at}: {cause}")]
+    Stopped {
+        /// On what.
+        at: String,
+        /// Why.
+        cause: StoreError,
+    },
+    /// What it was planned for is not there any more.
+    #[error(
+        "the account's policies are not what this was planned for (now {now}): somebody changed them meanwhile; plan again"
+    )]
+    Moved {
+        /// The version now.
+        now: String,
+    },
+    /// A test does not hold.
+    #[error("{} of {} tests fail; nothing was written", .0.iter().filter(|test| !test.holds).count(), .0.len())]
+    Tests(Vec<Checked>),
+    /// The outcome cannot be compiled.
+    #[error("the policies could not be compiled: {0}")]
+    Compile(String),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<Stopped> for Refusal {
+    fn from(stopped: Stopped) -> Self {
+        Refusal::Stopped { at: stopped.at, cause: stopped.cause }
+    }
+}
+
+/// A change as it was carried out in a transaction.
+pub(crate) struct Carried {
+    pub(crate) before: Snapshot,
+    pub(crate) after: Snapshot,
+    /// Of the state before.
+    pub(crate) version: String,
+    pub(crate) changes: Vec<file::Change>,
+    pub(crate) checked: Vec<Checked>,
+    pub(crate) remarks: Vec<String>,
+    /// Names of the policies that the file does not name, and that stay.
+    pub(crate) left_alone: Vec<String>,
+    /// The number under which the outcome was kept; none when nothing was written.
+    pub(crate) revision: Option<i64>,
+}
+
+/// How an application is bound.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bounds {
+    /// The version of the account's policies that it was planned for.
+    pub(crate) expected: Option<String>,
+    /// What the actor says about it.
+    pub(crate) message: String,
+    /// Whether tests that fail are only reported.
+    pub(crate) despite_tests: bool,
+}
+
+/// What is going on while a change is looked at.
+pub(crate) struct Now {
+    live: BTreeMap<Row, Amount>,
+    /// Live flows as gateways count them.
+    reported: u64,
+}
+
+/// How many failures of each claim are named.
+const EXAMPLES: usize = 5;
+
+impl Files {
+    /// Does it, and takes it back.
+    pub(crate) async fn try_out(&self, actor: &Actor, wish: &Wish) -> Result<Carried, Refusal> {
+        let unit = self.store.unit().await?;
+        let bounds = Bounds { despite_tests: true, ..Bounds::default() };
+        unit.run(self.carry(actor, wish, &bounds)).await
+    }
+
+    /// Does it.
+    pub(crate) async fn apply(
+        &self,
+        actor: &Actor,
+        wish: &Wish,
+        bounds: &Bounds,
+    ) -> Result<Carried, Refusal> {
+        let unit = self.store.unit().await?;
+        let carried = unit.run(self.carry(actor, wish, bounds)).await?;
+        unit.commit().await?;
+        Ok(carried)
+    }
+
+    /// The account as a file, its tests included, and its version.
+    pub(crate) async fn export(&self) -> Result<(String, String), Refusal> {
+        let unit = self.store.unit().await?;
+        let (file, _) = unit.run(self.whole()).await?;
+        let text = file::write(&file.file);
+        let version = version(&text);
+        Ok((text, version))
+    }
+
+    /// The tests of the last revision, judged as things are.
+    pub(crate) async fn check(&self) -> Result<Vec<Checked>, Refusal> {
+        let unit = self.store.unit().await?;
+        let (current, snapshot) = unit
+            .run(async {
+                let (current, _) = self.whole().await?;
+                Ok::<_, Refusal>((current, self.store.snapshot().await?))
+            })
+            .await?;
+        drop(unit);
+        let policies = current.policies.values();
+        let glass =
+            policies.filter(|policy| policy.break_glass.is_some()).map(|policy| policy.id.clone()).collect();
+        judge(snapshot, glass, current.file.tests).await
+    }
+
+    /// The flows that are live, by what gateways said.
+    pub(crate) fn now(&self) -> Now {
+        let gateways = self.hub.gateways();
+        let reported = gateways.iter().filter_map(|id| self.hub.overview(id).reported);
+        Now {
+            live: traffic::live(&self.flows.recent()),
+            reported: reported.map(|reported| reported.health.flows).sum(),
+        }
+    }
+
+    /// The account with the tests kept last, and the last revision.
+    async fn whole(&self) -> Result<(Current, Option<PolicyRevision>), Refusal> {
+        let mut current = Current::read(&self.store).await?;
+        let last = self.store.last_policy_revision().await?;
+        if let Some(last) = &last {
+            current.file.tests = file::parse(&last.file).map(|file| file.tests).unwrap_or_default();
+        }
+        Ok((current, last))
+    }
+
+    async fn carry(&self, actor: &Actor, wish: &Wish, bounds: &Bounds) -> Result<Carried, Refusal> {
+        let store = &self.store;
+        let (current, last) = self.whole().await?;
+        let before_text = file::write(&current.file);
+        let version = version(&before_text);
+        if let Some(expected) = &bounds.expected
+            && *expected != version
+        {
+            return Err(Refusal::Moved { now: version });
+        }
+        let (wanted, prune, kind) = self.wanted(&current, wish).await?;
+        let before = store.snapshot().await?;
+        let changes = file::differences(&current.file, &wanted, prune);
+        let remarks = carry_out(store, actor, &current, &wanted, &changes).await?;
+        let after = store.snapshot().await?;
+        let mut outcome = Current::read(store).await?;
+        outcome.file.tests.clone_from(&wanted.tests);
+        let policies = outcome.policies.values();
+        let glass =
+            policies.filter(|policy| policy.break_glass.is_some()).map(|policy| policy.id.clone()).collect();
+        let checked = judge(after.clone(), glass, wanted.tests.clone()).await?;
+        if !bounds.despite_tests && checked.iter().any(|test| !test.holds) {
+            return Err(Refusal::Tests(checked));
+        }
+
+        let after_text = file::write(&outcome.file);
+        let mut revision = None;
+        if after_text != before_text {
+            // What was there is kept as well, or nobody could go back to it.
+            if last.is_none_or(|last| last.file != before_text) {
+                store.keep_policy_revision(actor, RevisionKind::Elsewhere, "", &before_text).await?;
+            }
+            revision = Some(store.keep_policy_revision(actor, kind, &bounds.message, &after_text).await?);
+        }
+        let named = |name: &String| wanted.policies.iter().any(|policy| policy.name == *name);
+        let left_alone = outcome.policies.into_keys().filter(|name| !named(name)).collect();
+        Ok(Carried { before, after, version, changes, checked, remarks, left_alone, revision })
+    }
+
+    /// What is wanted, as a file whose names all stand for something.
+    async fn wanted(
+        &self,
+        current: &Current,
+        wish: &Wish,
+    ) -> Result<(PolicyFile, Prune, RevisionKind), Refusal> {
+        let (text, mut wanted, prune, kind) = match wish {
+            Wish::File { text, prune } => (text.clone(), file::parse(text)?, *prune, RevisionKind::Apply),
+            Wish::Revision(number) => {
+                let revision = self.store.policy_revision(*number).await?;
+                let wanted = carry::as_of(file::parse(&revision.file)?, revision.at, current);
+                (revision.file, wanted, Prune::Everything, RevisionKind::Rollback)
+            }
+        };
+        file::unknown_names(&text, &wanted, &current.known())?;
+        if let Some(policy) =
+            wanted.policies.iter().find(|p| p.posture_checks.as_ref().is_some_and(|c| !c.is_empty()))
+        {
+            let cause =
+                StoreError::Invalid("posture checks are not served: leave `posture_checks` out".into());
+            return Err(Refusal::Stopped { at: format!("policy '{}'", policy.name), cause });
+        }
+        if prune == Prune::Nothing {
+            // What the file does not name stays, tests as well.
+            let named = |test: &&Test| !wanted.tests.iter().any(|other| other.name == test.name);
+            let kept: Vec<Test> = current.file.tests.iter().filter(named).cloned().collect();
+            wanted.tests.splice(0..0, kept);
+        }
+        Ok((wanted, prune, kind))
+    }
+}
+
+/// Judges tests with every break-glass policy off: those are for when things are not as they should be.
+async fn judge(snapshot: Snapshot, glass: Vec<String>, tests: Vec<Test>) -> Result<Vec<Checked>, Refusal> {
+    let judged = tokio::task::spawn_blocking(move || {
+        let mut state = snapshot.state;
+        for id in glass {
+            if let Some(policy) = state.policies.get_mut(&id) {
+                policy.enabled = false;
+            }
+        }
+        // Nothing is asked: a state that cannot be compiled is shown elsewhere.
+        if tests.is_empty() { Ok(Vec::new()) } else { reach::check(&state, &tests, EXAMPLES) }
+    });
+    match judged.await {
+        Ok(judged) => judged.map_err(|error| Refusal::Compile(error.to_string())),
+        Err(error) => Err(Refusal::Compile(error.to_string())),
+    }
+}
+
+/// What tells one state of what files describe from another: the first 16 digits of SHA-256 in hex of it as a file.
+fn version(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Both states, ready to be compared, with stand-ins for addresses not known yet.
+fn compilers(before: &Snapshot, after: &Snapshot) -> Result<[Compiler; 2], Refusal> {
+    let (mut old, mut new) = (before.state.clone(), after.state.clone());
+    reach::stand_in(&mut [&mut old, &mut new]);
+    let prepare = |state| Compiler::new(Arc::new(state)).map_err(|error| Refusal::Compile(error.to_string()));
+    Ok([prepare(old)?, prepare(new)?])
+}
