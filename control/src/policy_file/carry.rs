@@ -235,6 +235,16 @@ impl Work<'_> {
             name: name.to_owned(),
             description: wanted.description.clone().or(kept).unwrap_or_default(),
             enabled,
+            source_posture_checks: match (&wanted.posture_checks, before) {
+                (Some(checks), _) => {
+                    let checks = checks
+                        .iter()
+                        .map(|check| known(&self.current.posture_checks, "posture check", check));
+                    checks.collect::<Result<_, _>>()?
+                }
+                (None, Some(before)) => before.source_posture_checks.clone(),
+                (None, None) => Vec::new(),
+            },
             rules: rules.collect::<Result<_, StoreError>>()?,
         };
         let policy = match before {
@@ -312,6 +322,7 @@ pub(super) fn as_of(mut file: PolicyFile, at: i64, current: &Current) -> PolicyF
     }
     for policy in &mut file.policies {
         text(&mut policy.description);
+        policy.posture_checks.get_or_insert_default();
         policy.rules.iter_mut().for_each(|rule| text(&mut rule.description));
     }
     file

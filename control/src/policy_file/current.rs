@@ -28,6 +28,8 @@ pub(super) struct Current {
     pub(super) resources: BTreeMap<String, Resource>,
     /// Routers in the order of the file, each with the name of its network.
     pub(super) routers: Vec<(String, file::Router, Router)>,
+    /// Ids of posture checks by name.
+    pub(super) posture_checks: BTreeMap<String, String>,
     /// Policies by name.
     pub(super) policies: BTreeMap<String, Policy>,
 }
@@ -44,11 +46,13 @@ impl Current {
         }
         let routers = store.routers(None).await?;
         let policies = store.policies().await?;
+        let checks = store.posture_checks().await?;
 
         let names = Names {
             peers: peers.iter().map(|peer| (peer.id.as_str(), peer.name.as_str())).collect(),
             groups: groups.iter().map(|group| (group.id.as_str(), group.name.as_str())).collect(),
             resources: resources.iter().map(|q| (q.id.as_str(), q.name.as_str())).collect(),
+            checks: checks.iter().map(|check| (check.id.as_str(), check.name.as_str())).collect(),
         };
         let mut file = PolicyFile {
             groups: groups.iter().filter(|group| !group.built_in).map(group_in_file).collect(),
@@ -84,6 +88,7 @@ impl Current {
         file.policies.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Self {
             file,
+            posture_checks: checks.iter().map(|check| (check.name.clone(), check.id.clone())).collect(),
             joined: peers.iter().map(|peer| (peer.name.clone(), peer.created_at)).collect(),
             networks: networks.into_iter().map(|network| (network.name, network.id)).collect(),
             routers: routers_by_place,
@@ -100,6 +105,7 @@ impl Current {
             peers: self.peers.keys().cloned().collect(),
             groups: self.groups.keys().cloned().collect(),
             resources: self.resources.keys().cloned().collect(),
+            posture_checks: self.posture_checks.keys().cloned().collect(),
         }
     }
 }
@@ -127,6 +133,7 @@ struct Names<'a> {
     peers: HashMap<&'a str, &'a str>,
     groups: HashMap<&'a str, &'a str>,
     resources: HashMap<&'a str, &'a str>,
+    checks: HashMap<&'a str, &'a str>,
 }
 
 impl Names<'_> {
@@ -149,7 +156,7 @@ impl Names<'_> {
             description: Some(policy.description.clone()),
             enabled: policy.enabled && policy.break_glass.is_none(),
             break_glass: policy.break_glass.as_ref().and_then(|glass| u32::try_from(glass.max_seconds).ok()),
-            posture_checks: None,
+            posture_checks: Some(self.names(&policy.source_posture_checks)),
             rules: policy.rules.iter().map(|rule| self.rule(&rule.spec)).collect(),
         }
     }
@@ -197,6 +204,12 @@ impl Names<'_> {
             End::Peer(id) => file::End::Peer(name(&self.peers, id)),
             End::Resource(id) => file::End::Resource(name(&self.resources, id)),
         }
+    }
+
+    fn names(&self, checks: &[String]) -> Vec<String> {
+        let mut names: Vec<String> = checks.iter().map(|id| name(&self.checks, id)).collect();
+        names.sort();
+        names
     }
 
     fn group_names(&self, ids: &[String]) -> Vec<String> {

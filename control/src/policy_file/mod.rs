@@ -243,13 +243,6 @@ impl Files {
             }
         };
         file::unknown_names(&text, &wanted, &current.known())?;
-        if let Some(policy) =
-            wanted.policies.iter().find(|p| p.posture_checks.as_ref().is_some_and(|c| !c.is_empty()))
-        {
-            let cause =
-                StoreError::Invalid("posture checks are not served: leave `posture_checks` out".into());
-            return Err(Refusal::Stopped { at: format!("policy '{}'", policy.name), cause });
-        }
         if prune == Prune::Nothing {
             // What the file does not name stays, tests as well.
             let named = |test: &&Test| !wanted.tests.iter().any(|other| other.name == test.name);
