@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::geo::Places;
+use crate::identity::Identity;
 use crate::store::Store;
 
 /// The state of the HTTP server; clones share it.
@@ -15,4 +16,6 @@ pub struct App {
     pub control_fingerprint: Option<Arc<str>>,
     /// Where addresses are.
     pub places: Places,
+    /// How people prove who they are.
+    pub identity: Identity,
 }

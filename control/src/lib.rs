@@ -11,6 +11,7 @@ pub mod geo;
 pub mod grpc;
 pub mod health;
 pub mod hub;
+pub mod identity;
 pub mod ids;
 pub mod maintain;
 pub mod metrics;

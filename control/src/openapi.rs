@@ -79,6 +79,15 @@ pub fn protect(document: &mut OpenApi) {
     }
 }
 
+/// Says of every change that needs no token, a login for example, what it may be refused with.
+pub fn refuse(document: &mut OpenApi) {
+    for operation in document.paths.paths.values_mut().filter_map(|item| item.post.as_mut()) {
+        for (status, text) in REFUSALS {
+            operation.responses.responses.entry(status.into()).or_insert_with(|| RefOr::T(refusal(text)));
+        }
+    }
+}
+
 /// The document with its title, its schemes of authentication and the body of refusals.
 pub fn finish(mut document: OpenApi) -> OpenApi {
     document.info = info();

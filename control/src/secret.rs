@@ -1,4 +1,4 @@
-//! The two secrets control hands out, personal access tokens and setup keys: made here, kept only as SHA-256.
+//! The secrets control hands out, personal access tokens, tokens of logins and setup keys: made here, kept only as SHA-256.
 
 use sha2::{Digest, Sha256};
 
@@ -6,31 +6,55 @@ use sha2::{Digest, Sha256};
 pub type SecretHash = [u8; 32];
 
 const TOKEN_PREFIX: &str = "nbp_";
+const SESSION_PREFIX: &str = "sgs_";
 const TOKEN_RANDOM: usize = 30;
 const TOKEN_CHECKSUM: usize = 6;
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// A new personal access token: `nbp_`, 30 random base62 characters, and the base62 CRC-32 of those.
 pub fn new_token() -> String {
-    let random: String =
-        (0..TOKEN_RANDOM).map(|_| BASE62[rand::random_range(0..BASE62.len())] as char).collect();
-    let checksum = checksum(&random);
-    format!("{TOKEN_PREFIX}{random}{checksum}")
+    new_text(TOKEN_PREFIX)
 }
 
 /// The hash a token is looked up by; `None` for a text that cannot be a token (wrong form or checksum).
 pub fn token_hash(text: &str) -> Option<SecretHash> {
-    let body = text.strip_prefix(TOKEN_PREFIX)?;
-    if body.len() != TOKEN_RANDOM + TOKEN_CHECKSUM || !body.bytes().all(|byte| BASE62.contains(&byte)) {
-        return None;
-    }
-    let (random, sum) = body.split_at(TOKEN_RANDOM);
-    (checksum(random) == sum).then(|| Sha256::digest(text).into())
+    hash(TOKEN_PREFIX, text)
 }
 
 /// Whether `text` has the form by which a token is told from a JWT.
 pub fn looks_like_token(text: &str) -> bool {
     text.starts_with(TOKEN_PREFIX)
+}
+
+/// A new token of a login: as a personal access token, with `sgs_` in front.
+pub fn new_session() -> String {
+    new_text(SESSION_PREFIX)
+}
+
+/// The hash a login is looked up by; `None` for a text that cannot be a login's token.
+pub fn session_hash(text: &str) -> Option<SecretHash> {
+    hash(SESSION_PREFIX, text)
+}
+
+/// Whether `text` has the form of a login's token.
+pub fn looks_like_session(text: &str) -> bool {
+    text.starts_with(SESSION_PREFIX)
+}
+
+fn new_text(prefix: &str) -> String {
+    let random: String =
+        (0..TOKEN_RANDOM).map(|_| BASE62[rand::random_range(0..BASE62.len())] as char).collect();
+    let checksum = checksum(&random);
+    format!("{prefix}{random}{checksum}")
+}
+
+fn hash(prefix: &str, text: &str) -> Option<SecretHash> {
+    let body = text.strip_prefix(prefix)?;
+    if body.len() != TOKEN_RANDOM + TOKEN_CHECKSUM || !body.bytes().all(|byte| BASE62.contains(&byte)) {
+        return None;
+    }
+    let (random, sum) = body.split_at(TOKEN_RANDOM);
+    (checksum(random) == sum).then(|| Sha256::digest(text).into())
 }
 
 /// A new setup key: a version 4 UUID in upper case.

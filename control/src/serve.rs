@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::agents::Agents;
 use crate::app::App;
 use crate::geo::Places;
+use crate::identity::Identity;
 use crate::ids::now;
 use crate::metrics::count_requests;
 use crate::pki::Authority;
@@ -32,6 +33,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 const EPHEMERAL_LIFETIME: Duration = Duration::from_secs(600);
 /// How often that is looked at.
 const EPHEMERAL_SWEEP: Duration = Duration::from_secs(60);
+/// How often it is looked at whose login has expired: a login is at most this much longer than the settings say.
+const EXPIRY_SWEEP: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn run(options: Options) -> anyhow::Result<()> {
@@ -48,14 +51,19 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let fingerprint = agents.authority().fingerprint();
     store.pin_authority(Some(&fingerprint)).await?;
 
-    let control_fingerprint = Some(fingerprint.clone().into());
-    let app = App { store: store.clone(), control_fingerprint, places: places.clone() };
+    let app = App {
+        store: store.clone(),
+        control_fingerprint: Some(fingerprint.clone().into()),
+        places: places.clone(),
+        identity: Identity::new(&options.identity)?,
+    };
     let extra = Extra { protected: agents.api_routes(), open: agents.open_routes(), rates: options.rates };
     let (router, _) = rest::router(app, extra);
     let router = router.layer(from_fn_with_state(agents.metrics().clone(), count_requests));
 
     let driver = agents.start_driver();
     let sweep = tokio::spawn(sweep_ephemeral(store.clone()));
+    let expire = tokio::spawn(expire_peers(store.clone()));
     let trail = tokio::spawn(trail::keep(store.clone(), options.retention_days));
     let glass = tokio::spawn(glass::keep(store.clone(), agents.metrics().clone()));
     let mark = tokio::spawn(mark_streams(store.clone(), agents.clone()));
@@ -105,6 +113,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         }
     };
     sweep.abort();
+    expire.abort();
     trail.abort();
     glass.abort();
     mark.abort();
@@ -167,6 +176,23 @@ async fn sweep_ephemeral(store: Store) {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "removed ephemeral peers that stayed away"),
             Err(error) => tracing::warn!(%error, "ephemeral peers that stayed away could not be removed"),
+        }
+    }
+}
+
+/// Notices peers whose user has to log in again.
+async fn expire_peers(store: Store) {
+    let mut ticks = tokio::time::interval(EXPIRY_SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if !*store.leads().borrow() {
+            continue;
+        }
+        match store.expire_peers().await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "logins of peers expired"),
+            Err(error) => tracing::warn!(%error, "it could not be seen which peers' logins have expired"),
         }
     }
 }

@@ -43,6 +43,7 @@ impl Control {
             store: store.clone(),
             control_fingerprint: Some(agents.authority().fingerprint().into()),
             places,
+            identity: Default::default(),
         };
         let extra = Extra { protected: agents.api_routes(), open: agents.open_routes(), ..Extra::default() };
         let (router, _) = router(app, extra);

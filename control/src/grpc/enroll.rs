@@ -11,13 +11,14 @@ use crate::pki::{AgentRequest, PkiError};
 use crate::store::{EnrollError, Enrollment, Role};
 
 /// Label values of `enrolments_total`.
-pub(crate) const RESULTS: [&str; 10] = [
+pub(crate) const RESULTS: [&str; 11] = [
     OK,
     "rate_limited",
     "unknown_key",
     "expired_key",
     "revoked_key",
     "used_up_key",
+    "refused_user",
     "known_wireguard_key",
     "bad_request",
     "no_address",
@@ -109,6 +110,7 @@ impl Refusal {
             Self::Store(EnrollError::Expired(_)) => "expired_key",
             Self::Store(EnrollError::Overused(_)) => "used_up_key",
             Self::Store(EnrollError::KnownWireguardKey(_)) => "known_wireguard_key",
+            Self::Store(EnrollError::User(_)) => "refused_user",
             Self::Store(EnrollError::NoAddress(_)) => "no_address",
             Self::Store(EnrollError::Store(_)) | Self::Certificate(_) => "internal",
         }
@@ -122,7 +124,7 @@ impl From<Refusal> for Status {
             "rate_limited" => Self::resource_exhausted(text),
             "bad_request" => Self::invalid_argument(text),
             "unknown_key" => Self::unauthenticated(text),
-            "revoked_key" | "expired_key" => Self::permission_denied(text),
+            "revoked_key" | "expired_key" | "refused_user" => Self::permission_denied(text),
             "used_up_key" | "no_address" => Self::failed_precondition(text),
             "known_wireguard_key" => Self::already_exists(text),
             _ => {
@@ -147,6 +149,7 @@ mod tests {
             Refusal::Store(EnrollError::Expired(String::new())),
             Refusal::Store(EnrollError::Overused(String::new())),
             Refusal::Store(EnrollError::KnownWireguardKey(String::new())),
+            Refusal::Store(EnrollError::User(String::new())),
             Refusal::Store(EnrollError::NoAddress(String::new())),
             Refusal::Certificate(PkiError::Request(String::new())),
         ];

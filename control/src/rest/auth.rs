@@ -14,14 +14,25 @@ use futures_util::StreamExt;
 use super::error::ApiError;
 use super::roles::{Right, admits};
 use crate::app::App;
-use crate::secret::looks_like_token;
+use crate::secret::{looks_like_session, looks_like_token};
 use crate::store::{Actor, StoreError, User};
+
+/// How somebody proved who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// By a personal access token, as programs do.
+    Token,
+    /// By a login: a session of ours or a token of the identity provider.
+    Login,
+}
 
 /// The user who asks, and how far its right goes for this path.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The user.
     pub user: User,
+    /// How it proved that.
+    pub proof: Proof,
     /// The right; `Own` obliges the handler to narrow.
     pub right: Right,
 }
@@ -49,8 +60,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 
 const MISSING: &str = "no valid authentication provided";
 const INVALID: &str = "token invalid";
-const NO_JWT: &str =
-    "token invalid: this server takes no JWT; send a personal access token as `Authorization: Token nbp_…`";
 
 /// How often a stream's right is looked at again where nothing changes: tokens expire by themselves.
 const RECHECK: Duration = Duration::from_secs(60);
@@ -63,8 +72,8 @@ pub async fn authenticate(
     next: Next,
 ) -> Result<Response, ApiError> {
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
-    let demand =
-        Demand { token: credentials(request.headers())?.to_owned(), method: request.method().clone(), path };
+    let (bearer, token) = credentials(request.headers())?;
+    let demand = Demand { token: token.to_owned(), bearer, method: request.method().clone(), path };
     let caller = demand.admit(&app).await?;
     request.extensions_mut().insert(caller);
     let response = next.run(request).await;
@@ -77,26 +86,45 @@ pub async fn authenticate(
     }))
 }
 
+/// The user whom a token of the identity provider is about.
+async fn bearer(app: &App, token: &str) -> Result<Result<Option<User>, StoreError>, ApiError> {
+    let claims = app.identity.verify(token).await.map_err(super::login::refused)?;
+    Ok(app.store.sign_in(&claims.person, |claim| claims.groups(claim)).await.map(Some))
+}
+
 /// What somebody with a token asks for.
 struct Demand {
     token: String,
+    bearer: bool,
     method: Method,
     path: String,
 }
 
 impl Demand {
     async fn admit(&self, app: &App) -> Result<Caller, ApiError> {
-        let user = match app.store.authenticate(&self.token).await {
-            Ok(Some(user)) => user,
-            // The user was deleted between two statements.
-            Ok(None) | Err(StoreError::NotFound { .. }) => return Err(ApiError::unauthorized(INVALID)),
-            Err(error) => return Err(error.into()),
-        };
+        let (user, proof) = self.user(app).await?;
         let Some(right) = admits(user.role, &self.method, &self.path) else {
             let message = format!("role {} may not {} {}", user.role.as_str(), self.method, self.path);
             return Err(ApiError::forbidden(message));
         };
-        Ok(Caller { user, right })
+        Ok(Caller { user, proof, right })
+    }
+
+    async fn user(&self, app: &App) -> Result<(User, Proof), ApiError> {
+        let token = self.token.as_str();
+        let (found, proof) = if looks_like_session(token) {
+            (app.store.session_user(token).await, Proof::Login)
+        } else if looks_like_token(token) || !self.bearer {
+            (app.store.authenticate(token).await, Proof::Token)
+        } else {
+            (bearer(app, token).await?, Proof::Login)
+        };
+        match found {
+            Ok(Some(user)) => Ok((user, proof)),
+            // The user was deleted between two statements.
+            Ok(None) | Err(StoreError::NotFound { .. }) => Err(ApiError::unauthorized(INVALID)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Resolves when the token is deleted or expired, its user blocked or deleted, or the role's right gone.
@@ -117,8 +145,9 @@ impl Demand {
     }
 }
 
-/// The personal access token of a request: `Token <PAT>` or, as NetBird also takes it, `Bearer <PAT>`.
-fn credentials(headers: &HeaderMap) -> Result<&str, ApiError> {
+/// The token of a request, and whether it may be one of the identity provider: `Token <PAT>`, `Bearer <JWT>` or, as NetBird
+/// also takes it, `Bearer <PAT>`.
+fn credentials(headers: &HeaderMap) -> Result<(bool, &str), ApiError> {
     let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (scheme, value) = header.trim().split_once(' ').unwrap_or_default();
     let value = value.trim();
@@ -126,8 +155,10 @@ fn credentials(headers: &HeaderMap) -> Result<&str, ApiError> {
     if value.is_empty() || !(bearer || scheme.eq_ignore_ascii_case("token")) {
         return Err(ApiError::unauthorized(MISSING));
     }
-    if bearer && !looks_like_token(value) {
-        return Err(ApiError::unauthorized(NO_JWT));
-    }
-    Ok(value)
+    Ok((bearer, value))
+}
+
+/// The token of a request that has one.
+pub(super) fn token(headers: &HeaderMap) -> Result<&str, ApiError> {
+    credentials(headers).map(|(_, token)| token)
 }

@@ -19,6 +19,7 @@ pub mod explain;
 pub mod groups;
 pub mod instance;
 pub mod locations;
+pub mod login;
 pub mod nameservers;
 pub mod networks;
 mod nothing;
@@ -66,10 +67,11 @@ pub struct Extra {
 pub fn router(app: App, extra: Extra) -> (Router, Arc<OpenApi>) {
     let (protected, mut documented) =
         routes().with_state::<()>(app.clone()).merge(extra.protected).split_for_parts();
-    let (open, documented_open) =
+    let (open, mut documented_open) =
         open_routes().with_state::<()>(app.clone()).merge(extra.open).split_for_parts();
     let (own, documented_own) = openapi::routes().split_for_parts();
     openapi::protect(&mut documented);
+    openapi::refuse(&mut documented_open);
     documented.merge(documented_open);
     documented.merge(documented_own);
     openapi::limit(&mut documented);
@@ -99,6 +101,7 @@ pub fn authenticated(app: App, router: Router) -> Router {
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::default()
         .merge(accounts::routes())
+        .merge(login::routes())
         .merge(users::routes())
         .merge(tokens::routes())
         .merge(setup_keys::routes())
@@ -121,7 +124,7 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// The routes anyone may ask.
 pub fn open_routes() -> OpenApiRouter<App> {
-    OpenApiRouter::default().merge(instance::routes())
+    OpenApiRouter::default().merge(instance::routes()).merge(login::open_routes())
 }
 
 /// The body of a deletion's answer: an empty object.

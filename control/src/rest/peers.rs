@@ -51,7 +51,7 @@ pub struct Peer {
     pub groups: Vec<GroupMinimum>,
     /// Stored for NetBird's clients.
     pub ssh_enabled: bool,
-    /// Empty: enrolled by a setup key.
+    /// The user who logged in on it; empty for a peer that a setup key made.
     pub user_id: String,
     /// The name the machine gave itself.
     pub hostname: String,
@@ -59,13 +59,13 @@ pub struct Peer {
     pub ui_version: String,
     /// Its name in the overlay's zone.
     pub dns_label: String,
-    /// Stored for NetBird's clients.
+    /// Whether its user has to log in again after the time that the settings say.
     pub login_expiration_enabled: bool,
-    /// Always false: peers enrolled by a setup key do not expire.
+    /// Whether it takes no part until its user logs in again.
     pub login_expired: bool,
     /// RFC 3339.
     pub last_login: String,
-    /// Stored for NetBird's clients.
+    /// Whether its user has to log in again when it was away for the time that the settings say.
     pub inactivity_expiration_enabled: bool,
     /// Whether it waits for approval and so takes no part.
     pub approval_required: bool,
@@ -124,7 +124,7 @@ pub struct AccessiblePeer {
     pub ipv6: String,
     /// Its name in the overlay's zone.
     pub dns_label: String,
-    /// Empty: enrolled by a setup key.
+    /// The user who logged in on it; empty for a peer that a setup key made.
     pub user_id: String,
     /// Operating system.
     pub os: String,
@@ -148,9 +148,9 @@ pub struct PeerRequest {
     pub name: String,
     /// Stored for NetBird's clients.
     pub ssh_enabled: bool,
-    /// Stored for NetBird's clients.
+    /// Whether its user has to log in again after the time that the settings say.
     pub login_expiration_enabled: bool,
-    /// Stored for NetBird's clients.
+    /// Whether its user has to log in again when it was away for the time that the settings say.
     pub inactivity_expiration_enabled: bool,
     /// Approves or suspends; left out, it stays.
     pub approval_required: Option<bool>,
@@ -184,16 +184,13 @@ async fn list(
     caller: Caller,
     Query(query): Query<PeerQuery>,
 ) -> ApiResult<Vec<PeerBatch>> {
-    if caller.own_only() {
-        // Setup keys make every peer so far, and such a peer belongs to no user.
-        return Ok(Json(Vec::new()));
-    }
     let wanted = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let peers = app.store.peers(wanted(&query.name).as_deref(), wanted(&query.ip).as_deref()).await?;
     let shapes = Shapes::load(&app, None).await?;
     let state = app.store.state().await?;
     let counts = Accessible::new(&state).counts();
-    let batch = peers.into_iter().map(|peer| PeerBatch {
+    let seen = peers.into_iter().filter(|peer| !caller.own_only() || peer.user_id == caller.user.id);
+    let batch = seen.map(|peer| PeerBatch {
         accessible_peers_count: counts.get(peer.id.as_str()).copied().unwrap_or_default(),
         peer: shapes.peer(peer),
     });
@@ -260,10 +257,11 @@ async fn accessible(
 }
 
 async fn visible(app: &App, caller: &Caller, id: String) -> Result<store::Peer, ApiError> {
-    if caller.own_only() {
+    let peer = app.store.peer(&id).await?;
+    if caller.own_only() && peer.user_id != caller.user.id {
         return Err(StoreError::NotFound { kind: "peer", id }.into());
     }
-    Ok(app.store.peer(&id).await?)
+    Ok(peer)
 }
 
 fn address<T: std::str::FromStr>(field: &str, text: Option<String>) -> Result<Option<T>, ApiError> {
@@ -327,11 +325,11 @@ impl Shapes {
             geoname_id: geoname_id.into(),
             version: peer.version,
             ssh_enabled: peer.ssh_enabled,
-            user_id: String::new(),
+            user_id: peer.user_id,
             hostname: peer.hostname,
             ui_version: String::new(),
             login_expiration_enabled: peer.login_expiration_enabled,
-            login_expired: false,
+            login_expired: peer.expired.is_some(),
             last_login: rfc3339(peer.last_login),
             inactivity_expiration_enabled: peer.inactivity_expiration_enabled,
             approval_required: peer.approval_required,
@@ -353,7 +351,7 @@ impl Shapes {
             name: peer.name,
             ip: peer.ip.to_string(),
             ipv6: peer.ipv6.to_string(),
-            user_id: String::new(),
+            user_id: peer.user_id,
             os: peer.os,
             country_code,
             city_name,

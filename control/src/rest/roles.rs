@@ -49,7 +49,7 @@ pub enum Right {
 }
 
 /// Paths by their beginnings; the longest that fits decides, and a path that is not here is nobody's.
-const PATHS: [(&str, Module); 24] = [
+const PATHS: [(&str, Module); 25] = [
     ("/api/accounts", Module::Settings),
     ("/api/agent-network", Module::Networks),
     ("/api/break-glass", Module::Policies),
@@ -61,6 +61,7 @@ const PATHS: [(&str, Module); 24] = [
     ("/api/identity-providers", Module::Settings),
     ("/api/ingress", Module::Peers),
     ("/api/locations", Module::Policies),
+    ("/api/logout", Module::Pats),
     ("/api/networks", Module::Networks),
     ("/api/peers", Module::Peers),
     ("/api/policies", Module::Policies),

@@ -41,7 +41,7 @@ pub struct User {
     pub is_service_user: bool,
     /// A blocked user's tokens open nothing.
     pub is_blocked: bool,
-    /// Always false: users need no approval yet.
+    /// Whether somebody has to approve it before it may do anything.
     pub pending_approval: bool,
     /// Always `api`.
     pub issued: String,
@@ -100,6 +100,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list, create))
         .routes(routes!(current))
         .routes(routes!(get, update, delete))
+        .routes(routes!(approve))
+        .routes(routes!(reject))
 }
 
 /// Users; of role `user`, only itself.
@@ -170,7 +172,23 @@ async fn update(
     Ok(Json(shape(user, &caller)))
 }
 
-/// Deletes a user with its tokens.
+/// Admits a user who waits for approval.
+#[utoipa::path(post, path = "/api/users/{userId}/approve", tag = "Users", params(("userId" = String, Path)),
+    responses((status = 200, body = User)))]
+async fn approve(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> ApiResult<User> {
+    let user = app.store.approve_user(&caller.user, &id).await?;
+    Ok(Json(shape(user, &caller)))
+}
+
+/// Removes a user who waits for approval.
+#[utoipa::path(delete, path = "/api/users/{userId}/reject", tag = "Users", params(("userId" = String, Path)),
+    responses((status = 200, body = Empty)))]
+async fn reject(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> ApiResult<Empty> {
+    app.store.reject_user(&caller.user, &id).await?;
+    Ok(Json(Empty {}))
+}
+
+/// Deletes a user with its tokens and peers; refused while a router or a policy names one of those.
 #[utoipa::path(delete, path = "/api/users/{userId}", tag = "Users", params(("userId" = String, Path)),
     responses((status = 200, body = Empty)))]
 async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> ApiResult<Empty> {
@@ -206,7 +224,7 @@ fn shape(user: store::User, caller: &Caller) -> User {
         is_current,
         is_service_user: user.is_service_user,
         is_blocked: user.blocked,
-        pending_approval: false,
+        pending_approval: user.pending_approval,
         issued: "api".into(),
     }
 }

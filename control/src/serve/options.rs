@@ -10,6 +10,8 @@ use clap::Args;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::identity::IdentityOptions;
+use crate::identity::oidc::OidcOptions;
 use crate::rest::limits::{BURST, Rates};
 use crate::store::Location;
 
@@ -33,7 +35,7 @@ pub struct DataArgs {
     /// File with the password of the store's database [default: SLUICEGATE_CONTROL_STORE_PASSWORD of the environment]
     #[arg(long, value_name = "FILE", env = "SLUICEGATE_CONTROL_STORE_PASSWORD_FILE")]
     pub store_password_file: Option<PathBuf>,
-    /// File with `data_dir`, `http`, `grpc`, `[store]`, `[audit]`, `[geo]` and `[rest]` [default: /etc/sluicegate/control.toml, if it is there]
+    /// File with `data_dir`, `http`, `grpc`, `[store]`, `[audit]`, `[geo]`, `[rest]` and `[oidc]` [default: /etc/sluicegate/control.toml, if it is there]
     #[arg(long, value_name = "FILE", env = "SLUICEGATE_CONTROL_CONFIG")]
     pub config: Option<PathBuf>,
 }
@@ -79,6 +81,8 @@ pub struct Options {
     pub geo_database: Option<PathBuf>,
     /// How much each caller may ask of the REST API.
     pub rates: Rates,
+    /// How people prove who they are.
+    pub identity: IdentityOptions,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -95,6 +99,8 @@ struct ConfigFile {
     rest: RestSection,
     #[serde(default)]
     geo: GeoSection,
+    #[serde(default)]
+    oidc: Option<OidcOptions>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -169,6 +175,7 @@ impl Options {
                 trusted_proxies: file.rest.trusted_proxies.clone(),
             },
             geo_database: args.geo_database.or_else(|| file.geo.database.clone()),
+            identity: IdentityOptions { oidc: file.oidc.clone() },
             data: Data::with(args.data, &file)?,
         })
     }

@@ -12,10 +12,13 @@ use super::error::{corrupt, invalid};
 use super::peers::{allocate_v4, allocate_v6};
 use super::sql::{self, Connection};
 use super::write::Meta;
-use super::{Activity, Actor, Result, Store, groups, resources, text};
+use super::{Activity, Actor, Result, Store, expiry, groups, inherit, resources, text};
 
 /// Zone of the peers' names unless the settings name another.
 pub(crate) const DNS_DOMAIN: &str = "sluicegate.internal";
+
+/// Where most providers have a user's groups.
+const GROUPS_CLAIM: &str = "groups";
 
 /// The account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,13 +52,13 @@ pub struct Settings {
     pub peer_inactivity_expiration: i64,
     /// Whether users of role `user` see nothing of the account.
     pub regular_users_view_blocked: bool,
-    /// Whether a user's auto groups reach the user's peers.
+    /// Whether a user's auto groups reach the user's peers, when they join and whenever the groups change.
     pub groups_propagation_enabled: bool,
     /// Whether groups are taken from the identity provider's tokens.
     pub jwt_groups_enabled: bool,
-    /// The claim that holds them.
+    /// The claim that holds them; a way through objects has dots (`realm_access.roles`). Empty is `groups`.
     pub jwt_groups_claim_name: String,
-    /// Users must be in one of these, if any is named.
+    /// Who logs in must be in one of these by that claim, if any is named, whether or not groups are taken from it.
     pub jwt_allow_groups: Vec<String>,
     /// Whether routing peers resolve names for domain resources.
     pub routing_peer_dns_resolution_enabled: bool,
@@ -88,7 +91,7 @@ pub struct Settings {
 pub struct ExtraSettings {
     /// Whether a new peer takes part only once somebody approved it.
     pub peer_approval_enabled: bool,
-    /// Whether a new user must be approved.
+    /// Whether somebody who was not invited must be approved after the first login.
     pub user_approval_required: bool,
     /// Whether flow events are kept.
     pub network_traffic_logs_enabled: bool,
@@ -129,7 +132,7 @@ impl Default for ExtraSettings {
     fn default() -> Self {
         ExtraSettings {
             peer_approval_enabled: false,
-            user_approval_required: false,
+            user_approval_required: true,
             network_traffic_logs_enabled: true,
             network_traffic_logs_groups: Vec::new(),
             network_traffic_packet_counter_enabled: true,
@@ -141,6 +144,11 @@ impl Settings {
     /// The zone of the peers' names.
     pub fn dns_domain(&self) -> &str {
         if self.dns_domain.is_empty() { DNS_DOMAIN } else { &self.dns_domain }
+    }
+
+    /// The claim with a user's groups.
+    pub fn groups_claim(&self) -> &str {
+        if self.jwt_groups_claim_name.is_empty() { GROUPS_CLAIM } else { &self.jwt_groups_claim_name }
     }
 
     /// The overlay ranges, masked.
@@ -212,6 +220,10 @@ impl Store {
                 .with("peers_readdressed", moved.to_string());
             write.event(Activity::AccountNetworkRangeUpdate, &before.id, meta).await?;
         }
+        if settings.groups_propagation_enabled && !before.settings.groups_propagation_enabled {
+            inherit::everybody(&mut write).await?;
+        }
+        expiry::apply(&mut write).await?;
         write.commit().await?;
         self.account().await
     }
@@ -354,6 +366,9 @@ fn validate(settings: &mut Settings) -> Result<()> {
         return invalid(format!("dns_domain: {:?} is no domain name", settings.dns_domain));
     }
     text::optional_name("jwt_groups_claim", &settings.jwt_groups_claim_name)?;
+    for group in &settings.jwt_allow_groups {
+        text::name("jwt_allow_groups", group)?;
+    }
     text::optional_name("auto_update_version", &settings.auto_update_version)?;
     settings.network_range = v4.trunc().to_string();
     settings.network_range_v6 = v6.trunc().to_string();

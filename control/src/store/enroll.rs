@@ -1,4 +1,4 @@
-//! Enrolment: a setup key turned into a peer, in one transaction.
+//! Enrolment: a setup key, or a user's login, turned into a peer, in one transaction.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,7 +8,7 @@ use super::peers::{self, allocate_v4, allocate_v6, free_dns_label, free_name};
 use super::setup_keys::{self, SetupKey, SetupKeyState};
 use super::sql;
 use super::write::{Meta, Write};
-use super::{Activity, Actor, Role, Store, groups};
+use super::{Activity, Actor, Role, Store, User, UserRole, groups, sign_in, users};
 use crate::ids::new_id;
 use crate::secret::setup_key_hash;
 
@@ -75,6 +75,9 @@ pub enum EnrollError {
     /// All zeroes: no key at all.
     #[error("the WireGuard public key is empty")]
     EmptyWireguardKey,
+    /// The user who let it join may not, or no longer.
+    #[error("{0}")]
+    User(String),
     /// No address is left.
     #[error("the overlay range {0} has no free address: widen it in the account settings, or delete peers")]
     NoAddress(String),
@@ -114,10 +117,76 @@ impl Store {
             SetupKeyState::Expired => return Err(EnrollError::Expired(key.name)),
             SetupKeyState::Overused => return Err(EnrollError::Overused(key.name)),
         }
-        let peer = insert(&mut write, request, &key).await?;
+        let peer = insert(&mut write, request, Origin::Key(&key)).await?;
         write.commit().await?;
         Ok(peer)
     }
+
+    /// Makes a peer of a user who has just logged in for it, and puts it into the user's groups. An agent that is such a
+    /// peer already, by the same keys, has its login renewed.
+    pub async fn enroll_user(&self, user: &str, request: &Enrollment) -> Result<EnrolledPeer, EnrollError> {
+        if request.wireguard_public_key == [0; 32] {
+            return Err(EnrollError::EmptyWireguardKey);
+        }
+        let mut write = self.write(&Actor::system()).await?;
+        let user = match users::user(write.db(), user).await {
+            Ok(user) => user,
+            Err(StoreError::NotFound { .. }) => {
+                return Err(EnrollError::User("the user is no longer there".into()));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let Err(StoreError::Denied(why)) = sign_in::admit(&user) {
+            return Err(EnrollError::User(why));
+        }
+        if user.is_service_user {
+            return Err(EnrollError::User("machines of service users join with a setup key".into()));
+        }
+        if request.role == Role::Gateway && user.role < UserRole::NetworkAdmin {
+            let why = format!("role {} may not let a gateway join", user.role.as_str());
+            return Err(EnrollError::User(why));
+        }
+        write.act_as(user.actor());
+        let peer = match renewed(&mut write, request, &user).await? {
+            Some(known) => known,
+            None => insert(&mut write, request, Origin::User(&user)).await?,
+        };
+        write.commit().await?;
+        Ok(peer)
+    }
+}
+
+/// Whose word makes a peer.
+enum Origin<'a> {
+    Key(&'a SetupKey),
+    User(&'a User),
+}
+
+/// The peer that this agent is already, with its login as of now.
+async fn renewed(
+    write: &mut Write,
+    request: &Enrollment,
+    user: &User,
+) -> Result<Option<EnrolledPeer>, EnrollError> {
+    let known: Option<(String, Vec<u8>)> =
+        sql::query_as("SELECT id, identity_key FROM peers WHERE wireguard_key = $1")
+            .bind(request.wireguard_public_key.as_slice())
+            .fetch_optional(write.db())
+            .await?;
+    let Some((id, identity_key)) = known else { return Ok(None) };
+    let before = peers::peer(write.db(), &id).await?;
+    if identity_key != request.identity_key || before.user_id != user.id || before.role != request.role {
+        return Err(EnrollError::KnownWireguardKey(before.name));
+    }
+    let at = write.at();
+    sql::query("UPDATE peers SET last_login = $1, last_seen = $1, expired = '' WHERE id = $2")
+        .bind(at)
+        .bind(&id)
+        .execute(write.db())
+        .await?;
+    let after = peers::peer(write.db(), &id).await?;
+    write.event(Activity::PeerLogin, &id, Meta::name(&after.name).before(&before).after(&after)).await?;
+    Ok(Some(EnrolledPeer { id, name: after.name, ip: after.ip, ipv6: after.ipv6, created: false }))
 }
 
 /// The peer an earlier try of the same agent made.
@@ -145,9 +214,13 @@ async fn repeated(
 async fn insert(
     write: &mut Write,
     request: &Enrollment,
-    key: &SetupKey,
+    origin: Origin<'_>,
 ) -> Result<EnrolledPeer, EnrollError> {
     let at = write.at();
+    let (key, user) = match origin {
+        Origin::Key(key) => (Some(key), None),
+        Origin::User(user) => (None, Some(user)),
+    };
     let settings = account(write.db()).await?.settings;
     let (range_v4, range_v6) = settings.overlay()?;
     let Some(ip) = allocate_v4(write.db(), range_v4).await? else {
@@ -164,13 +237,14 @@ async fn insert(
     sql::query(
         "INSERT INTO peers (id, wireguard_key, identity_key, setup_key_id, role, name, hostname, dns_label, ip, ipv6,
          connection_ip, os, kernel_version, version, created_at, last_seen, last_login, connected, ephemeral,
-         approval_required, ssh_enabled, login_expiration_enabled, inactivity_expiration_enabled)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, $15, FALSE, $16, $17, FALSE, FALSE, FALSE)",
+         approval_required, ssh_enabled, login_expiration_enabled, inactivity_expiration_enabled, user_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, $15, FALSE, $16, $17, FALSE, $18, $18,
+         $19)",
     )
     .bind(&id)
     .bind(request.wireguard_public_key.as_slice())
     .bind(request.identity_key.as_slice())
-    .bind(&key.id)
+    .bind(key.map_or("", |key| &key.id))
     .bind(request.role.as_str())
     .bind(&name)
     .bind(&hostname)
@@ -182,28 +256,41 @@ async fn insert(
     .bind(&request.kernel_version)
     .bind(&request.version)
     .bind(at)
-    .bind(key.ephemeral)
+    .bind(key.is_some_and(|key| key.ephemeral))
     .bind(settings.extra.peer_approval_enabled)
+    .bind(user.is_some())
+    .bind(user.map_or("", |user| &user.id))
     .execute(write.db())
     .await?;
 
     let all = groups::all_id(write.db()).await?;
-    for group in key.auto_groups.iter().chain([&all]) {
+    let inherited = match origin {
+        Origin::Key(key) => key.auto_groups.as_slice(),
+        Origin::User(user) if settings.groups_propagation_enabled => user.auto_groups.as_slice(),
+        Origin::User(_) => &[],
+    };
+    for group in inherited.iter().chain([&all]) {
         sql::query("INSERT INTO group_peers (group_id, peer_id) VALUES ($1, $2) ON CONFLICT DO NOTHING")
             .bind(group)
             .bind(&id)
             .execute(write.db())
             .await?;
     }
-    sql::query("UPDATE setup_keys SET used_times = used_times + 1, last_used = $1 WHERE id = $2")
-        .bind(at)
-        .bind(&key.id)
-        .execute(write.db())
-        .await?;
+    if let Some(key) = key {
+        sql::query("UPDATE setup_keys SET used_times = used_times + 1, last_used = $1 WHERE id = $2")
+            .bind(at)
+            .bind(&key.id)
+            .execute(write.db())
+            .await?;
+    }
 
     let peer = peers::peer(write.db(), &id).await?;
-    let meta = Meta::name(&name).with("setup_key_name", &key.name).after(&peer);
-    write.event(Activity::PeerAdd, &id, meta).await?;
+    let meta = Meta::name(&name).after(&peer);
+    let (activity, meta) = match origin {
+        Origin::Key(key) => (Activity::PeerAdd, meta.with("setup_key_name", &key.name)),
+        Origin::User(_) => (Activity::PeerUserAdd, meta),
+    };
+    write.event(activity, &id, meta).await?;
     Ok(EnrolledPeer { id, name, ip, ipv6, created: true })
 }
 

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::account::account;
 use super::error::{duplicate, invalid, not_found};
 use super::sql::{self, Connection};
-use super::write::Meta;
+use super::write::{Meta, Write};
 use super::{Activity, Actor, ResourceKind, Result, Store, StoreError, text};
 use crate::ids::new_id;
 
@@ -219,6 +219,19 @@ impl Store {
         write.event(Activity::GroupDelete, id, Meta::name(&before.name).before(&before)).await?;
         write.commit().await
     }
+}
+
+/// Makes a group that an identity provider's token names; its id.
+pub(super) async fn issue(write: &mut Write, name: &str) -> Result<String> {
+    let id = new_id();
+    sql::query("INSERT INTO groups (id, name, issued, built_in) VALUES ($1, $2, 'jwt', FALSE)")
+        .bind(&id)
+        .bind(name)
+        .execute(write.db())
+        .await?;
+    let after = group(write.db(), &id).await?;
+    write.event(Activity::GroupAdd, &id, Meta::name(name).after(&after)).await?;
+    Ok(id)
 }
 
 /// Id of the group `All`.

@@ -13,7 +13,7 @@ use super::account::account;
 use super::error::{corrupt, duplicate, invalid, not_found};
 use super::sql::{self, Connection};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, NamedRef, Result, Store, StoreError, text};
+use super::{Activity, Actor, NamedRef, Result, Store, StoreError, expiry, text};
 use crate::ids::now;
 
 /// Random addresses tried before the lowest free one is searched for.
@@ -35,6 +35,36 @@ impl Role {
         match self {
             Role::Peer => "peer",
             Role::Gateway => "gateway",
+        }
+    }
+}
+
+/// Why a peer takes no part until its user logs in again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expired {
+    /// The login is too old.
+    Login,
+    /// It was away for too long.
+    Inactivity,
+}
+
+impl Expired {
+    /// Its name in the store, where nothing is the empty text.
+    pub(super) fn text(expired: Option<Self>) -> &'static str {
+        match expired {
+            None => "",
+            Some(Expired::Login) => "login",
+            Some(Expired::Inactivity) => "inactivity",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Option<Self>> {
+        match text {
+            "" => Ok(None),
+            "login" => Ok(Some(Expired::Login)),
+            "inactivity" => Ok(Some(Expired::Inactivity)),
+            other => Err(corrupt("peers.expired")(format!("{other:?} is unknown").into())),
         }
     }
 }
@@ -81,11 +111,15 @@ pub struct Peer {
     pub ephemeral: bool,
     /// Whether it waits for approval and so takes no part.
     pub approval_required: bool,
+    /// The user who logged in on it; empty for a peer that a setup key made.
+    pub user_id: String,
+    /// Why it takes no part until its user logs in again, if so.
+    pub expired: Option<Expired>,
     /// Stored for NetBird's clients.
     pub ssh_enabled: bool,
-    /// Stored for NetBird's clients.
+    /// Whether its user has to log in again after the time that the settings say.
     pub login_expiration_enabled: bool,
-    /// Stored for NetBird's clients.
+    /// Whether its user has to log in again when it was away for the time that the settings say.
     pub inactivity_expiration_enabled: bool,
     /// The groups it is in, by name.
     pub groups: Vec<NamedRef>,
@@ -98,9 +132,9 @@ pub struct PeerChange {
     pub name: String,
     /// Stored for NetBird's clients.
     pub ssh_enabled: bool,
-    /// Stored for NetBird's clients.
+    /// Whether its user has to log in again after the time that the settings say.
     pub login_expiration_enabled: bool,
-    /// Stored for NetBird's clients.
+    /// Whether its user has to log in again when it was away for the time that the settings say.
     pub inactivity_expiration_enabled: bool,
     /// Approve or suspend; `None` leaves it.
     pub approval_required: Option<bool>,
@@ -201,6 +235,8 @@ impl Store {
             let meta = Meta::name(&after.name).before(&before).after(&after);
             write.event(activity, id, meta).await?;
         }
+        expiry::apply(&mut write).await?;
+        let after = peer(write.db(), id).await?;
         write.commit().await?;
         Ok(after)
     }
@@ -463,7 +499,8 @@ fn activities(before: &Peer, after: &Peer) -> Vec<Activity> {
     activities
 }
 
-async fn delete(write: &mut Write, id: &str) -> Result<()> {
+/// Removes a peer; refused while a router or a rule names it.
+pub(super) async fn delete(write: &mut Write, id: &str) -> Result<()> {
     let before = peer(write.db(), id).await?;
     let network: Option<String> = sql::query_scalar(
         "SELECT n.name FROM routers r JOIN networks n ON n.id = r.network_id WHERE r.peer_id = $1 LIMIT 1",
@@ -520,6 +557,8 @@ pub(super) struct Row {
     ssh_enabled: bool,
     login_expiration_enabled: bool,
     inactivity_expiration_enabled: bool,
+    user_id: String,
+    expired: String,
 }
 
 impl Row {
@@ -550,6 +589,8 @@ impl Row {
             ssh_enabled: self.ssh_enabled,
             login_expiration_enabled: self.login_expiration_enabled,
             inactivity_expiration_enabled: self.inactivity_expiration_enabled,
+            user_id: self.user_id,
+            expired: Expired::parse(&self.expired)?,
             groups,
         })
     }

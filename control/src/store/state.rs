@@ -89,13 +89,16 @@ type Peers = (BTreeMap<String, model::Peer>, BTreeMap<String, Agent>);
 
 async fn peers(db: &mut Connection, standing: &Standing) -> Result<Peers> {
     type Row = (String, String, String, String, bool, String, Vec<u8>, Option<String>, String);
+    // A peer whose user is blocked, not approved or gone takes no part, as little as one whose login has expired.
     let rows: Vec<Row> = sql::query_as(
-        "SELECT id, name, ip, ipv6, approval_required, role, wireguard_key, endpoint, os FROM peers",
+        "SELECT p.id, p.name, p.ip, p.ipv6, NOT p.approval_required AND p.expired = '' AND (p.user_id = ''
+         OR (u.id IS NOT NULL AND NOT u.blocked AND NOT u.pending_approval)) AS allowed, p.role, p.wireguard_key,
+         p.endpoint, p.os FROM peers p LEFT JOIN users u ON u.id = p.user_id",
     )
     .fetch_all(db)
     .await?;
     let (mut peers, mut agents) = (BTreeMap::new(), BTreeMap::new());
-    for (id, name, v4, v6, approval_required, role, key, endpoint, os) in rows {
+    for (id, name, v4, v6, allowed, role, key, endpoint, os) in rows {
         let agent = Agent {
             role: if role == "gateway" { Role::Gateway } else { Role::Peer },
             wireguard_public_key: key
@@ -104,12 +107,7 @@ async fn peers(db: &mut Connection, standing: &Standing) -> Result<Peers> {
             endpoint: endpoint.map(|text| parse("peers.endpoint", &text)).transpose()?,
             watched: standing.watched(&os),
         };
-        let peer = model::Peer {
-            name,
-            v4: parse("peers.ip", &v4)?,
-            v6: parse("peers.ipv6", &v6)?,
-            allowed: !approval_required,
-        };
+        let peer = model::Peer { name, v4: parse("peers.ip", &v4)?, v6: parse("peers.ipv6", &v6)?, allowed };
         agents.insert(id.clone(), agent);
         peers.insert(id, peer);
     }

@@ -35,7 +35,7 @@ pub struct Token {
 }
 
 impl Store {
-    /// The user a token text belongs to; `None` for an unknown or expired token, and for a blocked user.
+    /// The user a token text belongs to; `None` for an unknown or expired token, and for a user who is blocked or not approved.
     pub async fn authenticate(&self, text: &str) -> Result<Option<User>> {
         type Row = (String, String, Vec<u8>, i64, Option<i64>);
         let Some(hash) = token_hash(text) else { return Ok(None) };
@@ -50,7 +50,7 @@ impl Store {
             return Ok(None);
         }
         let user = self.user(&user).await?;
-        if user.blocked {
+        if !user.is_admitted() {
             return Ok(None);
         }
         if last_used.is_none_or(|at| at + USE_RESOLUTION <= now()) {

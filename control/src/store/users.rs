@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::error::{corrupt, duplicate, invalid, not_found};
 use super::sql::{self, Connection};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, Result, Store, StoreError, groups, text, tokens};
+use super::{Activity, Actor, Result, Store, StoreError, groups, inherit, peers, text, tokens};
 use crate::ids::new_id;
 use crate::text::is_invisible;
 
@@ -73,12 +73,23 @@ pub struct User {
     pub last_login: Option<i64>,
     /// Group ids its peers are put into.
     pub auto_groups: Vec<String>,
+    /// The identity provider that knows it; empty for a service user, and before the first login.
+    pub issuer: String,
+    /// Who it is there.
+    pub subject: String,
+    /// Whether somebody has to approve it before it may do anything.
+    pub pending_approval: bool,
 }
 
 impl User {
     /// This user as the one who asks.
     pub fn actor(&self) -> Actor {
         Actor { id: self.id.clone(), name: self.name.clone(), email: self.email.clone() }
+    }
+
+    /// Whether it may do anything at all.
+    pub fn is_admitted(&self) -> bool {
+        !self.blocked && !self.pending_approval
     }
 }
 
@@ -201,8 +212,8 @@ impl Store {
         may_grant(&caller, before.role.max(change.role))?;
         let transfer = change.role == UserRole::Owner && before.role != UserRole::Owner;
         if transfer {
-            if blocked {
-                return invalid("a blocked user cannot become owner");
+            if blocked || before.pending_approval {
+                return invalid("a user who is blocked or not approved cannot become owner");
             }
             sql::query("UPDATE users SET role = 'admin' WHERE id = $1")
                 .bind(&caller.id)
@@ -217,6 +228,7 @@ impl Store {
             .await?;
         set_groups(&mut write, id, groups).await?;
         let after = user(write.db(), id).await?;
+        inherit::follow(&mut write, &before, &after).await?;
         for activity in activities(&before, &after, transfer) {
             let meta = Meta::name(&after.name).before(&before).after(&after);
             write.event(activity, id, meta).await?;
@@ -230,7 +242,32 @@ impl Store {
         Ok(after)
     }
 
-    /// Deletes a user and its tokens in the name of `caller`.
+    /// Admits a user who waits for approval.
+    pub async fn approve_user(&self, caller: &User, id: &str) -> Result<User> {
+        let mut write = self.write(&caller.actor()).await?;
+        let before = pending(&mut write, caller, id).await?;
+        sql::query("UPDATE users SET pending_approval = FALSE WHERE id = $1")
+            .bind(id)
+            .execute(write.db())
+            .await?;
+        let after = user(write.db(), id).await?;
+        let meta = Meta::name(&after.name).before(&before).after(&after);
+        write.event(Activity::UserApprove, id, meta).await?;
+        write.commit().await?;
+        Ok(after)
+    }
+
+    /// Removes a user who waits for approval.
+    pub async fn reject_user(&self, caller: &User, id: &str) -> Result<()> {
+        let mut write = self.write(&caller.actor()).await?;
+        let before = pending(&mut write, caller, id).await?;
+        sql::query("DELETE FROM users WHERE id = $1").bind(id).execute(write.db()).await?;
+        write.event(Activity::UserReject, id, Meta::name(&before.name).before(&before)).await?;
+        write.commit().await
+    }
+
+    /// Deletes a user with its tokens and its peers in the name of `caller`; refused while a router or a rule names one of
+    /// the peers.
     pub async fn delete_user(&self, caller: &User, id: &str) -> Result<()> {
         let mut write = self.write(&caller.actor()).await?;
         let before = user(write.db(), id).await?;
@@ -251,6 +288,13 @@ impl Store {
             let meta =
                 Meta::name(&gone.name).with("username", &before.name).with("user_id", id).before(&gone);
             write.event(Activity::TokenDelete, token, meta).await?;
+        }
+        let peers: Vec<String> = sql::query_scalar("SELECT id FROM peers WHERE user_id = $1 ORDER BY id")
+            .bind(id)
+            .fetch_all(write.db())
+            .await?;
+        for peer in &peers {
+            peers::delete(&mut write, peer).await?;
         }
         sql::query("DELETE FROM users WHERE id = $1").bind(id).execute(write.db()).await?;
         let activity =
@@ -281,7 +325,23 @@ pub(super) async fn user(db: &mut Connection, id: &str) -> Result<User> {
     row.user(groups)
 }
 
-async fn set_groups(write: &mut Write, user: &str, groups: impl IntoIterator<Item = String>) -> Result<()> {
+/// A user who waits for approval, if `caller` may decide about it.
+async fn pending(write: &mut Write, caller: &User, id: &str) -> Result<User> {
+    let found = user(write.db(), id).await?;
+    // What the caller is may have changed while the request waited.
+    may_grant(&user(write.db(), &caller.id).await?, found.role)?;
+    if !found.pending_approval {
+        return invalid(format!("user {id} does not wait for approval"));
+    }
+    Ok(found)
+}
+
+/// Replaces the groups of a user.
+pub(super) async fn set_groups(
+    write: &mut Write,
+    user: &str,
+    groups: impl IntoIterator<Item = String>,
+) -> Result<()> {
     sql::query("DELETE FROM user_groups WHERE user_id = $1").bind(user).execute(write.db()).await?;
     for group in groups {
         sql::query("INSERT INTO user_groups (user_id, group_id) VALUES ($1, $2)")
@@ -293,7 +353,8 @@ async fn set_groups(write: &mut Write, user: &str, groups: impl IntoIterator<Ite
     Ok(())
 }
 
-fn activities(before: &User, after: &User, transfer: bool) -> Vec<Activity> {
+/// What a change did, by NetBird's codes.
+pub(super) fn activities(before: &User, after: &User, transfer: bool) -> Vec<Activity> {
     let mut activities = Vec::new();
     if transfer {
         activities.push(Activity::OwnerTransfer);
@@ -316,7 +377,7 @@ fn activities(before: &User, after: &User, transfer: bool) -> Vec<Activity> {
 }
 
 /// Something, an `@`, something, in the 254 characters of RFC 5321; whether it takes mail only mail can tell.
-fn is_email(text: &str) -> bool {
+pub(super) fn is_email(text: &str) -> bool {
     let visible = text.len() <= 254 && !text.chars().any(|char| char.is_whitespace() || is_invisible(char));
     visible
         && text
@@ -335,6 +396,9 @@ struct Row {
     invited: bool,
     created_at: i64,
     last_login: Option<i64>,
+    issuer: String,
+    subject: String,
+    pending_approval: bool,
 }
 
 impl Row {
@@ -352,6 +416,9 @@ impl Row {
             created_at: self.created_at,
             last_login: self.last_login,
             auto_groups,
+            issuer: self.issuer,
+            subject: self.subject,
+            pending_approval: self.pending_approval,
         })
     }
 }

@@ -56,6 +56,11 @@ impl Write {
         &mut self.transaction
     }
 
+    /// From here on it is `actor` who makes the change: a user whom the change itself found or made.
+    pub(crate) fn act_as(&mut self, actor: Actor) {
+        self.actor = actor;
+    }
+
     /// When the change began, Unix milliseconds.
     pub(crate) fn at(&self) -> i64 {
         self.at

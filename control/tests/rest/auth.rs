@@ -23,7 +23,7 @@ async fn a_2_a_bad_token_is_invalid() {
     }
     let answer = server.owner.with_authorization(Some("Bearer aaa.bbb.ccc")).get("/api/groups").await;
     assert_eq!(answer.0, 401);
-    assert!(message(&answer).starts_with("token invalid") && message(&answer).contains("JWT"));
+    assert!(message(&answer).starts_with("token invalid") && message(&answer).contains("identity provider"));
 }
 
 #[tokio::test]

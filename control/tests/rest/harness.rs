@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use sluicegate_control::agents::Agents;
 use sluicegate_control::app::App;
 use sluicegate_control::geo::Places;
+use sluicegate_control::identity::Identity;
 use sluicegate_control::rest::limits::Rates;
 use sluicegate_control::rest::{self, Extra};
 use sluicegate_control::store::{EnrollError, EnrolledPeer, Enrollment, Role, Store, TOKEN_FILE};
@@ -51,17 +52,21 @@ impl Server {
     }
 
     pub(crate) async fn start_without_places() -> Self {
-        Self::start_as(tempfile::tempdir().unwrap(), Places::none(), Rates::default()).await
+        Self::start_as(tempfile::tempdir().unwrap(), Places::none(), Rates::default(), Identity::default())
+            .await
     }
 
     pub(crate) async fn start_with(directory: TempDir, rates: Rates) -> Self {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/geo/GeoIP2-City-Test.mmdb");
-        Self::start_as(directory, Places::open(Path::new(file)).unwrap(), rates).await
+        Self::start_as(directory, mapped(), rates, Identity::default()).await
     }
 
-    async fn start_as(directory: TempDir, places: Places, rates: Rates) -> Self {
+    pub(crate) async fn start_known(directory: TempDir, identity: Identity) -> Self {
+        Self::start_as(directory, mapped(), Rates::default(), identity).await
+    }
+
+    async fn start_as(directory: TempDir, places: Places, rates: Rates, identity: Identity) -> Self {
         let store = stores::open(directory.path()).await.unwrap();
-        let router = router(&store, places, directory.path(), rates);
+        let router = router(&store, places, directory.path(), rates, identity);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let task = tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
@@ -228,10 +233,23 @@ impl Whole {
     }
 }
 
+/// With a geo database.
+fn mapped() -> Places {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/geo/GeoIP2-City-Test.mmdb");
+    Places::open(Path::new(file)).unwrap()
+}
+
 /// What the binary serves, over this store.
-pub(crate) fn router(store: &Store, places: Places, directory: &Path, rates: Rates) -> axum::Router {
+pub(crate) fn router(
+    store: &Store,
+    places: Places,
+    directory: &Path,
+    rates: Rates,
+    identity: Identity,
+) -> axum::Router {
     let agents = Agents::open(store.clone(), places.clone(), directory).unwrap();
-    let app = App { store: store.clone(), control_fingerprint: Some(FINGERPRINT.into()), places };
+    let control_fingerprint = Some(FINGERPRINT.into());
+    let app = App { store: store.clone(), control_fingerprint, places, identity };
     rest::router(app, Extra { protected: agents.api_routes(), open: agents.open_routes(), rates }).0
 }
 

@@ -3,6 +3,8 @@
 
 #[path = "../common/postgres.rs"]
 mod postgres;
+#[path = "../common/provider.rs"]
+mod provider;
 #[path = "../common/stores.rs"]
 mod stores;
 
@@ -18,6 +20,7 @@ mod events;
 mod explain;
 mod groups;
 mod harness;
+mod identity;
 mod limits;
 mod networks;
 mod openapi;

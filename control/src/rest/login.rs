@@ -1,0 +1,117 @@
+//! `/api/login` and `/api/logout`: how people get in, and out.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Empty;
+use super::auth;
+use super::body::Body;
+use super::error::{ApiError, ApiResult};
+use super::time::rfc3339;
+use crate::app::App;
+use crate::identity::oidc::TokenError;
+use crate::store::User;
+
+/// How people log in here.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LoginMethods {
+    /// The identity provider, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<LoginProvider>,
+}
+
+/// What a program needs to log somebody in at the identity provider. It finds the rest in the issuer's discovery document.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LoginProvider {
+    /// The provider.
+    pub issuer: String,
+    /// The client that command lines are there: a public one, with PKCE.
+    pub client_id: String,
+    /// What to ask for.
+    pub scopes: String,
+}
+
+/// The identity provider's word for who logs in.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct OidcLoginRequest {
+    /// The ID token.
+    pub token: String,
+    /// What the login was begun with; left out, it is not looked at.
+    pub nonce: Option<String>,
+}
+
+/// A login.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LoggedIn {
+    /// `sgs_…`, for `Authorization: Bearer`; shown only here.
+    pub token: String,
+    /// RFC 3339.
+    pub expires_at: String,
+    /// User id.
+    pub user_id: String,
+}
+
+pub(super) fn open_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::default().routes(routes!(methods)).routes(routes!(oidc))
+}
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::default().routes(routes!(logout))
+}
+
+/// How people log in here.
+#[utoipa::path(get, path = "/api/login", tag = "Login", responses((status = 200, body = LoginMethods)))]
+async fn methods(State(app): State<App>) -> Json<LoginMethods> {
+    let oidc = app.identity.provider().map(|provider| {
+        let options = provider.options();
+        LoginProvider {
+            issuer: options.issuer.clone(),
+            client_id: options.client_id.clone(),
+            scopes: options.scopes.clone(),
+        }
+    });
+    Json(LoginMethods { oidc })
+}
+
+/// Exchanges the identity provider's ID token for a login of some hours.
+#[utoipa::path(post, path = "/api/login/oidc", tag = "Login", request_body = OidcLoginRequest,
+    responses((status = 200, body = LoggedIn)))]
+async fn oidc(State(app): State<App>, Body(request): Body<OidcLoginRequest>) -> ApiResult<LoggedIn> {
+    let claims = app.identity.verify(&request.token).await.map_err(refused)?;
+    if let Some(nonce) = &request.nonce {
+        let own = claims.nonce.as_deref().unwrap_or_default();
+        if !bool::from(own.as_bytes().ct_eq(nonce.as_bytes())) {
+            return Err(ApiError::unauthorized("token invalid: it is of another login (its nonce differs)"));
+        }
+    }
+    let user = app.store.sign_in(&claims.person, |claim| claims.groups(claim)).await?;
+    Ok(Json(log_in(&app, &user).await?))
+}
+
+/// Ends the login that asks. A personal access token is no login, and stays.
+#[utoipa::path(post, path = "/api/logout", tag = "Login", responses((status = 200, body = Empty)))]
+async fn logout(State(app): State<App>, headers: HeaderMap) -> ApiResult<Empty> {
+    app.store.end_session(auth::token(&headers)?).await?;
+    Ok(Json(Empty {}))
+}
+
+async fn log_in(app: &App, user: &User) -> Result<LoggedIn, ApiError> {
+    let (session, token) = app.store.create_session(user).await?;
+    Ok(LoggedIn { token, expires_at: rfc3339(session.expires_at), user_id: session.user_id })
+}
+
+/// Why a token of the provider opens nothing.
+pub(super) fn refused(error: TokenError) -> ApiError {
+    let status = match error {
+        TokenError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::UNAUTHORIZED,
+    };
+    ApiError::new(status, format!("token invalid: {error}"))
+}

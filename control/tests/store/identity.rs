@@ -1,0 +1,225 @@
+//! Users who come by an identity provider, their peers, and what cuts those, over both databases.
+
+use sluicegate_control::store::{
+    EnrollError, Enrollment, Expired, NewUser, Person, Role, Store, StoreError, User, UserChange, UserRole,
+};
+
+use crate::world::{all, check_trail, image_from_scratch, join, open, places, policy, setup_key};
+
+fn person(subject: &str, at: i64) -> Person {
+    Person {
+        issuer: "https://idp.example".into(),
+        subject: subject.into(),
+        name: subject.into(),
+        email: format!("{subject}@example.org"),
+        email_verified: true,
+        at,
+    }
+}
+
+fn machine(which: u8, role: Role) -> Enrollment {
+    Enrollment {
+        setup_key: String::new(),
+        wireguard_public_key: [which; 32],
+        identity_key: [which; 32],
+        role,
+        hostname: format!("host-{which}"),
+        os: "linux".into(),
+        kernel_version: "6.12".into(),
+        version: "0.1.0".into(),
+        connection_ip: None,
+    }
+}
+
+async fn owner(store: &Store) -> User {
+    store.users().await.unwrap().into_iter().find(|user| user.role == UserRole::Owner).unwrap()
+}
+
+async fn without_approval(store: &Store) {
+    let mut settings = store.account().await.unwrap().settings;
+    settings.extra.user_approval_required = false;
+    store.update_settings(&owner(store).await.actor(), settings).await.unwrap();
+}
+
+/// A user without groups.
+async fn user(store: &Store, subject: &str) -> User {
+    store.sign_in(&person(subject, 0), |_| None).await.unwrap()
+}
+
+fn change(blocked: bool) -> UserChange {
+    UserChange { role: UserRole::User, blocked: Some(blocked), auto_groups: vec![] }
+}
+
+#[tokio::test]
+async fn blocking_a_user_changes_the_images_of_all_who_could_reach_the_users_peers() {
+    for (directory, location) in places() {
+        let store = open(&location, directory.path()).await;
+        without_approval(&store).await;
+        let (owner, all, key) = (owner(&store).await, all(&store).await, setup_key(&store).await);
+        store.create_policy(&owner.actor(), policy("ssh", &all, 1, 22)).await.unwrap();
+        let ann = user(&store, "ann").await;
+        let mine = [
+            store.enroll_user(&ann.id, &machine(1, Role::Peer)).await.unwrap(),
+            store.enroll_user(&ann.id, &machine(2, Role::Peer)).await.unwrap(),
+        ];
+        let server = join(&store, &key, 3, Role::Peer).await;
+        let allowed = async |id: &str| store.snapshot().await.unwrap().state.peers[id].allowed;
+        let image = async |id: &str| image_from_scratch(&store, id).await.1;
+        let before = (image(&server.id).await, image(&mine[0].id).await);
+        assert!(allowed(&mine[0].id).await && allowed(&mine[1].id).await);
+
+        store.update_user(&owner, &ann.id, change(true)).await.unwrap();
+        assert!(!allowed(&mine[0].id).await && !allowed(&mine[1].id).await && allowed(&server.id).await);
+        assert_ne!(image(&server.id).await, before.0);
+        assert_ne!(image(&mine[0].id).await, before.1);
+        let refused = store.enroll_user(&ann.id, &machine(4, Role::Peer)).await;
+        assert!(matches!(refused, Err(EnrollError::User(_))), "{refused:?}");
+
+        store.update_user(&owner, &ann.id, change(false)).await.unwrap();
+        assert_eq!((image(&server.id).await, image(&mine[0].id).await), before);
+
+        store.delete_user(&owner, &ann.id).await.unwrap();
+        let left: Vec<String> =
+            store.peers(None, None).await.unwrap().into_iter().map(|peer| peer.id).collect();
+        assert_eq!(left, [server.id]);
+        check_trail(&store).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_approval_may_do_nothing_and_may_be_let_in_or_sent_away() {
+    for (directory, location) in places() {
+        let store = open(&location, directory.path()).await;
+        let owner = owner(&store).await;
+        let denied = store.sign_in(&person("bob", 0), |_| None).await;
+        assert!(matches!(denied, Err(StoreError::Denied(_))), "{denied:?}");
+        let waiting = store.users().await.unwrap().into_iter().find(|user| user.subject == "bob").unwrap();
+        assert!(waiting.pending_approval && waiting.role == UserRole::User);
+        assert!(store.create_session(&waiting).await.is_err());
+        assert!(store.enroll_user(&waiting.id, &machine(1, Role::Peer)).await.is_err());
+        // Coming again makes nobody else.
+        assert!(store.sign_in(&person("bob", 0), |_| None).await.is_err());
+        assert_eq!(store.users().await.unwrap().len(), 2);
+
+        store.approve_user(&owner, &waiting.id).await.unwrap();
+        let bob = user(&store, "bob").await;
+        assert_eq!(bob.id, waiting.id);
+        let (session, text) = store.create_session(&bob).await.unwrap();
+        assert_eq!(store.session_user(&text).await.unwrap().unwrap().id, session.user_id);
+        store.update_user(&owner, &bob.id, change(true)).await.unwrap();
+        assert_eq!(store.session_user(&text).await.unwrap(), None);
+        assert!(matches!(store.approve_user(&owner, &bob.id).await, Err(StoreError::Invalid(_))));
+
+        assert!(store.sign_in(&person("carl", 0), |_| None).await.is_err());
+        let carl = store.users().await.unwrap().into_iter().find(|user| user.subject == "carl").unwrap();
+        store.reject_user(&owner, &carl.id).await.unwrap();
+        assert_eq!(store.users().await.unwrap().len(), 2);
+        check_trail(&store).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn an_invitation_is_taken_once_by_a_verified_address_and_an_older_token_brings_no_group_back() {
+    for (directory, location) in places() {
+        let store = open(&location, directory.path()).await;
+        let owner = owner(&store).await;
+        let new = NewUser {
+            name: "Ann".into(),
+            email: "ANN@example.org".into(),
+            role: UserRole::Admin,
+            is_service_user: false,
+            auto_groups: vec![],
+        };
+        let invited = store.create_user(&owner, new).await.unwrap();
+        let unverified = Person { email_verified: false, ..person("ann", 0) };
+        assert!(store.sign_in(&unverified, |_| None).await.is_err());
+        let other = Person { subject: "ann2".into(), ..person("ann", 0) };
+        assert_eq!(store.sign_in(&other, |_| None).await.unwrap().id, invited.id);
+        let again = Person { subject: "ann3".into(), ..person("ann", 0) };
+        assert!(store.sign_in(&again, |_| None).await.is_err(), "the invitation is taken");
+
+        let mut settings = store.account().await.unwrap().settings;
+        settings.jwt_groups_enabled = true;
+        store.update_settings(&owner.actor(), settings).await.unwrap();
+        let hour = 3_600_000;
+        let now = sluicegate_control::ids::now();
+        let at = |at: i64| Person { at, ..other.clone() };
+        let groups = async |person: Person, names: &[&str]| -> usize {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            store.sign_in(&person, |_| Some(names.clone())).await.unwrap().auto_groups.len()
+        };
+        assert_eq!(groups(at(now), &["dev", "ops"]).await, 2);
+        let revision = store.revision().await.unwrap();
+        assert_eq!(groups(at(now), &["ops", "dev"]).await, 2);
+        assert_eq!(store.revision().await.unwrap(), revision, "nothing new writes nothing");
+        assert_eq!(groups(at(now + hour), &["ops"]).await, 1);
+        assert_eq!(groups(at(now - hour), &["dev", "ops"]).await, 1, "an old token");
+        check_trail(&store).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_login_on_a_machine_gets_old_and_is_renewed_by_its_own_user_and_keys() {
+    for (directory, location) in places() {
+        let store = open(&location, directory.path()).await;
+        without_approval(&store).await;
+        let (owner, key) = (owner(&store).await, setup_key(&store).await);
+        let (ann, eve) = (user(&store, "ann").await, user(&store, "eve").await);
+        let mine = store.enroll_user(&ann.id, &machine(1, Role::Peer)).await.unwrap();
+        let server = join(&store, &key, 2, Role::Peer).await;
+        let day = 24 * 3_600_000;
+        for id in [&mine.id, &server.id] {
+            store.age_peer(id, day - 60_000).await.unwrap();
+        }
+        assert_eq!(store.expire_peers().await.unwrap(), 0);
+        for id in [&mine.id, &server.id] {
+            store.age_peer(id, 120_000).await.unwrap();
+        }
+        assert_eq!(store.expire_peers().await.unwrap(), 1);
+        assert_eq!(store.expire_peers().await.unwrap(), 0);
+        let expired = async |id: &str| store.peer(id).await.unwrap().expired;
+        let allowed = async |id: &str| store.snapshot().await.unwrap().state.peers[id].allowed;
+        assert_eq!(expired(&mine.id).await, Some(Expired::Login));
+        assert!(!allowed(&mine.id).await && allowed(&server.id).await, "a setup key's peer never expires");
+
+        let foreign = Enrollment { identity_key: [9; 32], ..machine(1, Role::Peer) };
+        for refused in [
+            store.enroll_user(&ann.id, &foreign).await,
+            store.enroll_user(&eve.id, &machine(1, Role::Peer)).await,
+            store.enroll_user(&ann.id, &machine(2, Role::Peer)).await,
+        ] {
+            assert!(matches!(refused, Err(EnrollError::KnownWireguardKey(_))), "{refused:?}");
+        }
+        let again = store.enroll_user(&ann.id, &machine(1, Role::Peer)).await.unwrap();
+        assert_eq!((again.id.as_str(), again.created), (mine.id.as_str(), false));
+        assert!(expired(&mine.id).await.is_none() && allowed(&mine.id).await);
+
+        // The settings decide at once, either way.
+        store.age_peer(&mine.id, 7_200_000).await.unwrap();
+        let mut settings = store.account().await.unwrap().settings;
+        settings.peer_login_expiration = 3600;
+        store.update_settings(&owner.actor(), settings.clone()).await.unwrap();
+        assert!(!allowed(&mine.id).await);
+        settings.peer_login_expiration_enabled = false;
+        store.update_settings(&owner.actor(), settings.clone()).await.unwrap();
+        assert!(allowed(&mine.id).await);
+        // Away for too long: coming back alone does not help.
+        settings.peer_inactivity_expiration_enabled = true;
+        settings.peer_inactivity_expiration = 3600;
+        store.update_settings(&owner.actor(), settings).await.unwrap();
+        assert_eq!(expired(&mine.id).await, Some(Expired::Inactivity));
+        store.peer_seen(&mine.id, &Default::default()).await.unwrap();
+        assert_eq!(store.expire_peers().await.unwrap(), 0);
+        assert!(!allowed(&mine.id).await);
+        store.enroll_user(&ann.id, &machine(1, Role::Peer)).await.unwrap();
+        assert!(allowed(&mine.id).await);
+
+        let gateway = store.enroll_user(&ann.id, &machine(5, Role::Gateway)).await;
+        assert!(matches!(gateway, Err(EnrollError::User(_))), "{gateway:?}");
+        check_trail(&store).await;
+        store.close().await;
+    }
+}
