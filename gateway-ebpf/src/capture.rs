@@ -16,7 +16,8 @@ use sluicegate_engine::tables::{CAPTURE, Config};
 
 use crate::clock;
 use crate::frame::Frame;
-use crate::maps::{PerFamily, add};
+use crate::maps::add;
+use crate::stages::PerFamily;
 
 /// `Captured`s. Not pinned, like all maps here: a capture ends with the agent that was asked for it.
 #[map]

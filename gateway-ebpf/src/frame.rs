@@ -8,8 +8,8 @@ use sluicegate_engine::hop::SERVICE;
 use sluicegate_engine::network;
 use sluicegate_engine::packet::Packet;
 
-use crate::maps::in_work;
 use crate::skb::ETHERNET;
+use crate::stages::in_work;
 
 /// Offsets are below this: keeps packet pointers bounded for the verifier. A power of two.
 pub const OFFSET_MAX: u32 = 2048;

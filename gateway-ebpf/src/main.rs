@@ -18,12 +18,17 @@
 
 mod capture;
 mod clock;
+mod events;
 mod frame;
 mod guard;
+mod lines;
 mod maps;
+mod memory;
 mod quotation;
 mod skb;
 mod sources;
+mod stages;
+mod tables;
 mod tc;
 mod xdp;
 
@@ -37,8 +42,9 @@ use sluicegate_engine::pipeline::{self, Verdict};
 use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::tables::Tables;
 
-use crate::maps::{Maps, PerFamily};
 use crate::skb::{ETHERNET, Skb, is_neighbour_discovery};
+use crate::stages::PerFamily;
+use crate::tables::Maps;
 use crate::tc::Tc;
 
 /// In `tc_index` of a packet that a program here sends into the overlay, so that the egress program lets it by. The field

@@ -7,8 +7,8 @@ use sluicegate_engine::network::Header;
 use sluicegate_engine::quote;
 use sluicegate_engine::work::Work;
 
-use crate::maps::{in_work, lend};
 use crate::skb::{ETHERNET, Skb};
+use crate::stages::{in_work, lend};
 
 /// Reads a quotation out of a packet in TC, whose link-layer header takes `l2` bytes.
 #[inline(always)]

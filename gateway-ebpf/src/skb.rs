@@ -14,8 +14,8 @@ use sluicegate_engine::packet::Packet;
 use sluicegate_engine::work::Work;
 
 use crate::frame::{NO_SUM, OFFSET_MAX, bounded, load, store, sum_of};
-use crate::maps::in_work;
 use crate::quotation;
+use crate::stages::in_work;
 
 /// `pkt_type` of what came to more than one host (include/uapi/linux/if_packet.h).
 const PACKET_BROADCAST: u32 = 1;

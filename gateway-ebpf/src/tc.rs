@@ -12,9 +12,10 @@ use sluicegate_engine::stage::Refusal;
 use sluicegate_engine::work::Work;
 
 use crate::clock;
-use crate::maps::{Maps, PerFamily, in_work, lend};
 use crate::quotation::{rewrite_quotation4, rewrite_quotation6};
 use crate::skb::{ETHERNET, Skb};
+use crate::stages::{PerFamily, in_work, lend};
+use crate::tables::Maps;
 
 /// A packet in TC on a device whose link-layer header takes `L2` bytes: none or an Ethernet one.
 pub struct Tc<const L2: u32> {

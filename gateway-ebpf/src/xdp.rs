@@ -21,8 +21,10 @@ use sluicegate_engine::tables::Tables;
 use sluicegate_engine::work::Work;
 
 use crate::frame::{Frame, bounds, store};
-use crate::maps::{self, Maps, PerFamily, in_work, lend};
+use crate::maps;
 use crate::skb::{ETHERNET, is_neighbour_discovery};
+use crate::stages::{PerFamily, in_work, lend};
+use crate::tables::Maps;
 use crate::{IPV4, IPV6, OVERLAY, SITE, capture, clock, guard};
 
 /// On the overlay device, when that is an Ethernet.

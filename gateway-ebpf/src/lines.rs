@@ -1,0 +1,129 @@
+//! The image as the engine reads it: its lines, and the searches among them as global functions.
+
+use sluicegate_engine::classify::{
+    Line, Lines, Wide, better, decide, decide_cell, decide_row, place, search_services, search4, search6,
+};
+
+use crate::maps::{IMAGE, IMAGE_LINES, constant};
+
+/// One half of the double buffer. Its number is not known to be 0 or 1 to the compiler, which would make a branch of the
+/// multiplication; where there is no such half, there are no lines.
+pub struct Half(pub u32);
+
+impl Lines for Half {
+    #[inline(always)]
+    fn line(&self, index: u32) -> Option<&Line> {
+        let lines = constant(&IMAGE_LINES);
+        if index >= lines {
+            return None;
+        }
+        IMAGE.get(self.0.wrapping_mul(lines).wrapping_add(index))
+    }
+
+    #[inline(always)]
+    fn clear_mask(&self, word: u64) -> u32 {
+        let mut mask = word;
+        // SAFETY: two instructions on a register.
+        unsafe {
+            core::arch::asm!("{0} s>>= 63", "{0} ^= -1", inout(reg) mask, options(pure, nomem, nostack));
+        }
+        mask as u32
+    }
+
+    #[inline(always)]
+    fn search4(&self, starts: u32, len: u32, key: u32) -> u32 {
+        verified_search4(self.0, starts, len, key)
+    }
+
+    #[inline(always)]
+    fn search6(&self, starts: u32, len: u32, key: Wide) -> u32 {
+        verified_search6(self.0, starts, len, key.0, key.1)
+    }
+
+    #[inline(always)]
+    fn search_services(&self, set: u32, log: u32, axis: u32) -> u32 {
+        verified_search_services(self.0, set, log, axis)
+    }
+
+    #[inline(always)]
+    fn decide(&self, rows: u32, columns: u32, axis: u32) -> u32 {
+        verified_decide(self.0, rows, columns, axis)
+    }
+
+    #[inline(always)]
+    fn decide_cell(&self, row: u32, column: u32, axis: u32) -> u32 {
+        verified_decide_cell(self.0, row, column, axis)
+    }
+
+    #[inline(always)]
+    fn place(&self, lists: u32, places: u32, i: u32) -> u32 {
+        verified_place(self.0, lists, places, i)
+    }
+
+    #[inline(always)]
+    fn better(&self, best: u32, next: u32) -> u32 {
+        verified_better(self.0, best, next)
+    }
+
+    #[inline(always)]
+    fn decide_row(&self, row: u32, columns: u32, axis: u32, best: u32) -> u32 {
+        verified_decide_row(self.0, row, columns, axis, best)
+    }
+}
+
+/// Global functions are verified once, with any arguments, instead of along every path that leads to them: inline, the
+/// searches took the verifier past a million instructions.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn verified_search4(half: u32, starts: u32, len: u32, key: u32) -> u32 {
+    search4(&Half(half), starts, len, key)
+}
+
+/// As [`verified_search4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn verified_search6(half: u32, starts: u32, len: u32, high: u64, low: u64) -> u32 {
+    search6(&Half(half), starts, len, (high, low))
+}
+
+/// As [`verified_search4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn verified_search_services(half: u32, set: u32, log: u32, axis: u32) -> u32 {
+    search_services(&Half(half), set, log, axis)
+}
+
+/// As [`verified_search4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn verified_decide(half: u32, rows: u32, columns: u32, axis: u32) -> u32 {
+    decide(&Half(half), rows, columns, axis)
+}
+
+/// As [`verified_search4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn verified_decide_row(half: u32, row: u32, columns: u32, axis: u32, best: u32) -> u32 {
+    decide_row(&Half(half), row, columns, axis, best)
+}
+
+/// As [`verified_search4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn verified_decide_cell(half: u32, row: u32, column: u32, axis: u32) -> u32 {
+    decide_cell(&Half(half), row, column, axis)
+}
+
+/// As [`verified_search4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn verified_place(half: u32, lists: u32, places: u32, i: u32) -> u32 {
+    place(&Half(half), lists, places, i)
+}
+
+/// As [`verified_search4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn verified_better(half: u32, best: u32, next: u32) -> u32 {
+    better(&Half(half), best, next)
+}
