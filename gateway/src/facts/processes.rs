@@ -29,12 +29,11 @@ pub(super) fn look(paths: &BTreeSet<String>, proc: &Path) -> Vec<Process> {
         states.insert(path.as_str(), state);
     }
     let table = Table::read(proc, &files, paths);
-    for path in table.running {
-        states.insert(path, State::Running);
+    for path in &table.running {
+        states.insert(*path, State::Running);
     }
     let state = |(path, state): (&str, State)| {
-        // Who may not see every process cannot say that one does not run.
-        let unsure = table.hidden && state == State::Stopped;
+        let unsure = state == State::Stopped && table.may_hide(path);
         Process { path: path.to_owned(), state: if unsure { State::Hidden } else { state }.into() }
     };
     states.into_iter().map(state).collect()
@@ -44,14 +43,19 @@ pub(super) fn look(paths: &BTreeSet<String>, proc: &Path) -> Vec<Process> {
 #[derive(Default)]
 struct Table<'a> {
     running: BTreeSet<&'a str>,
-    /// Whether some of it may not be seen.
-    hidden: bool,
+    /// Names of processes whose executable may not be seen.
+    unseen: BTreeSet<Vec<u8>>,
+    /// Whether there is no table to be seen at all.
+    blind: bool,
 }
+
+/// As much of a process's name as the kernel keeps (TASK_COMM_LEN in include/linux/sched.h, without the zero at its end).
+const NAME: usize = 15;
 
 impl<'a> Table<'a> {
     fn read(proc: &Path, files: &BTreeMap<FileId, Vec<&'a str>>, paths: &'a BTreeSet<String>) -> Self {
         let mut table = Self::default();
-        let Ok(entries) = std::fs::read_dir(proc) else { return Self { hidden: true, ..table } };
+        let Ok(entries) = std::fs::read_dir(proc) else { return Self { blind: true, ..table } };
         for entry in entries.flatten() {
             let name = entry.file_name();
             if !name.as_encoded_bytes().iter().all(u8::is_ascii_digit) {
@@ -60,7 +64,11 @@ impl<'a> Table<'a> {
             let exe = entry.path().join("exe");
             match std::fs::metadata(&exe) {
                 Ok(file) => table.running.extend(files.get(&(file.dev(), file.ino())).into_iter().flatten()),
-                Err(error) => table.hidden |= error.kind() == ErrorKind::PermissionDenied,
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    let name = std::fs::read(entry.path().join("comm")).unwrap_or_default();
+                    table.unseen.insert(name.trim_ascii_end().to_vec());
+                }
+                Err(_) => {}
             }
             // Replaced by an update, the file at the path is another one than that which runs (proc(5), /proc/pid/exe).
             if let Ok(target) = std::fs::read_link(&exe)
@@ -71,6 +79,12 @@ impl<'a> Table<'a> {
             }
         }
         table
+    }
+
+    /// Whether an executable may run without being seen: by the name its process would begin with.
+    fn may_hide(&self, path: &str) -> bool {
+        let name = path.rsplit('/').next().unwrap_or_default().as_bytes();
+        self.blind || self.unseen.contains(&name[..name.len().min(NAME)])
     }
 }
 
@@ -110,6 +124,14 @@ mod tests {
         // As the kernel shows a process whose file is gone: a link whose target is not there.
         symlink(format!("{} (deleted)", replaced.display()), proc.join("7/exe")).unwrap();
         assert_eq!(states(&[&replaced, &other], &proc), [State::Running, State::Stopped]);
+    }
+
+    #[test]
+    fn only_a_process_of_its_name_can_be_one_that_may_not_be_seen() {
+        let unseen = [b"systemd-journal".to_vec(), b"other".to_vec()].into();
+        let table = Table { unseen, ..Table::default() };
+        assert!(table.may_hide("/usr/lib/systemd/systemd-journald") && table.may_hide("/opt/other"));
+        assert!(!table.may_hide("/usr/bin/others") && !table.may_hide("/usr/lib/systemd/systemd-journal/x"));
     }
 
     #[test]
