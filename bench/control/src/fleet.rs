@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use sluicegate_api::agent::agent_client::AgentClient;
 use sluicegate_api::agent::sync_update::Update;
 use sluicegate_api::agent::{Acknowledgement, ReportRequest, SyncRequest};
@@ -23,6 +23,9 @@ const MESSAGE_MAX: usize = 64 << 20;
 const RETRY: Duration = Duration::from_millis(50);
 /// What has not come by then does not come.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Where it is not known how many images come: when none has come for so long after the last, it was the last. One that
+/// comes later ends the run.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// What came to a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +48,12 @@ pub(crate) struct Fleet {
     came: Mutex<UnboundedReceiver<Came>>,
 }
 
-/// What a change brought.
-pub(crate) struct Arrival {
-    /// From the instant asked for until the last of the gateways that it concerns had its image.
-    pub(crate) last: Duration,
-    /// Gateways that got an image and were not concerned.
-    pub(crate) others: usize,
+/// Gateways that a change concerns.
+pub(crate) enum Concerned {
+    /// Every one of these gets another image.
+    All(BTreeSet<usize>),
+    /// None but these: what a change does may be there already by another rule, and then the image stays as it is.
+    Some(BTreeSet<usize>),
 }
 
 impl Fleet {
@@ -74,18 +77,19 @@ impl Fleet {
 
     /// From `begin` until every gateway has had its first message on a stream and, where it held none, an image.
     pub(crate) async fn all_served(&self, begin: Instant) -> Result<Duration> {
-        let everyone: BTreeSet<usize> = (0..self.size).collect();
-        Ok(self.wait(begin, &everyone, What::Greeting).await?.last)
+        let everyone = Concerned::All((0..self.size).collect());
+        self.wait(begin, &everyone, What::Greeting).await?.context("there are no gateways")
     }
 
-    /// From `begin` until those gateways have got an image. What came before this call and was not waited for counts too.
-    pub(crate) async fn images(&self, begin: Instant, concerned: &BTreeSet<usize>) -> Result<Arrival> {
+    /// From `begin` until the last gateway that gets an image has it; `None` when no image changes. An image for any other
+    /// gateway is an error.
+    pub(crate) async fn images(&self, begin: Instant, concerned: &Concerned) -> Result<Option<Duration>> {
         self.wait(begin, concerned, What::Image).await
     }
 
-    /// Forgets what has come so far.
-    pub(crate) fn forget(&self) {
-        while self.next_now().is_some() {}
+    /// Forgets what has come so far; the number of images among it.
+    pub(crate) fn forget(&self) -> usize {
+        std::iter::from_fn(|| self.next_now()).filter(|came| came.what == What::Image).count()
     }
 
     #[expect(clippy::unwrap_used, reason = "nobody panics with the lock held")]
@@ -93,25 +97,34 @@ impl Fleet {
         self.came.lock().unwrap().try_recv().ok()
     }
 
-    async fn wait(&self, begin: Instant, concerned: &BTreeSet<usize>, what: What) -> Result<Arrival> {
-        let mut missing = concerned.clone();
-        let (mut last, mut others) = (Duration::ZERO, BTreeSet::new());
+    async fn wait(&self, begin: Instant, concerned: &Concerned, what: What) -> Result<Option<Duration>> {
+        let (Concerned::All(gateways) | Concerned::Some(gateways)) = concerned;
+        let mut missing = gateways.clone();
+        let mut last = None;
         while !missing.is_empty() {
             match self.next_now() {
                 Some(came) if came.what != what => {}
-                Some(came) if missing.remove(&came.gateway) => {
-                    last = last.max(came.at.saturating_duration_since(begin));
+                Some(came) => {
+                    ensure!(
+                        gateways.contains(&came.gateway),
+                        "an image went to a gateway that it did not concern"
+                    );
+                    missing.remove(&came.gateway);
+                    last = last.max(Some(came.at));
                 }
-                Some(came) if !concerned.contains(&came.gateway) => drop(others.insert(came.gateway)),
-                Some(_) => {}
+                None if matches!(concerned, Concerned::Some(_))
+                    && last.unwrap_or(begin).elapsed() > QUIET =>
+                {
+                    break;
+                }
                 None if begin.elapsed() > PATIENCE => {
-                    bail!("{} of {} gateways got nothing within {PATIENCE:?}", missing.len(), concerned.len())
+                    bail!("{} of {} gateways got nothing within {PATIENCE:?}", missing.len(), gateways.len())
                 }
                 // The instant is noted where it comes: this wait costs no figure anything.
                 None => tokio::time::sleep(Duration::from_millis(1)).await,
             }
         }
-        Ok(Arrival { last, others: others.len() })
+        Ok(last.map(|last| last.saturating_duration_since(begin)))
     }
 }
 

@@ -134,6 +134,7 @@ async fn run(shape: Shape, effort: Effort) -> Result<Vec<Figure>> {
         &[connected],
     ));
 
+    fleet.forget();
     figures.extend(changes::measure(&account, &operator, &fleet, effort.changes, &progress).await?);
     figures.push(Figure::megabytes("resident memory, every gateway connected", &shape, control.resident()?));
     progress("operators at work");
