@@ -18,6 +18,9 @@ const MANY_GATEWAYS: f64 = 1_000.0;
 /// Between two changes, so that each is alone.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How often control is asked whether it has compiled a change.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// Durations of one kind of change.
 #[derive(Default)]
 struct Samples {
@@ -122,9 +125,15 @@ impl Change {
     async fn measure(&self, operator: &Operator, fleet: &Fleet, samples: &mut Samples) -> Result<()> {
         tokio::time::sleep(PAUSE).await;
         ensure!(fleet.forget() == 0, "an image of the change before came after what was taken for the last");
+        let before = operator.compiled().await?;
         let begin = Instant::now();
         operator.put(&self.path, &self.body).await?;
         samples.answered.push(begin.elapsed());
+        if matches!(self.concerned, Concerned::Some(_)) {
+            while operator.compiled().await? == before {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
         let last =
             fleet.images(begin, &self.concerned).await.with_context(|| format!("after PUT {}", self.path))?;
         samples.arrived.extend(last);

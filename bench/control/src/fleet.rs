@@ -23,8 +23,8 @@ const MESSAGE_MAX: usize = 64 << 20;
 const RETRY: Duration = Duration::from_millis(50);
 /// What has not come by then does not come.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Where it is not known how many images come: when none has come for so long after the last, it was the last. One that
-/// comes later ends the run.
+/// Where it is not known how many images come: when everything is compiled and none has come for so long, the one before was
+/// the last. One that comes later ends the run.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// What came to a gateway.
@@ -82,7 +82,7 @@ impl Fleet {
     }
 
     /// From `begin` until the last gateway that gets an image has it; `None` when no image changes. An image for any other
-    /// gateway is an error.
+    /// gateway is an error. For [`Concerned::Some`], control has compiled the change when this is called.
     pub(crate) async fn images(&self, begin: Instant, concerned: &Concerned) -> Result<Option<Duration>> {
         self.wait(begin, concerned, What::Image).await
     }
@@ -99,7 +99,7 @@ impl Fleet {
 
     async fn wait(&self, begin: Instant, concerned: &Concerned, what: What) -> Result<Option<Duration>> {
         let (Concerned::All(gateways) | Concerned::Some(gateways)) = concerned;
-        let mut missing = gateways.clone();
+        let (mut missing, called) = (gateways.clone(), Instant::now());
         let mut last = None;
         while !missing.is_empty() {
             match self.next_now() {
@@ -107,13 +107,14 @@ impl Fleet {
                 Some(came) => {
                     ensure!(
                         gateways.contains(&came.gateway),
-                        "an image went to a gateway that it did not concern"
+                        "an image went to gateway {}, which the change does not concern; it does concern {gateways:?}",
+                        came.gateway
                     );
                     missing.remove(&came.gateway);
                     last = last.max(Some(came.at));
                 }
                 None if matches!(concerned, Concerned::Some(_))
-                    && last.unwrap_or(begin).elapsed() > QUIET =>
+                    && last.unwrap_or(called).max(called).elapsed() > QUIET =>
                 {
                     break;
                 }

@@ -49,6 +49,15 @@ impl Operator {
         self.request(Method::PUT, path, Some(body)).await
     }
 
+    /// The revision of the account that the images stand for.
+    pub(crate) async fn compiled(&self) -> Result<u64> {
+        const NAME: &str = "sluicegate_control_compiled_revision ";
+
+        let page = self.client.get(format!("{}/metrics", self.base)).send().await?.text().await?;
+        let value = page.lines().find_map(|line| line.strip_prefix(NAME)?.parse().ok());
+        value.with_context(|| format!("no {NAME}in the metrics of control"))
+    }
+
     async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Result<()> {
         let token = self.token.as_ref().map_err(|reason| anyhow::anyhow!("no token: {reason}"))?;
         let url = format!("{}{path}", self.base);
