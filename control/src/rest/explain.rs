@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::blocking::blocking;
 use super::error::{ApiError, ApiResult};
 use crate::app::App;
 
@@ -164,15 +165,13 @@ async fn explain(State(app): State<App>, Query(query): Query<ExplainQuery>) -> A
         Probe::parse(&query.service).map_err(|error| ApiError::invalid(format!("service: {error}")))?;
     let state = app.store.state().await?;
     let query = evaluate::Query { source: query.source, destination: query.destination, probe };
-    // A large account takes some milliseconds of pure computing, which must not hold up other requests.
-    let explained = tokio::task::spawn_blocking(move || {
+    let explained = blocking(move || {
         let compiler = Compiler::new(Arc::new(state))?;
         Ok::<_, sluicegate_policy::CompileError>(evaluate::explain(&compiler, &query))
     });
-    match explained.await {
-        Ok(Ok(explained)) => Ok(Json(explained.into())),
-        Ok(Err(error)) => Err(failed(format!("the account's rules cannot be compiled: {error}"))),
-        Err(error) => Err(failed(format!("the evaluation ended early: {error}"))),
+    match explained.await? {
+        Ok(explained) => Ok(Json(explained.into())),
+        Err(error) => Err(failed(format!("the account's rules cannot be compiled: {error}"))),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod roles;
 
 mod accessible;
 pub mod accounts;
+mod blocking;
 pub mod dns_settings;
 pub mod events;
 mod exactly;
