@@ -5,6 +5,7 @@ mod options;
 mod trail;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use crate::agents::Agents;
 use crate::app::App;
 use crate::geo::Places;
+use crate::hub::Hub;
 use crate::identity::Identity;
 use crate::ids::now;
 use crate::metrics::count_requests;
@@ -62,7 +64,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let router = router.layer(from_fn_with_state(agents.metrics().clone(), count_requests));
 
     let driver = agents.start_driver();
-    let sweep = tokio::spawn(sweep_ephemeral(store.clone()));
+    let sweep = tokio::spawn(sweep_ephemeral(store.clone(), agents.hub().clone()));
     let expire = tokio::spawn(expire_peers(store.clone()));
     let trail = tokio::spawn(trail::keep(store.clone(), options.retention_days));
     let glass = tokio::spawn(glass::keep(store.clone(), agents.metrics().clone()));
@@ -161,7 +163,7 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn sweep_ephemeral(store: Store) {
+async fn sweep_ephemeral(store: Store, hub: Arc<Hub>) {
     let lifetime = i64::try_from(EPHEMERAL_LIFETIME.as_millis()).unwrap_or(i64::MAX);
     // Not before every agent has had as long to come back as it may stay away: what the store says of connections is
     // from before control was stopped.
@@ -169,6 +171,10 @@ async fn sweep_ephemeral(store: Store) {
         tokio::time::interval_at(tokio::time::Instant::now() + EPHEMERAL_LIFETIME, EPHEMERAL_SWEEP);
     loop {
         ticks.tick().await;
+        if let Err(error) = note_heard(&store, &hub).await {
+            tracing::warn!(%error, "cannot note which peers without an agent are heard of");
+            continue;
+        }
         if !*store.leads().borrow() {
             continue;
         }
@@ -195,6 +201,16 @@ async fn expire_peers(store: Store) {
             Err(error) => tracing::warn!(%error, "it could not be seen which peers' logins have expired"),
         }
     }
+}
+
+/// Peers without an agent are there for as long as the agents they talk to hear of them.
+async fn note_heard(store: &Store, hub: &Hub) -> Result<(), StoreError> {
+    let mut peers = store.peers_without_agent().await?;
+    if !peers.is_empty() {
+        let live = hub.live_links();
+        peers.retain(|peer| live.contains(peer));
+    }
+    store.peers_heard(&peers).await
 }
 
 /// After a time without word from the database, in which the other replicas took this one for gone: its agents are here.

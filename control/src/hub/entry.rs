@@ -99,6 +99,8 @@ pub struct Reported {
 pub struct Overview {
     /// Whether a stream is open.
     pub connected: bool,
+    /// Serial of the overlay it is to build, which rises with every change of it; 0 before the first.
+    pub network_serial: u64,
     /// The image it is to enforce.
     pub wanted: Option<Held>,
     /// The image it enforces.
@@ -294,6 +296,7 @@ impl Entry {
     pub(super) fn overview(&self) -> Overview {
         Overview {
             connected: self.stream.is_some(),
+            network_serial: self.network_serial,
             wanted: self.wanted.as_ref().map(|w| Held { revision: w.revision, hash: w.image.hash }),
             applied: self.applied,
             refusal: self.refusal.clone(),

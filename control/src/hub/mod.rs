@@ -199,6 +199,15 @@ impl Hub {
             .collect()
     }
 
+    /// The peers that agents with a stream here said, when they last reported, that they hear of.
+    pub fn live_links(&self) -> BTreeSet<String> {
+        let inner = self.lock();
+        let here = inner.agents.values().filter(|entry| entry.stream.is_some());
+        let reports = here.filter_map(|entry| entry.reported.as_ref());
+        let links = reports.flat_map(|reported| &reported.health.links);
+        links.filter(|link| link.live).map(|link| link.peer_id.clone()).collect()
+    }
+
     /// Whether the peer was in the state last read from the store.
     pub fn knows(&self, peer: &str) -> bool {
         self.lock().roster.contains_key(peer)

@@ -31,6 +31,7 @@ pub mod resources;
 pub mod routers;
 pub mod routes;
 pub mod setup_keys;
+pub mod temporary;
 mod time;
 pub mod tokens;
 pub mod users;
@@ -115,6 +116,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(resources::routes())
         .merge(routers::routes())
         .merge(routes::routes())
+        .merge(temporary::routes())
         .merge(nameservers::routes())
         .merge(dns_settings::routes())
         .merge(zones::routes())

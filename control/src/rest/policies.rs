@@ -49,6 +49,9 @@ pub struct PolicyRule {
     pub action: Action,
     /// As it was asked for.
     pub bidirectional: bool,
+    /// Ours: whether the mirror image is admitted between peers, which `all`, `icmp`, and `tcp` and `udp` without ports always
+    /// are, and what goes to a resource never is.
+    pub effective_bidirectional: bool,
     /// Which packets.
     pub protocol: Protocol,
     /// Destination ports.
@@ -301,6 +304,7 @@ impl Shapes {
     }
 
     fn rule(&self, rule: store::Rule) -> PolicyRule {
+        let effective_bidirectional = rule.spec.effectively_bidirectional();
         let spec = rule.spec;
         let (sources, source_resource) = self.end(spec.sources);
         let (destinations, destination_resource) = self.end(spec.destinations);
@@ -311,6 +315,7 @@ impl Shapes {
             enabled: spec.enabled,
             action: spec.action,
             bidirectional: spec.bidirectional,
+            effective_bidirectional,
             protocol: spec.protocol,
             ports: spec.ports.iter().map(u16::to_string).collect(),
             port_ranges: spec.port_ranges,

@@ -13,7 +13,7 @@ use super::account::account;
 use super::error::{corrupt, duplicate, invalid, not_found};
 use super::sql::{self, Connection};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, NamedRef, Result, Store, StoreError, expiry, text};
+use super::{Activity, Actor, NamedRef, Result, Store, StoreError, expiry, policies, text};
 use crate::ids::now;
 
 /// Random addresses tried before the lowest free one is searched for.
@@ -518,6 +518,11 @@ pub(super) async fn delete(write: &mut Write, id: &str) -> Result<()> {
             .await?;
     if let Some(name) = route {
         return Err(StoreError::InUse { kind: "peer", link: "route", name });
+    }
+    // Temporary access goes with the peer it is for.
+    if let Some(own) = policies::find(write.db(), id).await? {
+        sql::query("DELETE FROM policies WHERE id = $1").bind(id).execute(write.db()).await?;
+        write.event(Activity::PolicyDelete, id, Meta::name(&own.name).before(&own)).await?;
     }
     let policy: Option<String> = sql::query_scalar(
         "SELECT p.name FROM rules r JOIN policies p ON p.id = r.policy_id

@@ -75,6 +75,19 @@ pub struct RuleSpec {
     pub destinations: End,
 }
 
+impl RuleSpec {
+    /// Whether its mirror image counts between peers: whatever the flag says where it names no ports, and never towards a
+    /// resource.
+    pub fn effectively_bidirectional(&self) -> bool {
+        let always = match self.protocol {
+            Protocol::All | Protocol::Icmp => true,
+            Protocol::Tcp | Protocol::Udp => self.ports.is_empty() && self.port_ranges.is_empty(),
+            Protocol::NetbirdSsh => false,
+        };
+        (self.bidirectional || always) && !matches!(self.destinations, End::Resource(_))
+    }
+}
+
 /// Accept or drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -234,15 +247,21 @@ impl Store {
 /// Writes a new policy; its id.
 pub(super) async fn insert(write: &mut Write, change: PolicyChange) -> Result<String> {
     let id = new_id();
-    let (change, rules) = validate(write.db(), &id, change).await?;
+    insert_as(write, &id, change).await?;
+    Ok(id)
+}
+
+/// Writes a new policy that is to have this id.
+pub(super) async fn insert_as(write: &mut Write, id: &str, change: PolicyChange) -> Result<()> {
+    let (change, rules) = validate(write.db(), id, change).await?;
     sql::query("INSERT INTO policies (id, name, description, enabled) VALUES ($1, $2, $3, $4)")
-        .bind(&id)
+        .bind(id)
         .bind(&change.name)
         .bind(&change.description)
         .bind(change.enabled)
         .execute(write.db())
         .await?;
-    posture::link(write.db(), &id, &change.source_posture_checks).await?;
+    posture::link(write.db(), id, &change.source_posture_checks).await?;
     for (position, rule) in rules.into_iter().enumerate() {
         // Ids come from the store: one in a request for a new policy would be another policy's.
         if let Some(rule) = rule.id {
@@ -250,9 +269,9 @@ pub(super) async fn insert(write: &mut Write, change: PolicyChange) -> Result<St
                 "rule {rule} does not belong to this policy: leave the id of a new rule out"
             ));
         }
-        put_rule(write, &id, position, None, &rule.spec).await?;
+        put_rule(write, id, position, None, &rule.spec).await?;
     }
-    Ok(id)
+    Ok(())
 }
 
 /// Every policy as the connection's transaction sees it, by id.
@@ -268,6 +287,14 @@ pub(super) async fn all(db: &mut Connection) -> Result<Vec<Policy>> {
 }
 
 pub(super) async fn policy(db: &mut Connection, id: &str) -> Result<Policy> {
+    match find(db, id).await? {
+        Some(policy) => Ok(policy),
+        None => not_found("policy", id),
+    }
+}
+
+/// The policy with this id, if there is one.
+pub(super) async fn find(db: &mut Connection, id: &str) -> Result<Option<Policy>> {
     let policies = sql::query_as("SELECT * FROM policies WHERE id = $1").bind(id).fetch_all(&mut *db).await?;
     let rules = sql::query_as("SELECT * FROM rules WHERE policy_id = $1 ORDER BY position")
         .bind(id)
@@ -281,10 +308,7 @@ pub(super) async fn policy(db: &mut Connection, id: &str) -> Result<Policy> {
     .fetch_all(&mut *db)
     .await?;
     let checks = posture::links(db, Some(id)).await?;
-    match assemble(policies, rules, groups, checks)?.pop() {
-        Some(policy) => Ok(policy),
-        None => not_found("policy", id),
-    }
+    Ok(assemble(policies, rules, groups, checks)?.pop())
 }
 
 fn assemble(

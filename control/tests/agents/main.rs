@@ -14,3 +14,4 @@ mod replicas;
 mod routes;
 mod support;
 mod sync;
+mod updates;

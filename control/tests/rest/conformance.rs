@@ -130,7 +130,7 @@ const OTHERS: [(&str, &str); 32] = [
 
 /// What is served and is not tried here, each with the test that does.
 const ELSEWHERE: [(&str, &str, &str); 6] = [
-    ("POST", "/api/peers/{}/temporary-access", "needs a peer that is away"),
+    ("POST", "/api/peers/{}/temporary-access", "needs a WireGuard key"),
     ("POST", "/api/setup", "a server without an account"),
     ("POST", "/api/users/{}/approve", "a user who waits"),
     ("DELETE", "/api/users/{}/reject", "a user who waits"),

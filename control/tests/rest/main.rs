@@ -32,4 +32,5 @@ mod restart;
 mod roles;
 mod routes;
 mod setup_keys;
+mod temporary;
 mod users;

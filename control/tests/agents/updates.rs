@@ -1,0 +1,229 @@
+//! Which agents a change concerns: one line for each kind of change, with who gets a new image and who a new overlay.
+
+use std::collections::BTreeMap;
+
+use sluicegate_api::agent::Role;
+use sluicegate_control::store::{
+    Actor, GroupChange, NetworkChange, PeerChange, ResourceChange, RouteSpec, RouterChange, Store,
+};
+
+use crate::support::{Control, FakeAgent, Session, policy};
+
+/// Two sites behind gateways, a peer that may reach the near one, and a peer that may reach nothing.
+struct World {
+    control: Control,
+    agents: [(&'static str, FakeAgent); 4],
+    /// Images are made for whoever is there.
+    _sessions: Vec<Session>,
+    users: String,
+    web: String,
+    idle: String,
+    policy: String,
+    network: String,
+    resource: String,
+    router: String,
+    route: String,
+}
+
+impl World {
+    async fn new() -> Self {
+        let control = Control::start().await;
+        control.no_default_policy().await;
+        let (near, far) = (control.join(Role::Gateway).await, control.join(Role::Gateway).await);
+        let (user, idle) = (control.join(Role::Peer).await, control.join(Role::Peer).await);
+        let users = control.group("users", &[&user]).await;
+        let (web, other) = (control.group("web", &[]).await, control.group("other", &[]).await);
+        let unused = control.group("unused", &[&idle]).await;
+        let resource = control.site("near", "10.1.0.10", &near, &web).await;
+        control.site("far", "10.2.0.0/16", &far, &other).await;
+        let policy = control.policy("web", &users, &web, 443).await;
+        let route = control.store.create_route(&Actor::system(), route(&far, &users)).await.unwrap().id;
+        let near_network =
+            control.store.networks().await.unwrap().into_iter().find(|n| n.name == "near").unwrap().id;
+        let router = control.store.routers(Some(&near_network)).await.unwrap().remove(0).id;
+        let mut agents = [("near", near), ("far", far), ("user", user), ("idle", idle)];
+        control.settled().await;
+        let mut sessions = Vec::new();
+        for (_, agent) in &mut agents {
+            let mut session = agent.sync(&control).await.unwrap();
+            agent.apply(&mut session).await;
+            sessions.push(session);
+        }
+        World {
+            control,
+            agents,
+            _sessions: sessions,
+            users,
+            web,
+            idle: unused,
+            policy,
+            network: near_network,
+            resource,
+            router,
+            route,
+        }
+    }
+
+    fn agent(&self, name: &str) -> &FakeAgent {
+        &self.agents.iter().find(|(known, _)| *known == name).unwrap().1
+    }
+
+    fn store(&self) -> &Store {
+        &self.control.store
+    }
+
+    /// Image and overlay that each agent is to have.
+    async fn wanted(&self) -> BTreeMap<&'static str, (Vec<u8>, u64)> {
+        self.control.settled().await;
+        let wanted = self.agents.iter().map(|(name, agent)| {
+            let overview = self.control.agents.hub().overview(&agent.id());
+            (*name, (overview.wanted.unwrap().hash.to_vec(), overview.network_serial))
+        });
+        wanted.collect()
+    }
+
+    /// Makes a change, and says who got a new image and who a new overlay.
+    async fn concerned(&self, change: impl Future<Output = ()>) -> (String, String) {
+        let before = self.wanted().await;
+        change.await;
+        let after = self.wanted().await;
+        let changed = |differs: fn(&(Vec<u8>, u64), &(Vec<u8>, u64)) -> bool| {
+            let names = ["near", "far", "user", "idle"].into_iter();
+            names.filter(|name| differs(&before[name], &after[name])).collect::<Vec<_>>().join(" ")
+        };
+        (changed(|a, b| a.0 != b.0), changed(|a, b| a.1 != b.1))
+    }
+}
+
+fn route(gateway: &FakeAgent, group: &str) -> RouteSpec {
+    RouteSpec {
+        network_id: "lab".into(),
+        description: String::new(),
+        network: "10.9.0.0/16".parse().unwrap(),
+        peer: Some(gateway.id()),
+        peer_groups: [].into(),
+        metric: 100,
+        masquerade: true,
+        enabled: true,
+        groups: [group.to_owned()].into(),
+        access_control_groups: [].into(),
+        keep_route: false,
+        skip_auto_apply: false,
+    }
+}
+
+fn change(name: &str) -> PeerChange {
+    PeerChange {
+        name: name.into(),
+        ssh_enabled: false,
+        login_expiration_enabled: false,
+        inactivity_expiration_enabled: false,
+        approval_required: None,
+        ip: None,
+        ipv6: None,
+    }
+}
+
+/// The lines: what is done, and what it is to be to whom.
+macro_rules! lines {
+    ($world:ident, $wrong:ident; $($what:literal: images $images:literal, overlays $overlays:literal, $done:expr;)*) => {
+        $({
+            let told = $world.concerned(async { $done; }).await;
+            if told != ($images.to_owned(), $overlays.to_owned()) {
+                $wrong.push(format!("{}: images {:?}, overlays {:?}", $what, told.0, told.1));
+            }
+        })*
+    };
+}
+
+#[tokio::test]
+async fn a_change_reaches_whom_it_concerns_and_nobody_else() {
+    let world = World::new().await;
+    let (store, actor) = (world.store(), Actor::system());
+    let (users, web, user, idle) =
+        (&world.users, &world.web, world.agent("user").id(), world.agent("idle").id());
+    let group = |name: &str, peers: &[&String], resources: &[&String]| GroupChange {
+        name: name.into(),
+        peers: peers.iter().map(|id| (*id).clone()).collect(),
+        resources: resources.iter().map(|id| (*id).clone()).collect(),
+    };
+    let router = |metric, masquerade| RouterChange {
+        peer: Some(world.agent("near").id()),
+        peer_groups: Vec::new(),
+        metric,
+        masquerade,
+        enabled: true,
+    };
+    let resource = |address: &str| ResourceChange {
+        name: "near resource".into(),
+        description: String::new(),
+        address: address.into(),
+        enabled: true,
+        groups: vec![web.clone()],
+    };
+    let mut disabled = policy("web", users, web, 8443);
+    disabled.enabled = false;
+    let described = {
+        let mut described = policy("web", users, web, 8443);
+        described.description = "for browsers".into();
+        described
+    };
+    let lab = |change: fn(&mut RouteSpec)| {
+        let mut spec = route(world.agent("far"), users);
+        change(&mut spec);
+        spec
+    };
+    let mut wrong = Vec::new();
+    lines! { world, wrong;
+        "another port": images "near user", overlays "",
+            store.update_policy(&actor, &world.policy, policy("web", users, web, 8443)).await.unwrap();
+        "the same policy again": images "", overlays "",
+            store.update_policy(&actor, &world.policy, policy("web", users, web, 8443)).await.unwrap();
+        "a description": images "", overlays "",
+            store.update_policy(&actor, &world.policy, described).await.unwrap();
+        "a policy off": images "near user", overlays "near user",
+            store.update_policy(&actor, &world.policy, disabled).await.unwrap();
+        "and on": images "near user", overlays "near user",
+            store.update_policy(&actor, &world.policy, policy("web", users, web, 8443)).await.unwrap();
+        "a group nothing names": images "", overlays "",
+            store.create_group(&actor, group("more", &[&idle], &[])).await.unwrap();
+        "another name of a group": images "", overlays "",
+            store.update_group(&actor, &world.idle, group("renamed", &[&idle], &[])).await.unwrap();
+        "a peer joins a group": images "near far idle", overlays "near far idle",
+            store.update_group(&actor, users, group("users", &[&user, &idle], &[])).await.unwrap();
+        "and leaves it": images "near far idle", overlays "near far idle",
+            store.update_group(&actor, users, group("users", &[&user], &[])).await.unwrap();
+        "a resource leaves its group": images "near user", overlays "near user",
+            store.update_group(&actor, web, group("web", &[], &[])).await.unwrap();
+        "and comes back": images "near user", overlays "near user",
+            store.update_group(&actor, web, group("web", &[], &[&world.resource])).await.unwrap();
+        "another address of a resource": images "near user", overlays "near user",
+            store.update_resource(&actor, &world.network, &world.resource, resource("10.1.0.11")).await.unwrap();
+        "another metric of a router": images "", overlays "near user",
+            store.update_router(&actor, &world.network, &world.router, router(200, true)).await.unwrap();
+        "no masquerade": images "near", overlays "near",
+            store.update_router(&actor, &world.network, &world.router, router(200, false)).await.unwrap();
+        "another name of a network": images "", overlays "",
+            store.update_network(&actor, &world.network, NetworkChange { name: "new".into(), description: String::new() })
+                .await.unwrap();
+        "another prefix of a route": images "far user", overlays "far user",
+            store.update_route(&actor, &world.route, lab(|s| s.network = "10.8.0.0/16".parse().unwrap())).await.unwrap();
+        "a route by choice": images "", overlays "user",
+            store.update_route(&actor, &world.route,
+                lab(|s| (s.network, s.skip_auto_apply) = ("10.8.0.0/16".parse().unwrap(), true))).await.unwrap();
+        "a route away": images "far user", overlays "far user",
+            store.delete_route(&actor, &world.route).await.unwrap();
+        "another name of a peer": images "", overlays "near",
+            store.update_peer(&actor, &user, change("renamed")).await.unwrap();
+        "a suspended peer": images "near user", overlays "near user",
+            store.update_peer(&actor, &user, PeerChange { approval_required: Some(true), ..change("renamed") })
+                .await.unwrap();
+        "a setting": images "", overlays "",
+            {
+                let mut settings = store.account().await.unwrap().settings;
+                settings.peer_login_expiration = 3600;
+                store.update_settings(&actor, settings).await.unwrap()
+            };
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
