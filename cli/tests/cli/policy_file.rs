@@ -36,14 +36,14 @@ async fn a_file_is_validated_alone_and_every_mistake_has_its_place() {
     assert_eq!(ran.code, 2);
     assert_eq!(
         ran.err,
-        "cannot use site.yml\n   why: line 24, column 34: metric 0 is not between 1 and 9999\n        \
-         line 37, column 18: `99100` in `tcp/99100` is not a port; ports are 1 to 65535\n  next: correct the file; nothing was written"
+        "cannot use site.yml\n   why: line 23, column 35: metric 0 is not between 1 and 9999\n        \
+         line 36, column 18: `99100` in `tcp/99100` is not a port; write numbers from 1 to 65535 and ranges like 8000-8999\n  next: correct the file; nothing was written"
     );
     let ran =
         on_file(&shell, &wrong, &["policy", "validate", "--offline", "-f", "-", "--output", "json"]).await;
     let said: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!((&said["schema"], &said["valid"]), (&"sluicegate.policy-validate/1".into(), &false.into()));
-    assert_eq!((&said["problems"][1]["line"], &said["problems"][1]["column"]), (&37.into(), &18.into()));
+    assert_eq!((&said["problems"][1]["line"], &said["problems"][1]["column"]), (&36.into(), &18.into()));
     assert_eq!(shell.bare(&["policy", "schema"], "").await.ok(), schema());
 }
 

@@ -47,13 +47,6 @@ impl Shell {
         self.bare(&[words, &extra].concat(), "").await
     }
 
-    /// Runs with standard input.
-    pub(crate) async fn feed(&self, words: &[&str], input: &str) -> Ran {
-        let token = self.path("token");
-        let extra = ["--url", &self.url, "--token-file", token.to_str().unwrap()];
-        self.bare(&[words, &extra].concat(), input).await
-    }
-
     /// Runs with nothing but a place for the login.
     pub(crate) async fn bare(&self, words: &[&str], input: &str) -> Ran {
         let config = self.path("cli.toml");

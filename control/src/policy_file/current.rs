@@ -156,7 +156,9 @@ impl Names<'_> {
             description: Some(policy.description.clone()),
             enabled: policy.enabled && policy.break_glass.is_none(),
             break_glass: policy.break_glass.as_ref().and_then(|glass| u32::try_from(glass.max_seconds).ok()),
-            posture_checks: Some(self.names(&policy.source_posture_checks)),
+            // None says the same as an empty list here, and most policies have none.
+            posture_checks: Some(self.names(&policy.source_posture_checks))
+                .filter(|checks| !checks.is_empty()),
             rules: policy.rules.iter().map(|rule| self.rule(&rule.spec)).collect(),
         }
     }
