@@ -75,7 +75,11 @@ fn model_user_space_and_kernel_agree() {
     seen.check();
     let carried = kernel.carried;
     // In some cases no neighbour is ever good: a few of them say nothing.
-    assert!(seen.packets < 5000 || carried * 30 > seen.packets, "XDP sent on {carried} packets of {}", seen.packets);
+    assert!(
+        seen.packets < 5000 || carried * 30 > seen.packets,
+        "XDP sent on {carried} packets of {}",
+        seen.packets
+    );
 }
 
 /// As an overlay of WireGuard has it: no link layer, and XDP at the site alone.

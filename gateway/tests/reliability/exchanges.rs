@@ -6,7 +6,7 @@ use sluicegate_gateway::datapath::{Datapath as _, XdpChoice};
 use crate::account;
 use crate::gateway;
 use crate::traffic::{self, Outcome, Shared};
-use crate::world::{World, chosen, dropped, way};
+use crate::world::{World, chosen, dropped, sending, way};
 
 /// Whole images exchanged in a run of the test suite; `SLUICEGATE_EXCHANGES=1000` for the long run.
 const EXCHANGES: u32 = 200;
@@ -20,7 +20,7 @@ const REVOKED: u32 = 10;
 #[test]
 fn images_are_exchanged_under_traffic_and_no_packet_is_judged_wrong() {
     let images = [true, false].map(|revocable| [0, 1, 2, 3].map(|v| account::image(v, revocable)));
-    for xdp in [XdpChoice::Off, XdpChoice::Native] {
+    for xdp in [XdpChoice::Off, sending()] {
         exchange(xdp, chosen("SLUICEGATE_EXCHANGES", EXCHANGES) / 2, &images);
     }
 }
@@ -33,7 +33,7 @@ fn small_changes_come_one_after_another_under_traffic_and_no_packet_is_judged_wr
         let differ = a.iter().zip(b).filter(|(a, b)| a != b).count();
         assert!(a.len() == b.len() && (1..=64).contains(&differ), "{differ} words of {} differ", a.len());
     }
-    for xdp in [XdpChoice::Off, XdpChoice::Native] {
+    for xdp in [XdpChoice::Off, sending()] {
         exchange(xdp, chosen("SLUICEGATE_DELTAS", DELTAS) / 2, &images);
     }
 }
@@ -43,7 +43,7 @@ fn small_changes_come_one_after_another_under_traffic_and_no_packet_is_judged_wr
 fn a_gateway_that_loses_sight_of_its_devices_and_finds_them_again_loses_no_packet() {
     let world = World::new();
     let (_, image) = account::small_variant(0, true);
-    let mut datapath = world.open(XdpChoice::Native, 4096, &image);
+    let mut datapath = world.open(sending(), 4096, &image);
     let ways = gateway::ways(&image, &way(world.site_device()));
     let shared = Shared::new();
     shared.open_window(true);

@@ -12,7 +12,7 @@ use sluicegate_model::packets::{Draft, Payload, checksum, flag};
 use sluicegate_model::random::Random;
 
 use crate::account::{self, PERMITTED, SERVER, USERS, above, user};
-use crate::world::{World, chosen};
+use crate::world::{World, chosen, sending};
 
 /// TC's answers: redirected, dropped.
 const REDIRECT: u32 = 7;
@@ -25,7 +25,7 @@ const PACKETS: u32 = 4000;
 
 #[test]
 fn established_flows_outlive_every_flood_with_their_ports() {
-    for xdp in [XdpChoice::Off, XdpChoice::Native] {
+    for xdp in [XdpChoice::Off, sending()] {
         let world = World::new();
         let flows = chosen("SLUICEGATE_FLOWS", FLOWS);
         let packets = chosen("SLUICEGATE_FLOOD", PACKETS) / 2;

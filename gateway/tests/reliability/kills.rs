@@ -14,7 +14,7 @@ use sluicegate_model::random::Random;
 use crate::account::{self, EGRESS, SERVER, USER};
 use crate::gateway;
 use crate::traffic::{self, Shared};
-use crate::world::{World, chosen, settings, socket, start, way};
+use crate::world::{World, chosen, sending, settings, socket, start, way};
 
 /// How often it is killed, for XDP and without it; `SLUICEGATE_KILLS=100` for the long run.
 const KILLS: u32 = 5;
@@ -33,14 +33,14 @@ const UNASKED: u16 = 7000;
 
 #[test]
 fn a_gateway_killed_while_it_starts_attaches_or_applies_leaves_the_gate_neither_open_nor_cut() {
-    for (xdp, name) in [(XdpChoice::Off, "off"), (XdpChoice::Native, "native")] {
+    for (xdp, name) in [(XdpChoice::Off, "off"), (sending(), "on")] {
         kill_again_and_again(xdp, name, [SIZES[0]; 2]);
     }
 }
 
 #[test]
 fn a_gateway_killed_while_it_succeeds_one_of_another_version_leaves_the_gate_neither_open_nor_cut() {
-    for (xdp, name) in [(XdpChoice::Off, "off"), (XdpChoice::Native, "native")] {
+    for (xdp, name) in [(XdpChoice::Off, "off"), (sending(), "on")] {
         kill_again_and_again(xdp, name, SIZES);
     }
 }
@@ -153,7 +153,7 @@ impl Drop for Over<'_> {
 fn a_gateway_to_be_killed() {
     let stop = Stop::at_end_of_stdin();
     let variable = |name: &str| std::env::var(name).unwrap();
-    let xdp = if variable(XDP) == "off" { XdpChoice::Off } else { XdpChoice::Native };
+    let xdp = if variable(XDP) == "off" { XdpChoice::Off } else { sending() };
     let images = [0, 1].map(|variant| account::image(variant, true));
     let settings = Settings {
         image_words: variable(WORDS).parse().unwrap(),

@@ -19,7 +19,7 @@ use sluicegate_model::random::Random;
 use sluicegate_policy::model::Service;
 
 use crate::account::{self, EGRESS, PERMITTED, SERVER, USER, rule};
-use crate::world::{World, chosen, dropped, settings, socket};
+use crate::world::{World, chosen, dropped, sending, settings, socket};
 
 /// Images in a run of the test suite; `SLUICEGATE_ROUTES=2000` for the long run.
 const IMAGES: u32 = 120;
@@ -33,7 +33,7 @@ const OPENED: u64 = 400;
 
 #[test]
 fn resources_come_go_and_are_refused_and_no_packet_leaves_by_another_site() {
-    for xdp in [XdpChoice::Off, XdpChoice::Native] {
+    for xdp in [XdpChoice::Off, sending()] {
         let sites = Sites::new(xdp);
         let [stop, over] = [const { AtomicBool::new(false) }; 2];
         let rounds: [AtomicU64; 4] = Default::default();

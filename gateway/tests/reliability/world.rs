@@ -8,7 +8,7 @@ use std::time::Duration;
 use sluicegate_api::image::Image;
 use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
 use sluicegate_gateway::datapath::{Datapath as _, FlowSettings, FlowTimeouts, Settings, XdpChoice};
-use sluicegate_lab::{Lab, Namespace};
+use sluicegate_lab::{Feature, Lab, Namespace};
 
 use crate::account::{EGRESS, SERVER, USER};
 use crate::gateway::{self, Way};
@@ -82,6 +82,11 @@ impl World {
         }
         datapath
     }
+}
+
+/// XDP that sends: the drivers', or the stack's on a kernel that does not tell by which drivers it can.
+pub(crate) fn sending() -> XdpChoice {
+    if Feature::XdpFeatures.is_there() { XdpChoice::Native } else { XdpChoice::Generic }
 }
 
 /// The way out to the site.
