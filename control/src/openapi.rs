@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
@@ -16,6 +17,7 @@ use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::rest;
 use crate::rest::error::ErrorResponse;
 
 /// The refusals any request that needs a token can meet.
@@ -53,21 +55,37 @@ pub fn limit(document: &mut OpenApi) {
     }
 }
 
+/// What successful answers tell beside their body: the method, the header, and what it says.
+const TOLD: [(&str, &str, &str); 3] = [
+    ("get", "ETag", "Revision of the object, for `If-Match`"),
+    ("put", "ETag", "Revision of the object after the change, for `If-Match`"),
+    (
+        "post",
+        "Idempotent-Replayed",
+        "`true` for an answer that was given before to the same `Idempotency-Key`",
+    ),
+];
+
 /// Says of every route so far that it needs a token, what a change may be bound to, and what it may be refused with.
 pub fn protect(document: &mut OpenApi) {
     let requirements = vec![
         SecurityRequirement::new("TokenAuth", NO_SCOPES),
         SecurityRequirement::new("BearerAuth", NO_SCOPES),
     ];
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
         for (method, header, text) in CONDITIONS {
-            let operation = match method {
-                "put" => &mut item.put,
-                "delete" => &mut item.delete,
-                _ => &mut item.post,
-            };
-            if let Some(operation) = operation {
+            if let Some(operation) = operation(item, method) {
                 operation.parameters.get_or_insert_default().push(RefOr::T(condition(header, text)));
+            }
+        }
+        let is_object = rest::is_object(path);
+        for (method, header, text) in TOLD {
+            let operation = operation(item, method).filter(|_| method == "post" || is_object);
+            let answer = operation.and_then(|operation| operation.responses.responses.get_mut("200"));
+            if let Some(RefOr::T(answer)) = answer {
+                let told =
+                    HeaderBuilder::new().schema(Some(String::schema())).description(Some(text)).build();
+                answer.headers.insert(header.into(), RefOr::T(told));
             }
         }
     }
@@ -144,6 +162,15 @@ fn refusal(text: &str) -> Response {
     let schema = Ref::from_schema_name(ErrorResponse::name());
     let content = ContentBuilder::new().schema(Some(schema)).build();
     ResponseBuilder::new().description(text).content("application/json", content).build()
+}
+
+fn operation<'a>(item: &'a mut PathItem, method: &str) -> Option<&'a mut Operation> {
+    match method {
+        "get" => item.get.as_mut(),
+        "put" => item.put.as_mut(),
+        "delete" => item.delete.as_mut(),
+        _ => item.post.as_mut(),
+    }
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {

@@ -1,8 +1,8 @@
 //! The binary as it is started and stopped: readiness, the sentences it ends with, and signals.
 #![expect(clippy::unwrap_used, reason = "every line of this crate is test code; a panic is how it fails")]
 
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -19,7 +19,11 @@ fn serve(data_dir: &Path, http: &str) -> Command {
 
 /// Starts it and reads its log until it is ready; the address of REST.
 fn ready(data_dir: &Path) -> (Child, String) {
-    let mut child = serve(data_dir, "127.0.0.1:0").spawn().unwrap();
+    until_ready(serve(data_dir, "127.0.0.1:0"))
+}
+
+fn until_ready(mut command: Command) -> (Child, String) {
+    let mut child = command.spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains("control is ready") {
@@ -86,6 +90,34 @@ fn a_data_directory_that_cannot_be_made_is_named() {
     std::fs::write(&file, "").unwrap();
     let refusal = refusal(&serve(&file.join("data"), "127.0.0.1:0").output().unwrap());
     assert!(refusal.contains("cannot be written") && refusal.contains("file/data"), "{refusal}");
+}
+
+/// Asks for what anyone may see, as a proxy on this host that speaks for `client`; the status.
+fn proxied(http: &str, client: &str) -> String {
+    let mut stream = TcpStream::connect(http).unwrap();
+    let request = format!(
+        "GET /api/instance HTTP/1.1\r\nHost: control\r\nX-Forwarded-For: 203.0.113.7, {client}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn clients_behind_a_trusted_proxy_are_limited_each_and_those_behind_another_together() {
+    for (trusted, other) in [("[\"127.0.0.0/8\"]", "200"), ("[]", "429")] {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("control.toml");
+        std::fs::write(&config, format!("[rest]\nburst = 20\ntrusted_proxies = {trusted}\n")).unwrap();
+        let mut command = serve(directory.path(), "127.0.0.1:0");
+        command.arg("--config").arg(&config);
+        let (mut child, http) = until_ready(command);
+        let statuses: Vec<String> = (0..4).map(|_| proxied(&http, "192.0.2.1")).collect();
+        assert_eq!((statuses[0].as_str(), statuses[3].as_str()), ("200", "429"), "{statuses:?}");
+        assert_eq!(proxied(&http, "192.0.2.2"), other, "{trusted}");
+        assert_eq!(signal(&mut child, "-TERM"), Some(0));
+    }
 }
 
 fn maintain(verb: &str, file: &Path, data_dir: &Path) -> Output {

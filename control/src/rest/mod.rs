@@ -48,6 +48,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::app::App;
 use crate::openapi;
 use exactly::Exactly;
+pub(crate) use exactly::is_object;
 use limits::{Limits, Rates};
 pub(crate) use time::rfc3339;
 

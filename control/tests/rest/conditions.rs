@@ -57,6 +57,15 @@ async fn of_two_who_change_what_they_read_one_is_told_and_nothing_is_lost() {
 }
 
 #[tokio::test]
+async fn where_nothing_is_shown_there_is_no_revision_to_compare() {
+    let server = Server::start().await;
+    let headers = [("If-Match", "*")];
+    let answer = server.owner.ask(Method::DELETE, "/api/break-glass/nothing", &headers, None).await;
+    assert_eq!(answer.status, 412, "{}", answer.body);
+    assert_eq!(server.owner.delete("/api/break-glass/nothing").await.0, 404);
+}
+
+#[tokio::test]
 async fn a_condition_goes_with_every_refusal_and_leaves_nothing_of_it() {
     let server = Server::start().await;
     let path = format!("/api/groups/{}", server.group("ops").await);

@@ -20,6 +20,7 @@ use crate::app::App;
 use crate::store::Unit;
 use kept::Key;
 use tag::Wanted;
+pub(crate) use tag::is_object;
 
 /// What [`exactly`] works with.
 #[derive(Clone)]
@@ -68,8 +69,14 @@ pub(super) async fn exactly(
     }
     if let Some(wanted) = wanted {
         let shown = shown(&exactly, &unit, &caller, parts.uri.path()).await?;
-        if shown.status() != StatusCode::OK {
-            return Ok(shown);
+        match shown.status() {
+            StatusCode::OK => {}
+            StatusCode::METHOD_NOT_ALLOWED => {
+                let message =
+                    "nothing is shown at this path, so it has no revision: send the request without If-Match";
+                return Err(ApiError::new(StatusCode::PRECONDITION_FAILED, message));
+            }
+            _ => return Ok(shown),
         }
         let (_, current) = split(&path, shown).await?;
         if !wanted.includes(&current.tag) {

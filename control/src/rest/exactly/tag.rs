@@ -27,7 +27,7 @@ const LIVE: [&str; 13] = [
 const LIVELY: [&str; 4] = ["/api/peers/", "/api/setup-keys/", "/api/users/", "/api/gateways/"];
 
 /// Whether a path is that of one object, which others may change meanwhile.
-pub(super) fn is_object(path: &str) -> bool {
+pub(crate) fn is_object(path: &str) -> bool {
     path.ends_with('}') || path.ends_with("/settings")
 }
 
