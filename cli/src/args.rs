@@ -81,6 +81,8 @@ pub enum Format {
 pub enum Noun {
     /// Check a token against control and remember both
     Login(Login),
+    /// End the stored login
+    Logout,
     /// Control, gateways, peers and policies at a glance
     Status,
     /// Routing peers between the overlay and private networks
@@ -139,6 +141,12 @@ pub struct Login {
     /// Read the token from standard input; only "-" is taken, because arguments are visible to every local user
     #[arg(long, value_name = "-", conflicts_with = "token_file")]
     pub token: Option<String>,
+    /// Log in at the identity provider of that control, with a browser on this machine
+    #[arg(long, conflicts_with = "token")]
+    pub sso: bool,
+    /// The same with a code to type into a browser anywhere
+    #[arg(long, conflicts_with = "token")]
+    pub device: bool,
 }
 
 /// `sluice gateway`.

@@ -13,6 +13,7 @@ pub mod local;
 pub mod rest;
 pub mod source;
 pub mod sse;
+mod sso;
 pub mod terminal;
 mod verbs;
 
@@ -28,6 +29,11 @@ pub async fn run(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     terminal.format = cli.global.output;
     if let Noun::Login(login) = &cli.noun {
         return verbs::login::run(&cli.global, login, terminal).await;
+    }
+    if let Noun::Logout = &cli.noun {
+        let done = verbs::login::logout(&cli.global, terminal).await;
+        terminal.out.flush()?;
+        return done;
     }
     if let Noun::Audit(args::Audit::Verify(options)) = &cli.noun
         && let Some(file) = &options.from_file
@@ -61,7 +67,7 @@ pub async fn run(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let client = Client::new(target, cli.global.timeout)?;
     let done = match noun {
         // Done above.
-        Noun::Login(_) | Noun::Trace(_) | Noun::Drops(_) | Noun::Capture(_) => Ok(()),
+        Noun::Login(_) | Noun::Logout | Noun::Trace(_) | Noun::Drops(_) | Noun::Capture(_) => Ok(()),
         Noun::Status => verbs::status::run(&client, terminal).await,
         Noun::Gateway(Gateway::Top(_)) | Noun::Flow(Flow::List(_)) => Ok(()),
         Noun::Gateway(Gateway::List) => verbs::gateway::list(&client, terminal).await,

@@ -1,5 +1,6 @@
-//! `sluice login`: check a token, then remember it.
+//! `sluice login`: take a token or log in at the identity provider, check, then remember it. `sluice logout`: forget it.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::read;
@@ -8,9 +9,16 @@ use crate::client::{Client, is_exposed};
 use crate::config::{Config, Target, parse_url, read_token, shown, token_from};
 use crate::error::{Failure, Kind};
 use crate::rest::User;
+use crate::sso::{self, Offer, Provider};
 use crate::terminal::Terminal;
 
-const HOW: &str = "sluice login --url URL --token-file FILE";
+const HOW: &str = "sluice login --url URL --sso, or --token-file FILE";
+
+/// `GET /api/login`.
+#[derive(Deserialize)]
+struct Methods {
+    oidc: Option<Offer>,
+}
 
 /// Asks control who the token's user is and stores the login only if it answers.
 pub(crate) async fn run(global: &Global, login: &Login, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
@@ -18,7 +26,21 @@ pub(crate) async fn run(global: &Global, login: &Login, terminal: &mut Terminal<
         return Err(Failure::usage("login needs --url").next(HOW));
     };
     let url = parse_url(url)?;
+    let exposed = is_exposed(&url);
+    let warn = |terminal: &mut Terminal<'_>| {
+        if exposed {
+            terminal.note(format!(
+                "warning: the token crosses the network to {} unencrypted; use https there",
+                url.host_str().unwrap_or_default()
+            ));
+        }
+    };
     let token = match (login.token.as_deref(), &global.token_file) {
+        // A token file named by the environment gives way to what is asked for.
+        _ if login.sso || login.device => {
+            warn(terminal);
+            at_provider(global, login, &url, terminal).await?
+        }
         // `--token -` beats a token file named by the environment; two flags are refused by the parser.
         (Some("-"), _) => token_from(&mut *terminal.input).map_err(|why| {
             Failure::new(Kind::NotConnected, "cannot take a token from standard input").why(why)
@@ -31,13 +53,10 @@ pub(crate) async fn run(global: &Global, login: &Login, terminal: &mut Terminal<
         (None, Some(file)) => read_token(file)?,
         (None, None) => return Err(Failure::usage("login needs a token").next(HOW)),
     };
-    if is_exposed(&url) {
-        terminal.note(format!(
-            "warning: the token crosses the network to {} unencrypted; use https there",
-            url.host_str().unwrap_or_default()
-        ));
+    if !(login.sso || login.device) {
+        warn(terminal);
     }
-    let target = Target { url, token };
+    let target = Target { url: url.clone(), token };
     let client = Client::new(target.clone(), global.timeout)?;
     let answer: Value = client.get("/api/users/current").await?;
     let user: User = read(&answer, "a user")?;
@@ -52,4 +71,60 @@ pub(crate) async fn run(global: &Global, login: &Login, terminal: &mut Terminal<
     terminal.line(format!("Logged in to {} as {name} ({}).", client.url(), user.role))?;
     terminal.note(format!("The token is kept in {} (mode 0600).", path.display()));
     Ok(())
+}
+
+/// Ends the stored login, there and here.
+pub(crate) async fn logout(global: &Global, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+    let path = Config::path(global)?;
+    let Some((config, _)) = Config::read(&path)? else {
+        return terminal.line("There is no login to end.");
+    };
+    let target = Target { url: parse_url(&config.url)?, token: config.token };
+    let ended = Client::new(target, global.timeout)?.post::<Value>("/api/logout", &json!({})).await;
+    std::fs::remove_file(&path).map_err(|error| {
+        Failure::failed(format!("cannot remove the login in {}", path.display())).why(error)
+    })?;
+    match ended {
+        // A token that control no longer takes is as good as ended.
+        Ok(_) => {}
+        Err(failure) if failure.what.contains("does not accept the token") => {}
+        Err(failure) => {
+            terminal.note(format!("warning: control was not told: {}", failure.what));
+        }
+    }
+    if terminal.is_json() {
+        return terminal.json("logout", json!({ "config": path }));
+    }
+    terminal
+        .line(format!("Logged out; {} is gone. Personal access tokens go on being valid.", path.display()))
+}
+
+/// The token of a login at the identity provider that control names.
+async fn at_provider(
+    global: &Global,
+    login: &Login,
+    url: &reqwest::Url,
+    terminal: &mut Terminal<'_>,
+) -> Result<String, Failure> {
+    let target = Target { url: url.clone(), token: String::new() };
+    let client = Client::new(target, global.timeout)?;
+    let methods: Methods = client.get("/api/login").await?;
+    let Some(offer) = methods.oidc else {
+        return Err(Failure::failed(format!("control at {} knows no identity provider", client.url()))
+            .next("configure [oidc] there, or log in with a token: --token-file FILE"));
+    };
+    let provider = Provider::discover(offer, global.timeout).await?;
+    let proof = match login.device {
+        true => sso::by_device(&provider, terminal).await?,
+        false => sso::by_browser(&provider, terminal).await?,
+    };
+    let mut request = json!({ "token": proof.token });
+    if let Some(nonce) = proof.nonce {
+        request["nonce"] = json!(nonce);
+    }
+    let answer: Value = client.post("/api/login/oidc", &request).await?;
+    match answer.get("token").and_then(Value::as_str) {
+        Some(token) => Ok(token.to_owned()),
+        None => Err(Failure::failed(format!("control at {} gave no token", client.url()))),
+    }
 }

@@ -7,6 +7,7 @@ mod run;
 
 mod audit;
 mod document;
+mod sso;
 
 mod fake {
     /// No control gave this one out.
@@ -19,6 +20,7 @@ use sluicegate_api::agent::{FlowEvent, ReportRequest};
 use sluicegate_control::agents::Agents;
 use sluicegate_control::app::App;
 use sluicegate_control::geo::Places;
+use sluicegate_control::identity::Identity;
 use sluicegate_control::rest::{Extra, router};
 use sluicegate_control::store::{Enrollment, Role, Store};
 use sluicegate_policy::file::THREE_TIER;
@@ -33,6 +35,11 @@ struct Control {
 
 impl Control {
     async fn start() -> Self {
+        Self::start_known(Identity::default()).await
+    }
+
+    /// With users of an identity provider.
+    async fn start_known(identity: Identity) -> Self {
         // Another test of this process may have been first.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
@@ -43,7 +50,7 @@ impl Control {
             store: store.clone(),
             control_fingerprint: Some(agents.authority().fingerprint().into()),
             places,
-            identity: Default::default(),
+            identity,
         };
         let extra = Extra { protected: agents.api_routes(), open: agents.open_routes(), ..Extra::default() };
         let (router, _) = router(app, extra);
