@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails where it stands")]
 
 #[path = "../cli/run.rs"]
-#[expect(dead_code, reason = "shared with the tests against a control in memory")]
 mod run;
 
 mod audit;
