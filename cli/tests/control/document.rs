@@ -121,10 +121,10 @@ impl Run {
                 }
             }
             // The terminal's clock stands still, control's does not.
-            if let (Some(open), true) = (line.find("UTC ("), line.contains(" is ON ")) {
-                if let Some(close) = line[open..].find(')') {
-                    line.replace_range(open + 5..open + close, "in 30 min");
-                }
+            if let (Some(open), true) = (line.find("UTC ("), line.contains(" is ON "))
+                && let Some(close) = line[open..].find(')')
+            {
+                line.replace_range(open + 5..open + close, "in 30 min");
             }
             neutral.push_str(&line);
         }

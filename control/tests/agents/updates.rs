@@ -87,11 +87,10 @@ impl World {
         let before = self.wanted().await;
         change.await;
         let after = self.wanted().await;
-        let changed = |differs: fn(&(Vec<u8>, u64), &(Vec<u8>, u64)) -> bool| {
-            let names = ["near", "far", "user", "idle"].into_iter();
-            names.filter(|name| differs(&before[name], &after[name])).collect::<Vec<_>>().join(" ")
-        };
-        (changed(|a, b| a.0 != b.0), changed(|a, b| a.1 != b.1))
+        let names = ["near", "far", "user", "idle"];
+        let images = names.into_iter().filter(|name| before[name].0 != after[name].0);
+        let overlays = names.into_iter().filter(|name| before[name].1 != after[name].1);
+        (images.collect::<Vec<_>>().join(" "), overlays.collect::<Vec<_>>().join(" "))
     }
 }
 

@@ -52,7 +52,7 @@ async fn temporary_access_opens_what_it_names_and_nothing_else_and_goes_with_its
     }
 
     let later = sluicegate_control::ids::now() + 1;
-    assert_eq!(server.store.peers_without_agent().await.unwrap(), [id.clone()]);
+    assert_eq!(server.store.peers_without_agent().await.unwrap(), std::slice::from_ref(&id));
     server.store.peers_heard(&[id.clone(), other.id]).await.unwrap();
     assert_eq!(server.store.delete_stale_ephemeral(0).await.unwrap(), 0, "somebody hears of it");
     assert_eq!(server.store.delete_stale_ephemeral(later + 60_000).await.unwrap(), 1);

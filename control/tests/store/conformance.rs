@@ -132,11 +132,15 @@ fn route(name: &str, draw: &Draw, all: &str, group: &str, peer: Option<String>) 
         peer_groups: if of_peer { [].into() } else { [group.to_owned()].into() },
         metric: i64::from(draw.number),
         masquerade: draw.flag,
-        enabled: draw.third % 4 > 0,
+        enabled: !draw.third.is_multiple_of(4),
         groups: [all.to_owned()].into(),
-        access_control_groups: if draw.third % 3 == 0 { [group.to_owned()].into() } else { [].into() },
+        access_control_groups: if draw.third.is_multiple_of(3) {
+            [group.to_owned()].into()
+        } else {
+            [].into()
+        },
         keep_route: !draw.flag,
-        skip_auto_apply: draw.third % 5 == 0,
+        skip_auto_apply: draw.third.is_multiple_of(5),
     }
 }
 
@@ -397,7 +401,7 @@ impl Side {
                     description: String::new(),
                     enabled: draw.flag,
                     primary: draw.flag,
-                    search_domains_enabled: draw.other % 3 == 0,
+                    search_domains_enabled: draw.other.is_multiple_of(3),
                     nameservers: nameservers.collect(),
                     domains: ["Example.org", "corp", "-"][..draw.other % 4]
                         .iter()
@@ -410,7 +414,7 @@ impl Side {
                     Some(known) if draw.flag => {
                         store.update_nameserver_group(&actor, &known.id, spec).await?
                     }
-                    Some(known) if draw.other % 5 == 0 => {
+                    Some(known) if draw.other.is_multiple_of(5) => {
                         return Ok(format!("{:?}", store.delete_nameserver_group(&actor, &known.id).await?));
                     }
                     _ => store.create_nameserver_group(&actor, spec).await?,
@@ -428,7 +432,7 @@ impl Side {
                 let known = store.zones().await?.into_iter().nth(draw.third % 3);
                 let zone = match known {
                     Some(known) if draw.flag => store.update_zone(&actor, &known.id, spec).await?,
-                    Some(known) if draw.other % 5 == 0 => {
+                    Some(known) if draw.other.is_multiple_of(5) => {
                         return Ok(format!("{:?}", store.delete_zone(&actor, &known.id).await?));
                     }
                     _ => store.create_zone(&actor, spec).await?,
@@ -450,7 +454,7 @@ impl Side {
                 let known = zone.records.get(draw.third % 3).map(|record| record.id.clone());
                 let record = match known {
                     Some(known) if draw.flag => store.update_record(&actor, &zone.id, &known, spec).await?,
-                    Some(known) if draw.other % 5 == 0 => {
+                    Some(known) if draw.other.is_multiple_of(5) => {
                         return Ok(format!("{:?}", store.delete_record(&actor, &zone.id, &known).await?));
                     }
                     _ => store.create_record(&actor, &zone.id, spec).await?,
