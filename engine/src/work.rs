@@ -137,7 +137,7 @@ impl<A> Work<A> {
         self.ticks = now;
     }
 
-    /// Where the packet came from, as it stands in memory: see [`settle`].
+    /// Where the packet came from, as it stands in memory: see `settle`.
     #[inline(always)]
     pub fn side(&self) -> Side {
         let number = u32::from(settled(&self.side)) & 3;
