@@ -90,7 +90,14 @@ pub(super) fn ensure(
         }
         match link {
             Some(link) if is_as_wanted(hook, index, info) => {
-                replace(ebpf, link, hook).with_context(|| at(device, hook))?;
+                if let Err(e) = replace(ebpf, link, hook).with_context(|| at(device, hook)) {
+                    // Without ours, that of an earlier agent would go on judging by the image which that one had. XDP only takes
+                    // work off TC, which judges whatever XDP leaves.
+                    if matches!(hook, Hook::Xdp { .. }) {
+                        remove(bpf_dir, &path).with_context(|| at(device, hook))?;
+                    }
+                    return Err(e);
+                }
                 return Ok(live(&path, index, hook).map(|(_, info)| info.program));
             }
             // Native and generic are two places: a link stays in the one it was made for.

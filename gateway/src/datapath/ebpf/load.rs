@@ -111,7 +111,9 @@ pub(super) fn load(settings: &Settings, overlay_is_ethernet: bool) -> anyhow::Re
             ebpf.program_mut(name).with_context(|| format!("the object lacks program {name}"))?.try_into()?;
         // TC judges all that XDP would have: it is slower without, and as safe.
         if let Err(e) = program.load() {
-            degraded.push(format!("TC alone judges where {name} would have run: {:#}", refused(name, e)));
+            let consequence =
+                if name == attach::GUARD_XDP { "WireGuard's port is not guarded" } else { "TC alone judges" };
+            degraded.push(format!("{consequence} where {name} would have run: {:#}", refused(name, e)));
         }
     }
     Ok(Loaded { ebpf, sizes, pins, degraded })
