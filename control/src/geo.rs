@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use maxminddb::{MaxMindDbError, Reader, WithinOptions};
@@ -45,8 +45,11 @@ type Loaded = Result<Arc<Database>, GeoError>;
 pub struct Database {
     reader: Reader<Vec<u8>>,
     mark: Mark,
-    atlas: OnceLock<Arc<Atlas>>,
+    atlas: Slot,
 }
+
+/// What is made when it is asked for, once.
+type Slot = Arc<tokio::sync::Mutex<Option<Arc<Atlas>>>>;
 
 /// Everything a database can name, by country code.
 #[derive(Debug, Default)]
@@ -127,11 +130,8 @@ impl Places {
         let database = self.database()?;
         let file = self.file.as_deref().unwrap_or(Path::new("")).to_owned();
         let failed = |why: String| GeoError::Unusable { file, why };
-        match tokio::task::spawn_blocking(move || database.atlas()).await {
-            Ok(Ok(atlas)) => Ok(atlas),
-            Ok(Err(error)) => Err(failed(error.to_string())),
-            Err(error) => Err(failed(error.to_string())),
-        }
+        let slot = database.atlas.clone();
+        once(&slot, move || database.read_atlas().map_err(|error| error.to_string())).await.map_err(failed)
     }
 
     /// When the database was made, Unix seconds; 0 where there is none.
@@ -202,7 +202,7 @@ impl Database {
         }
         // What is damaged would be found only when somebody's address happens to lie there.
         reader.verify().map_err(|error| unusable(file, error))?;
-        Ok(Self { reader, mark, atlas: OnceLock::new() })
+        Ok(Self { reader, mark, atlas: Slot::default() })
     }
 
     fn of(&self, address: IpAddr) -> Option<Place> {
@@ -216,10 +216,7 @@ impl Database {
         })
     }
 
-    fn atlas(&self) -> Result<Arc<Atlas>, MaxMindDbError> {
-        if let Some(known) = self.atlas.get() {
-            return Ok(known.clone());
-        }
+    fn read_atlas(&self) -> Result<Atlas, MaxMindDbError> {
         let mut atlas = Atlas::default();
         let mut seen = HashSet::new();
         for network in self.reader.networks(WithinOptions::default())? {
@@ -238,8 +235,26 @@ impl Database {
                 known.cities.entry(name.to_owned()).or_insert(id);
             }
         }
-        Ok(self.atlas.get_or_init(|| Arc::new(atlas)).clone())
+        Ok(atlas)
     }
+}
+
+/// What is in `slot`, made by `make` if there is nothing yet: by one, while the others wait.
+async fn once(
+    slot: &Slot,
+    make: impl FnOnce() -> Result<Atlas, String> + Send + 'static,
+) -> Result<Arc<Atlas>, String> {
+    let mut slot = slot.clone().lock_owned().await;
+    if let Some(known) = &*slot {
+        return Ok(known.clone());
+    }
+    // Whoever asks may go away: what has begun is finished, and kept.
+    let made = tokio::task::spawn_blocking(move || {
+        let made = Arc::new(make()?);
+        *slot = Some(made.clone());
+        Ok(made)
+    });
+    made.await.map_err(|error| error.to_string())?
 }
 
 impl Mark {

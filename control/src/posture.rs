@@ -34,19 +34,29 @@ struct Heard {
     held: Option<Instant>,
 }
 
+impl Heard {
+    fn is_held(&self, now: Instant) -> bool {
+        self.held.is_some_and(|until| now < until)
+    }
+}
+
 impl Watch {
     /// Whether an agent says something else than what was noted last. What is no news is a sign of life.
     pub fn is_news(&self, peer: &str, mark: u64, now: Instant) -> bool {
         let mut heard = self.lock();
         let Some(entry) = heard.get_mut(peer) else { return true };
         entry.at = now;
-        let believed = entry.held.is_none_or(|until| now >= until);
-        believed && entry.mark != Some(mark)
+        !entry.is_held(now) && entry.mark != Some(mark)
     }
 
-    /// What an agent said is written down.
-    pub fn noted(&self, peer: &str, mark: u64, now: Instant) {
-        self.lock().insert(peer.to_owned(), Heard { at: now, mark: Some(mark), held: None });
+    /// What an agent said is written down; without a mark, not all of it.
+    pub fn noted(&self, peer: &str, mark: Option<u64>, now: Instant) {
+        self.lock().insert(peer.to_owned(), Heard { at: now, mark, held: None });
+    }
+
+    /// Whether an agent is not believed now.
+    pub fn is_held(&self, peer: &str, now: Instant) -> bool {
+        self.lock().get(peer).is_some_and(|entry| entry.is_held(now))
     }
 
     /// An agent is not believed for a while.
@@ -59,11 +69,12 @@ impl Watch {
         self.lock().values_mut().for_each(|entry| entry.mark = None);
     }
 
-    /// Which of the agents that have a stream here were not heard of for too long; the others are forgotten.
+    /// Which of the agents that have a stream here were not heard of for too long; the others are forgotten, unless they are not
+    /// believed: going away does not help them.
     pub fn silent(&self, streams: &[String], now: Instant) -> Vec<String> {
         let mut heard = self.lock();
         let open: HashSet<&String> = streams.iter().collect();
-        heard.retain(|peer, _| open.contains(peer));
+        heard.retain(|peer, entry| open.contains(peer) || entry.is_held(now));
         let mut silent = Vec::new();
         for peer in streams {
             let entry = heard.entry(peer.clone()).or_insert(Heard { at: now, mark: None, held: None });
@@ -90,12 +101,14 @@ pub struct Keeper {
     metrics: Metrics,
     /// Who was heard of and has no stream anywhere, since when.
     away: BTreeMap<String, Instant>,
+    /// Whether some machine's place is still to be looked up in the newest geo database.
+    unplaced: bool,
 }
 
 impl Keeper {
     /// A keeper over these parts.
     pub fn new(store: Store, hub: Arc<Hub>, watch: Arc<Watch>, places: Places, metrics: Metrics) -> Self {
-        Self { store, hub, watch, places, metrics, away: BTreeMap::new() }
+        Self { store, hub, watch, places, metrics, away: BTreeMap::new(), unplaced: false }
     }
 
     /// Runs for as long as control serves.
@@ -119,8 +132,12 @@ impl Keeper {
         }
     }
 
-    /// Notes who has been silent for too long, and counts how machines stand.
+    /// Notes who has been silent for too long, and counts how machines stand. What failed when places were looked up is tried again.
     pub async fn look(&mut self, now: Instant) -> Result<(), StoreError> {
+        let placed = match self.unplaced {
+            true => self.relocate().await,
+            false => Ok(()),
+        };
         for peer in self.watch.silent(&self.hub.streams(), now) {
             self.silence(&peer, "it says nothing").await?;
         }
@@ -137,14 +154,19 @@ impl Keeper {
             self.away.clear();
         }
         self.metrics.show_failing(&self.store.failing(None).await?);
-        Ok(())
+        placed
     }
 
     /// Looks up every machine's place again.
     pub async fn relocate(&mut self) -> Result<(), StoreError> {
         self.metrics.geo_built.set(i64::try_from(self.places.built()).unwrap_or(i64::MAX));
-        let turns = self.store.note_places(|address| self.places.of(address)).await?;
+        self.unplaced = true;
+        let (turns, failed) = self.store.note_places(|address| self.places.of(address)).await?;
         self.metrics.count_turns(&turns);
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        self.unplaced = false;
         Ok(())
     }
 
@@ -173,8 +195,8 @@ mod tests {
         let streams = ["a".to_owned(), "b".to_owned()];
         let at = |seconds| start + Duration::from_secs(seconds);
         assert!(watch.is_news("a", 1, start), "never heard of");
-        watch.noted("a", 1, start);
-        watch.noted("b", 1, start);
+        watch.noted("a", Some(1), start);
+        watch.noted("b", Some(1), start);
         assert!(!watch.is_news("a", 1, at(100)));
         assert!(watch.is_news("b", 2, at(1)), "another word");
         assert!(watch.silent(&streams, at(180)).is_empty());
@@ -194,7 +216,10 @@ mod tests {
         watch.hold("a", start);
         assert!(!watch.is_news("a", 1, start + Duration::from_secs(29)));
         assert!(watch.is_news("a", 1, start + Duration::from_secs(30)));
-        watch.noted("a", 1, start + Duration::from_secs(30));
+        assert!(watch.silent(&[], start + Duration::from_secs(29)).is_empty());
+        assert!(watch.is_held("a", start + Duration::from_secs(29)), "going away does not help");
+        assert!(!watch.is_held("a", start + Duration::from_secs(30)));
+        watch.noted("a", Some(1), start + Duration::from_secs(30));
         assert!(!watch.is_news("a", 1, start + Duration::from_secs(31)));
         watch.forget_marks();
         assert!(watch.is_news("a", 1, start + Duration::from_secs(32)));

@@ -1,8 +1,12 @@
 //! The kernel's devices and routes as the agent sees them, in a namespace of its own. Needs root.
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
+#[path = "support/tun.rs"]
+mod reopen;
+
 use std::time::Duration;
 
+use reopen::reopened;
 use sluicegate_gateway::netlink::{Changes, Netlink, Target};
 use sluicegate_gateway::system;
 use sluicegate_gateway::tun::Tun;
@@ -93,7 +97,7 @@ fn the_device_outlives_its_reader_and_only_one_reads_it() {
         assert!(second.contains("in use by another process"), "{second}");
         let index = first.index();
         drop(first);
-        assert_eq!(Tun::open("sluice0").unwrap().index(), index);
+        assert_eq!(reopened("sluice0").index(), index);
         Tun::delete("sluice0").unwrap();
         Tun::delete("sluice0").unwrap();
         assert!(!host.ip(&["link"]).unwrap().contains("sluice0"));

@@ -108,6 +108,20 @@ fn yaml_mistakes_name_line_and_column() {
 }
 
 #[test]
+fn a_file_is_read_whatever_the_number_of_its_names() {
+    let names: Vec<String> = (0..260_000).map(|i| format!("p{i}")).collect();
+    let file = read(&format!("groups: [{{name: g, peers: [{}]}}]", names.join(",")));
+    assert_eq!(file.groups[0].peers.as_ref().unwrap().len(), names.len());
+}
+
+#[test]
+fn a_group_is_not_called_as_a_peer_or_a_resource_is() {
+    let found = problems("groups:\n  - name: peer:a\n  - name: resource:b\n  - name: peers:c\n");
+    assert_eq!(found.iter().map(|problem| problem.0).collect::<Vec<_>>(), [2, 3], "{found:?}");
+    assert!(found[0].2.contains("`peer:`") && found[1].2.contains("`resource:`"), "{found:?}");
+}
+
+#[test]
 fn every_mistake_is_listed_with_its_place() {
     let found = problems(
         "groups:

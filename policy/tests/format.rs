@@ -173,6 +173,29 @@ proptest! {
 }
 
 #[test]
+fn tests_that_come_change_and_go_are_differences() {
+    let file = |tests: &str| parse(&format!("tests: [{tests}]")).unwrap();
+    let kept = "{name: kept, from: a, may_reach: ['b tcp']}";
+    let has = file(&format!(
+        "{kept}, {{name: gone, from: a, may_reach: ['b tcp']}}, {{name: t, from: a, may_reach: ['b tcp/1']}}"
+    ));
+    let wanted = file(&format!(
+        "{kept}, {{name: t, from: c, may_reach: ['b tcp/2']}}, {{name: new, from: a, may_reach: ['b tcp']}}"
+    ));
+    let told: Vec<(Item, String, Doing)> =
+        differences(&has, &wanted, Prune::Policies).into_iter().map(|c| (c.item, c.name, c.doing)).collect();
+    let words = ["from: a -> c", "may reach: +'b tcp/2' -'b tcp/1'"].map(str::to_owned).to_vec();
+    assert_eq!(
+        told,
+        [
+            (Item::Test, "t".to_owned(), Doing::Update(words)),
+            (Item::Test, "new".to_owned(), Doing::Create),
+            (Item::Test, "gone".to_owned(), Doing::Delete),
+        ]
+    );
+}
+
+#[test]
 fn comments_stay_with_what_they_are_about() {
     let text = "\
 # Who may reach what.

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use sluicegate_engine::image::axis;
 use sluicegate_policy::file::{Claim, End as FileEnd, Target, Test};
-use sluicegate_policy::model::{Action, End, Service, State};
+use sluicegate_policy::model::{Action, Distribution, End, Resource, Service, State};
 use sluicegate_policy::naive::decide;
 use sluicegate_policy::reach::{check, compare, compare_all, everything};
 use support::*;
@@ -68,7 +68,9 @@ fn gateway<'s>(state: &'s State, source: &str, address: IpAddr) -> Option<&'s st
             let Some(&length) = around.get(resource) else { continue };
             if routes {
                 own = own.max(Some(length));
-            } else if opened(state, source, resource) {
+            } else if distributed(state, source, &network.resources[resource])
+                && opened(state, source, resource)
+            {
                 let peers = routers().flat_map(|r| {
                     r.peers.iter().map(move |p| (std::cmp::Reverse(length), r.metric, p.as_str()))
                 });
@@ -80,6 +82,12 @@ fn gateway<'s>(state: &'s State, source: &str, address: IpAddr) -> Option<&'s st
     }
     let (std::cmp::Reverse(length), _, gateway) = choices.into_iter().min()?;
     (own < Some(length)).then_some(gateway)
+}
+
+/// Whether a route is for the peer; a resource of a network is for everybody.
+fn distributed(state: &State, source: &str, resource: &Resource) -> bool {
+    let Some(bound) = &resource.distribution else { return true };
+    bound.groups.iter().filter_map(|id| state.groups.get(id)).any(|group| group.peers.contains(source))
 }
 
 /// Whether some accept rule leads from the peer to the resource.
@@ -234,6 +242,21 @@ fn a_prefix_counts_once_for_each_family_and_service() {
             "peer pb q6 fd01:: tcp/80",
         ]
     );
+}
+
+#[test]
+fn a_resource_named_in_a_test_is_no_route() {
+    let mut state = world();
+    add_group(&mut state, "ga", &["pa"], &[]);
+    // By id, the route's network comes first.
+    add_network(&mut state, "a", &[("web", &["10.9.0.0/24"])], &[("pf", 1)]);
+    for resource in state.networks.get_mut("a").unwrap().resources.values_mut() {
+        resource.distribution = Some(Distribution { groups: ["ga".to_owned()].into(), by_choice: false });
+    }
+    let test = "tests: [{name: t, from: ga, may_not_reach: ['resource:web tcp/443']}]";
+    let tests = sluicegate_policy::file::parse(test).unwrap().tests;
+    let told = check(&state, &tests, 4).unwrap().remove(0);
+    assert!(!told.holds && told.failures[0].why.contains("no resource `web`"), "{told:?}");
 }
 
 #[test]

@@ -137,7 +137,7 @@ async fn who_may_not_read_events_is_refused() {
         auto_groups: vec![],
     };
     let robot = control.store.create_user(&owner, new).await.unwrap();
-    let (_, token) = control.store.create_token(&Actor::system(), &robot.id, "t", 1).await.unwrap();
+    let (_, token) = control.store.create_token(&owner, &robot.id, "t", 1).await.unwrap();
     let shell = super::Shell::with_token(&control.url, &token);
     let file = shell.path("audit.jsonl");
     for words in [&["audit", "list"][..], &["audit", "verify"], &["audit", "export", file.to_str().unwrap()]]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::flows::{Directory, Flows};
 use crate::hub::Hub;
+use crate::ids::now;
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 use plan::Plan;
@@ -18,6 +19,8 @@ use plan::Plan;
 const GAP: Duration = Duration::from_millis(5);
 /// A store that could not be read is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
+/// The clock is looked at again after this, in case it was set.
+const CLOCK: Duration = Duration::from_secs(60);
 
 /// The driver's parts.
 pub struct Driver {
@@ -29,6 +32,8 @@ pub struct Driver {
     published: Option<Arc<Plan>>,
     /// The last revision looked at, compiled or not.
     seen: u64,
+    /// When the first break-glass policy that is on in it ends, Unix milliseconds.
+    break_glass_until: Option<i64>,
 }
 
 /// Why nothing was published.
@@ -43,7 +48,7 @@ enum RoundError {
 impl Driver {
     /// A driver over these parts.
     pub fn new(store: Store, hub: Arc<Hub>, flows: Arc<Flows>, metrics: Metrics) -> Self {
-        Self { store, hub, flows, metrics, published: None, seen: 0 }
+        Self { store, hub, flows, metrics, published: None, seen: 0, break_glass_until: None }
     }
 
     /// Runs until the store is gone. Every part of this may be dropped at any await.
@@ -58,10 +63,13 @@ impl Driver {
                 tracing::error!(%error, "agents keep the images they have");
                 self.hub.compilation_failed(error.to_string());
             }
+            let unread = matches!(outcome, Err(RoundError::Store(_)));
+            let ends = self.break_glass_until.filter(|_| !unread);
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
                 () = self.hub.newcomer() => {}
-                () = tokio::time::sleep(RETRY), if matches!(outcome, Err(RoundError::Store(_))) => {}
+                () = tokio::time::sleep(RETRY), if unread => {}
+                () = tokio::time::sleep(until(ends)), if ends.is_some() => {}
             }
             tokio::time::sleep_until(started + GAP).await;
         }
@@ -69,7 +77,9 @@ impl Driver {
 
     /// Brings every agent up to the store's revision, or only the new ones when nothing else has changed.
     async fn round(&mut self, revision: u64) -> Result<(), RoundError> {
-        if self.published.is_none() || self.seen < revision {
+        // A break-glass policy ends by the clock: whether that can be written as well, and by whom, is another matter.
+        let ended = self.break_glass_until.is_some_and(|until| until <= now());
+        if self.published.is_none() || self.seen < revision || ended {
             return self.follow().await;
         }
         let Some(plan) = self.published.clone() else { return Ok(()) };
@@ -89,6 +99,7 @@ impl Driver {
         let revision = snapshot.revision;
         self.hub.set_roster(plan::roster(&snapshot), revision);
         self.seen = revision;
+        self.break_glass_until = snapshot.break_glass_until;
 
         let (agents, before) = (self.hub.to_compile(false), self.published.clone());
         let started = Instant::now();
@@ -105,6 +116,12 @@ impl Driver {
         self.published = Some(Arc::new(plan));
         Ok(())
     }
+}
+
+/// How long to sleep for a time in Unix milliseconds.
+fn until(at: Option<i64>) -> Duration {
+    let left = at.map_or(0, |at| at.saturating_sub(now()).max(0));
+    Duration::from_millis(left.unsigned_abs()).min(CLOCK)
 }
 
 async fn blocking<T: Send + 'static>(

@@ -20,7 +20,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Prepares a state; the error says what in it cannot be compiled.
     pub(super) fn new(snapshot: Snapshot) -> Result<Self, String> {
-        let Snapshot { revision, state, agents } = snapshot;
+        let Snapshot { revision, state, agents, .. } = snapshot;
         let compiler = Compiler::new(Arc::new(state)).map_err(|error| error.to_string())?;
         Ok(Self { revision, compiler, agents })
     }

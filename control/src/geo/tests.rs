@@ -44,6 +44,31 @@ async fn the_atlas_names_every_country_and_city_there_is() {
 }
 
 #[tokio::test]
+async fn an_atlas_is_made_once_for_many_who_ask_at_once_and_go_away() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let (slot, made) = (Slot::default(), Arc::new(AtomicUsize::new(0)));
+    let ask = || {
+        let made = made.clone();
+        once(&slot, move || {
+            made.fetch_add(1, Ordering::SeqCst);
+            Ok(Atlas::default())
+        })
+    };
+    // One that is dropped when it has begun.
+    tokio::select! {
+        biased;
+        _ = ask() => panic!("made at once"),
+        () = std::future::ready(()) => {}
+    }
+    let (a, b, c, d) = tokio::join!(ask(), ask(), ask(), ask());
+    assert!([b, c, d].into_iter().all(|other| Arc::ptr_eq(&other.unwrap(), a.as_ref().unwrap())));
+    assert_eq!(made.load(Ordering::SeqCst), 1);
+    let failing = Slot::default();
+    assert!(once(&failing, || Err("unreadable".into())).await.is_err());
+    assert!(once(&failing, || Ok(Atlas::default())).await.is_ok(), "an error is not kept");
+}
+
+#[tokio::test]
 async fn without_a_database_nobodys_place_is_known() {
     let none = Places::none();
     assert_eq!(at(&none, "2.125.160.216"), None);

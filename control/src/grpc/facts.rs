@@ -1,6 +1,6 @@
 //! What agents say of their machines, as posture checks judge them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Instant;
@@ -15,20 +15,19 @@ use crate::store::Told;
 
 /// More addresses than a machine has. Of one that says it has more, none is known: a list cut short could leave out what is denied.
 const ADDRESSES: usize = 512;
-/// More executables than checks name.
-const PROCESSES: usize = 4_096;
-/// Longest path, in bytes.
-const PATH: usize = 1_024;
 
 impl AgentService {
-    /// Takes in what an agent says when its stream opens.
+    /// Takes in what an agent says when its stream opens; whether it is believed. Who is not is not heard.
     pub(super) async fn hear_first(
         &self,
         peer: &str,
         from: Option<IpAddr>,
         system: Option<&SystemInfo>,
         said: Option<Facts>,
-    ) -> Result<(), Status> {
+    ) -> Result<bool, Status> {
+        if self.watch.is_held(peer, Instant::now()) {
+            return Ok(false);
+        }
         let mark = mark(from, said.as_ref());
         self.hear(peer, from, system, said, mark).await
     }
@@ -44,7 +43,7 @@ impl AgentService {
         if !self.watch.is_news(peer, mark, Instant::now()) {
             return Ok(());
         }
-        self.hear(peer, from, None, Some(said), mark).await
+        self.hear(peer, from, None, Some(said), mark).await.map(drop)
     }
 
     async fn hear(
@@ -54,24 +53,32 @@ impl AgentService {
         system: Option<&SystemInfo>,
         said: Option<Facts>,
         mark: u64,
-    ) -> Result<(), Status> {
+    ) -> Result<bool, Status> {
         let now = Instant::now();
         let place = from.and_then(|from| self.places.of(from));
+        let system_facts = facts(system, from);
+        let said_of = said.as_ref().map_or(0, |said| said.processes.len());
+        let watched = match said_of {
+            0 => BTreeSet::new(),
+            _ => self.store.watched(peer, &system_facts.os).await.map_err(store_status)?,
+        };
         let told = Told {
-            system: facts(system, from),
+            system: system_facts,
             os_version: system.map(|system| clip(&system.os_version)).unwrap_or_default(),
             place,
             addresses: said.as_ref().and_then(addresses),
-            processes: said.map(processes).unwrap_or_default(),
+            processes: said.map(|said| processes(said, &watched)).unwrap_or_default(),
         };
-        let turns = self.store.note_facts(peer, &told).await.map_err(store_status)?;
-        self.metrics.count_turns(&turns);
-        let calm = turns.is_empty() || self.turns.attempt(peer, now).is_ok();
-        if calm {
-            self.watch.noted(peer, mark, now);
-            return Ok(());
+        // Each turn is a change that is compiled and written down. Whoever turns too often is not known to pass.
+        let may_turn = || self.turns.attempt(peer, now).is_ok();
+        let noted = self.store.note_facts_if(peer, &told, may_turn).await.map_err(store_status)?;
+        if let Some(turns) = noted {
+            self.metrics.count_turns(&turns);
+            // What was left out may be watched when it is said again.
+            let whole = told.processes.len() == said_of;
+            self.watch.noted(peer, whole.then_some(mark), now);
+            return Ok(true);
         }
-        // Each turn is a change that is compiled and written down. Whoever turns that often is not known to pass.
         tracing::warn!(
             peer,
             "what this agent says of its machine changes too often; for now it is not believed"
@@ -79,7 +86,7 @@ impl AgentService {
         let turns = self.store.note_silence(peer).await.map_err(store_status)?;
         self.metrics.count_turns(&turns);
         self.watch.hold(peer, now);
-        Ok(())
+        Ok(false)
     }
 }
 
@@ -99,7 +106,8 @@ fn addresses(said: &Facts) -> Option<Vec<ipnet::IpNet>> {
     prefixes.iter().map(|prefix| prefix.parse().ok()).collect()
 }
 
-fn processes(said: Facts) -> BTreeMap<String, ProcessState> {
+/// How executables stand, those of them that are watched.
+fn processes(said: Facts, watched: &BTreeSet<String>) -> BTreeMap<String, ProcessState> {
     let state = |process: &Process| match process.state() {
         process::State::Unspecified => None,
         process::State::Running => Some(ProcessState::Running),
@@ -107,8 +115,8 @@ fn processes(said: Facts) -> BTreeMap<String, ProcessState> {
         process::State::Absent => Some(ProcessState::Absent),
         process::State::Hidden => Some(ProcessState::Hidden),
     };
-    let bounded = said.processes.into_iter().take(PROCESSES).filter(|process| process.path.len() <= PATH);
-    bounded.filter_map(|process| state(&process).map(|state| (process.path, state))).collect()
+    let asked = said.processes.into_iter().filter(|process| watched.contains(&process.path));
+    asked.filter_map(|process| state(&process).map(|state| (process.path, state))).collect()
 }
 
 #[cfg(test)]
@@ -131,11 +139,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_of_an_executable_is_not_known() {
+    fn what_is_not_said_of_an_executable_and_what_nobody_watches_is_not_known() {
         let process = |path: &str, state| Process { path: path.into(), state };
-        let all =
-            vec![process("/a", 1), process("/b", 0), process("/c", 9), process(&"/".repeat(PATH + 1), 1)];
-        let known = processes(Facts { addresses: None, processes: all });
+        let all = vec![process("/a", 1), process("/b", 0), process("/c", 9), process("/d", 1)];
+        let watched = ["/a", "/b", "/c"].map(str::to_owned).into();
+        let known = processes(Facts { addresses: None, processes: all }, &watched);
         assert_eq!(known, [("/a".to_owned(), ProcessState::Running)].into());
     }
 }

@@ -116,13 +116,15 @@ impl AgentService {
             self.store.set_peer_endpoint(peer, endpoint).await.map_err(store_status)?;
         }
         // Before the revision is asked for: what is sent stands for the verdicts of now.
-        self.hear_first(peer, from, request.system.as_ref(), request.facts.take()).await?;
+        let believed = self.hear_first(peer, from, request.system.as_ref(), request.facts.take()).await?;
         let revision = self.store.revision().await.map_err(store_status)?;
         let mut stream = self.hub.open(peer, &request, revision).map_err(refused_status)?;
         let (store, hub, id) = (self.store.clone(), self.hub.clone(), peer.to_owned());
         let runtime = tokio::runtime::Handle::current();
         stream.on_end(move || drop(runtime.spawn(note_end(store, hub, id))));
-        self.store.peer_seen(peer, &facts(request.system.as_ref(), from)).await.map_err(store_status)?;
+        // Checks judge by these too.
+        let system = if believed { facts(request.system.as_ref(), from) } else { PeerFacts::default() };
+        self.store.peer_seen(peer, &system).await.map_err(store_status)?;
         Ok(stream)
     }
 

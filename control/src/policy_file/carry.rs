@@ -7,8 +7,8 @@ use sluicegate_policy::model::{self, Service};
 
 use super::current::Current;
 use crate::store::{
-    Action, Actor, End, GroupChange, NetworkChange, PolicyChange, PortRange, Protocol, ResourceChange,
-    RouterChange, RuleChange, RuleSpec, Store, StoreError,
+    Action, Actor, End, GroupChange, Issued, NetworkChange, PolicyChange, PortRange, Protocol,
+    ResourceChange, RouterChange, RuleChange, RuleSpec, Store, StoreError,
 };
 
 /// What could not be done, and on what.
@@ -96,6 +96,8 @@ impl Work<'_> {
                 None => Err(gone("policy", &change.name)),
             },
             (Item::Policy, _) => self.put_policy(&change.name).await,
+            // They are kept with the revision.
+            (Item::Test, _) => Ok(()),
         }
     }
 
@@ -297,20 +299,43 @@ impl Work<'_> {
     }
 }
 
+/// Leaves it to the identity provider which peers of users are in the groups that came from it. Remarks say where `wanted`
+/// has it otherwise.
+pub(super) fn provided(wanted: &mut PolicyFile, current: &Current) -> Vec<String> {
+    let mut remarks = Vec::new();
+    for group in &mut wanted.groups {
+        let (Some(peers), Some(now)) = (&mut group.peers, current.groups.get(&group.name)) else { continue };
+        if now.issued != Issued::Jwt {
+            continue;
+        }
+        let is_users = |peer: &&String| current.of_users.contains(*peer);
+        let others = peers.iter().filter(|peer| !is_users(peer)).cloned();
+        let here = now.peers.iter().map(|peer| &peer.name).filter(is_users).cloned();
+        let mended: BTreeSet<String> = others.chain(here).collect();
+        if mended != peers.iter().cloned().collect() {
+            remarks.push(format!(
+                "group '{}' comes from the identity provider: which users' peers are in it stays as it is",
+                group.name
+            ));
+            *peers = mended.into_iter().collect();
+        }
+    }
+    remarks
+}
+
 /// What an earlier revision becomes now: it leaves nothing open, peers that are gone are in no group, and those that joined
-/// since stay in theirs.
+/// since stay in theirs, and come into no other by a name that another peer had.
 pub(super) fn as_of(mut file: PolicyFile, at: i64, current: &Current) -> PolicyFile {
     let text = |text: &mut Option<String>| *text = Some(text.take().unwrap_or_default());
     let now: BTreeMap<&str, &file::Group> =
         current.file.groups.iter().map(|g| (g.name.as_str(), g)).collect();
     for group in &mut file.groups {
         let members = group.peers.take().unwrap_or_default();
+        let since = |peer: &str| current.joined.get(peer).is_some_and(|joined| *joined > at);
         let mut members: BTreeSet<String> =
-            members.into_iter().filter(|peer| current.peers.contains_key(peer)).collect();
+            members.into_iter().filter(|peer| current.peers.contains_key(peer) && !since(peer)).collect();
         let here = now.get(group.name.as_str()).and_then(|group| group.peers.as_ref()).into_iter().flatten();
-        members.extend(
-            here.filter(|peer| current.joined.get(*peer).is_some_and(|joined| *joined > at)).cloned(),
-        );
+        members.extend(here.filter(|peer| since(peer)).cloned());
         group.peers = Some(members.into_iter().collect());
     }
     for network in &mut file.networks {

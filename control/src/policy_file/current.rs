@@ -1,6 +1,6 @@
 //! What the account has, in the words of policy files, and by which ids.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sluicegate_policy::file::{self, Known, PolicyFile};
 use sluicegate_policy::model::{self, Service};
@@ -18,6 +18,8 @@ pub(super) struct Current {
     pub(super) file: PolicyFile,
     /// Ids of peers by name.
     pub(super) peers: BTreeMap<String, String>,
+    /// Names of peers that belong to users.
+    pub(super) of_users: BTreeSet<String>,
     /// When each peer joined, Unix milliseconds, by name.
     pub(super) joined: BTreeMap<String, i64>,
     /// Groups by name, `All` among them.
@@ -89,6 +91,9 @@ impl Current {
         Ok(Self {
             file,
             posture_checks: checks.iter().map(|check| (check.name.clone(), check.id.clone())).collect(),
+            of_users: (peers.iter().filter(|peer| !peer.user_id.is_empty()))
+                .map(|peer| peer.name.clone())
+                .collect(),
             joined: peers.iter().map(|peer| (peer.name.clone(), peer.created_at)).collect(),
             networks: networks.into_iter().map(|network| (network.name, network.id)).collect(),
             routers: routers_by_place,

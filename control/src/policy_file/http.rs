@@ -307,13 +307,15 @@ pub(super) fn refuse(refusal: Refusal) -> Response {
 fn refused(refusal: Refusal) -> ApiError {
     let message = refusal.to_string();
     match refusal {
-        Refusal::File(_) | Refusal::Tests(_) => ApiError::invalid(message),
+        Refusal::File(_) | Refusal::Tests(_) | Refusal::Unwritable(_) => ApiError::invalid(message),
         Refusal::Moved { .. } => ApiError::new(StatusCode::PRECONDITION_FAILED, message),
         Refusal::Stopped { cause, .. } => {
             let (status, _) = ApiError::from(cause).into_parts();
             ApiError::new(status, message)
         }
-        Refusal::Compile(_) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message),
+        Refusal::Compile(_) | Refusal::Unreadable { .. } => {
+            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+        }
         Refusal::Store(cause) => cause.into(),
     }
 }

@@ -73,6 +73,19 @@ pub(crate) enum Refusal {
     /// A test does not hold.
     #[error("{} of {} tests fail; nothing was written", .0.iter().filter(|test| !test.holds).count(), .0.len())]
     Tests(Vec<Checked>),
+    /// A revision that was kept makes no sense as a file.
+    #[error(
+        "revision {number} was kept, and cannot be read as a policy file, so nobody knows which tests are in force: {error}"
+    )]
+    Unreadable {
+        /// Its number.
+        number: i64,
+        /// Why.
+        error: FileError,
+    },
+    /// The outcome makes no sense as a file.
+    #[error("nothing was written: with it, the account could not be read as a policy file again: {0}")]
+    Unwritable(FileError),
     /// The outcome cannot be compiled.
     #[error("the policies could not be compiled: {0}")]
     Compile(String),
@@ -184,7 +197,8 @@ impl Files {
         let mut current = Current::read(&self.store).await?;
         let last = self.store.last_policy_revision().await?;
         if let Some(last) = &last {
-            current.file.tests = file::parse(&last.file).map(|file| file.tests).unwrap_or_default();
+            let unreadable = |error| Refusal::Unreadable { number: last.number, error };
+            current.file.tests = file::parse(&last.file).map_err(unreadable)?.tests;
         }
         Ok((current, last))
     }
@@ -199,10 +213,11 @@ impl Files {
         {
             return Err(Refusal::Moved { now: version });
         }
-        let (wanted, prune, kind) = self.wanted(&current, wish).await?;
+        let (mut wanted, prune, kind) = self.wanted(&current, wish).await?;
+        let mut remarks = carry::provided(&mut wanted, &current);
         let before = store.snapshot().await?;
         let changes = file::differences(&current.file, &wanted, prune);
-        let remarks = carry_out(store, actor, &current, &wanted, &changes).await?;
+        remarks.extend(carry_out(store, actor, &current, &wanted, &changes).await?);
         let after = store.snapshot().await?;
         let mut outcome = Current::read(store).await?;
         outcome.file.tests.clone_from(&wanted.tests);
@@ -217,6 +232,8 @@ impl Files {
         let after_text = file::write(&outcome.file);
         let mut revision = None;
         if after_text != before_text {
+            // Its tests are read from it from now on.
+            file::parse(&after_text).map_err(Refusal::Unwritable)?;
             // What was there is kept as well, or nobody could go back to it.
             if last.is_none_or(|last| last.file != before_text) {
                 store.keep_policy_revision(actor, RevisionKind::Elsewhere, "", &before_text).await?;
@@ -238,7 +255,9 @@ impl Files {
             Wish::File { text, prune } => (text.clone(), file::parse(text)?, *prune, RevisionKind::Apply),
             Wish::Revision(number) => {
                 let revision = self.store.policy_revision(*number).await?;
-                let wanted = carry::as_of(file::parse(&revision.file)?, revision.at, current);
+                let then = file::parse(&revision.file)
+                    .map_err(|error| Refusal::Unreadable { number: *number, error })?;
+                let wanted = carry::as_of(then, revision.at, current);
                 (revision.file, wanted, Prune::Everything, RevisionKind::Rollback)
             }
         };

@@ -50,7 +50,7 @@ pub struct Plan {
 pub struct PlannedChange {
     /// `create`, `update` or `delete`.
     pub action: &'static str,
-    /// `group`, `network`, `resource`, `router` or `policy`.
+    /// `group`, `network`, `resource`, `router`, `policy` or `test`.
     pub kind: &'static str,
     /// Its name; of a router, who routes.
     pub name: String,

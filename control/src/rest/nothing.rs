@@ -9,7 +9,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::auth::Caller;
 use super::error::{ApiError, ApiResult};
+use super::peers::visible;
 use crate::app::App;
 
 /// Records on a page where the request names no number, as NetBird has it.
@@ -117,19 +119,19 @@ pages! {
 /// Jobs that a peer was given: none.
 #[utoipa::path(get, path = "/api/peers/{peerId}/jobs", tag = "Always empty", params(("peerId" = String, Path)),
     responses((status = 200, body = [Value], description = "An empty list")))]
-async fn jobs(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Nothing> {
-    of_peer(&app, &id).await
+async fn jobs(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> ApiResult<Nothing> {
+    of_peer(&app, &caller, id).await
 }
 
 /// Ports of a peer that are open to the outside: none.
 #[utoipa::path(get, path = "/api/peers/{peerId}/ingress/ports", tag = "Always empty", params(("peerId" = String, Path)),
     responses((status = 200, body = [Value], description = "An empty list")))]
-async fn ingress_ports(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Nothing> {
-    of_peer(&app, &id).await
+async fn ingress_ports(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> ApiResult<Nothing> {
+    of_peer(&app, &caller, id).await
 }
 
-async fn of_peer(app: &App, id: &str) -> ApiResult<Nothing> {
-    app.store.peer(id).await?;
+async fn of_peer(app: &App, caller: &Caller, id: String) -> ApiResult<Nothing> {
+    visible(app, caller, id).await?;
     Ok(Json(Vec::new()))
 }
 

@@ -261,7 +261,8 @@ async fn accessible(
     Ok(Json(blocking(found).await?))
 }
 
-async fn visible(app: &App, caller: &Caller, id: String) -> Result<store::Peer, ApiError> {
+/// A peer, if the caller may know that it is there.
+pub(super) async fn visible(app: &App, caller: &Caller, id: String) -> Result<store::Peer, ApiError> {
     let peer = app.store.peer(&id).await?;
     if caller.own_only() && peer.user_id != caller.user.id {
         return Err(StoreError::NotFound { kind: "peer", id }.into());

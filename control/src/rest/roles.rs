@@ -19,8 +19,10 @@ pub enum Module {
     SetupKeys,
     /// Groups.
     Groups,
-    /// Peers and gateways.
+    /// Peers.
     Peers,
+    /// What gateways enforce and count: of everybody's traffic, so it is nobody's own.
+    Gateways,
     /// Policies, posture checks, and explaining them.
     Policies,
     /// Networks, resources and routers.
@@ -56,7 +58,7 @@ const PATHS: [(&str, Module); 25] = [
     ("/api/events", Module::Events),
     ("/api/explain", Module::Policies),
     ("/api/flows", Module::Events),
-    ("/api/gateways", Module::Peers),
+    ("/api/gateways", Module::Gateways),
     ("/api/groups", Module::Groups),
     ("/api/identity-providers", Module::Settings),
     ("/api/ingress", Module::Peers),
@@ -77,13 +79,14 @@ const PATHS: [(&str, Module); 25] = [
     ("/api/users/{userId}/tokens", Module::Pats),
 ];
 
-const MODULES: [(Module, &str); 12] = [
+const MODULES: [(Module, &str); 13] = [
     (Module::Settings, "settings"),
     (Module::Users, "users"),
     (Module::Pats, "pats"),
     (Module::SetupKeys, "setup_keys"),
     (Module::Groups, "groups"),
     (Module::Peers, "peers"),
+    (Module::Gateways, "gateways"),
     (Module::Policies, "policies"),
     (Module::Networks, "networks"),
     (Module::Routes, "routes"),
@@ -109,6 +112,11 @@ pub fn right(role: UserRole, module: Module) -> Right {
 /// Requests that carry more than an address does and change nothing: whoever may read may ask.
 const QUESTIONS: [&str; 3] = ["/api/policy-file/plan", "/api/policy-file/suggest", "/api/policy-file/test"];
 
+/// Whether a request changes nothing although its method says so.
+pub(super) fn is_question(method: &Method, path: &str) -> bool {
+    *method == Method::POST && QUESTIONS.contains(&path)
+}
+
 /// The right of a role to a request, or `None` if it is to be refused.
 pub fn admits(role: UserRole, method: &Method, path: &str) -> Option<Right> {
     let (_, module) = PATHS
@@ -120,7 +128,7 @@ pub fn admits(role: UserRole, method: &Method, path: &str) -> Option<Right> {
     let right = right(role, *module);
     let enough = match *method {
         Method::GET | Method::HEAD => right >= Right::Own,
-        Method::POST if QUESTIONS.contains(&path) => right >= Right::Read,
+        _ if is_question(method, path) => right >= Right::Read,
         _ => right == Right::Write || (right == Right::Own && *module == Module::Pats),
     };
     enough.then_some(right)
@@ -148,6 +156,8 @@ mod tests {
         assert_eq!(post(UserRole::User, "/api/users"), None);
         assert_eq!(post(UserRole::User, "/api/users/{userId}/tokens"), Some(Right::Own));
         assert_eq!(get(UserRole::User, "/api/groups"), None);
+        assert_eq!(get(UserRole::User, "/api/gateways/{id}/rules"), None);
+        assert_eq!(get(UserRole::NetworkAdmin, "/api/gateways"), Some(Right::Read));
         assert_eq!(get(UserRole::Auditor, "/api/groups/{groupId}"), Some(Right::Read));
         assert_eq!(post(UserRole::Auditor, "/api/groups"), None);
         assert_eq!(post(UserRole::NetworkAdmin, "/api/networks/{networkId}/routers"), Some(Right::Write));

@@ -91,7 +91,7 @@ async fn create(
 ) -> ApiResult<PersonalAccessTokenGenerated> {
     allowed(&app, &caller, &user).await?;
     let (token, plain_token) =
-        app.store.create_token(&caller.actor(), &user, &request.name, request.expires_in).await?;
+        app.store.create_token(&caller.user, &user, &request.name, request.expires_in).await?;
     Ok(Json(PersonalAccessTokenGenerated { plain_token, personal_access_token: shape(token) }))
 }
 
@@ -104,7 +104,7 @@ async fn delete(
     Path((user, id)): Path<(String, String)>,
 ) -> ApiResult<Empty> {
     allowed(&app, &caller, &user).await?;
-    app.store.delete_token(&caller.actor(), &user, &id).await?;
+    app.store.delete_token(&caller.user, &user, &id).await?;
     Ok(Json(Empty {}))
 }
 

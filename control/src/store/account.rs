@@ -20,6 +20,11 @@ pub(crate) const DNS_DOMAIN: &str = "sluicegate.internal";
 /// Where most providers have a user's groups.
 const GROUPS_CLAIM: &str = "groups";
 
+/// The shortest time a login on a peer can last, in seconds, as NetBird has it.
+const LOGIN_EXPIRATION_MIN: i64 = 3600;
+/// The shortest absence after which a peer can expire, in seconds, as NetBird has it.
+const INACTIVITY_EXPIRATION_MIN: i64 = 600;
+
 /// The account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
@@ -332,12 +337,14 @@ async fn store_settings(db: &mut Connection, settings: &Settings) -> Result<()> 
 
 /// Checks what can be checked without the store, and masks the ranges.
 fn validate(settings: &mut Settings) -> Result<()> {
-    for (name, seconds) in [
-        ("peer_login_expiration", settings.peer_login_expiration),
-        ("peer_inactivity_expiration", settings.peer_inactivity_expiration),
+    for (name, seconds, least) in [
+        ("peer_login_expiration", settings.peer_login_expiration, LOGIN_EXPIRATION_MIN),
+        ("peer_inactivity_expiration", settings.peer_inactivity_expiration, INACTIVITY_EXPIRATION_MIN),
     ] {
-        if seconds < 0 {
-            return invalid(format!("{name} must not be negative"));
+        if seconds < least {
+            return invalid(format!(
+                "{name}: {seconds} seconds would cut off peers that are in use: it must be at least {least}"
+            ));
         }
     }
     let Ok(v4) = settings.network_range.parse::<Ipv4Net>() else {

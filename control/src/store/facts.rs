@@ -13,7 +13,7 @@ use super::posture::{self, PostureCheck};
 use super::sql::{self, Connection};
 use super::standing::asked_of;
 use super::write::{Meta, Write};
-use super::{Activity, Actor, PeerFacts, Result, Store};
+use super::{Activity, Actor, PeerFacts, Result, Store, StoreError};
 
 /// What an agent, and the connection it came by, say of a machine: all of it. What is not there is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,18 +42,34 @@ pub struct Turn {
 impl Store {
     /// Notes what a machine's agent says, and what turns by it.
     pub async fn note_facts(&self, peer: &str, told: &Told) -> Result<Vec<Turn>> {
-        self.note(peer, |known| known.heard(told)).await
+        Ok(self.note_facts_if(peer, told, || true).await?.unwrap_or_default())
+    }
+
+    /// Notes what a machine's agent says, and what turns by it, unless something turns and `may_turn` says no: then nothing is noted,
+    /// and this gives `None`.
+    pub async fn note_facts_if(
+        &self,
+        peer: &str,
+        told: &Told,
+        may_turn: impl FnOnce() -> bool,
+    ) -> Result<Option<Vec<Turn>>> {
+        self.note(peer, |known| known.heard(told), may_turn).await
     }
 
     /// Notes that nothing was heard of a machine for too long: what may have changed meanwhile is not known any more.
     pub async fn note_silence(&self, peer: &str) -> Result<Vec<Turn>> {
-        self.note(peer, |known| Row { current: known.current.map(|_| false), ..known.clone() }).await
+        let silent = |known: &Row| Row { current: known.current.map(|_| false), ..known.clone() };
+        Ok(self.note(peer, silent, || true).await?.unwrap_or_default())
     }
 
-    /// Looks up where every machine is that was heard of; what turns by those that are somewhere else than was thought.
-    pub async fn note_places(&self, place: impl Fn(IpAddr) -> Option<Place>) -> Result<Vec<Turn>> {
+    /// Looks up where every machine is that was heard of; what turns by those that are somewhere else than was thought. One of which
+    /// that cannot be noted does not keep the others: the last such error is given beside.
+    pub async fn note_places(
+        &self,
+        place: impl Fn(IpAddr) -> Option<Place>,
+    ) -> Result<(Vec<Turn>, Option<StoreError>)> {
         let rows = rows(&mut self.reader().await?, None).await?;
-        let mut turns = Vec::new();
+        let (mut turns, mut failed) = (Vec::new(), None);
         for known in rows.into_iter().filter(|row| row.current.is_some()) {
             let found = known.connection_ip.parse().ok().and_then(&place);
             if found == known.place() {
@@ -64,13 +80,13 @@ impl Store {
                 true => now.at(found.as_ref()),
                 false => now.clone(),
             };
-            match self.note(&known.id, moved).await {
-                Ok(turned) => turns.extend(turned),
-                Err(super::StoreError::NotFound { .. }) => {}
-                Err(error) => return Err(error),
+            match self.note(&known.id, moved, || true).await {
+                Ok(turned) => turns.extend(turned.unwrap_or_default()),
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(turns)
+        Ok((turns, failed))
     }
 
     /// Where machines are, or this one, by peer id, as far as that is known.
@@ -89,23 +105,31 @@ impl Store {
         .await
     }
 
-    async fn note(&self, peer: &str, change: impl Fn(&Row) -> Row) -> Result<Vec<Turn>> {
+    async fn note(
+        &self,
+        peer: &str,
+        change: impl Fn(&Row) -> Row,
+        may_turn: impl FnOnce() -> bool,
+    ) -> Result<Option<Vec<Turn>>> {
         {
             let before = row(&mut self.reader().await?, peer).await?;
             if change(&before) == before {
-                return Ok(Vec::new());
+                return Ok(Some(Vec::new()));
             }
         }
         let mut write = self.write(&Actor::system()).await?;
         let before = row(write.db(), peer).await?;
         let after = change(&before);
         if after == before {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
         after.write(write.db()).await?;
         let turns = turns(&mut write, &before, &after).await?;
+        if !turns.is_empty() && !may_turn() {
+            return Ok(None);
+        }
         write.commit().await?;
-        Ok(turns)
+        Ok(Some(turns))
     }
 }
 

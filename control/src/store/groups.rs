@@ -290,7 +290,7 @@ async fn group(db: &mut Connection, id: &str) -> Result<Group> {
 }
 
 async fn check_name(db: &mut Connection, name: &str, own: Option<&str>) -> Result<String> {
-    let name = text::name("group", name)?;
+    let name = text::group_name(name)?;
     let others: i64 = sql::query_scalar("SELECT count(*) FROM groups WHERE name = $1 AND id <> $2")
         .bind(&name)
         .bind(own.unwrap_or_default())

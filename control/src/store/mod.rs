@@ -51,6 +51,7 @@ mod zones;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
@@ -90,7 +91,7 @@ pub use users::{NewUser, User, UserChange, UserRole, may_grant};
 pub use write::Actor;
 pub use zones::{DnsRecord, RecordKind, RecordSpec, Zone, ZoneSpec};
 
-use crate::ids::new_id;
+use crate::ids::{new_id, now};
 use database::Database;
 use replica::{Follower, Shared};
 use sql::Connection;
@@ -108,6 +109,8 @@ struct Inner {
     database: Database,
     shared: Arc<Shared>,
     follower: OnceLock<Follower>,
+    /// When this control began to see who comes and goes, Unix milliseconds.
+    started: AtomicI64,
     _locks: Vec<File>,
 }
 
@@ -200,7 +203,13 @@ impl Store {
             lost: watch::Sender::new(None),
             observed,
         });
-        let inner = Inner { database, shared, follower: OnceLock::new(), _locks: locks };
+        let inner = Inner {
+            database,
+            shared,
+            follower: OnceLock::new(),
+            started: AtomicI64::new(now()),
+            _locks: locks,
+        };
         let store = Store { inner: Arc::new(inner) };
         let failed = |cause| OpenError::Store { place: location.name(), cause };
         store.link_old_events().await.map_err(failed)?;
@@ -264,8 +273,9 @@ impl Store {
     /// No stream outlives this replica. In the order of changes, as everything that locks many peers.
     async fn leave(&self) -> Result<()> {
         let (mut db, id) = (self.begin().await?, &self.inner.shared.id);
-        let left = sql::query("UPDATE peers SET connected = FALSE, replica = '' WHERE replica = $1");
-        left.bind(id).execute(&mut db).await?;
+        let left =
+            sql::query("UPDATE peers SET connected = FALSE, replica = '', last_seen = $2 WHERE replica = $1");
+        left.bind(id).bind(now()).execute(&mut db).await?;
         sql::query("DELETE FROM replicas WHERE id = $1").bind(id).execute(&mut db).await?;
         db.commit().await
     }

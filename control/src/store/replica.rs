@@ -216,9 +216,11 @@ async fn forget_the_gone(db: &mut PgConnection) -> sqlx::Result<()> {
     }
     // A peer that a change has locked waits for the next look: two that lock many peers must not wait for each other.
     sqlx::query(
-        "UPDATE peers SET connected = FALSE, replica = '' WHERE id IN (SELECT p.id FROM peers p
+        "UPDATE peers SET connected = FALSE, replica = '', last_seen = $1 WHERE id IN (SELECT p.id FROM peers p
          WHERE p.connected AND NOT EXISTS (SELECT 1 FROM replicas r WHERE r.id = p.replica) FOR UPDATE SKIP LOCKED)",
     )
+    // They were here until now, as far as anybody knows: their absence begins.
+    .bind(now())
     .execute(db)
     .await?;
     Ok(())

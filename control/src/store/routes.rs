@@ -138,7 +138,9 @@ async fn put(write: &mut Write, id: &str, slot: i64, spec: RouteSpec) -> Result<
         return invalid("groups must name at least one group: those whose peers get the route");
     }
     groups::must_exist(write.db(), &spec.groups).await?;
-    groups::must_exist(write.db(), &spec.access_control_groups).await?;
+    // They come to hold the route, and All holds every peer and no resource.
+    let guards: Vec<String> = spec.access_control_groups.iter().cloned().collect();
+    groups::assignable(write.db(), "access_control_groups", &guards).await?;
     refuse_if_routed(write.db(), id, &spec).await?;
 
     sql::query(

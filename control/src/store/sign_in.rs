@@ -47,24 +47,30 @@ impl Store {
         check_allowed(&settings, claimed.as_deref())?;
         if let Some(user) = by_subject(&mut db, person).await? {
             admit(&user)?;
-            let change = match synced(&settings, &user, person) {
-                true => difference(&mut db, &user, claimed.as_deref()).await?,
-                false => Difference::default(),
-            };
-            drop(db);
-            if change.is_empty() {
+            if claimed.is_none() || !is_news(&mut db, &settings, &user, person).await? {
+                drop(db);
                 return self.note_login(user, person).await;
             }
         }
+        drop(db);
         let mut write = self.write(&Actor::system()).await?;
         let user = match by_subject(write.db(), person).await? {
             Some(user) => user,
             None => join(&mut write, person, &settings).await?,
         };
         // A newcomer who has to wait is there to be approved; what the token says of groups is read when that has been done.
-        if user.is_admitted() && synced(&settings, &user, person) {
+        if let Some(claimed) = &claimed
+            && user.is_admitted()
+            && is_news(write.db(), &settings, &user, person).await?
+        {
             write.act_as(user.actor());
-            follow(&mut write, &user, claimed.as_deref()).await?;
+            follow(&mut write, &user, claimed).await?;
+            // Also where nothing is different: an older token must not come after this one.
+            sql::query("UPDATE users SET groups_at = $1 WHERE id = $2")
+                .bind(person.at)
+                .bind(&user.id)
+                .execute(write.db())
+                .await?;
         }
         write.commit().await?;
         let user = self.user(&user.id).await?;
@@ -108,10 +114,15 @@ fn check_allowed(settings: &Settings, claimed: Option<&[String]>) -> Result<()> 
     Err(StoreError::Denied(format!("the claim {claim:?} of the token names no group that may log in")))
 }
 
-/// Whether the groups of a token are news: an older token must not bring back what a newer one has taken.
-fn synced(settings: &Settings, user: &User, person: &Person) -> bool {
-    let newer = person.at == 0 || user.last_login.is_none_or(|last| last <= person.at + LOGIN_RESOLUTION);
-    settings.jwt_groups_enabled && newer
+/// Whether the groups of a token are news: an older token must not bring back what a newer one has taken, and of several tokens of
+/// one login only the first counts. A token that does not say when it was issued is never news.
+async fn is_news(db: &mut Connection, settings: &Settings, user: &User, person: &Person) -> Result<bool> {
+    if !settings.jwt_groups_enabled {
+        return Ok(false);
+    }
+    let applied: i64 =
+        sql::query_scalar("SELECT groups_at FROM users WHERE id = $1").bind(&user.id).fetch_one(db).await?;
+    Ok(person.at > applied)
 }
 
 async fn by_subject(db: &mut Connection, person: &Person) -> Result<Option<User>> {
@@ -206,9 +217,8 @@ impl Difference {
     }
 }
 
-/// A token without the claim names no group.
-async fn difference(db: &mut Connection, user: &User, claimed: Option<&[String]>) -> Result<Difference> {
-    let names = claimed.unwrap_or_default().iter().filter_map(|name| text::name("group", name).ok());
+async fn difference(db: &mut Connection, user: &User, claimed: &[String]) -> Result<Difference> {
+    let names = claimed.iter().filter_map(|name| text::name("group", name).ok());
     let wanted: BTreeSet<String> = names.collect();
     let have: Vec<(String, String)> = sql::query_as(
         "SELECT g.id, g.name FROM user_groups m JOIN groups g ON g.id = m.group_id WHERE m.user_id = $1 AND g.issued = 'jwt'",
@@ -237,7 +247,7 @@ async fn difference(db: &mut Connection, user: &User, claimed: Option<&[String]>
     Ok(difference)
 }
 
-async fn follow(write: &mut Write, before: &User, claimed: Option<&[String]>) -> Result<()> {
+async fn follow(write: &mut Write, before: &User, claimed: &[String]) -> Result<()> {
     let difference = difference(write.db(), before, claimed).await?;
     if difference.is_empty() {
         return Ok(());

@@ -70,6 +70,20 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The executables of which something is to be known on a machine: those that checks name for its system, `os`, or, where that
+    /// is empty, the one it had last.
+    pub async fn watched(&self, peer: &str, os: &str) -> Result<BTreeSet<String>> {
+        let mut tx = self.read().await?;
+        let os = match facts::rows(&mut tx, Some(peer)).await?.pop() {
+            Some(known) if os.is_empty() => known.facts()?.os,
+            _ => os.to_owned(),
+        };
+        let Some(platform) = Platform::parse(&os) else { return Ok(BTreeSet::new()) };
+        Ok(watched(&posture::all(&mut tx).await?, platform).iter().cloned().collect())
+    }
+}
+
 /// The checks that policies ask of a peer.
 pub(super) async fn asked_of(db: &mut Connection, peer: &str) -> Result<BTreeSet<String>> {
     let asked: Vec<(String, String)> = sql::query_as(ASKED).bind(peer).fetch_all(db).await?;

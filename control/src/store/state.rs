@@ -29,6 +29,9 @@ pub struct Snapshot {
     pub state: model::State,
     /// How agents reach each other, by peer id. Every peer of `state` is here.
     pub agents: BTreeMap<String, Agent>,
+    /// When the first break-glass policy that is on here ends, Unix milliseconds: the state is another one then, though
+    /// nothing is written.
+    pub break_glass_until: Option<i64>,
 }
 
 /// A peer as the overlay sees it.
@@ -59,15 +62,18 @@ impl Store {
         let (peers, agents) = peers(&mut tx, &standing).await?;
         let mut groups = groups(&mut tx).await?;
         let mut networks = networks(&mut tx, &groups).await?;
+        let now = now();
+        let mut break_glass_until = None::<i64>;
         let mut policies: BTreeMap<String, model::Policy> = policies::all(&mut tx)
             .await?
             .into_iter()
             .map(|policy| {
+                let until = policy.break_glass.as_ref().map(|glass| glass.until.filter(|until| *until > now));
+                break_glass_until = break_glass_until.into_iter().chain(until.flatten()).min();
                 let compiled = model::Policy {
                     name: policy.name,
                     // One whose time came while nobody was there to end it is off all the same.
-                    enabled: policy.enabled
-                        && policy.break_glass.is_none_or(|glass| glass.until > Some(now())),
+                    enabled: policy.enabled && until.is_none_or(|until| until.is_some()),
                     posture_failed: standing.failed(&policy.source_posture_checks),
                     rules: policy.rules.into_iter().map(rule).collect(),
                 };
@@ -81,7 +87,7 @@ impl Store {
         }
         drop(tx);
         let state = model::State { overlay_v4, overlay_v6, peers, groups, networks, policies };
-        Ok(Snapshot { revision: account.revision, state, agents })
+        Ok(Snapshot { revision: account.revision, state, agents, break_glass_until })
     }
 }
 

@@ -1,6 +1,8 @@
 //! Names and descriptions as operators give them: bounded, so that lists, events and messages to agents are, and without
 //! characters that a terminal obeys.
 
+use sluicegate_policy::file::not_a_group;
+
 use super::Result;
 use super::error::invalid;
 use crate::text::is_invisible;
@@ -17,6 +19,17 @@ pub(super) fn name(kind: &str, text: &str) -> Result<String> {
         return invalid(format!("{kind} name must not be empty"));
     }
     optional_name(kind, name)
+}
+
+/// [`name`] of a group, which policy files can tell from a peer and from a resource.
+pub(super) fn group_name(text: &str) -> Result<String> {
+    let name = name("group", text)?;
+    match not_a_group(&name) {
+        Some(prefix) => invalid(format!(
+            "group name must not begin with `{prefix}`: in a policy file, {name} is something else"
+        )),
+        None => Ok(name),
+    }
 }
 
 /// As [`name`], and it may be empty.
@@ -61,6 +74,14 @@ mod tests {
         }
         assert!(name("group", &"x".repeat(NAME_MAX + 1)).unwrap_err().to_string().contains("255"));
         assert_eq!(optional_name("user", "").unwrap(), "");
+    }
+
+    #[test]
+    fn names_of_groups_are_those_of_no_peer_and_no_resource() {
+        assert_eq!(group_name("peers:a").unwrap(), "peers:a");
+        for wrong in ["peer:a", " resource:web", ""] {
+            assert!(group_name(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

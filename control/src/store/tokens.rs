@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 use super::error::{invalid, not_found};
 use super::sql::{self, Connection};
 use super::write::Meta;
-use super::{Activity, Actor, Result, Store, User, text, users};
+use super::{Activity, Result, Store, StoreError, User, UserRole, text, users};
 use crate::ids::{new_id, now};
 use crate::secret::{SecretHash, new_token, token_hash};
 
@@ -82,7 +82,7 @@ impl Store {
     /// Creates a token for a user; beside it its text, which is not kept.
     pub async fn create_token(
         &self,
-        actor: &Actor,
+        caller: &User,
         user: &str,
         name: &str,
         days: i64,
@@ -91,10 +91,11 @@ impl Store {
         if !DAYS.contains(&days) {
             return invalid(format!("expires_in: {days} days is not between 1 and 365"));
         }
-        let mut write = self.write(actor).await?;
+        let mut write = self.write(&caller.actor()).await?;
         let owner = users::user(write.db(), user).await?;
+        may_handle(write.db(), caller, &owner).await?;
         let (text, at) = (new_token(), write.at());
-        let id = insert(write.db(), user, &actor.id, name, &text, at, at + days * DAY).await?;
+        let id = insert(write.db(), user, &caller.id, name, &text, at, at + days * DAY).await?;
         let after = stored(write.db(), user, &id).await?;
         let meta = Meta::name(name).with("username", &owner.name).with("user_id", user).after(&after);
         write.event(Activity::TokenCreate, &id, meta).await?;
@@ -103,9 +104,10 @@ impl Store {
     }
 
     /// Deletes a token, which opens nothing from then on.
-    pub async fn delete_token(&self, actor: &Actor, user: &str, id: &str) -> Result<()> {
-        let mut write = self.write(actor).await?;
+    pub async fn delete_token(&self, caller: &User, user: &str, id: &str) -> Result<()> {
+        let mut write = self.write(&caller.actor()).await?;
         let owner = users::user(write.db(), user).await?;
+        may_handle(write.db(), caller, &owner).await?;
         let before = stored(write.db(), user, id).await?;
         sql::query("DELETE FROM tokens WHERE id = $1").bind(id).execute(write.db()).await?;
         let meta =
@@ -133,6 +135,22 @@ impl Store {
             tracing::warn!(token = id, %error, "the time of a token's use was not kept");
         }
     }
+}
+
+/// Whether `caller` may handle the tokens of `owner` now: what it is may have changed while the request waited. A token acts
+/// as its user, so nobody handles those of people, nor those of a role above the own.
+async fn may_handle(db: &mut Connection, caller: &User, owner: &User) -> Result<()> {
+    let caller = users::user(db, &caller.id).await?;
+    if !caller.is_admitted() {
+        return Err(StoreError::Denied("the user is blocked or waits for approval".into()));
+    }
+    if caller.id == owner.id {
+        return Ok(());
+    }
+    if !owner.is_service_user || caller.role < UserRole::Admin {
+        return Err(StoreError::Denied("tokens of other users cannot be changed".into()));
+    }
+    users::may_grant(&caller, owner.role)
 }
 
 /// One token of a user, as the connection's transaction sees it.

@@ -19,6 +19,8 @@ tokio::task_local! {
 /// The transaction of a unit, lent to one connection at a time.
 pub(super) struct Slot {
     pub(super) session: Session,
+    /// Whether this is a change of another unit, which has a savepoint of its own.
+    inner: bool,
     /// Whether a change has begun, and was not made.
     unfinished: bool,
     /// The account's revision after the last change in it.
@@ -35,7 +37,8 @@ impl Store {
     /// Waits for its turn among all changes, and begins. Nobody else changes anything until this ends.
     pub async fn unit(&self) -> Result<Unit> {
         let Connection { session, .. } = self.begin().await?;
-        let slot = Slot { session, unfinished: false, revision: None };
+        let inner = matches!(session, Session::Unit(_));
+        let slot = Slot { session, inner, unfinished: false, revision: None };
         Ok(Unit { store: self.clone(), slot: Arc::new(Mutex::new(slot)) })
     }
 }
@@ -54,8 +57,11 @@ impl Unit {
         drop(guard);
         let Ok(slot) = Arc::try_unwrap(self.slot) else { return Err(lent()) };
         let Slot { session, revision, .. } = slot.into_inner();
-        Connection { session, observed }.commit().await?;
-        if let Some(revision) = revision {
+        let mut connection = Connection { session, observed };
+        // Inside another unit nothing is durable yet: whoever woke now would read the state before, and take it for this.
+        let handed_on = revision.is_some_and(|revision| note(&mut connection, revision));
+        connection.commit().await?;
+        if let Some(revision) = revision.filter(|_| !handed_on) {
             self.store.inner.shared.raise(revision.unsigned_abs());
         }
         Ok(())
@@ -74,8 +80,9 @@ impl Slot {
     /// Takes back a change that began and was dropped.
     async fn settle(&mut self, observed: &Arc<Observed>) -> Result<()> {
         if self.unfinished {
-            savepoint(self, observed, "ROLLBACK TO SAVEPOINT change").await?;
-            savepoint(self, observed, "RELEASE SAVEPOINT change").await?;
+            let back = if self.inner { "ROLLBACK TO SAVEPOINT part" } else { "ROLLBACK TO SAVEPOINT change" };
+            savepoint(self, observed, back).await?;
+            release(self, observed).await?;
             self.unfinished = false;
         }
         Ok(())
@@ -94,7 +101,8 @@ pub(super) async fn change(observed: &Arc<Observed>) -> Result<Option<Connection
     let Some(lent) = current() else { return Ok(None) };
     let mut guard = lent?;
     guard.settle(observed).await?;
-    savepoint(&mut guard, observed, "SAVEPOINT change").await?;
+    let begin = if guard.inner { "SAVEPOINT part" } else { "SAVEPOINT change" };
+    savepoint(&mut guard, observed, begin).await?;
     guard.unfinished = true;
     Ok(Some(Connection { session: Session::Unit(guard), observed: observed.clone() }))
 }
@@ -103,7 +111,7 @@ pub(super) async fn change(observed: &Arc<Observed>) -> Result<Option<Connection
 pub(super) async fn made(mut guard: OwnedMutexGuard<Slot>, observed: &Arc<Observed>) -> Result<()> {
     // A connection that only read has no savepoint.
     if guard.unfinished {
-        savepoint(&mut guard, observed, "RELEASE SAVEPOINT change").await?;
+        release(&mut guard, observed).await?;
         guard.unfinished = false;
     }
     Ok(())
@@ -133,6 +141,12 @@ fn lent() -> StoreError {
     StoreError::Database(sqlx::Error::Protocol(
         "a change began while another of the same request was read".into(),
     ))
+}
+
+/// Two names: to go back to that of the outer unit's change takes back whatever an inner one has done.
+async fn release(slot: &mut Slot, observed: &Arc<Observed>) -> Result<()> {
+    let done = if slot.inner { "RELEASE SAVEPOINT part" } else { "RELEASE SAVEPOINT change" };
+    savepoint(slot, observed, done).await
 }
 
 async fn savepoint(slot: &mut Slot, observed: &Arc<Observed>, text: &'static str) -> Result<()> {
@@ -173,6 +187,54 @@ mod tests {
         assert_eq!(names(&store).await, ["All", "a", "b"]);
         assert_eq!(*store.changes().borrow(), before + 2);
         assert_eq!(store.revision().await.unwrap(), before + 2);
+    }
+
+    #[tokio::test]
+    async fn a_unit_in_a_unit_tells_nobody_before_the_outer_one_is_made_and_never_when_it_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).await.unwrap();
+        let actor = Actor::system();
+        let before = store.revision().await.unwrap();
+        let told = || *store.changes().borrow();
+        let inner = async || {
+            let inner = store.unit().await.unwrap();
+            inner.run(store.create_group(&actor, group("a"))).await.unwrap();
+            inner.run(store.create_group(&actor, group("b"))).await.unwrap();
+            inner.commit().await.unwrap();
+        };
+        let dropped = store.unit().await.unwrap();
+        dropped.run(inner()).await;
+        assert_eq!(told(), before);
+        drop(dropped);
+        assert_eq!((told(), store.revision().await.unwrap()), (before, before));
+        assert_eq!(names(&store).await, ["All"]);
+
+        let made = store.unit().await.unwrap();
+        made.run(inner()).await;
+        assert_eq!((told(), store.revision().await.unwrap()), (before, before));
+        made.commit().await.unwrap();
+        assert_eq!((told(), store.revision().await.unwrap()), (before + 2, before + 2));
+        assert_eq!(names(&store).await, ["All", "a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn a_unit_in_a_unit_that_is_dropped_leaves_nothing_of_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).await.unwrap();
+        let gone = GroupChange { peers: vec!["gone".into()], ..group("half") };
+        let outer = store.unit().await.unwrap();
+        outer
+            .run(async {
+                store.create_group(&Actor::system(), group("a")).await.unwrap();
+                let inner = store.unit().await.unwrap();
+                inner.run(store.create_group(&Actor::system(), group("b"))).await.unwrap();
+                inner.run(store.create_group(&Actor::system(), gone)).await.unwrap_err();
+                drop(inner);
+                store.create_group(&Actor::system(), group("c")).await.unwrap();
+            })
+            .await;
+        outer.commit().await.unwrap();
+        assert_eq!(names(&store).await, ["All", "a", "c"]);
     }
 
     #[tokio::test]

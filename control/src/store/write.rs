@@ -61,6 +61,11 @@ impl Write {
         self.actor = actor;
     }
 
+    /// The store that is changed.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// When the change began, Unix milliseconds.
     pub(crate) fn at(&self) -> i64 {
         self.at

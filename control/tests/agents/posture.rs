@@ -230,6 +230,42 @@ async fn an_agent_that_turns_too_often_is_not_believed_for_a_while() {
     let changes = sites.control.store.revision().await.unwrap() - before;
     assert!(changes <= 24, "{changes}");
     assert_eq!(sites.control.store.failing(None).await.unwrap().len(), 1, "and meanwhile it does not pass");
+
+    // Connecting again does not help, with another word neither, and neither does being forgotten for want of a stream.
+    let revision = sites.control.store.revision().await.unwrap();
+    sites.control.agents.watch().silent(&[], Instant::now());
+    for state in [State::Running, State::Stopped, State::Running] {
+        let session = open(&sites.control, &mut sites.user.0, Some(facts(&[], Some(state)))).await;
+        sites.user.1 = session;
+    }
+    let failing = sites.control.store.failing(None).await.unwrap();
+    assert_eq!(failing[0].verdict.to_string(), "it was not heard from lately");
+    assert_eq!(sites.control.store.revision().await.unwrap(), revision);
+}
+
+#[tokio::test]
+async fn only_executables_that_are_watched_are_kept() {
+    let mut sites = sites(serde_json::json!({"process_check": {"processes": [{"linux_path": CLAMD}]}})).await;
+    let process = |path: String| Process { path, state: State::Running.into() };
+    let mut many = facts(&[], Some(State::Running));
+    many.processes.extend((0..1000).map(|i| process(format!("/opt/{i}"))));
+    sites.report(many.clone()).await;
+    assert!(sites.control.store.failing(None).await.unwrap().is_empty());
+    assert_eq!(
+        sites.control.sql_text("SELECT min(processes) FROM peer_facts").await,
+        r#"{"/usr/sbin/clamd":"running"}"#
+    );
+    // One that is watched from now on is known by the next report, though that says nothing new.
+    let checks = serde_json::json!({"process_check": {"processes": [{"linux_path": "/opt/7"}]}});
+    let change = PostureCheckChange {
+        name: "laptop".into(),
+        description: String::new(),
+        checks: serde_json::from_value(checks).unwrap(),
+    };
+    sites.control.store.update_posture_check(&Actor::system(), &sites.check, change).await.unwrap();
+    assert_eq!(sites.control.store.failing(None).await.unwrap().len(), 1);
+    sites.report(many).await;
+    assert!(sites.control.store.failing(None).await.unwrap().is_empty());
 }
 
 fn database(name: &str) -> Vec<u8> {
@@ -260,8 +296,22 @@ async fn a_geo_database_that_is_replaced_judges_every_machine_anew() {
     let (hub, watch, metrics) = (agents.hub().clone(), agents.watch().clone(), agents.metrics().clone());
     let places = Places::open(&file).unwrap();
     let mut keeper = Keeper::new(store.clone(), hub, watch, places.clone(), metrics);
-    keeper.relocate().await.unwrap();
+    // A machine that cannot be noted does not keep the others, and is tried again.
+    let near = sites.near.0.id();
+    assert_eq!(store.note_facts(&near, &told).await.unwrap(), []);
+    sites
+        .control
+        .sql(&format!(
+            "CREATE TRIGGER broken BEFORE UPDATE ON peer_facts WHEN NEW.peer_id = '{near}'
+             BEGIN SELECT RAISE(ABORT, 'broken'); END"
+        ))
+        .await;
+    keeper.relocate().await.unwrap_err();
     assert_eq!(reason().await, "");
+    assert!(store.places(Some(&near)).await.unwrap().is_empty());
+    sites.control.sql("DROP TRIGGER broken").await;
+    keeper.look(Instant::now()).await.unwrap();
+    assert_eq!(store.places(Some(&near)).await.unwrap().len(), 1);
     assert!(sites.near_admits().await);
     std::fs::write(directory.path().join("new"), database("GeoIP2-Country-Test.mmdb")).unwrap();
     std::fs::rename(directory.path().join("new"), &file).unwrap();

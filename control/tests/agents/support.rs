@@ -19,6 +19,8 @@ use sluicegate_control::store::{
     Action, Actor, End, GroupChange, NetworkChange, NewSetupKey, PolicyChange, Protocol, ResourceChange,
     RouterChange, RuleChange, RuleSpec, Store,
 };
+use sqlx::ConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -97,6 +99,21 @@ impl Control {
         self.store.close().await;
         drop((self.store, self.agents));
         Self::start_in(self.dir, "127.0.0.1:0").await
+    }
+
+    async fn database(&self) -> SqliteConnection {
+        SqliteConnectOptions::new().filename(self.dir.path().join("control.db")).connect().await.unwrap()
+    }
+
+    /// Runs a statement on the database beside the store.
+    pub(crate) async fn sql(&self, statement: &str) {
+        let statement = sqlx::AssertSqlSafe(statement.to_owned());
+        sqlx::raw_sql(statement).execute(&mut self.database().await).await.unwrap();
+    }
+
+    /// The one text that a query gives.
+    pub(crate) async fn sql_text(&self, query: &'static str) -> String {
+        sqlx::query_scalar(query).fetch_one(&mut self.database().await).await.unwrap()
     }
 
     pub(crate) fn ca(&self) -> String {

@@ -123,6 +123,31 @@ fn change(name: &str) -> PeerChange {
     }
 }
 
+#[tokio::test]
+async fn a_break_glass_policy_ends_by_the_clock_though_nothing_is_written() {
+    let control = Control::start().await;
+    control.no_default_policy().await;
+    let mut gateway = control.join(Role::Gateway).await;
+    let user = control.join(Role::Peer).await;
+    let users = control.group("users", &[&user]).await;
+    let web = control.group("web", &[]).await;
+    control.site("site", "10.1.0.10", &gateway, &web).await;
+    let policy = control.policy("emergency", &users, &web, 443).await;
+    control.store.limit_break_glass(&Actor::system(), &policy, Some(60)).await.unwrap();
+    control.settled().await;
+    let mut session = gateway.sync(&control).await.unwrap();
+    gateway.apply(&mut session).await;
+    let off = gateway.held.as_ref().unwrap().1.hash();
+
+    control.store.break_glass_on(&Actor::system(), &policy, 3, "a test").await.unwrap();
+    let revision = control.store.revision().await.unwrap();
+    gateway.apply(&mut session).await;
+    assert_ne!(gateway.held.as_ref().unwrap().1.hash(), off);
+    gateway.apply(&mut session).await;
+    assert_eq!(gateway.held.as_ref().unwrap().1.hash(), off);
+    assert_eq!(control.store.revision().await.unwrap(), revision);
+}
+
 /// The lines: what is done, and what it is to be to whom.
 macro_rules! lines {
     ($world:ident, $wrong:ident; $($what:literal: images $images:literal, overlays $overlays:literal, $done:expr;)*) => {

@@ -47,6 +47,9 @@ async fn settings_are_replaced_as_a_whole_and_an_equal_put_writes_nothing() {
     assert_eq!(server.owner.put(&path, json!({})).await.0, 400);
     for wrong in [
         json!({"peer_login_expiration": -1}),
+        json!({"peer_login_expiration": 3599}),
+        json!({"peer_inactivity_expiration": 0}),
+        json!({"peer_inactivity_expiration": 599, "peer_inactivity_expiration_enabled": true}),
         json!({"network_range": "10.0.0.0/8"}),
         json!({"network_range": "10.0.0.0/29"}),
         json!({"network_range": "fd00::/64"}),
@@ -54,8 +57,13 @@ async fn settings_are_replaced_as_a_whole_and_an_equal_put_writes_nothing() {
         json!({"peer_expose_groups": ["nothing"]}),
         json!({"ipv6_enabled_groups": ["nothing"]}),
     ] {
-        assert_eq!(server.owner.put(&path, json!({"settings": wrong})).await.0, 422, "{wrong}");
+        let (status, answer) = server.owner.put(&path, json!({"settings": wrong})).await;
+        assert_eq!(status, 422, "{wrong}");
+        let named = wrong.as_object().unwrap().keys().any(|field| text(&answer, "message").contains(field));
+        assert!(named || wrong.to_string().contains("_groups"), "{wrong}: {answer}");
     }
+    let least = json!({"peer_login_expiration": 3600, "peer_inactivity_expiration": 600});
+    assert_eq!(server.owner.put(&path, json!({"settings": least})).await.0, 200);
 }
 
 #[tokio::test]

@@ -57,6 +57,41 @@ async fn of_two_who_change_what_they_read_one_is_told_and_nothing_is_lost() {
 }
 
 #[tokio::test]
+async fn a_machine_that_joins_changes_no_policy() {
+    let server = Server::start().await;
+    let (_, policies) = server.owner.get("/api/policies").await;
+    let path = format!("/api/policies/{}", text(&policies[0], "id"));
+    let read = tag(&server.owner, &path).await;
+    let all = server.all().await;
+    server.peer("machine").await;
+    assert_eq!(tag(&server.owner, &path).await, read);
+    let rule = json!({"name": "Default", "enabled": true, "action": "accept", "bidirectional": true,
+        "protocol": "all", "sources": [all], "destinations": [all]});
+    let body = json!({"name": "Default", "enabled": false, "rules": [rule]});
+    let changed = put(&server.owner, &path, &read, body).await;
+    assert_eq!(changed.status, 200, "{}", changed.body);
+    assert_ne!(tag(&server.owner, &path).await, read);
+}
+
+#[tokio::test]
+async fn a_question_is_answered_anew_whatever_its_key() {
+    let server = Server::start().await;
+    let (_, export) = server.owner.get("/api/policy-file").await;
+    let file = json!({"file": text(&export, "file")});
+    for (path, body) in [
+        ("/api/policy-file/plan", &file),
+        ("/api/policy-file/test", &file),
+        ("/api/policy-file/suggest", &json!({"policy": "Default"})),
+    ] {
+        for _ in 0..2 {
+            let answer = post(&server.owner, path, "q-1", body).await;
+            assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+            assert_eq!(answer.header("idempotent-replayed"), None, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn where_nothing_is_shown_there_is_no_revision_to_compare() {
     let server = Server::start().await;
     let headers = [("If-Match", "*")];

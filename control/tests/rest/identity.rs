@@ -1,5 +1,7 @@
 //! People who log in with a real identity provider.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use sluicegate_control::identity::oidc::OidcOptions;
 use sluicegate_control::identity::{Identity, IdentityOptions};
@@ -25,6 +27,17 @@ impl Site {
     async fn login(&self, subject: &str) -> Session {
         let token = self.provider.token(subject, "n").await;
         self.server.owner.with_authorization(Some(&format!("Bearer {token}")))
+    }
+
+    /// The same with a token of a later second than any before: only such a token's groups are news.
+    async fn login_later(&self, subject: &str) -> Session {
+        let before = issued(&self.provider.token(subject, "n").await);
+        loop {
+            let token = self.provider.token(subject, "n").await;
+            if issued(&token) > before {
+                return self.server.owner.with_authorization(Some(&format!("Bearer {token}")));
+            }
+        }
     }
 
     async fn person(&self, subject: &str, groups: &[&str]) {
@@ -63,6 +76,12 @@ impl Site {
         names.sort();
         names
     }
+}
+
+/// When a token was issued, Unix seconds.
+fn issued(token: &str) -> i64 {
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice::<Value>(&claims).unwrap()["iat"].as_i64().unwrap()
 }
 
 #[tokio::test]
@@ -214,14 +233,14 @@ async fn groups_follow_the_claim_to_the_users_peers_and_an_operators_groups_are_
     assert_eq!(site.server.owner.put(&format!("/api/users/{id}"), change).await.0, 200);
     assert_eq!(of_peer().await, ["All", "dev", "operators", "ops"]);
     site.person("ann", &["ops", "new"]).await;
-    assert_eq!(site.login("ann").await.get("/api/users/current").await.0, 200);
+    assert_eq!(site.login_later("ann").await.get("/api/users/current").await.0, 200);
     assert_eq!(site.groups_of("ann").await, ["new", "operators", "ops"]);
     assert_eq!(of_peer().await, ["All", "new", "operators", "ops"]);
 
     // No propagation: the user's groups change, the peer's stay.
     site.settings(|settings| settings["groups_propagation_enabled"] = json!(false)).await;
     site.person("ann", &[]).await;
-    assert_eq!(site.login("ann").await.get("/api/users/current").await.0, 200);
+    assert_eq!(site.login_later("ann").await.get("/api/users/current").await.0, 200);
     assert_eq!(site.groups_of("ann").await, ["operators"]);
     assert_eq!(of_peer().await, ["All", "new", "operators", "ops"]);
 
@@ -232,6 +251,42 @@ async fn groups_follow_the_claim_to_the_users_peers_and_an_operators_groups_are_
     assert_eq!(ann.get(&format!("/api/peers/{}", peer.id)).await.0, 200);
     let other = site.server.peer("other").await;
     assert_eq!(ann.get(&format!("/api/peers/{}", other.id)).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_file_and_a_rollback_leave_it_to_the_provider_whose_peers_are_in_its_groups() {
+    let site = Site::start().await;
+    site.no_approval().await;
+    site.settings(|settings| settings["jwt_groups_enabled"] = json!(true)).await;
+    site.person("ann", &["dev"]).await;
+    assert_eq!(site.login("ann").await.get("/api/users/current").await.0, 200);
+    let id = site.id("ann").await;
+    site.server.store.enroll_user(&id, &enrollment("", "laptop")).await.unwrap();
+    site.server.peer("robot").await;
+    let owner = &site.server.owner;
+    let members = async || -> Vec<String> {
+        let (_, groups) = owner.get("/api/groups?name=dev").await;
+        groups[0]["peers"].as_array().unwrap().iter().map(|peer| text(peer, "name")).collect()
+    };
+    let file = "groups: [{name: dev, peers: [laptop]}, {name: mine}]";
+    let applied = owner.created("/api/policy-file/apply", json!({ "file": file })).await;
+    let by_default = "policy 'Default', which is not in the file, lets every peer reach every peer";
+    assert_eq!(
+        (&applied["plan"]["warnings"], members().await),
+        (&json!([by_default]), vec!["laptop".to_owned()])
+    );
+
+    // The provider takes it away, and nothing here gives it back.
+    site.person("ann", &[]).await;
+    assert_eq!(site.login_later("ann").await.get("/api/users/current").await.0, 200);
+    assert_eq!(members().await, [""; 0]);
+    let back = json!({ "revision": applied["revision"] });
+    owner.created("/api/policy-file/rollback", back).await;
+    assert_eq!(members().await, [""; 0]);
+    let file = "groups: [{name: dev, peers: [laptop, robot]}]";
+    let applied = owner.created("/api/policy-file/apply", json!({ "file": file })).await;
+    assert_eq!(members().await, ["robot"]);
+    assert!(applied["plan"]["warnings"].to_string().contains("identity provider"), "{applied}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
+use reqwest::Method;
 use serde_json::{Value, json};
 use sluicegate_control::ids::now;
-use sluicegate_control::store::{Actor, Role};
+use sluicegate_control::store::{Actor, RevisionKind, Role};
 use sluicegate_policy::file::{THREE_TIER, parse};
 
 use crate::harness::{Server, enrollment, message, text};
@@ -59,7 +60,11 @@ async fn a_plan_says_what_opens_and_for_whom_and_writes_nothing() {
     let before = everything(&server).await;
     let plan = server.owner.created("/api/policy-file/plan", json!({ "file": three_tier() })).await;
     assert_eq!(everything(&server).await, before);
-    assert_eq!((plan["changes"].as_array().unwrap().len(), &plan["unchanged"]), (15, &json!(0)), "{plan}");
+    assert_eq!((plan["changes"].as_array().unwrap().len(), &plan["unchanged"]), (17, &json!(0)), "{plan}");
+    assert_eq!(
+        (&plan["changes"][16]["action"], &plan["changes"][16]["kind"]),
+        (&json!("create"), &json!("test"))
+    );
     // Two users to one address of each family; the probe to three addresses.
     assert_eq!(
         (&plan["reach"]["opened"]["pairs"], &plan["reach"]["closed"]["pairs"]),
@@ -89,7 +94,7 @@ async fn a_plan_says_what_opens_and_for_whom_and_writes_nothing() {
 async fn a_file_is_applied_once_and_what_is_exported_is_what_was_applied() {
     let server = site().await;
     let applied = apply(&server, &three_tier()).await;
-    assert_eq!((&applied["revision"], applied["plan"]["changes"].as_array().unwrap().len()), (&json!(2), 15));
+    assert_eq!((&applied["revision"], applied["plan"]["changes"].as_array().unwrap().len()), (&json!(2), 17));
     let (file, revision) = everything(&server).await;
     let again = apply(&server, &three_tier()).await;
     assert_eq!((&again["revision"], &again["plan"]["unchanged"]), (&Value::Null, &json!(15)));
@@ -105,7 +110,8 @@ async fn a_file_is_applied_once_and_what_is_exported_is_what_was_applied() {
     let changed = changed.replace("resource:web-server tcp/443,8000-8100", "resource:web-server tcp/8050");
     let applied = apply(&server, &changed).await;
     let changes = applied["plan"]["changes"].as_array().unwrap();
-    assert_eq!(changes.len(), 2, "{applied}");
+    assert_eq!(changes.len(), 3, "{applied}");
+    assert_eq!((&changes[2]["action"], &changes[2]["kind"]), (&json!("update"), &json!("test")));
     assert_eq!(changes[0]["changes"], json!(["metric: 200 -> 300"]));
     assert_eq!(applied["plan"]["reach"]["opened"]["pairs"], 4);
     let codes = codes(&server).await;
@@ -135,11 +141,12 @@ async fn a_test_that_fails_keeps_everything_as_it_is() {
     let answer = server.owner.created("/api/policy-file/test", json!({ "file": silent })).await;
     assert_eq!((&answer["hold"], answer["tests"].as_array().unwrap().len()), (&json!(false), 2));
     assert_eq!(server.owner.get("/api/policy-file/test").await.1["hold"], true, "as things are, they hold");
-    assert_eq!(
-        server.owner.created("/api/policy-file/apply", json!({ "file": silent, "prune": "policies" })).await
-            ["revision"],
-        3
-    );
+    let body = json!({ "file": silent, "prune": "policies" });
+    let applied = server.owner.created("/api/policy-file/apply", body).await;
+    assert_eq!(applied["revision"], 3);
+    let changes = applied["plan"]["changes"].as_array().unwrap();
+    let gone = changes.iter().filter(|change| change["action"] == "delete" && change["kind"] == "test");
+    assert_eq!(gone.count(), 2, "{applied}");
     assert_eq!(everything(&server).await.0.matches("tests:").count(), 0);
 }
 
@@ -253,6 +260,72 @@ async fn every_revision_is_kept_and_can_be_brought_back() {
     assert_eq!((&dry["revision"], everything(&server).await.0), (&Value::Null, now));
     assert!(dry["plan"]["reach"]["closed"]["pairs"].as_u64() > Some(0), "{dry}");
     drop(late);
+}
+
+#[tokio::test]
+async fn one_who_joined_since_gets_no_membership_of_one_who_had_that_name() {
+    let server = site().await;
+    apply(&server, THREE_TIER).await;
+    let peers = server.owner.get("/api/peers?name=bob").await.1;
+    assert_eq!(server.owner.delete(&format!("/api/peers/{}", text(&peers[0], "id"))).await.0, 200);
+    let key = server.setup_key("one-off", 0, &[]).await;
+    server.enroll(&key, "bob").await.unwrap();
+    let before = everything(&server).await.0;
+    assert!(!before.contains("[bob]"), "{before}");
+    let rolled = server.owner.created("/api/policy-file/rollback", json!({ "revision": 2 })).await;
+    assert_eq!(rolled["plan"]["changes"], json!([]), "{rolled}");
+    assert_eq!(everything(&server).await.0, before);
+}
+
+#[tokio::test]
+async fn without_the_tests_of_the_last_revision_nothing_is_applied() {
+    let server = site().await;
+    let actor = Actor::system();
+    let broken =
+        server.store.keep_policy_revision(&actor, RevisionKind::Elsewhere, "", "tests: [").await.unwrap();
+    let answer = server.owner.post("/api/policy-file/apply", json!({ "file": THREE_TIER })).await;
+    assert_eq!(answer.0, 500);
+    assert!(message(&answer).starts_with(&format!("revision {broken} was kept")), "{answer:?}");
+    assert_eq!(server.owner.get("/api/policy-file").await.0, 500);
+}
+
+#[tokio::test]
+async fn whoever_hears_of_an_application_with_a_key_reads_what_it_wrote() {
+    let server = site().await;
+    let mut changes = server.store.changes();
+    let store = server.store.clone();
+    let (done, mut is_done) = tokio::sync::oneshot::channel::<()>();
+    // What the driver does: it reads the state of each revision it hears of.
+    let hearer = tokio::spawn(async move {
+        let mut early = Vec::new();
+        loop {
+            let told = *changes.borrow_and_update();
+            let read = store.snapshot().await.unwrap().revision;
+            if read < told {
+                early.push((told, read));
+            }
+            tokio::select! {
+                changed = changes.changed() => changed.unwrap(),
+                _ = &mut is_done => return (early, read),
+            }
+        }
+    });
+    let body = Some(json!({ "file": THREE_TIER }).to_string());
+    let headers = [("Idempotency-Key", "once")];
+    let applied = server.owner.ask(Method::POST, "/api/policy-file/apply", &headers, body).await;
+    assert_eq!(applied.status, 200, "{}", applied.body);
+    let revision = server.store.revision().await.unwrap();
+    server.store.changes().wait_for(|told| *told >= revision).await.unwrap();
+    done.send(()).unwrap();
+    let (early, _) = hearer.await.unwrap();
+    assert!(early.is_empty(), "{early:?}");
+
+    // A failure leaves nothing to hear of.
+    let told = *server.store.changes().borrow();
+    let body = Some(json!({ "file": "groups: [{name: a, peers: [nobody]}]" }).to_string());
+    let refused =
+        server.owner.ask(Method::POST, "/api/policy-file/apply", &[("Idempotency-Key", "2")], body).await;
+    assert_eq!((refused.status, *server.store.changes().borrow()), (422, told));
 }
 
 #[tokio::test]

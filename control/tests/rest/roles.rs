@@ -123,6 +123,51 @@ async fn a_user_sees_itself_and_its_tokens() {
 }
 
 #[tokio::test]
+async fn of_everything_documented_a_user_is_refused_all_but_its_own() {
+    let server = Server::start().await;
+    let user = server.user("user").await;
+    let mut admitted = Vec::new();
+    for (method, path) in operations(&user).await {
+        let body = (method != Method::GET).then(|| "{}".to_owned());
+        let answer = user.ask(method.clone(), &path, &[], body).await;
+        if answer.status != 403 {
+            admitted.push(format!("{method} {path}"));
+        }
+    }
+    admitted.sort();
+    // What is the own, a list that is always empty, and the end of the own login.
+    let own = [
+        "GET /api/ingress/peers",
+        "GET /api/peers",
+        "GET /api/peers/x",
+        "GET /api/peers/x/accessible-peers",
+        "GET /api/peers/x/ingress/ports",
+        "GET /api/peers/x/jobs",
+        "GET /api/users",
+        "GET /api/users/current",
+        "POST /api/logout",
+    ];
+    assert_eq!(admitted, own);
+    let gateway = server.peer("gateway").await.id;
+    for path in [
+        "/api/gateways".to_owned(),
+        format!("/api/gateways/{gateway}"),
+        format!("/api/gateways/{gateway}/rules"),
+        format!("/api/explain?source={gateway}&destination={gateway}&service=icmp"),
+        "/api/flows/stream".to_owned(),
+    ] {
+        assert_eq!(user.get(&path).await.0, 403, "{path}");
+    }
+    // Whether a peer of others is there cannot be told from one that is not.
+    for part in ["", "/jobs", "/ingress/ports", "/accessible-peers"] {
+        let path = |id: &str| format!("/api/peers/{id}{part}");
+        assert_eq!(user.get(&path(&gateway)).await.0, 404, "{part}");
+        assert_eq!(user.get(&path("nobody")).await.0, 404, "{part}");
+        assert_eq!(server.owner.get(&path(&gateway)).await.0, 200, "{part}");
+    }
+}
+
+#[tokio::test]
 async fn nobody_rises_above_the_own_role() {
     let server = Server::start().await;
     let admin = server.user("admin").await;

@@ -73,7 +73,8 @@ async fn wrong_routes_are_refused() {
     let server = Server::start().await;
     let peer = server.peer("gw").await.id;
     let users = server.group("users").await;
-    let wrong: [(&str, Value, &str); 14] = [
+    let all = server.all().await;
+    let wrong: [(&str, Value, &str); 15] = [
         ("network_id", json!(""), "name"),
         ("network_id", json!("x".repeat(41)), "40 characters"),
         ("network", json!("10.0.0.0/33"), "no prefix"),
@@ -88,6 +89,7 @@ async fn wrong_routes_are_refused() {
         ("peer_groups", json!([users]), "cannot be set together"),
         ("groups", json!([]), "at least one group"),
         ("access_control_groups", json!(["nothing"]), "nothing does not exist"),
+        ("access_control_groups", json!([all]), "access_control_groups: group All"),
     ];
     for (field, value, said) in wrong {
         let mut body = body("r", "10.64.0.0/16", &peer, &users);

@@ -156,6 +156,25 @@ async fn an_invitation_is_taken_once_by_a_verified_address_and_an_older_token_br
         assert_eq!(store.revision().await.unwrap(), revision, "nothing new writes nothing");
         assert_eq!(groups(at(now + hour), &["ops"]).await, 1);
         assert_eq!(groups(at(now - hour), &["dev", "ops"]).await, 1, "an old token");
+
+        // A second older is older; one that does not say when it was issued is never news.
+        assert_eq!(groups(at(now + hour - 1000), &["dev", "ops"]).await, 1);
+        assert_eq!(groups(at(0), &["dev", "ops"]).await, 1);
+        // Two tokens of one login, of which only one has the claim, or with other groups in each.
+        let revision = store.revision().await.unwrap();
+        for _ in 0..3 {
+            let bare = store.sign_in(&at(now + hour), |_| None).await.unwrap();
+            assert_eq!(bare.auto_groups.len(), 1);
+            assert_eq!(groups(at(now + hour), &["dev"]).await, 1);
+            assert_eq!(groups(at(now + hour), &["ops"]).await, 1);
+        }
+        let bare = store.sign_in(&at(now + 2 * hour), |_| None).await.unwrap();
+        assert_eq!(bare.auto_groups.len(), 1, "a newer one without the claim says nothing of groups");
+        // A newer one that brings nothing new counts all the same.
+        assert_eq!(groups(at(now + 2 * hour), &["ops"]).await, 1);
+        assert_eq!(groups(at(now + hour + 1000), &["dev", "ops"]).await, 1);
+        assert_eq!(store.revision().await.unwrap(), revision);
+        assert_eq!(groups(at(now + 2 * hour + 1), &[]).await, 0);
         check_trail(&store).await;
         store.close().await;
     }
@@ -210,6 +229,11 @@ async fn a_login_on_a_machine_gets_old_and_is_renewed_by_its_own_user_and_keys()
         settings.peer_inactivity_expiration_enabled = true;
         settings.peer_inactivity_expiration = 3600;
         store.update_settings(&owner.actor(), settings).await.unwrap();
+        assert!(expired(&mine.id).await.is_none(), "control has not been there for as long");
+        store.start_at(sluicegate_control::ids::now() - 3_590_000);
+        assert_eq!(store.expire_peers().await.unwrap(), 0);
+        store.start_at(sluicegate_control::ids::now() - 3_600_000);
+        assert_eq!(store.expire_peers().await.unwrap(), 1);
         assert_eq!(expired(&mine.id).await, Some(Expired::Inactivity));
         store.peer_seen(&mine.id, &Default::default()).await.unwrap();
         assert_eq!(store.expire_peers().await.unwrap(), 0);
@@ -220,6 +244,67 @@ async fn a_login_on_a_machine_gets_old_and_is_renewed_by_its_own_user_and_keys()
         let gateway = store.enroll_user(&ann.id, &machine(5, Role::Gateway)).await;
         assert!(matches!(gateway, Err(EnrollError::User(_))), "{gateway:?}");
         check_trail(&store).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_restart_of_control_expires_nobody_who_was_there() {
+    for (directory, location) in places() {
+        let store = open(&location, directory.path()).await;
+        without_approval(&store).await;
+        let owner = owner(&store).await;
+        let ann = user(&store, "ann").await;
+        let mine = store.enroll_user(&ann.id, &machine(1, Role::Peer)).await.unwrap();
+        let mut settings = store.account().await.unwrap().settings;
+        settings.peer_inactivity_expiration_enabled = true;
+        store.update_settings(&owner.actor(), settings).await.unwrap();
+        // Connected for two hours, which says nothing of the end.
+        store.peer_seen(&mine.id, &Default::default()).await.unwrap();
+        store.age_peer(&mine.id, 7_200_000).await.unwrap();
+        assert_eq!(store.expire_peers().await.unwrap(), 0);
+        store.close().await;
+        drop(store);
+
+        let store = open(&location, directory.path()).await;
+        let seen = store.peer(&mine.id).await.unwrap();
+        assert!(!seen.connected && seen.last_seen + 60_000 > sluicegate_control::ids::now(), "{seen:?}");
+        store.age_peer(&mine.id, 3_600_000).await.unwrap();
+        assert_eq!(store.expire_peers().await.unwrap(), 0, "control was away, not the peer");
+        store.start_at(sluicegate_control::ids::now() - 600_000);
+        assert_eq!(store.expire_peers().await.unwrap(), 1);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_made_with_the_role_that_its_maker_has_by_then() {
+    for (directory, location) in places() {
+        let store = open(&location, directory.path()).await;
+        let owner = owner(&store).await;
+        let new = |name: &str, role| NewUser {
+            name: name.into(),
+            email: String::new(),
+            role,
+            is_service_user: true,
+            auto_groups: vec![],
+        };
+        let maker = store.create_user(&owner, new("maker", UserRole::Admin)).await.unwrap();
+        let robot = store.create_user(&owner, new("robot", UserRole::Admin)).await.unwrap();
+        let (token, _) = store.create_token(&maker, &robot.id, "t", 1).await.unwrap();
+        // What authentication had read of the maker is old.
+        for role in [UserRole::NetworkAdmin, UserRole::User] {
+            store.update_user(&owner, &maker.id, UserChange { role, ..change(false) }).await.unwrap();
+            let refused = store.create_token(&maker, &robot.id, "t", 1).await;
+            assert!(matches!(refused, Err(StoreError::Denied(_))), "{refused:?}");
+            let refused = store.delete_token(&maker, &robot.id, &token.id).await;
+            assert!(matches!(refused, Err(StoreError::Denied(_))), "{refused:?}");
+        }
+        store.create_token(&maker, &maker.id, "own", 1).await.unwrap();
+        store.update_user(&owner, &maker.id, change(true)).await.unwrap();
+        let refused = store.create_token(&maker, &maker.id, "own", 1).await;
+        assert!(matches!(refused, Err(StoreError::Denied(_))), "{refused:?}");
+        assert_eq!(store.tokens(&robot.id).await.unwrap().len(), 1);
         store.close().await;
     }
 }

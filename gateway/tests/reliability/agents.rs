@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::account::{self, DENIED, EGRESS, PERMITTED, SERVER, USER, above};
 use crate::control::Control;
+use crate::reopen::reopened;
 use crate::world::{World, chosen, socket};
 
 /// How often it is killed; `SLUICEGATE_KILLS=100` for the long run.
@@ -133,7 +134,7 @@ impl Flow {
 
 /// Takes the place of the agent that is dead at the device it left, and sends what must pass and what must not.
 async fn ask(flows: &mut [Flow; 2]) {
-    let tun = Tun::open(DEVICE).unwrap();
+    let tun = reopened(DEVICE);
     for flow in flows {
         flow.sent += 1;
         // Every datagram of a round has its own length.

@@ -17,6 +17,8 @@ mod kills;
 mod plaintext;
 #[path = "../support/policy.rs"]
 mod policy;
+#[path = "../support/tun.rs"]
+mod reopen;
 mod routes;
 mod traffic;
 mod world;

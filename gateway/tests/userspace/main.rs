@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 mod image;
+#[path = "../support/tun.rs"]
+mod reopen;
 mod world;
 
 use std::io::{Read as _, Write as _};
@@ -11,8 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use image::Rule;
+use reopen::reopened;
 use sluicegate_gateway::datapath::{self, Choice, Datapath as _, EventKind, Kind, Settings};
-use sluicegate_gateway::tun::Tun;
 use sluicegate_lab::{Lab, Namespace, Program};
 use world::{PORTS, World, settings};
 
@@ -274,7 +276,7 @@ fn auto_falls_back_to_user_space_and_says_why() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         host.enter(|| {
             runtime.block_on(async {
-                let opened = datapath::open(&settings, &Tun::open("sluice0").unwrap())?;
+                let opened = datapath::open(&settings, &reopened("sluice0"))?;
                 anyhow::Ok((opened.datapath.kind(), opened.packets.is_some(), opened.degraded))
             })
         })
@@ -299,7 +301,7 @@ fn auto_does_not_give_up_pinned_programs_for_a_trouble_that_may_pass() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         host.enter(|| {
             runtime.block_on(async {
-                datapath::open(&settings, &Tun::open("sluice0").unwrap()).map(|opened| opened.datapath.kind())
+                datapath::open(&settings, &reopened("sluice0")).map(|opened| opened.datapath.kind())
             })
         })
         .unwrap()

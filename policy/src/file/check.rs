@@ -1,6 +1,6 @@
 //! What YAML cannot say: unique names, addresses, metrics, services, ends of rules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -69,6 +69,14 @@ impl Checker {
             self.problem(
                 group.name.referenced,
                 "the group All holds every peer by itself; it cannot be defined here",
+            );
+        }
+        if let Some(prefix) = super::not_a_group(&group.name.value) {
+            self.problem(
+                group.name.referenced,
+                format!(
+                    "the name of a group must not begin with `{prefix}`: in `from` and `to` that is no group"
+                ),
             );
         }
         let peers = group.peers.map(|peers| self.names(peers, group.name.referenced));
@@ -290,11 +298,12 @@ impl Checker {
 
     fn names(&mut self, names: Names, at: Location) -> Vec<String> {
         let mut seen = Vec::with_capacity(names.0.len());
+        let mut known = HashSet::with_capacity(names.0.len());
         for (name, place) in names.0 {
             let place = place.unwrap_or(at);
             if name.trim().is_empty() {
                 self.problem(place, "a name is empty");
-            } else if seen.contains(&name) {
+            } else if !known.insert(name.clone()) {
                 self.problem(place, format!("`{name}` is named twice"));
             } else {
                 seen.push(name);

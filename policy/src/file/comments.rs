@@ -153,7 +153,7 @@ pub(super) struct Place {
 /// The place of each node, by its path, such as `policies/0/rules/2/from`.
 pub(super) fn places(text: &str) -> BTreeMap<String, Place> {
     let mut places = BTreeMap::new();
-    if let Ok(root) = serde_saphyr::from_str::<Spanned<Node>>(text) {
+    if let Ok(root) = serde_saphyr::from_str_with_options::<Spanned<Node>>(text, super::yaml::options(text)) {
         note(&root, None, String::new(), &mut places);
     }
     places

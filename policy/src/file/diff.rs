@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::words::{duration_text, plain_address};
-use super::{End, Group, Network, Policy, PolicyFile, Resource, Router, Rule, Via};
+use super::{Claim, End, Group, Network, Policy, PolicyFile, Resource, Router, Rule, Test, Via};
 use crate::model::Action;
 
 /// One object that is made, changed, removed or kept.
@@ -35,6 +35,8 @@ pub enum Item {
     Router,
     /// A policy.
     Policy,
+    /// A test, which is kept with the revision.
+    Test,
 }
 
 /// What is done to an object.
@@ -77,6 +79,7 @@ impl Item {
             Item::Resource => "resource",
             Item::Router => "router",
             Item::Policy => "policy",
+            Item::Test => "test",
         }
     }
 }
@@ -94,7 +97,8 @@ impl Doing {
 }
 
 /// What makes `current`, which says everything, into what `wanted` says, in an order in which it can be done: what is
-/// referred to before what refers to it, and removals the other way round.
+/// referred to before what refers to it, and removals the other way round. Tests that are kept are none of the account's
+/// objects, and so are not among them.
 pub fn differences(current: &PolicyFile, wanted: &PolicyFile, prune: Prune) -> Vec<Change> {
     let mut found = Found { changes: Vec::new(), removals: Vec::new() };
     let everything = prune == Prune::Everything;
@@ -125,6 +129,8 @@ pub fn differences(current: &PolicyFile, wanted: &PolicyFile, prune: Prune) -> V
     }
     let policies = prune != Prune::Nothing;
     found.all(Item::Policy, None, &current.policies, &wanted.policies, |p| name(&p.name), policy, policies);
+    found.all(Item::Test, None, &current.tests, &wanted.tests, |t| name(&t.name), test, policies);
+    found.changes.retain(|change| change.item != Item::Test || change.writes());
     found.removals.sort_by_key(|change| std::cmp::Reverse(change.item));
     found.changes.extend(found.removals);
     found.changes
@@ -248,6 +254,15 @@ fn policy(has: &Policy, wanted: &Policy) -> Vec<String> {
     if now != then {
         changes.push(format!("order of rules: {} -> {}", now.join(", "), then.join(", ")));
     }
+    changes
+}
+
+fn test(has: &Test, wanted: &Test) -> Vec<String> {
+    let mut changes = Vec::new();
+    differs(&mut changes, "from", has.from.sorted(), wanted.from.sorted());
+    let claims = |claims: &[Claim]| Some(claims.iter().map(|claim| format!("'{claim}'")).collect());
+    members(&mut changes, "may reach", &claims(&has.may_reach), &claims(&wanted.may_reach));
+    members(&mut changes, "may not reach", &claims(&has.may_not_reach), &claims(&wanted.may_not_reach));
     changes
 }
 

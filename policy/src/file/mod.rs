@@ -63,6 +63,11 @@ pub fn parse(text: &str) -> Result<PolicyFile, FileError> {
     check::check(document)
 }
 
+/// With what a name begins that stands for something else than a group in a file, if it does.
+pub fn not_a_group(name: &str) -> Option<&'static str> {
+    ["peer:", "resource:"].into_iter().find(|prefix| name.starts_with(prefix))
+}
+
 /// The JSON Schema of policy files (draft 2020-12), as text that ends with a line break.
 pub fn schema() -> String {
     let mut schema = schemars::schema_for!(yaml::Document);

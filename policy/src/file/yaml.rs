@@ -11,8 +11,18 @@ use serde_saphyr::{DefaultMessageFormatter, Location, MessageFormatter, Spanned}
 
 use super::{FileError, Problem};
 
+/// As many nodes as a text of this length can have at most are read: whoever takes a text bounds its length.
+pub(super) fn options(text: &str) -> serde_saphyr::Options {
+    let usual = serde_saphyr::Budget::default();
+    let nodes = usual.max_nodes.max(text.len());
+    let events = usual.max_events.max(text.len().saturating_mul(2));
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_nodes: nodes, max_events: events },
+    }
+}
+
 pub(super) fn read(text: &str) -> Result<Document, FileError> {
-    serde_saphyr::from_str(text).map_err(|error| {
+    serde_saphyr::from_str_with_options(text, options(text)).map_err(|error| {
         let (line, column) = error.location().map_or((0, 0), |l| (l.line(), l.column()));
         FileError { problems: vec![Problem { line, column, message: message(error.without_snippet()) }] }
     })

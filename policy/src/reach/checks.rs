@@ -357,7 +357,9 @@ impl Asker<'_> {
 
     fn resource(&self, name: &str) -> Result<u32, String> {
         let resources = || self.r.state.networks.values().flat_map(|network| &network.resources);
-        let known = resources().find(|(_, resource)| resource.name == name);
+        // Routes are resources of the compiler's, but have no name in files.
+        let known =
+            resources().find(|(_, resource)| resource.distribution.is_none() && resource.name == name);
         let (id, _) = known.ok_or_else(|| format!("there is no resource `{name}`"))?;
         let number = self.r.resources.iter().position(|resource| *resource.id == **id);
         number.map(|number| number as u32).ok_or_else(|| format!("resource `{name}` is off"))

@@ -62,7 +62,7 @@ fn snapshot() -> Snapshot {
         policies: [("p".to_owned(), policy)].into(),
     };
     let agents = ids.into_iter().map(|(id, last, role)| (id.to_owned(), agent(last, role))).collect();
-    Snapshot { revision: 7, state, agents }
+    Snapshot { revision: 7, state, agents, break_glass_until: None }
 }
 
 fn all(image: impl Fn(&str) -> Option<Arc<Compiled>>, current: bool) -> BTreeMap<String, Base> {

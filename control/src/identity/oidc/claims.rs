@@ -1,6 +1,7 @@
 //! What a token says of its user.
 
 use serde_json::{Map, Value};
+use sluicegate_policy::file::not_a_group;
 
 use super::{OidcOptions, TokenError};
 use crate::store::Person;
@@ -56,7 +57,10 @@ impl Claims {
             _ => return None,
         };
         // A name with something in it that is not seen is not mended: it would be another group's name then.
-        let whole = texts.into_iter().filter(|text| !text.is_empty() && short(text) == *text);
+        // Nor is one that is a peer or a resource in a policy file.
+        let whole = texts
+            .into_iter()
+            .filter(|text| !text.is_empty() && short(text) == *text && not_a_group(text).is_none());
         Some(whole.map(str::to_owned).collect())
     }
 }
@@ -94,7 +98,7 @@ mod tests {
     #[test]
     fn claims_are_found_by_name_or_by_their_way() {
         let claims = read(json!({"sub": "u", "name": "Ann\u{1b}[31m", "email": "a@example.org", "iat": 7,
-            "email_verified": "true", "groups": ["a", 5, "b", "", "a\u{200e}"], "realm_access": {"roles": ["x"]},
+            "email_verified": "true", "groups": ["a", 5, "b", "", "a\u{200e}", "peer:a", "resource:b"], "realm_access": {"roles": ["x"]},
             "https://x.example/groups": "one", "urn:roles": {"admin": {"1": "o"}}}))
         .unwrap();
         assert_eq!(

@@ -1,6 +1,6 @@
 //! The provider's public keys: fetched, kept, and fetched again when one is unknown, but not more often than is good.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jsonwebtoken::jwk::{Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
@@ -8,34 +8,41 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use reqwest::Client;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
 use super::{OidcOptions, TokenError};
 
-/// Keys are fetched again after this, so that one that the provider withdrew is not trusted for long.
+/// Keys are fetched again when one is used after this, so that one that the provider withdrew is not trusted for long. Meanwhile
+/// those that are known count.
 pub(super) const FRESH: Duration = Duration::from_secs(300);
 /// While the provider cannot be reached, its keys stand for this long.
 pub(super) const STALE: Duration = Duration::from_secs(24 * 3600);
-/// Between two fetches: tokens with made-up key ids must not make us a load on the provider.
+/// Between the end of one fetch and the next: tokens with made-up key ids must not make us a load on the provider.
 pub(super) const GAP: Duration = Duration::from_secs(10);
 /// Largest document that is read, in bytes.
 const DOCUMENT_MAX: usize = 1 << 20;
 
 /// The keys.
-pub(super) struct Keys {
+pub(super) struct Keys(Arc<Inner>);
+
+struct Inner {
     client: Client,
     issuer: String,
     jwks_url: Option<String>,
+    /// How long an attempt may take.
+    timeout: Duration,
     known: Mutex<Known>,
     /// Held while they are fetched: one asks, and the others wait for the answer.
-    fetching: tokio::sync::Mutex<()>,
+    fetching: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
 struct Known {
     keys: Vec<Jwk>,
     fetched: Option<Instant>,
-    tried: Option<Instant>,
+    /// When the last attempt ended, and what came of it.
+    tried: Option<(Instant, Result<(), String>)>,
 }
 
 /// What of the discovery document is used (OpenID Connect Discovery 1.0, section 3).
@@ -46,9 +53,10 @@ struct Discovery {
 }
 
 impl Keys {
-    pub(super) fn new(client: Client, options: &OidcOptions) -> Self {
+    pub(super) fn new(client: Client, options: &OidcOptions, timeout: Duration) -> Self {
         let (issuer, jwks_url) = (options.issuer.clone(), options.jwks_url.clone());
-        Keys { client, issuer, jwks_url, known: Mutex::default(), fetching: tokio::sync::Mutex::default() }
+        let (known, fetching) = (Mutex::default(), Arc::default());
+        Keys(Arc::new(Inner { client, issuer, jwks_url, timeout, known, fetching }))
     }
 
     /// The key of this id for signatures by `algorithm`; without an id, the provider's only such key.
@@ -57,22 +65,27 @@ impl Keys {
         id: Option<&str>,
         algorithm: Algorithm,
     ) -> Result<DecodingKey, TokenError> {
-        let (known, age) = self.look(id, algorithm);
-        if let (Some(key), Some(age)) = (&known, age)
-            && age < FRESH
+        if let (Some(key), Some(age)) = self.0.look(id, algorithm)
+            && age < STALE
         {
-            return decoding(key);
+            if age >= FRESH {
+                // A provider that does not answer must not keep everybody waiting.
+                self.0.refresh();
+            }
+            return decoding(&key);
         }
-        let fetched = self.fetch_once().await;
-        match (self.look(id, algorithm), fetched) {
+        let fetched = self.0.fetch_once().await;
+        match (self.0.look(id, algorithm), fetched) {
             ((Some(key), Some(age)), _) if age < STALE => decoding(&key),
             (_, Err(reason)) => Err(TokenError::Unavailable(reason)),
             _ => Err(TokenError::UnknownKey),
         }
     }
+}
 
+impl Inner {
     fn look(&self, id: Option<&str>, algorithm: Algorithm) -> (Option<Jwk>, Option<Duration>) {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known();
         let mut fits = known.keys.iter().filter(|key| {
             id.is_none_or(|id| key.common.key_id.as_deref() == Some(id)) && suits(key, algorithm)
         });
@@ -85,37 +98,50 @@ impl Keys {
     }
 
     /// Fetches the keys, unless that was tried a moment ago: then what came of that stands.
-    async fn fetch_once(&self) -> Result<(), String> {
+    async fn fetch_once(self: &Arc<Self>) -> Result<(), String> {
         let asked = Instant::now();
-        let _one = self.fetching.lock().await;
+        let turn = self.fetching.clone().lock_owned().await;
+        // Somebody else's attempt, for which this one waited, or one just before.
+        if let Some((ended, outcome)) = &self.known().tried
+            && (*ended >= asked || ended.elapsed() < GAP)
         {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            // Somebody else's fetch, for which this one waited, or one just before.
-            if known.tried.is_some_and(|tried| tried >= asked || tried.elapsed() < GAP) {
-                return match known.fetched {
-                    Some(_) => Ok(()),
-                    None => Err("the last attempt failed; it is made again in some seconds".into()),
-                };
-            }
-            known.tried = Some(Instant::now());
+            return outcome.clone();
         }
-        let fetched = self.fetch().await;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        match fetched {
-            Ok(keys) => {
-                known.keys = keys;
-                known.fetched = Some(Instant::now());
-                Ok(())
-            }
-            Err(reason) => {
-                tracing::warn!(
-                    issuer = self.issuer,
-                    reason,
-                    "the identity provider's keys could not be fetched"
-                );
-                Err(reason)
-            }
+        // Whoever asks may go away: an attempt that has begun is made to its end.
+        match tokio::spawn(self.clone().attempt(turn)).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// Has the keys fetched, unless that is being done, or was tried a moment ago.
+    fn refresh(self: &Arc<Self>) {
+        let Ok(turn) = self.fetching.clone().try_lock_owned() else { return };
+        let lately = |(ended, _): &(Instant, _)| ended.elapsed() < GAP;
+        if !self.known().tried.as_ref().is_some_and(lately) {
+            tokio::spawn(self.clone().attempt(turn));
+        }
+    }
+
+    async fn attempt(self: Arc<Self>, _turn: OwnedMutexGuard<()>) -> Result<(), String> {
+        let fetched = match tokio::time::timeout(self.timeout, self.fetch()).await {
+            Ok(fetched) => fetched,
+            Err(_) => Err(format!("no answer for {:?}", self.timeout)),
+        };
+        let mut known = self.known();
+        let outcome = fetched.map(|keys| {
+            known.keys = keys;
+            known.fetched = Some(Instant::now());
+        });
+        if let Err(reason) = &outcome {
+            tracing::warn!(issuer = self.issuer, reason, "the identity provider's keys could not be fetched");
+        }
+        known.tried = Some((Instant::now(), outcome.clone()));
+        outcome
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn fetch(&self) -> Result<Vec<Jwk>, String> {

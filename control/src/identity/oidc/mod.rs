@@ -20,7 +20,7 @@ pub use options::OidcOptions;
 
 /// Longer than any token in use; more is not looked at.
 const TOKEN_MAX: usize = 32 * 1024;
-/// How long the provider may take to answer.
+/// How long the provider may take to give its keys.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The provider that the configuration names.
@@ -63,17 +63,22 @@ pub enum TokenError {
     /// A claim that must be there is not.
     #[error("its claim {0:?} is missing or no text")]
     Claim(String),
-    /// The provider's keys could not be fetched.
-    #[error("the identity provider's keys could not be fetched: {0}")]
+    /// The provider's keys could not be fetched. The reason is in the log, and not in the text: strangers read that.
+    #[error(
+        "the identity provider's keys could not be fetched; try again in some seconds, and see control's log"
+    )]
     Unavailable(String),
 }
 
 impl Provider {
     /// Checks the options.
     pub fn new(options: OidcOptions) -> Result<Self, SetupError> {
+        Self::with_timeout(options, TIMEOUT)
+    }
+
+    fn with_timeout(options: OidcOptions, timeout: Duration) -> Result<Self, SetupError> {
         options.check().map_err(SetupError::Option)?;
         let mut client = reqwest::Client::builder()
-            .timeout(TIMEOUT)
             .user_agent(concat!("sluicegate-control/", env!("CARGO_PKG_VERSION")))
             // Keys come from where the configuration says, or not at all.
             .redirect(reqwest::redirect::Policy::none());
@@ -81,7 +86,7 @@ impl Provider {
             // On this host only, see `OidcOptions::check`: no certificates are needed, and no proxy is.
             client = client.tls_certs_only([]).no_proxy();
         }
-        let keys = Keys::new(client.build()?, &options);
+        let keys = Keys::new(client.build()?, &options, timeout);
         Ok(Provider { options, keys })
     }
 
@@ -113,7 +118,22 @@ impl Provider {
         if token.claims.contains_key("events") {
             return Err(TokenError::Refused("it is a logout token"));
         }
+        self.check_party(&token.claims)?;
         Claims::read(&token.claims, &self.options)
+    }
+
+    /// Whether the token was made for one of our clients (OpenID Connect Core 1.0, 3.1.3.7, steps 4 and 5): a token for
+    /// several says in `azp` which of them has it, or, where it is an access token, in `client_id` (RFC 9068, 2.2).
+    fn check_party(&self, claims: &Map<String, Value>) -> Result<(), TokenError> {
+        let several = claims.get("aud").and_then(Value::as_array).is_some_and(|list| list.len() > 1);
+        match claims.get("azp").or_else(|| claims.get("client_id").filter(|_| several)) {
+            Some(Value::String(party)) if self.options.authorizes(party) => Ok(()),
+            Some(_) => Err(TokenError::Refused("its authorized party (azp) is another client")),
+            None if several => {
+                Err(TokenError::Refused("it is for several audiences and names no authorized party (azp)"))
+            }
+            None => Ok(()),
+        }
     }
 }
 

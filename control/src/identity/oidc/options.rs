@@ -143,6 +143,11 @@ impl OidcOptions {
         known.map(|(_, algorithm)| *algorithm).collect()
     }
 
+    /// Whether a token's `azp` may be this client.
+    pub(super) fn authorizes(&self, party: &str) -> bool {
+        party == self.client_id || self.audience.iter().any(|own| own == party)
+    }
+
     /// What a token's `aud` must name one of.
     pub(super) fn audiences(&self) -> Vec<String> {
         if self.audience.is_empty() { vec![self.client_id.clone()] } else { self.audience.clone() }

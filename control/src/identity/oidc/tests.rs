@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::extract::State;
 use axum::routing::get;
@@ -26,6 +26,8 @@ struct Served {
     issuer: Mutex<String>,
     keys: Mutex<Vec<Value>>,
     fetches: AtomicUsize,
+    /// Whether requests are taken and never answered.
+    silent: AtomicBool,
 }
 
 struct Key {
@@ -87,6 +89,9 @@ impl Idp {
 }
 
 async fn discovery(State(state): State<Arc<Served>>) -> Json<Value> {
+    if state.silent.load(Ordering::SeqCst) {
+        std::future::pending::<()>().await;
+    }
     let issuer = state.issuer.lock().unwrap().clone();
     Json(json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")}))
 }
@@ -118,7 +123,20 @@ async fn a_token_of_the_provider_is_accepted_and_every_other_is_refused() {
     let (provider, good) = (idp.provider(), idp.claims());
     assert_eq!(provider.verify(&key.sign(&good)).await.unwrap().person.subject, "u1");
     let several = with(good.clone(), "aud", json!(["other", "sluice"]));
-    provider.verify(&key.sign(&several)).await.unwrap();
+    let party = |claims: &Value, name: &str, party: Value| key.sign(&with(claims.clone(), name, party));
+    for ours in [
+        party(&several, "azp", json!("sluice")),
+        party(&several, "client_id", json!("sluice")),
+        party(&good, "azp", json!("sluice")),
+    ] {
+        provider.verify(&ours).await.unwrap();
+    }
+    let options = OidcOptions { audience: vec!["api".into(), "dash".into()], ..provider.options().clone() };
+    let of_two = Provider::new(options).unwrap();
+    let api = with(good.clone(), "aud", json!(["api", "userinfo"]));
+    for (client, accepted) in [("sluice", true), ("dash", true), ("other", false)] {
+        assert_eq!(of_two.verify(&party(&api, "azp", json!(client))).await.is_ok(), accepted, "{client}");
+    }
 
     let now = now() / 1000;
     let without = |name: &str| {
@@ -134,6 +152,11 @@ async fn a_token_of_the_provider_is_accepted_and_every_other_is_refused() {
     let wrong = [
         ("another issuer", signed("iss", json!("https://evil.example"))),
         ("another audience", signed("aud", json!("other"))),
+        ("several audiences and no party", key.sign(&several)),
+        ("several audiences, for another client", party(&several, "azp", json!("other"))),
+        ("several audiences, of another client", party(&several, "client_id", json!("other"))),
+        ("one audience, for another client", signed("azp", json!("other"))),
+        ("a party that is no text", signed("azp", json!(["sluice"]))),
         ("expired", signed("exp", json!(now - 61))),
         ("in force later", signed("nbf", json!(now + 120))),
         ("a logout token", signed("events", json!({}))),
@@ -240,12 +263,43 @@ async fn kept_keys_bridge_an_outage_and_end_with_a_day() {
 }
 
 #[tokio::test]
+async fn a_provider_that_never_answers_keeps_nobody_waiting_whose_key_is_known() {
+    let (key, other) = (Key::new("one"), Key::new("other"));
+    let idp = Idp::start(&[&key]).await;
+    // Far longer than this test waits for anything.
+    let timeout = Duration::from_secs(3600);
+    let provider = Provider::with_timeout(OidcOptions::new(&idp.issuer, "sluice"), timeout).unwrap();
+    let token = key.sign(&idp.claims());
+    provider.verify(&token).await.unwrap();
+    idp.state.silent.store(true, Ordering::SeqCst);
+    tokio::time::pause();
+    tokio::time::advance(keys::FRESH).await;
+    tokio::time::resume();
+    for _ in 0..3 {
+        tokio::time::timeout(Duration::from_secs(60), provider.verify(&token)).await.unwrap().unwrap();
+    }
+
+    // An attempt counts from its end: after one that took longer than the gap, nobody waits for another at once. The clock goes on
+    // when everybody waits.
+    let timeout = keys::GAP * 2;
+    let provider = Provider::with_timeout(OidcOptions::new(&idp.issuer, "sluice"), timeout).unwrap();
+    tokio::time::pause();
+    let unknown = other.sign(&idp.claims());
+    assert!(matches!(provider.verify(&unknown).await, Err(TokenError::Unavailable(_))));
+    let start = tokio::time::Instant::now();
+    assert!(matches!(provider.verify(&unknown).await, Err(TokenError::Unavailable(_))));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test]
 async fn a_provider_that_calls_itself_otherwise_is_not_trusted() {
     let key = Key::new("one");
     let idp = Idp::start(&[&key]).await;
     "https://evil.example".clone_into(&mut idp.state.issuer.lock().unwrap());
     let error = idp.provider().verify(&key.sign(&idp.claims())).await.unwrap_err();
     assert!(matches!(&error, TokenError::Unavailable(why) if why.contains("evil.example")), "{error}");
+    let said = error.to_string();
+    assert!(!said.contains("evil.example") && !said.contains("127.0.0.1"), "strangers read this: {said}");
     assert_eq!(idp.fetches(), 0);
 }
 

@@ -16,6 +16,7 @@ use tower::ServiceExt;
 use super::BODY_LIMIT;
 use super::auth::Caller;
 use super::error::ApiError;
+use super::roles::is_question;
 use crate::app::App;
 use crate::store::Unit;
 use kept::Key;
@@ -44,12 +45,12 @@ pub(super) async fn exactly(
         return tagged(&path, next.run(request).await).await;
     }
     let wanted = Wanted::of(request.headers())?;
-    // To replace or delete twice is to do it once.
+    let path = template(&request);
+    // To replace or delete twice is to do it once; and an answer to a question is no change that could be done again.
     let key = match method {
-        Method::POST => Key::of(&request, &caller)?,
+        Method::POST if !is_question(&method, &path) => Key::of(&request, &caller)?,
         _ => None,
     };
-    let path = template(&request);
     if wanted.is_none() && key.is_none() {
         let response = next.run(request).await;
         return if method == Method::PUT { tagged(&path, response).await } else { Ok(response) };

@@ -23,6 +23,8 @@ const LIVE: [&str; 13] = [
     "used_times",
     "valid",
 ];
+/// Counts of what others hold, wherever a group or a network is told in short: a machine that joins changes no policy.
+const COUNTS: [&str; 3] = ["peers_count", "resources_count", "routing_peers_count"];
 /// Where there are such fields.
 const LIVELY: [&str; 4] = ["/api/peers/", "/api/setup-keys/", "/api/users/", "/api/gateways/"];
 
@@ -35,14 +37,30 @@ pub(crate) fn is_object(path: &str) -> bool {
 pub(super) fn of(path: &str, body: &[u8]) -> String {
     let lively = LIVELY.iter().any(|prefix| path.starts_with(prefix));
     let digest = match serde_json::from_slice(body) {
-        Ok(Value::Object(mut object)) if lively => {
-            object.retain(|name, _| !LIVE.contains(&name.as_str()));
-            Sha256::digest(Value::Object(object).to_string())
+        Ok(mut shown) => {
+            if let Value::Object(object) = &mut shown
+                && lively
+            {
+                object.retain(|name, _| !LIVE.contains(&name.as_str()));
+            }
+            drop_counts(&mut shown);
+            Sha256::digest(shown.to_string())
         }
-        _ => Sha256::digest(body),
+        Err(_) => Sha256::digest(body),
     };
     let hex: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
     format!("\"{hex}\"")
+}
+
+fn drop_counts(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            object.retain(|name, _| !COUNTS.contains(&name.as_str()));
+            object.values_mut().for_each(drop_counts);
+        }
+        Value::Array(list) => list.iter_mut().for_each(drop_counts),
+        _ => {}
+    }
 }
 
 /// Which revisions a change is meant for.
