@@ -301,15 +301,23 @@ async fn a_geo_database_that_is_replaced_judges_every_machine_anew() {
     assert_eq!(store.note_facts(&near, &told).await.unwrap(), []);
     sites
         .control
-        .sql(&format!(
-            "CREATE TRIGGER broken BEFORE UPDATE ON peer_facts WHEN NEW.peer_id = '{near}'
-             BEGIN SELECT RAISE(ABORT, 'broken'); END"
-        ))
+        .sql([
+            &format!(
+                "CREATE TRIGGER broken BEFORE UPDATE ON peer_facts WHEN NEW.peer_id = '{near}'
+                 BEGIN SELECT RAISE(ABORT, 'broken'); END"
+            ),
+            &format!(
+                "CREATE FUNCTION broken() RETURNS trigger AS
+                 $$ BEGIN RAISE EXCEPTION 'broken'; END $$ LANGUAGE plpgsql;
+                 CREATE TRIGGER broken BEFORE UPDATE ON peer_facts FOR EACH ROW
+                 WHEN (NEW.peer_id = '{near}') EXECUTE FUNCTION broken()"
+            ),
+        ])
         .await;
     keeper.relocate().await.unwrap_err();
     assert_eq!(reason().await, "");
     assert!(store.places(Some(&near)).await.unwrap().is_empty());
-    sites.control.sql("DROP TRIGGER broken").await;
+    sites.control.sql(["DROP TRIGGER broken", "DROP TRIGGER broken ON peer_facts"]).await;
     keeper.look(Instant::now()).await.unwrap();
     assert_eq!(store.places(Some(&near)).await.unwrap().len(), 1);
     assert!(sites.near_admits().await);

@@ -19,8 +19,9 @@ use sluicegate_control::store::{
     Action, Actor, End, GroupChange, NetworkChange, NewSetupKey, PolicyChange, Protocol, ResourceChange,
     RouterChange, RuleChange, RuleSpec, Store,
 };
-use sqlx::ConnectOptions;
+use sqlx::postgres::PgConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -101,19 +102,31 @@ impl Control {
         Self::start_in(self.dir, "127.0.0.1:0").await
     }
 
-    async fn database(&self) -> SqliteConnection {
-        SqliteConnectOptions::new().filename(self.dir.path().join("control.db")).connect().await.unwrap()
-    }
-
-    /// Runs a statement on the database beside the store.
-    pub(crate) async fn sql(&self, statement: &str) {
-        let statement = sqlx::AssertSqlSafe(statement.to_owned());
-        sqlx::raw_sql(statement).execute(&mut self.database().await).await.unwrap();
+    /// Runs statements on the database beside the store: `text[0]` over SQLite, `text[1]` over PostgreSQL.
+    pub(crate) async fn sql(&self, text: [&str; 2]) {
+        let statement = |text: &str| sqlx::raw_sql(sqlx::AssertSqlSafe(text.to_owned()));
+        match crate::stores::url(self.dir.path()) {
+            None => drop(statement(text[0]).execute(&mut self.sqlite().await).await.unwrap()),
+            Some(url) => {
+                let mut connection = PgConnection::connect(&url).await.unwrap();
+                drop(statement(text[1]).execute(&mut connection).await.unwrap());
+            }
+        }
     }
 
     /// The one text that a query gives.
     pub(crate) async fn sql_text(&self, query: &'static str) -> String {
-        sqlx::query_scalar(query).fetch_one(&mut self.database().await).await.unwrap()
+        match crate::stores::url(self.dir.path()) {
+            None => sqlx::query_scalar(query).fetch_one(&mut self.sqlite().await).await.unwrap(),
+            Some(url) => {
+                let mut connection = PgConnection::connect(&url).await.unwrap();
+                sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap()
+            }
+        }
+    }
+
+    async fn sqlite(&self) -> SqliteConnection {
+        SqliteConnectOptions::new().filename(self.dir.path().join("control.db")).connect().await.unwrap()
     }
 
     pub(crate) fn ca(&self) -> String {

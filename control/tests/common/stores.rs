@@ -11,16 +11,21 @@ const URL: &str = "test-store-url";
 
 /// Opens the store of a data directory, each time the same.
 pub(crate) async fn open(directory: &Path) -> Result<Store, OpenError> {
-    let url = match (std::fs::read_to_string(directory.join(URL)), over_postgres()) {
-        (Ok(url), _) => url,
-        (Err(_), true) => {
+    let url = match (url(directory), over_postgres()) {
+        (Some(url), _) => url,
+        (None, true) => {
             let url = postgres::database();
             belongs(directory, &url);
             url
         }
-        (Err(_), false) => return Store::open(directory).await,
+        (None, false) => return Store::open(directory).await,
     };
     Store::open_at(&Location::parse(&url, None).unwrap(), directory).await
+}
+
+/// The PostgreSQL database that belongs to a data directory; none where it is a file in the directory.
+pub(crate) fn url(directory: &Path) -> Option<String> {
+    std::fs::read_to_string(directory.join(URL)).ok()
 }
 
 /// Makes the database at `url` that of a data directory.
