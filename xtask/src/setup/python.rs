@@ -22,6 +22,8 @@ pub(super) fn run() -> Result<()> {
     let (directory, requirements) = (directory(), project::root().join(REQUIREMENTS));
     let wanted = fs::read_to_string(&requirements)
         .with_context(|| format!("cannot read {}", requirements.display()))?;
+    // Its programs name the directory they were installed in: in a tree that was moved or copied, they start nothing.
+    let wanted = format!("{}\n{wanted}", directory.display());
     if fs::read_to_string(directory.join(INSTALLED)).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
