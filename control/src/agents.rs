@@ -151,7 +151,12 @@ impl Agents {
     }
 
     fn files(&self) -> Files {
-        Files { store: self.store.clone(), hub: self.hub.clone(), flows: self.flows.clone() }
+        Files {
+            store: self.store.clone(),
+            hub: self.hub.clone(),
+            flows: self.flows.clone(),
+            places: self.places.clone(),
+        }
     }
 }
 

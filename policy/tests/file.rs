@@ -3,6 +3,7 @@
 
 use sluicegate_policy::file::{End, PolicyFile, THREE_TIER, Via, parse};
 use sluicegate_policy::model::{Action, Service};
+use sluicegate_policy::posture::Checks;
 
 fn read(text: &str) -> PolicyFile {
     parse(text).unwrap_or_else(|error| panic!("{error}"))
@@ -81,6 +82,101 @@ policies:
     assert!(policy.rules[1].bidirectional);
     assert_eq!(policy.rules[2].name, "p 3");
     assert_eq!(read(""), PolicyFile::default());
+}
+
+#[test]
+fn posture_checks_are_read_in_the_form_that_they_are_judged_in() {
+    let file = read(
+        r#"
+posture_checks:
+  - name: laptops
+    description: what every laptop has
+    client_version: 0.10
+    os_version: {linux: 6.1, darwin: "14.2", windows: 10.0.19045, android: 13, ios: 17}
+    geo_location: {allow: [de, NO, AT/Vienna]}
+    network_range: {deny: [192.0.2.0/24, "fd00::/8", 198.51.100.7]}
+    processes:
+      - {linux_path: /usr/bin/agent, mac_path: /Applications/Agent, windows_path: 'C:\Agent.exe'}
+  - {name: home, geo_location: {deny: US}}
+"#,
+    );
+    let [laptops, home] = &file.posture_checks.unwrap()[..] else { panic!("two") };
+    assert_eq!(laptops.description.as_deref(), Some("what every laptop has"));
+    // In the words of the REST interface: both mean the same.
+    let same =
+        |checks: &Checks, json: serde_json::Value| assert_eq!(serde_json::to_value(checks).unwrap(), json);
+    same(
+        &laptops.checks,
+        serde_json::json!({
+            "nb_version_check": {"min_version": "0.10"},
+            "os_version_check": {
+                "android": {"min_version": "13"}, "darwin": {"min_version": "14.2"}, "ios": {"min_version": "17"},
+                "linux": {"min_kernel_version": "6.1"}, "windows": {"min_kernel_version": "10.0.19045"},
+            },
+            "geo_location_check": {"action": "allow", "locations": [
+                {"country_code": "DE"}, {"country_code": "NO"}, {"country_code": "AT", "city_name": "Vienna"}]},
+            "peer_network_range_check":
+                {"action": "deny", "ranges": ["192.0.2.0/24", "fd00::/8", "198.51.100.7/32"]},
+            "process_check": {"processes": [{"linux_path": "/usr/bin/agent", "mac_path": "/Applications/Agent",
+                "windows_path": "C:\\Agent.exe"}]},
+        }),
+    );
+    same(
+        &home.checks,
+        serde_json::json!({"geo_location_check": {"action": "deny", "locations": [{"country_code": "US"}]}}),
+    );
+    assert_eq!(read("groups: []").posture_checks, None);
+    assert_eq!(read("posture_checks: []").posture_checks, Some(vec![]));
+}
+
+#[test]
+fn every_mistake_in_posture_checks_has_its_place() {
+    let found = problems(
+        "posture_checks:
+  - name: a
+  - name: a
+    client_version: six
+  - name: b
+    os_version: {}
+    geo_location: {allow: [DE], deny: [US]}
+    network_range: {}
+    processes: []
+  - name: c
+    os_version: {linux: '6.x', windows: '10'}
+    geo_location: {allow: [Germany, DE/]}
+    network_range: {deny: [10.0.0.0/33, here, '::ffff:10.0.0.0/104', 10.0.0.0/8]}
+    processes:
+      - {}
+      - {linux_path: bin/x}
+  - name: ' '
+    geo_location: {allow: []}
+",
+    );
+    for (line, column, part) in [
+        (2, 11, "`a` asks for nothing"),
+        (3, 11, "`a` is already in line 2"),
+        (4, 21, "\"six\" is no version"),
+        (6, 17, "names no system"),
+        (7, 19, "either `allow` or `deny`"),
+        (8, 20, "either `allow` or `deny`"),
+        (9, 16, "names no process"),
+        (11, 25, "\"6.x\" is no version"),
+        (12, 28, "\"Germany\" is not of two letters"),
+        (12, 37, "`DE/` names no city"),
+        (13, 28, "`10.0.0.0/33` is no prefix"),
+        (13, 41, "`here` is no prefix"),
+        (13, 47, "write it as an IPv4 range"),
+        (15, 9, "needs linux_path"),
+        (16, 9, "does not begin at the root"),
+        (17, 11, "empty name"),
+        (18, 19, "names nothing to allow or deny"),
+    ] {
+        let hit = found.iter().any(|p| (p.0, p.1) == (line, column) && p.2.contains(part));
+        assert!(hit, "line {line}, column {column}: {part}\n{found:#?}");
+    }
+    assert_eq!(found.len(), 17, "{found:#?}");
+    let unknown = problems("posture_checks:\n  - name: a\n    geo_locations: {}\n");
+    assert!(unknown[0].2.contains("did you mean `geo_location`?"), "{unknown:?}");
 }
 
 #[test]

@@ -8,6 +8,10 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use sluicegate_policy::file::*;
 use sluicegate_policy::model::{Action, Service};
+use sluicegate_policy::posture::{
+    Action as Side, Checks, GeoLocation, Location, MinKernelVersion, MinVersion, NetworkRange, OsVersion,
+    Process, ProcessCheck,
+};
 
 /// Names that a careless writer of YAML gets wrong.
 const NAMES: [&str; 20] = [
@@ -119,6 +123,47 @@ fn network(index: usize) -> impl Strategy<Value = Network> {
     )
 }
 
+fn posture_check(index: usize) -> BoxedStrategy<PostureCheck> {
+    let version =
+        || select(&["1", "6.1", "1.10", "v14.2.1", "0.2.0-beta.1", "1.2+3"][..]).prop_map(str::to_owned);
+    let side = || select(&[Side::Allow, Side::Deny][..]);
+    let least = || option::of(version().prop_map(|min_version| MinVersion { min_version }));
+    let kernel =
+        || option::of(version().prop_map(|min_kernel_version| MinKernelVersion { min_kernel_version }));
+    let systems =
+        (least(), least(), least(), kernel(), kernel()).prop_map(|(android, darwin, ios, linux, windows)| {
+            OsVersion { android, darwin, ios, linux, windows }
+        });
+    // Norway is no truth value.
+    let city = option::of(
+        select(&["Berlin", "Saint-Denis", "a/b", " lead", "it's: #1"][..]).prop_map(str::to_owned),
+    );
+    let place = (select(&["DE", "NO", "ON"][..]), city)
+        .prop_map(|(country, city_name)| Location { country_code: country.to_owned(), city_name });
+    let places = (proptest::collection::vec(place, 1..4), side())
+        .prop_map(|(locations, action)| GeoLocation { locations, action });
+    let range = select(&["10.0.0.0/8", "10.0.0.5/24", "192.0.2.1/32", "fd00::/8", "::/0"][..]);
+    let ranges = (proptest::collection::vec(range, 1..4), side()).prop_map(|(ranges, action)| NetworkRange {
+        ranges: ranges.into_iter().map(|range| range.parse().unwrap()).collect(),
+        action,
+    });
+    let path = select(&["/usr/bin/a b", "/opt/x: y", "/bin/#1"][..]).prop_map(str::to_owned);
+    let windows = select(&[r"C:\Program Files\x.exe", r#""q""#][..]).prop_map(str::to_owned);
+    let process =
+        (path.clone(), option::of(path), option::of(windows)).prop_map(|(linux, mac_path, windows_path)| {
+            Process { linux_path: Some(linux), mac_path, windows_path }
+        });
+    let processes = proptest::collection::vec(process, 1..3).prop_map(|processes| ProcessCheck { processes });
+    let systems = systems.prop_filter("empty", |systems| *systems != OsVersion::default());
+    (text(), least(), option::of(systems), option::of(places), option::of(ranges), option::of(processes))
+        .prop_map(move |(description, client_version, os_version, location, network_range, processes)| {
+            let checks = Checks { client_version, os_version, location, network_range, processes };
+            PostureCheck { name: NAMES[index].to_owned(), description, checks }
+        })
+        .prop_filter("empty", |check| check.checks != Checks::default())
+        .boxed()
+}
+
 fn test() -> impl Strategy<Value = Vec<Test>> {
     let target = prop_oneof![
         select(&["web", "db 1"][..]).prop_map(|name| Target::Group(name.to_owned())),
@@ -134,18 +179,40 @@ fn test() -> impl Strategy<Value = Vec<Test>> {
     })
 }
 
-fn file() -> impl Strategy<Value = PolicyFile> {
+fn file() -> BoxedStrategy<PolicyFile> {
     let groups = proptest::collection::vec(option::of(names(0)), 0..4);
-    let networks = (option::of(network(0)), option::of(network(8)));
-    let policies = (option::of(policy(1)), option::of(policy(9)));
-    (groups, networks, policies, test()).prop_map(|(groups, networks, policies, tests)| PolicyFile {
-        groups: (groups.into_iter().enumerate())
-            .map(|(index, peers)| Group { name: NAMES[index * 4].to_owned(), peers })
-            .collect(),
-        networks: [networks.0, networks.1].into_iter().flatten().collect(),
-        policies: [policies.0, policies.1].into_iter().flatten().collect(),
-        tests,
-    })
+    let networks = (option::of(network(0).boxed()), option::of(network(8).boxed()));
+    let policies = (option::of(policy(1).boxed()), option::of(policy(9).boxed()));
+    let checks = (option::of(posture_check(2)), option::of(posture_check(7)));
+    let checks = option::of(checks.prop_map(|(a, b)| a.into_iter().chain(b).collect::<Vec<_>>()));
+    (groups, checks, networks, policies, test().boxed())
+        .prop_map(|(groups, posture_checks, networks, policies, tests)| PolicyFile {
+            posture_checks,
+            groups: (groups.into_iter().enumerate())
+                .map(|(index, peers)| Group { name: NAMES[index * 4].to_owned(), peers })
+                .collect(),
+            networks: [networks.0, networks.1].into_iter().flatten().collect(),
+            policies: [policies.0, policies.1].into_iter().flatten().collect(),
+            tests,
+        })
+        .boxed()
+}
+
+/// Whether the first leaves the second as it is.
+fn said(wanted: &Option<String>, has: &Option<String>) -> bool {
+    wanted.is_none() || wanted.as_deref().unwrap_or_default() == has.as_deref().unwrap_or_default()
+}
+
+/// Checks as sets: their order and host bits do not count.
+fn form(check: &PostureCheck) -> (String, BTreeSet<String>) {
+    let Checks { client_version, os_version, location, network_range, processes } = &check.checks;
+    let sides =
+        (location.as_ref().map(|check| check.action), network_range.as_ref().map(|check| check.action));
+    let mut set = BTreeSet::new();
+    set.extend(location.iter().flat_map(|check| &check.locations).map(|place| format!("{place:?}")));
+    set.extend(network_range.iter().flat_map(|check| &check.ranges).map(|range| range.trunc().to_string()));
+    set.extend(processes.iter().flat_map(|check| &check.processes).map(|process| format!("{process:?}")));
+    (format!("{client_version:?} {os_version:?} {sides:?} {}", processes.is_some()), set)
 }
 
 proptest! {
@@ -168,6 +235,21 @@ proptest! {
             (a.policies.iter().map(|p| &p.name).collect(), b.policies.iter().map(|p| &p.name).collect());
         prop_assert_eq!(named(&Doing::Create), wants.difference(&had).count());
         prop_assert_eq!(named(&Doing::Delete), had.difference(&wants).count());
+        // Where either says nothing of posture checks, nothing happens to them; else what is not the same is named.
+        let checks = |file: &PolicyFile| file.posture_checks.clone();
+        let told: Vec<&Change> =
+            changes.iter().filter(|change| change.item == Item::PostureCheck && change.writes()).collect();
+        match (checks(&a), checks(&b)) {
+            (Some(has), Some(wanted)) => {
+                let same = |one: &PostureCheck| wanted.iter().any(|other| {
+                    other.name == one.name && said(&other.description, &one.description) && form(other) == form(one)
+                });
+                let only = |one: &&PostureCheck| !has.iter().any(|other| other.name == one.name);
+                let differ = has.iter().filter(|one| !same(one)).count() + wanted.iter().filter(only).count();
+                prop_assert_eq!(told.len(), differ, "{:?}", told);
+            }
+            _ => prop_assert!(told.is_empty()),
+        }
         prop_assert!(differences(&a, &b, Prune::Nothing).iter().all(|change| change.doing != Doing::Delete));
     }
 }
@@ -257,7 +339,7 @@ fn the_published_schema_is_that_of_the_reader() {
     let text = std::fs::read_to_string(published).unwrap_or_default();
     assert_eq!(text, schema(), "run with UPDATE_GOLDEN=1 when the change is meant");
     let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
-    for section in ["groups", "networks", "policies", "tests"] {
+    for section in ["groups", "posture_checks", "networks", "policies", "tests"] {
         assert!(schema["properties"][section]["description"].is_string(), "{section}");
     }
     assert_eq!(schema["additionalProperties"], false);

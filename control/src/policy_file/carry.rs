@@ -7,8 +7,8 @@ use sluicegate_policy::model::{self, Service};
 
 use super::current::Current;
 use crate::store::{
-    Action, Actor, End, GroupChange, Issued, NetworkChange, PolicyChange, PortRange, Protocol,
-    ResourceChange, RouterChange, RuleChange, RuleSpec, Store, StoreError,
+    Action, Actor, End, GroupChange, Issued, NetworkChange, PolicyChange, PortRange, PostureCheckChange,
+    Protocol, ResourceChange, RouterChange, RuleChange, RuleSpec, Store, StoreError,
 };
 
 /// What could not be done, and on what.
@@ -49,6 +49,7 @@ struct Work<'a> {
 struct Ids {
     peers: BTreeMap<String, String>,
     groups: BTreeMap<String, String>,
+    posture_checks: BTreeMap<String, String>,
     networks: BTreeMap<String, String>,
     resources: BTreeMap<String, String>,
 }
@@ -58,6 +59,9 @@ impl Ids {
         Self {
             peers: current.peers.clone(),
             groups: current.groups.iter().map(|(name, group)| (name.clone(), group.id.clone())).collect(),
+            posture_checks: (current.posture_checks.iter())
+                .map(|(name, check)| (name.clone(), check.id.clone()))
+                .collect(),
             networks: current.networks.clone(),
             resources: current.resources.iter().map(|(name, q)| (name.clone(), q.id.clone())).collect(),
         }
@@ -82,6 +86,8 @@ impl Work<'_> {
             (_, Doing::Keep) => Ok(()),
             (Item::Group, Doing::Delete) => self.remove_group(&change.name).await,
             (Item::Group, _) => self.put_group(&change.name).await,
+            (Item::PostureCheck, Doing::Delete) => self.remove_posture_check(&change.name).await,
+            (Item::PostureCheck, _) => self.put_posture_check(&change.name).await,
             (Item::Network, Doing::Delete) => {
                 self.store
                     .delete_network(self.actor, &known(&self.ids.networks, "network", &change.name)?)
@@ -129,6 +135,36 @@ impl Work<'_> {
         match self.store.delete_group(self.actor, &id).await {
             Err(StoreError::InUse { link, name: by, .. }) => {
                 self.remarks.push(format!("group '{name}' stays: {link} '{by}' needs it"));
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    async fn put_posture_check(&mut self, name: &str) -> Result<(), StoreError> {
+        let wanted = self.wanted.posture_checks.iter().flatten().find(|check| check.name == name);
+        let wanted = wanted.ok_or_else(|| gone("posture check", name))?;
+        let before = self.current.posture_checks.get(name);
+        let kept = before.map(|before| before.description.clone());
+        let change = PostureCheckChange {
+            name: name.to_owned(),
+            description: wanted.description.clone().or(kept).unwrap_or_default(),
+            checks: wanted.checks.clone(),
+        };
+        let check = match before {
+            Some(before) => self.store.update_posture_check(self.actor, &before.id, change).await?,
+            None => self.store.create_posture_check(self.actor, change).await?,
+        };
+        self.ids.posture_checks.insert(name.to_owned(), check.id);
+        Ok(())
+    }
+
+    /// One that a policy asks for stays: a policy may leave its posture checks as they are.
+    async fn remove_posture_check(&mut self, name: &str) -> Result<(), StoreError> {
+        let id = known(&self.ids.posture_checks, "posture check", name)?;
+        match self.store.delete_posture_check(self.actor, &id).await {
+            Err(StoreError::InUse { link, name: by, .. }) => {
+                self.remarks.push(format!("posture check '{name}' stays: {link} '{by}' asks for it"));
                 Ok(())
             }
             done => done,
@@ -239,9 +275,8 @@ impl Work<'_> {
             enabled,
             source_posture_checks: match (&wanted.posture_checks, before) {
                 (Some(checks), _) => {
-                    let checks = checks
-                        .iter()
-                        .map(|check| known(&self.current.posture_checks, "posture check", check));
+                    let checks =
+                        checks.iter().map(|check| known(&self.ids.posture_checks, "posture check", check));
                     checks.collect::<Result<_, _>>()?
                 }
                 (None, Some(before)) => before.source_posture_checks.clone(),
@@ -337,6 +372,9 @@ pub(super) fn as_of(mut file: PolicyFile, at: i64, current: &Current) -> PolicyF
         let here = now.get(group.name.as_str()).and_then(|group| group.peers.as_ref()).into_iter().flatten();
         members.extend(here.filter(|peer| since(peer)).cloned());
         group.peers = Some(members.into_iter().collect());
+    }
+    for check in file.posture_checks.iter_mut().flatten() {
+        text(&mut check.description);
     }
     for network in &mut file.networks {
         text(&mut network.description);

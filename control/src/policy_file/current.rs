@@ -6,7 +6,7 @@ use sluicegate_policy::file::{self, Known, PolicyFile};
 use sluicegate_policy::model::{self, Service};
 
 use crate::store::{
-    Action, End, Group, Policy, PortRange, Protocol, Resource, Result, Router, RuleSpec, Store,
+    Action, End, Group, Policy, PortRange, PostureCheck, Protocol, Resource, Result, Router, RuleSpec, Store,
 };
 
 /// The port of `netbird-ssh` where a rule names none.
@@ -30,8 +30,8 @@ pub(super) struct Current {
     pub(super) resources: BTreeMap<String, Resource>,
     /// Routers in the order of the file, each with the name of its network.
     pub(super) routers: Vec<(String, file::Router, Router)>,
-    /// Ids of posture checks by name.
-    pub(super) posture_checks: BTreeMap<String, String>,
+    /// Posture checks by name.
+    pub(super) posture_checks: BTreeMap<String, PostureCheck>,
     /// Policies by name.
     pub(super) policies: BTreeMap<String, Policy>,
 }
@@ -58,6 +58,7 @@ impl Current {
         };
         let mut file = PolicyFile {
             groups: groups.iter().filter(|group| !group.built_in).map(group_in_file).collect(),
+            posture_checks: Some(checks.iter().map(posture_check_in_file).collect()),
             networks: Vec::new(),
             policies: policies.iter().map(|policy| names.policy(policy)).collect(),
             tests: Vec::new(),
@@ -86,11 +87,12 @@ impl Current {
             routers_by_place.extend(placed);
         }
         file.groups.sort_by(|a, b| a.name.cmp(&b.name));
+        file.posture_checks.iter_mut().for_each(|checks| checks.sort_by(|a, b| a.name.cmp(&b.name)));
         file.networks.sort_by(|a, b| a.name.cmp(&b.name));
         file.policies.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Self {
             file,
-            posture_checks: checks.iter().map(|check| (check.name.clone(), check.id.clone())).collect(),
+            posture_checks: checks.into_iter().map(|check| (check.name.clone(), check)).collect(),
             of_users: (peers.iter().filter(|peer| !peer.user_id.is_empty()))
                 .map(|peer| peer.name.clone())
                 .collect(),
@@ -119,6 +121,14 @@ fn group_in_file(group: &Group) -> file::Group {
     let mut peers: Vec<String> = group.peers.iter().map(|peer| peer.name.clone()).collect();
     peers.sort();
     file::Group { name: group.name.clone(), peers: Some(peers) }
+}
+
+fn posture_check_in_file(check: &PostureCheck) -> file::PostureCheck {
+    file::PostureCheck {
+        name: check.name.clone(),
+        description: Some(check.description.clone()),
+        checks: check.checks.clone(),
+    }
 }
 
 fn resource_in_file(resource: &Resource) -> file::Resource {

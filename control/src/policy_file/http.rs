@@ -33,7 +33,7 @@ pub struct FileRequest {
     /// The file, YAML.
     pub file: String,
     /// What happens to what it does not name: `nothing` (default) leaves it, `policies` deletes policies and tests,
-    /// `everything` deletes groups, networks, resources and routers as well.
+    /// `everything` deletes groups, posture checks (where the file has a section of them), networks, resources and routers as well.
     pub prune: String,
     /// The version it was planned for; another one is refused with 412.
     pub expected_version: Option<String>,
@@ -141,7 +141,7 @@ async fn schema() -> Response {
     ([(header::CONTENT_TYPE, "application/schema+json")], file::schema()).into_response()
 }
 
-/// Groups, networks, policies and the tests kept last, as a policy file in canonical form.
+/// Groups, posture checks, networks, policies and the tests kept last, as a policy file in canonical form.
 #[utoipa::path(get, path = "/api/policy-file", tag = "Policy files", responses((status = 200, body = ExportedFile)))]
 async fn export(State(files): State<Files>) -> ApiResult<ExportedFile> {
     let (file, version) = files.export().await.map_err(refused)?;
@@ -308,6 +308,8 @@ fn refused(refusal: Refusal) -> ApiError {
     let message = refusal.to_string();
     match refusal {
         Refusal::File(_) | Refusal::Tests(_) | Refusal::Unwritable(_) => ApiError::invalid(message),
+        // As the REST interface answers.
+        Refusal::Nowhere { error, .. } => ApiError::new(ApiError::from(error).into_parts().0, message),
         Refusal::Moved { .. } => ApiError::new(StatusCode::PRECONDITION_FAILED, message),
         Refusal::Stopped { cause, .. } => {
             let (status, _) = ApiError::from(cause).into_parts();

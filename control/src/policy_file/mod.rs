@@ -8,6 +8,7 @@ mod current;
 pub mod glass;
 pub mod http;
 mod plan;
+mod posture;
 pub mod suggest;
 pub mod traffic;
 
@@ -16,15 +17,17 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use sluicegate_policy::Compiler;
-use sluicegate_policy::file::{self, FileError, PolicyFile, Prune, Test};
+use sluicegate_policy::file::{self, FileError, Item, PolicyFile, Prune, Test};
 use sluicegate_policy::reach::{self, Checked};
 
 use crate::flows::Flows;
+use crate::geo::{GeoError, Places};
 use crate::hub::Hub;
 use crate::store::{Actor, PolicyRevision, RevisionKind, Snapshot, Store, StoreError};
 use carry::{Stopped, carry_out};
 use current::Current;
 pub use plan::{GatewayPlan, Plan, PlannedChange};
+pub use posture::Turns;
 use traffic::{Amount, Row};
 
 /// What policy files need of control; clones share it.
@@ -33,6 +36,7 @@ pub struct Files {
     pub(crate) store: Store,
     pub(crate) hub: Arc<Hub>,
     pub(crate) flows: Arc<Flows>,
+    pub(crate) places: Places,
 }
 
 /// What the account is to become.
@@ -61,6 +65,14 @@ pub(crate) enum Refusal {
         at: String,
         /// Why.
         cause: StoreError,
+    },
+    /// A posture check asks where machines are, and nobody could say.
+    #[error("posture check '{check}' cannot ask for a geo location, every machine would fail it: {error}")]
+    Nowhere {
+        /// Its name.
+        check: String,
+        /// Why.
+        error: GeoError,
     },
     /// What it was planned for is not there any more.
     #[error(
@@ -107,6 +119,7 @@ pub(crate) struct Carried {
     /// Of the state before.
     pub(crate) version: String,
     pub(crate) changes: Vec<file::Change>,
+    pub(crate) posture: Turns,
     pub(crate) checked: Vec<Checked>,
     pub(crate) remarks: Vec<String>,
     /// Names of the policies that the file does not name, and that stay.
@@ -215,10 +228,20 @@ impl Files {
         }
         let (mut wanted, prune, kind) = self.wanted(&current, wish).await?;
         let mut remarks = carry::provided(&mut wanted, &current);
+        if let Wish::Revision(number) = wish
+            && wanted.posture_checks.is_none()
+        {
+            remarks.push(format!(
+                "revision {number} does not say what posture checks asked for: their definitions stay as they are"
+            ));
+        }
         let before = store.snapshot().await?;
+        let failing = store.failing(None).await?;
         let changes = file::differences(&current.file, &wanted, prune);
+        self.can_be_located(&wanted, &changes)?;
         remarks.extend(carry_out(store, actor, &current, &wanted, &changes).await?);
         let after = store.snapshot().await?;
+        let posture = Turns::between(&failing, &store.failing(None).await?, &after.state);
         let mut outcome = Current::read(store).await?;
         outcome.file.tests.clone_from(&wanted.tests);
         let policies = outcome.policies.values();
@@ -242,7 +265,23 @@ impl Files {
         }
         let named = |name: &String| wanted.policies.iter().any(|policy| policy.name == *name);
         let left_alone = outcome.policies.into_keys().filter(|name| !named(name)).collect();
-        Ok(Carried { before, after, version, changes, checked, remarks, left_alone, revision })
+        Ok(Carried { before, after, version, changes, posture, checked, remarks, left_alone, revision })
+    }
+
+    /// Refuses definitions that ask for a place where there is no geo database, as the REST interface does.
+    fn can_be_located(&self, wanted: &PolicyFile, changes: &[file::Change]) -> Result<(), Refusal> {
+        let written = |name: &str| {
+            let of = |change: &&file::Change| change.item == Item::PostureCheck && change.name == name;
+            changes.iter().find(of).is_some_and(file::Change::writes)
+        };
+        let checks = wanted.posture_checks.iter().flatten();
+        let Some(check) =
+            checks.filter(|check| check.checks.location.is_some()).find(|check| written(&check.name))
+        else {
+            return Ok(());
+        };
+        let nowhere = |error| Refusal::Nowhere { check: check.name.clone(), error };
+        self.places.database().map(drop).map_err(nowhere)
     }
 
     /// What is wanted, as a file whose names all stand for something.

@@ -9,6 +9,7 @@ use sluicegate_policy::model::{Action, End, Service, State};
 use sluicegate_policy::reach::{self, Checked, Difference};
 use utoipa::ToSchema;
 
+use super::posture::Turns;
 use super::traffic::LiveFlows;
 use super::{Carried, Now, Refusal, compilers};
 use crate::store::{Role, Snapshot};
@@ -30,6 +31,8 @@ pub struct Plan {
     /// Which (source, destination, service) pairs open and close.
     #[schema(value_type = Object)]
     pub reach: Difference,
+    /// Machines that come to fail, or cease to fail, what policies ask of them.
+    pub posture: Turns,
     /// The gateways whose image or routes change.
     pub gateways: Vec<GatewayPlan>,
     /// How many other peers get a new image.
@@ -50,7 +53,7 @@ pub struct Plan {
 pub struct PlannedChange {
     /// `create`, `update` or `delete`.
     pub action: &'static str,
-    /// `group`, `network`, `resource`, `router`, `policy` or `test`.
+    /// `group`, `posture`, `network`, `resource`, `router`, `policy` or `test`.
     pub kind: &'static str,
     /// Its name; of a router, who routes.
     pub name: String,
@@ -109,6 +112,7 @@ impl Plan {
             changes: carried.changes.iter().filter(|change| change.writes()).map(described).collect(),
             unchanged: carried.changes.iter().filter(|change| !change.writes()).count(),
             reach: reach::compare(&before, &after, PAIRS),
+            posture: carried.posture.clone(),
             gateways: plans,
             flows: LiveFlows::new(&now.live, now.reported, &after),
             peers,

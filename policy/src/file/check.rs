@@ -36,24 +36,32 @@ pub(super) const METRIC_DEFAULT: u16 = 9999;
 const BREAK_GLASS_MAX: u32 = 7 * 86_400;
 
 #[derive(Default)]
-struct Checker {
+pub(super) struct Checker {
     problems: Vec<Problem>,
 }
 
 /// Names seen so far, and the line of each.
 #[derive(Default)]
-struct Seen(BTreeMap<String, u64>);
+pub(super) struct Seen(BTreeMap<String, u64>);
 
 impl Checker {
-    fn problem(&mut self, at: Location, message: impl Into<String>) {
+    /// How many problems there are so far.
+    pub(super) fn count(&self) -> usize {
+        self.problems.len()
+    }
+
+    pub(super) fn problem(&mut self, at: Location, message: impl Into<String>) {
         self.problems.push(Problem { line: at.line(), column: at.column(), message: message.into() });
     }
 
     fn file(&mut self, document: yaml::Document) -> PolicyFile {
         let (mut groups, mut networks, mut policies) = (Seen::default(), Seen::default(), Seen::default());
-        let (mut resources, mut tests) = (Seen::default(), Seen::default());
+        let (mut resources, mut tests, mut checks) = (Seen::default(), Seen::default(), Seen::default());
         PolicyFile {
             groups: document.groups.into_iter().map(|g| self.group(g, &mut groups)).collect(),
+            posture_checks: document
+                .posture_checks
+                .map(|list| list.into_iter().map(|c| self.posture_check(c, &mut checks)).collect()),
             networks: document
                 .networks
                 .into_iter()
@@ -319,7 +327,7 @@ impl Checker {
         name.value
     }
 
-    fn unique(&mut self, name: Spanned<String>, kind: &str, seen: &mut Seen) -> String {
+    pub(super) fn unique(&mut self, name: Spanned<String>, kind: &str, seen: &mut Seen) -> String {
         let at = name.referenced;
         let name = self.name(name, kind);
         if let Some(line) = seen.0.get(&name) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::posture;
 use super::words::{duration_text, plain_address};
 use super::{Claim, End, Group, Network, Policy, PolicyFile, Resource, Router, Rule, Test, Via};
 use crate::model::Action;
@@ -27,6 +28,8 @@ pub struct Change {
 pub enum Item {
     /// A group.
     Group,
+    /// A posture check.
+    PostureCheck,
     /// A network.
     Network,
     /// A resource of a network.
@@ -75,6 +78,7 @@ impl Item {
     pub fn word(self) -> &'static str {
         match self {
             Item::Group => "group",
+            Item::PostureCheck => "posture",
             Item::Network => "network",
             Item::Resource => "resource",
             Item::Router => "router",
@@ -104,6 +108,10 @@ pub fn differences(current: &PolicyFile, wanted: &PolicyFile, prune: Prune) -> V
     let everything = prune == Prune::Everything;
     let name = |name: &String| name.clone();
     found.all(Item::Group, None, &current.groups, &wanted.groups, |g| name(&g.name), group, everything);
+    // Files from before there were posture checks in them say nothing of any.
+    if let (Some(has), Some(wanted)) = (&current.posture_checks, &wanted.posture_checks) {
+        found.all(Item::PostureCheck, None, has, wanted, |c| name(&c.name), posture::changes, everything);
+    }
     found.all(
         Item::Network,
         None,
@@ -345,7 +353,12 @@ fn action(rule: &Rule) -> &'static str {
     }
 }
 
-fn differs<T: PartialEq + fmt::Display>(changes: &mut Vec<String>, field: &str, has: T, wanted: T) {
+pub(super) fn differs<T: PartialEq + fmt::Display>(
+    changes: &mut Vec<String>,
+    field: &str,
+    has: T,
+    wanted: T,
+) {
     if has != wanted {
         changes.push(format!("{field}: {has} -> {wanted}"));
     }
@@ -357,7 +370,12 @@ fn switched(changes: &mut Vec<String>, of: &str, has: bool, wanted: bool) {
     }
 }
 
-fn optional(changes: &mut Vec<String>, field: &str, has: &Option<String>, wanted: &Option<String>) {
+pub(super) fn optional(
+    changes: &mut Vec<String>,
+    field: &str,
+    has: &Option<String>,
+    wanted: &Option<String>,
+) {
     let Some(wanted) = wanted else { return };
     let has = has.as_deref().unwrap_or_default();
     if has != wanted {
@@ -367,7 +385,12 @@ fn optional(changes: &mut Vec<String>, field: &str, has: &Option<String>, wanted
 }
 
 /// Names that come and go; nothing when the file leaves them alone.
-fn members(changes: &mut Vec<String>, field: &str, has: &Option<Vec<String>>, wanted: &Option<Vec<String>>) {
+pub(super) fn members(
+    changes: &mut Vec<String>,
+    field: &str,
+    has: &Option<Vec<String>>,
+    wanted: &Option<Vec<String>>,
+) {
     let Some(wanted) = wanted else { return };
     let set = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
     let (has, wanted) = (set(has.as_deref().unwrap_or_default()), set(wanted));

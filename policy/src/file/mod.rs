@@ -1,4 +1,4 @@
-//! The policy file: groups, networks and policies as YAML, everything by name.
+//! The policy file: groups, posture checks, networks and policies as YAML, everything by name.
 //!
 //! ```yaml
 #![doc = include_str!("three-tier.yml")]
@@ -8,6 +8,12 @@
 //! |---|---|---|
 //! | group | `name` | required; a group that does not exist is created |
 //! | | `peers` | names of exactly its peers; absent leaves them alone |
+//! | posture check | `name`, `description` | what is not under it is not asked for; without the section `posture_checks`, all stay as they are |
+//! | | `client_version` | least version of the agent |
+//! | | `os_version` | least version by system: `android`, `darwin`, `ios`, `linux`, `windows` |
+//! | | `geo_location` | `allow` or `deny`: countries (`DE`) and cities (`DE/Berlin`) |
+//! | | `network_range` | `allow` or `deny`: prefixes |
+//! | | `processes` | what must run: `linux_path`, `mac_path`, `windows_path` |
 //! | network | `name`, `description` | |
 //! | | `resources`, `routers` | lists |
 //! | resource | `name`, `description` | names are unique in the file |
@@ -38,6 +44,7 @@ mod check;
 mod comments;
 mod diff;
 mod names;
+mod posture;
 mod words;
 mod write;
 mod yaml;
@@ -47,6 +54,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::model::{Action, Service};
+use crate::posture::Checks;
 pub use alone::{Alone, TooMany};
 pub use comments::{FormatError, format};
 pub use diff::{Change, Doing, Item, Prune, differences};
@@ -82,6 +90,8 @@ pub fn schema() -> String {
 pub struct PolicyFile {
     /// Groups, in order; names are unique.
     pub groups: Vec<Group>,
+    /// Posture checks, in order, with unique names; `None` says nothing of them: they stay as they are, and none goes.
+    pub posture_checks: Option<Vec<PostureCheck>>,
     /// Networks, in order; names are unique, and those of resources across all networks.
     pub networks: Vec<Network>,
     /// Policies, in order; names are unique.
@@ -97,6 +107,17 @@ pub struct Group {
     pub name: String,
     /// Names of exactly its peers; `None` leaves them alone.
     pub peers: Option<Vec<String>>,
+}
+
+/// A posture check to be there: exactly these checks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostureCheck {
+    /// Name.
+    pub name: String,
+    /// What it is for; `None` leaves what is there.
+    pub description: Option<String>,
+    /// What is asked of a machine, in the form of [`Checks::validated`].
+    pub checks: Checks,
 }
 
 /// A network to be there.

@@ -26,6 +26,7 @@ pub fn unknown_names(text: &str, file: &PolicyFile, known: &Known) -> Result<(),
     finder.known.groups.extend(file.groups.iter().map(|group| group.name.clone()));
     let resources = file.networks.iter().flat_map(|network| &network.resources);
     finder.known.resources.extend(resources.map(|resource| resource.name.clone()));
+    finder.known.posture_checks.extend(file.posture_checks.iter().flatten().map(|check| check.name.clone()));
     finder.file(file);
     if finder.unknown.is_empty() {
         return Ok(());
@@ -129,7 +130,10 @@ impl Finder {
     fn posture_check(&mut self, path: String, name: &str) {
         let meant = meant(name, &self.known.posture_checks);
         if !self.known.posture_checks.contains(name) {
-            self.unknown.push((path, format!("there is no posture check `{name}`{meant}: make it first")));
+            self.unknown.push((
+                path,
+                format!("there is no posture check `{name}`{meant}: list it under `posture_checks`"),
+            ));
         }
     }
 

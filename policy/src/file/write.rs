@@ -2,8 +2,11 @@
 
 use super::check::METRIC_DEFAULT;
 use super::words::duration_text;
-use super::{End, Group, Network, Policy, PolicyFile, Resource, Router, Rule, Test, Via};
+use super::{
+    End, Group, Network, Policy, PolicyFile, PostureCheck, Resource, Router, Rule, Test, Via, posture,
+};
 use crate::model::Action;
+use crate::posture::{Location, Process};
 
 /// Lists that would make a line longer than this have a line for each name.
 const WIDTH: usize = 100;
@@ -40,6 +43,11 @@ impl Line {
 pub(super) fn lines(file: &PolicyFile, spread: &dyn Fn(&str, usize) -> bool) -> Vec<Line> {
     let mut out = Out { lines: Vec::new(), spread };
     out.section("groups", &file.groups, Out::group);
+    match file.posture_checks.as_deref() {
+        // That there are none is not the same as nothing about them.
+        Some([]) => out.heading("posture_checks", " []"),
+        checks => out.section("posture_checks", checks.unwrap_or_default(), Out::posture_check),
+    }
     out.section("networks", &file.networks, Out::network);
     out.section("policies", &file.policies, Out::policy);
     out.section("tests", &file.tests, Out::test);
@@ -63,11 +71,15 @@ impl Out<'_> {
         if items.is_empty() {
             return;
         }
+        self.heading(name, "");
+        self.items(name, 2, items, item);
+    }
+
+    fn heading(&mut self, name: &str, value: &str) {
         if !self.lines.is_empty() {
             self.lines.push(Line { indent: 0, text: String::new(), path: String::new() });
         }
-        self.lines.push(Line { indent: 0, text: format!("{name}:"), path: name.to_owned() });
-        self.items(name, 2, items, item);
+        self.lines.push(Line { indent: 0, text: format!("{name}:{value}"), path: name.to_owned() });
     }
 
     fn items<T>(&mut self, path: &str, indent: usize, items: &[T], item: fn(&mut Self, &T, Object<'_>)) {
@@ -114,6 +126,47 @@ impl Out<'_> {
         self.field(&mut object, "name", &scalar(&group.name));
         if let Some(peers) = &group.peers {
             self.names(&mut object, "peers", peers);
+        }
+    }
+
+    fn posture_check(&mut self, check: &PostureCheck, mut object: Object<'_>) {
+        self.field(&mut object, "name", &scalar(&check.name));
+        self.text(&mut object, "description", &check.description);
+        let checks = &check.checks;
+        if let Some(check) = &checks.client_version {
+            self.field(&mut object, "client_version", &scalar(&check.min_version));
+        }
+        if let Some(check) = &checks.os_version {
+            let each: Vec<String> =
+                check.least().map(|(system, least)| format!("{system}: {}", scalar(least))).collect();
+            self.field(&mut object, "os_version", &format!("{{{}}}", each.join(", ")));
+        }
+        if let Some(check) = &checks.location {
+            let names: Vec<String> = check.locations.iter().map(Location::text).collect();
+            self.side(&mut object, "geo_location", posture::side(check.action), &names);
+        }
+        if let Some(check) = &checks.network_range {
+            let names: Vec<String> = check.ranges.iter().map(ToString::to_string).collect();
+            self.side(&mut object, "network_range", posture::side(check.action), &names);
+        }
+        if let Some(check) = &checks.processes {
+            let (path, indent) = (format!("{}/processes", object.path), object.indent + 4);
+            self.field(&mut object, "processes", "");
+            self.items(&path, indent, &check.processes, Self::process);
+        }
+    }
+
+    /// A list under a word of its own.
+    fn side(&mut self, object: &mut Object<'_>, key: &str, side: &str, names: &[String]) {
+        self.field(object, key, "");
+        let path = format!("{}/{key}", object.path);
+        let mut below = Object { indent: object.indent + 2, path: &path, first: false };
+        self.names(&mut below, side, names);
+    }
+
+    fn process(&mut self, process: &Process, mut object: Object<'_>) {
+        for (field, path) in process.paths() {
+            self.field(&mut object, field, &scalar(path));
         }
     }
 

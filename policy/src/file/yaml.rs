@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde_saphyr::{DefaultMessageFormatter, Location, MessageFormatter, Spanned};
 
+use super::posture::Definition;
 use super::{FileError, Problem};
 
 /// As many nodes as a text of this length can have at most are read: whoever takes a text bounds its length.
@@ -45,7 +46,7 @@ pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     known.iter().copied().max_by_key(likeness).filter(|near| likeness(near) >= 750)
 }
 
-/// A policy file of Sluicegate: groups, networks, policies and tests, everything by name.
+/// A policy file of Sluicegate: groups, posture checks, networks, policies and tests, everything by name.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "PolicyFile")]
@@ -53,6 +54,9 @@ pub(super) struct Document {
     /// Named sets of peers; one that does not exist is created.
     #[serde(default)]
     pub(super) groups: Vec<Group>,
+    /// What is asked of machines before policies that name it count them among their sources. Left out, posture checks stay as they
+    /// are, and none is deleted.
+    pub(super) posture_checks: Option<Vec<Definition>>,
     /// Resources and the routers that reach them.
     #[serde(default)]
     pub(super) networks: Vec<Network>,
