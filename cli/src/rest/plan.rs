@@ -14,6 +14,8 @@ pub struct Plan {
     pub unchanged: usize,
     /// What opens and closes.
     pub reach: Reach,
+    /// Machines that turn by posture checks.
+    pub posture: Turns,
     /// Who gets what.
     pub gateways: Vec<Gateway>,
     /// How many other peers get a new image.
@@ -26,6 +28,32 @@ pub struct Plan {
     pub left_alone: Vec<String>,
     /// What somebody should know.
     pub warnings: Vec<String>,
+}
+
+/// Machines that stand otherwise by the posture checks that policies ask of them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Turns {
+    /// How many come to fail a check.
+    pub failing: u64,
+    /// Some of them.
+    pub fails: Vec<Turn>,
+    /// How many fail one no more.
+    pub passing: u64,
+    /// Some of them.
+    pub passes: Vec<Turn>,
+}
+
+/// A machine and a check.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Turn {
+    /// Peer name.
+    pub peer: String,
+    /// Name of the posture check.
+    pub check: String,
+    /// Why it fails, or failed.
+    pub why: String,
 }
 
 /// Flows that are live, and what a change does to them.

@@ -30,7 +30,10 @@ async fn on_file(shell: &Shell, text: &str, words: &[&str]) -> Ran {
 async fn a_file_is_validated_alone_and_every_mistake_has_its_place() {
     let shell = shell();
     let out = on_file(&shell, THREE_TIER, &["policy", "validate", "--offline", "-f", "FILE"]).await.ok();
-    assert!(out.starts_with("site.yml makes sense: 6 groups, 1 networks, 2 policies, 0 tests."), "{out}");
+    assert!(
+        out.starts_with("site.yml makes sense: 6 groups, 0 posture checks, 1 networks, 2 policies, 0 tests."),
+        "{out}"
+    );
     let wrong = THREE_TIER.replace("metric: 100", "metric: 0").replace("tcp/9100", "tcp/99100");
     let ran = on_file(&shell, &wrong, &["policy", "validate", "--offline", "-f", "FILE"]).await;
     assert_eq!(ran.code, 2);

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use sluicegate_api::agent::flow_event::Kind;
 use sluicegate_api::agent::{FlowEvent, Health, ReportRequest};
+use sluicegate_control::store::{PeerFacts, Told};
 
 use crate::Control;
 
@@ -18,7 +19,7 @@ async fn the_document_shows_what_the_commands_say() {
     control.join().await;
     let driver = control.agents.start_driver();
     control.agents.hub().compiled(control.revision().await).await;
-    let mut run = Run { control, traffic: false };
+    let mut run = Run { control, traffic: false, posture: false };
     let mut seen = String::new();
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
@@ -58,6 +59,7 @@ async fn the_document_shows_what_the_commands_say() {
 struct Run {
     control: Control,
     traffic: bool,
+    posture: bool,
 }
 
 impl Run {
@@ -66,6 +68,10 @@ impl Run {
         if command.contains("suggest --from-flows") && !self.traffic {
             self.traffic = true;
             self.report_traffic().await;
+        }
+        if command.contains("posture.yml") && !self.posture {
+            self.posture = true;
+            self.report_versions().await;
         }
         let mut words = Vec::new();
         for (index, part) in command.split('"').enumerate() {
@@ -129,6 +135,17 @@ impl Run {
             neutral.push_str(&line);
         }
         neutral
+    }
+
+    /// What the machines say of themselves.
+    async fn report_versions(&self) {
+        for peer in self.control.store.peers(None, None).await.unwrap() {
+            let version = if peer.name == "bob" { "0.1.0" } else { "0.3.0" };
+            let system = PeerFacts { version: version.into(), ..PeerFacts::default() };
+            let addresses = Some(vec!["10.9.0.1/24".parse().unwrap(), "fd09::1/64".parse().unwrap()]);
+            let told = Told { system, addresses, ..Told::default() };
+            self.control.store.note_facts(&peer.id, &told).await.unwrap();
+        }
     }
 
     /// Flows as gateways report them, of what happens at the site within a day.

@@ -308,8 +308,6 @@ fn refused(refusal: Refusal) -> ApiError {
     let message = refusal.to_string();
     match refusal {
         Refusal::File(_) | Refusal::Tests(_) | Refusal::Unwritable(_) => ApiError::invalid(message),
-        // As the REST interface answers.
-        Refusal::Nowhere { error, .. } => ApiError::new(ApiError::from(error).into_parts().0, message),
         Refusal::Moved { .. } => ApiError::new(StatusCode::PRECONDITION_FAILED, message),
         Refusal::Stopped { cause, .. } => {
             let (status, _) = ApiError::from(cause).into_parts();

@@ -21,7 +21,7 @@ use sluicegate_policy::file::{self, FileError, Item, PolicyFile, Prune, Test};
 use sluicegate_policy::reach::{self, Checked};
 
 use crate::flows::Flows;
-use crate::geo::{GeoError, Places};
+use crate::geo::Places;
 use crate::hub::Hub;
 use crate::store::{Actor, PolicyRevision, RevisionKind, Snapshot, Store, StoreError};
 use carry::{Stopped, carry_out};
@@ -65,14 +65,6 @@ pub(crate) enum Refusal {
         at: String,
         /// Why.
         cause: StoreError,
-    },
-    /// A posture check asks where machines are, and nobody could say.
-    #[error("posture check '{check}' cannot ask for a geo location, every machine would fail it: {error}")]
-    Nowhere {
-        /// Its name.
-        check: String,
-        /// Why.
-        error: GeoError,
     },
     /// What it was planned for is not there any more.
     #[error(
@@ -238,7 +230,7 @@ impl Files {
         let before = store.snapshot().await?;
         let failing = store.failing(None).await?;
         let changes = file::differences(&current.file, &wanted, prune);
-        self.can_be_located(&wanted, &changes)?;
+        self.can_be_located(wish, &wanted, &changes)?;
         remarks.extend(carry_out(store, actor, &current, &wanted, &changes).await?);
         let after = store.snapshot().await?;
         let posture = Turns::between(&failing, &store.failing(None).await?, &after.state);
@@ -269,19 +261,27 @@ impl Files {
     }
 
     /// Refuses definitions that ask for a place where there is no geo database, as the REST interface does.
-    fn can_be_located(&self, wanted: &PolicyFile, changes: &[file::Change]) -> Result<(), Refusal> {
+    fn can_be_located(
+        &self,
+        wish: &Wish,
+        wanted: &PolicyFile,
+        changes: &[file::Change],
+    ) -> Result<(), FileError> {
+        let Err(error) = self.places.database() else { return Ok(()) };
         let written = |name: &str| {
             let of = |change: &&file::Change| change.item == Item::PostureCheck && change.name == name;
             changes.iter().find(of).is_some_and(file::Change::writes)
         };
-        let checks = wanted.posture_checks.iter().flatten();
-        let Some(check) =
-            checks.filter(|check| check.checks.location.is_some()).find(|check| written(&check.name))
-        else {
-            return Ok(());
-        };
-        let nowhere = |error| Refusal::Nowhere { check: check.name.clone(), error };
-        self.places.database().map(drop).map_err(nowhere)
+        let mut checks = wanted.posture_checks.iter().flatten().enumerate();
+        let asks = |check: &file::PostureCheck| check.checks.location.is_some() && written(&check.name);
+        let Some((index, check)) = checks.find(|(_, check)| asks(check)) else { return Ok(()) };
+        // A revision is in no file of whoever asks for it.
+        let text = if let Wish::File { text, .. } = wish { text } else { "" };
+        let message = format!(
+            "every machine would fail where posture check `{}` asks for a place: {error}",
+            check.name
+        );
+        Err(file::problem_at(text, &format!("posture_checks/{index}/geo_location"), message))
     }
 
     /// What is wanted, as a file whose names all stand for something.

@@ -27,6 +27,7 @@ mod openapi;
 mod peers;
 mod policies;
 mod policy_file;
+mod policy_posture;
 mod posture;
 mod restart;
 mod roles;

@@ -18,12 +18,12 @@ tests:
     may_not_reach: ['resource:database-server all']
 ";
 
-fn three_tier() -> String {
+pub(crate) fn three_tier() -> String {
     format!("{THREE_TIER}{TESTS}")
 }
 
 /// A server with the machines of the three-tier example, and no policy.
-async fn site() -> Server {
+pub(crate) async fn site() -> Server {
     let server = Server::start().await;
     let key = server.setup_key("reusable", 0, &[]).await;
     for name in ["alice", "bob", "probe", "gateway-1", "gateway-2"] {
@@ -40,7 +40,7 @@ async fn site() -> Server {
 }
 
 /// Everything a file is about, as the API shows it, and how often the account was changed.
-async fn everything(server: &Server) -> (String, u64) {
+pub(crate) async fn everything(server: &Server) -> (String, u64) {
     let export = server.owner.get("/api/policy-file").await.1;
     (text(&export, "file"), server.store.revision().await.unwrap())
 }
@@ -50,7 +50,7 @@ async fn codes(server: &Server) -> Vec<String> {
     server.store.events().await.unwrap().into_iter().rev().map(|event| event.code).collect()
 }
 
-async fn apply(server: &Server, file: &str) -> Value {
+pub(crate) async fn apply(server: &Server, file: &str) -> Value {
     server.owner.created("/api/policy-file/apply", json!({ "file": file })).await
 }
 

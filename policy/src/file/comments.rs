@@ -145,7 +145,7 @@ fn comments(text: &str) -> Vec<Comment> {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Place {
     /// Of the name of a field; of an item of a list its own.
-    key: (u64, u64),
+    pub(super) key: (u64, u64),
     /// Of what it says.
     pub(super) value: (u64, u64),
 }

@@ -58,7 +58,7 @@ use crate::posture::Checks;
 pub use alone::{Alone, TooMany};
 pub use comments::{FormatError, format};
 pub use diff::{Change, Doing, Item, Prune, differences};
-pub use names::{Known, unknown_names};
+pub use names::{Known, problem_at, unknown_names};
 pub use words::{duration_text, merged, parse_duration, plain_address};
 pub use write::write;
 

@@ -45,6 +45,12 @@ pub fn unknown_names(text: &str, file: &PolicyFile, known: &Known) -> Result<(),
     Err(FileError { problems })
 }
 
+/// What is wrong with what stands at a path in `text`, such as `posture_checks/0/geo_location`, as an error with its place.
+pub fn problem_at(text: &str, path: &str, message: String) -> FileError {
+    let (line, column) = places(text).get(path).copied().unwrap_or_default().key;
+    FileError { problems: vec![Problem { line, column, message }] }
+}
+
 struct Finder {
     known: Known,
     /// Paths and what is wrong there.

@@ -8,7 +8,7 @@ use crate::args::{Apply, Change, Prune, Rollback};
 use crate::client::Client;
 use crate::error::Failure;
 use crate::human::{count, plural};
-use crate::rest::plan::{Applied, Gateway, Plan, Side};
+use crate::rest::plan::{Applied, Gateway, Plan, Side, Turn, Turns};
 use crate::terminal::{Terminal, Tone};
 use crate::verbs::read;
 
@@ -139,6 +139,7 @@ fn show(terminal: &mut Terminal<'_>, plan: &Plan) -> Result<(), Failure> {
         ))?;
         pairs(terminal, opened, "+", Tone::Good)?;
         pairs(terminal, closed, "-", Tone::Bad)?;
+        posture(terminal, &plan.posture)?;
         let peers = match plan.peers {
             0 => String::new(),
             peers => format!(", and {}", plural(peers, "other peer")),
@@ -198,6 +199,32 @@ fn pairs(terminal: &mut Terminal<'_>, side: &Side, sign: &str, tone: Tone) -> Re
         0 => Ok(()),
         more => terminal.line(format!("    and {} more", count(more))),
     }
+}
+
+/// Machines that turn; nothing where none does.
+fn posture(terminal: &mut Terminal<'_>, turns: &Turns) -> Result<(), Failure> {
+    if turns.failing + turns.passing == 0 {
+        return Ok(());
+    }
+    terminal.line(format!(
+        "Posture: {} (machine, check) pairs come to fail, {} fail no more",
+        count(turns.failing),
+        count(turns.passing)
+    ))?;
+    for (total, list, sign, word, tone) in [
+        (turns.passing, &turns.passes, "+", "failed", Tone::Good),
+        (turns.failing, &turns.fails, "-", "fails", Tone::Bad),
+    ] {
+        for Turn { peer, check, why } in list {
+            let sign = terminal.paint(tone, sign);
+            terminal.line(format!("  {sign} {peer} {word} {check}: {why}"))?;
+        }
+        match total.saturating_sub(list.len() as u64) {
+            0 => {}
+            more => terminal.line(format!("    and {} more", count(more)))?,
+        }
+    }
+    Ok(())
 }
 
 fn gets(gateway: &Gateway) -> String {

@@ -40,7 +40,13 @@ pub(super) async fn revisions(
         Some(number) => revision(client, number).await?,
         None => parse("what control has", &client.get::<Export>("/api/policy-file").await?.file)?,
     };
-    let changes = files::differences(&whole(old), &whole(new), Prune::Everything);
+    let mut terms = [whole(old), whole(new)];
+    // A revision from before posture checks were in files does not say what they were.
+    if terms.iter().any(|file| file.posture_checks.is_none()) {
+        terms.iter_mut().for_each(|file| file.posture_checks = None);
+    }
+    let [old, new] = &terms;
+    let changes = files::differences(old, new, Prune::Everything);
     let changes: Vec<Change> = changes.into_iter().filter(Difference::writes).map(described).collect();
     let shown = changes.iter().map(|change| {
         json!({ "action": change.action, "kind": change.kind, "name": change.name, "network": change.network,
@@ -64,6 +70,9 @@ fn parse(what: &str, text: &str) -> Result<PolicyFile, Failure> {
 /// What a canonical file leaves out is empty, not left as it is.
 fn whole(mut file: PolicyFile) -> PolicyFile {
     let text = |text: &mut Option<String>| *text = Some(text.take().unwrap_or_default());
+    for check in file.posture_checks.iter_mut().flatten() {
+        text(&mut check.description);
+    }
     for network in &mut file.networks {
         text(&mut network.description);
         network.resources.iter_mut().for_each(|resource| text(&mut resource.description));

@@ -34,15 +34,16 @@ pub(crate) fn read(path: &Path, terminal: &mut Terminal<'_>) -> Result<Source, F
 /// `validate --offline`.
 pub(super) fn validate(terminal: &mut Terminal<'_>, path: &Path) -> Result<(), Failure> {
     let source = read(path, terminal)?;
-    let PolicyFile { groups, networks, policies, tests } = &source.file;
+    let PolicyFile { groups, posture_checks, networks, policies, tests } = &source.file;
     if terminal.is_json() {
         return terminal
             .json("policy-validate", json!({ "valid": true, "file": source.name, "problems": [] }));
     }
     terminal.line(format!(
-        "{} makes sense: {} groups, {} networks, {} policies, {} tests. Whether its names stand for something was not asked.",
+        "{} makes sense: {} groups, {} posture checks, {} networks, {} policies, {} tests. Whether its names stand for something was not asked.",
         source.name,
         groups.len(),
+        posture_checks.iter().flatten().count(),
         networks.len(),
         policies.len(),
         tests.len()
