@@ -144,8 +144,8 @@ pub struct File {
 /// What a file does to what it does not name.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Pruning {
-    /// Delete what the file does not name: policies and tests, or with =everything groups, networks, resources and routers
-    /// as well
+    /// Delete what the file does not name: policies and tests, or with =everything groups, posture checks (where the file has a section of
+    /// them), networks, resources and routers as well
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "policies", value_name = "WHAT")]
     pub prune: Option<Prune>,
 }
