@@ -186,7 +186,7 @@ async fn sweep_ephemeral(store: Store, hub: Arc<Hub>) {
     }
 }
 
-/// Notices peers whose user has to log in again.
+/// Notices peers whose user has to log in again; and lets go of what nobody follows the account by any more.
 async fn expire_peers(store: Store) {
     let mut ticks = tokio::time::interval(EXPIRY_SWEEP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -199,6 +199,9 @@ async fn expire_peers(store: Store) {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "logins of peers expired"),
             Err(error) => tracing::warn!(%error, "it could not be seen which peers' logins have expired"),
+        }
+        if let Err(error) = store.forget_touched().await {
+            tracing::warn!(%error, "what was written down of old changes could not be removed");
         }
     }
 }

@@ -12,13 +12,15 @@ use crate::flows::{Directory, Flows};
 use crate::hub::Hub;
 use crate::ids::now;
 use crate::metrics::Metrics;
-use crate::store::{Store, StoreError};
+use crate::store::{Reading, Store, StoreError};
 use plan::Plan;
 
 /// Two compilations do not begin within this time: a burst of changes does not keep a core busy on its own.
 const GAP: Duration = Duration::from_millis(5);
 /// A store that could not be read is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often it is asked whether it is time to read the whole state, in case that what was followed is not what is there.
+const CHECK: Duration = Duration::from_secs(60);
 /// The clock is looked at again after this, in case it was set.
 const CLOCK: Duration = Duration::from_secs(60);
 
@@ -28,6 +30,7 @@ pub struct Driver {
     hub: Arc<Hub>,
     flows: Arc<Flows>,
     metrics: Metrics,
+    reading: Reading,
     /// The state that the published images stand for.
     published: Option<Arc<Plan>>,
     /// The last revision looked at, compiled or not.
@@ -48,12 +51,15 @@ enum RoundError {
 impl Driver {
     /// A driver over these parts.
     pub fn new(store: Store, hub: Arc<Hub>, flows: Arc<Flows>, metrics: Metrics) -> Self {
-        Self { store, hub, flows, metrics, published: None, seen: 0, break_glass_until: None }
+        let reading = Reading::new();
+        Self { store, hub, flows, metrics, reading, published: None, seen: 0, break_glass_until: None }
     }
 
     /// Runs until the store is gone. Every part of this may be dropped at any await.
     pub async fn run(mut self) {
         let mut changes = self.store.changes();
+        let mut check = tokio::time::interval(CHECK);
+        check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let started = tokio::time::Instant::now();
             let revision = *changes.borrow_and_update();
@@ -70,6 +76,7 @@ impl Driver {
                 () = self.hub.newcomer() => {}
                 () = tokio::time::sleep(RETRY), if unread => {}
                 () = tokio::time::sleep(until(ends)), if ends.is_some() => {}
+                _ = check.tick() => self.check().await,
             }
             tokio::time::sleep_until(started + GAP).await;
         }
@@ -93,9 +100,30 @@ impl Driver {
         Ok(())
     }
 
+    /// Holds what is kept of the state against the store, now and then. What differs is compiled at once.
+    async fn check(&mut self) {
+        match self.reading.check(&self.store).await {
+            Ok(None) => {}
+            Ok(Some(difference)) => {
+                self.metrics.state_differed.inc();
+                self.seen = 0;
+                tracing::error!(
+                    difference,
+                    "what control kept of the account was not what is in the store: a change was not seen, and is \
+                     enforced from now on; please report this"
+                );
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the whole state could not be read, to hold what is kept against it")
+            }
+        }
+    }
+
     /// Reads the state; peers that are no longer in it lose their streams before anything is compiled.
     async fn follow(&mut self) -> Result<(), RoundError> {
-        let snapshot = self.store.snapshot().await?;
+        let started = Instant::now();
+        let snapshot = self.reading.read(&self.store).await?;
+        self.metrics.read_seconds.observe(started.elapsed().as_secs_f64());
         let revision = snapshot.revision;
         self.hub.set_roster(plan::roster(&snapshot), revision);
         self.seen = revision;

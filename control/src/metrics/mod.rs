@@ -37,6 +37,10 @@ pub struct Metrics {
     pub images_unchanged: IntCounter,
     /// Network configurations pushed.
     pub networks_pushed: IntCounter,
+    /// One reading of the account from the store, as far as it has changed.
+    pub read_seconds: Histogram,
+    /// Times at which what was kept of the account was not what is in the store.
+    pub state_differed: IntCounter,
     /// One compilation of everything that a change concerns.
     pub compile_seconds: Histogram,
     /// Compilations that failed, or states that could not be read.
@@ -113,6 +117,11 @@ impl Metrics {
             )?,
             networks_pushed: make
                 .counter("network_configs_pushed_total", "Overlay configurations sent to agents.")?,
+            read_seconds: make.histogram("read_seconds", "Reading what has changed of the account.")?,
+            state_differed: make.counter(
+                "state_differed_total",
+                "Times at which what was kept of the account was not what is in the store: a fault of control.",
+            )?,
             compile_seconds: make
                 .histogram("compile_seconds", "Compiling all images that a change may concern.")?,
             compile_failures: make

@@ -165,18 +165,27 @@ fn kinds(verdict: &Verdict) -> impl Iterator<Item = Kind> {
     verdict.failures.iter().map(|failure| failure.kind)
 }
 
+/// What is known of a machine, as one row.
+macro_rules! select {
+    ($of:literal) => {
+        concat!(
+            "SELECT p.id, p.name, p.version, p.os, p.kernel_version, p.connection_ip, f.current,
+             coalesce(f.os_version, '') AS os_version, f.addresses, coalesce(f.processes, '{}') AS processes,
+             coalesce(f.country_code, '') AS country_code, coalesce(f.city_name, '') AS city_name,
+             coalesce(f.geoname_id, 0) AS geoname_id
+             FROM peers p LEFT JOIN peer_facts f ON f.peer_id = p.id ",
+            $of
+        )
+    };
+}
+
 /// What is known of every machine, or of one, by id.
 pub(super) async fn rows(db: &mut Connection, peer: Option<&str>) -> Result<Vec<Row>> {
-    sql::query_as(
-        "SELECT p.id, p.name, p.version, p.os, p.kernel_version, p.connection_ip, f.current,
-         coalesce(f.os_version, '') AS os_version, f.addresses, coalesce(f.processes, '{}') AS processes,
-         coalesce(f.country_code, '') AS country_code, coalesce(f.city_name, '') AS city_name,
-         coalesce(f.geoname_id, 0) AS geoname_id
-         FROM peers p LEFT JOIN peer_facts f ON f.peer_id = p.id WHERE $1 IS NULL OR p.id = $1 ORDER BY p.id",
-    )
-    .bind(peer)
-    .fetch_all(db)
-    .await
+    match peer {
+        // Two queries: one for both would look at every peer for one.
+        Some(peer) => sql::query_as(select!("WHERE p.id = $1")).bind(peer).fetch_all(db).await,
+        None => sql::query_as(select!("ORDER BY p.id")).fetch_all(db).await,
+    }
 }
 
 async fn row(db: &mut Connection, peer: &str) -> Result<Row> {

@@ -302,9 +302,12 @@ async fn check_name(db: &mut Connection, name: &str, own: Option<&str>) -> Resul
     Ok(name)
 }
 
+/// Makes these the members. Only who enters or leaves is written: most changes of a group are of one member.
 async fn set_members(db: &mut Connection, group: &str, change: &GroupChange) -> Result<()> {
-    sql::query("DELETE FROM group_peers WHERE group_id = $1").bind(group).execute(&mut *db).await?;
-    for peer in change.peers.iter().collect::<BTreeSet<_>>() {
+    let known = sql::query_scalar("SELECT peer_id FROM group_peers WHERE group_id = $1");
+    let before: BTreeSet<String> = known.bind(group).fetch_all(&mut *db).await?.into_iter().collect();
+    let after: BTreeSet<String> = change.peers.iter().cloned().collect();
+    for peer in after.difference(&before) {
         let added =
             sql::query("INSERT INTO group_peers (group_id, peer_id) SELECT $1, id FROM peers WHERE id = $2")
                 .bind(group)
@@ -315,8 +318,17 @@ async fn set_members(db: &mut Connection, group: &str, change: &GroupChange) -> 
             return invalid(format!("peer {peer} does not exist"));
         }
     }
-    sql::query("DELETE FROM group_resources WHERE group_id = $1").bind(group).execute(&mut *db).await?;
-    for resource in change.resources.iter().collect::<BTreeSet<_>>() {
+    for peer in before.difference(&after) {
+        sql::query("DELETE FROM group_peers WHERE group_id = $1 AND peer_id = $2")
+            .bind(group)
+            .bind(peer)
+            .execute(&mut *db)
+            .await?;
+    }
+    let known = sql::query_scalar("SELECT resource_id FROM group_resources WHERE group_id = $1");
+    let before: BTreeSet<String> = known.bind(group).fetch_all(&mut *db).await?.into_iter().collect();
+    let after: BTreeSet<String> = change.resources.iter().cloned().collect();
+    for resource in after.difference(&before) {
         let added = sql::query(
             "INSERT INTO group_resources (group_id, resource_id) SELECT $1, id FROM resources WHERE id = $2",
         )
@@ -327,6 +339,13 @@ async fn set_members(db: &mut Connection, group: &str, change: &GroupChange) -> 
         if added.rows_affected() == 0 {
             return invalid(format!("resource {resource} does not exist"));
         }
+    }
+    for resource in before.difference(&after) {
+        sql::query("DELETE FROM group_resources WHERE group_id = $1 AND resource_id = $2")
+            .bind(group)
+            .bind(resource)
+            .execute(&mut *db)
+            .await?;
     }
     Ok(())
 }

@@ -83,7 +83,7 @@ pub use sessions::Session;
 pub use setup_keys::{NewSetupKey, SetupKey, SetupKeyState};
 pub use sign_in::Person;
 pub use standing::Failing;
-pub use state::{Agent, Snapshot};
+pub use state::{Agent, Reading, Snapshot};
 pub use temporary::{NewTemporaryAccess, TemporaryAccess, TemporaryService};
 pub use tokens::Token;
 pub use unit::Unit;

@@ -233,14 +233,22 @@ pub(super) async fn all(db: &mut Connection) -> Result<Vec<NetworkRoute>> {
 }
 
 async fn route(db: &mut Connection, id: &str) -> Result<NetworkRoute> {
+    match find(db, id).await? {
+        Some(route) => Ok(route),
+        None => not_found("route", id),
+    }
+}
+
+/// The route with this id, if there is one.
+pub(super) async fn find(db: &mut Connection, id: &str) -> Result<Option<NetworkRoute>> {
     let row: Option<Row> =
         sql::query_as("SELECT * FROM routes WHERE id = $1").bind(id).fetch_optional(&mut *db).await?;
-    let Some(row) = row else { return not_found("route", id) };
+    let Some(row) = row else { return Ok(None) };
     let groups = sql::query_as("SELECT role, group_id FROM route_groups WHERE route_id = $1")
         .bind(id)
         .fetch_all(db)
         .await?;
-    row.route(groups)
+    row.route(groups).map(Some)
 }
 
 #[derive(FromRow)]

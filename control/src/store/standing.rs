@@ -1,10 +1,10 @@
 //! How machines stand by the posture checks that policies ask for.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use sluicegate_policy::model::PostureFailed;
-use sluicegate_policy::posture::{Checks, Facts, Platform, Verdict};
+use sluicegate_policy::posture::{Facts, Platform, Verdict};
 
 use super::posture::PostureCheck;
 use super::sql::{self, Connection};
@@ -93,6 +93,8 @@ pub(super) async fn asked_of(db: &mut Connection, peer: &str) -> Result<BTreeSet
 /// Every verdict that the compiler needs.
 #[derive(Default)]
 pub(super) struct Standing {
+    /// The checks that policies ask for.
+    checks: Vec<PostureCheck>,
     /// By check id: everybody who fails it. Whether anybody asks it of them is the compiler's to find out.
     failed: HashMap<String, PostureFailed>,
     /// By lists of check ids.
@@ -107,23 +109,49 @@ const WATCHED: [Platform; 3] = [Platform::Linux, Platform::Darwin, Platform::Win
 impl Standing {
     /// Judges every machine by every check that a policy asks for.
     pub(super) async fn load(db: &mut Connection) -> Result<Self> {
-        let checks = posture::all(db).await?;
+        let mut checks = posture::all(db).await?;
         if checks.is_empty() {
             return Ok(Self::default());
         }
         let linked: BTreeSet<String> = posture::links(db, None).await?.into_values().flatten().collect();
         let watched = WATCHED.map(|platform| watched(&checks, platform));
-        let mut standing = Standing { watched, ..Self::default() };
-        if linked.is_empty() {
+        checks.retain(|check| linked.contains(&check.id));
+        let mut standing = Standing { watched, checks, ..Self::default() };
+        if standing.checks.is_empty() {
             return Ok(standing);
         }
         let known = facts::rows(db, None).await?;
         let known = known.iter().map(|row| Ok((&row.id, row.facts()?))).collect::<Result<Vec<_>>>()?;
-        for check in checks.into_iter().filter(|check| linked.contains(&check.id)) {
-            let failed = judge(&check.name, &check.checks, &known);
-            standing.failed.insert(check.id, failed);
+        for check in &standing.checks {
+            let failed =
+                known.iter().filter_map(|(peer, facts)| Some(((*peer).clone(), fails(check, facts)?)));
+            standing.failed.insert(check.id.clone(), failed.collect());
         }
         Ok(standing)
+    }
+
+    /// Whether these are the checks by which machines were judged.
+    pub(super) fn is_of(&self, linked: &BTreeSet<&String>) -> bool {
+        self.checks.len() == linked.len() && self.checks.iter().all(|check| linked.contains(&check.id))
+    }
+
+    /// Whether any check is asked for.
+    pub(super) fn asks(&self) -> bool {
+        !self.checks.is_empty()
+    }
+
+    /// Judges one machine anew, or forgets one that is gone; whether any verdict is another one.
+    pub(super) fn judge_again(&mut self, peer: &str, known: Option<&facts::Row>) -> Result<bool> {
+        let facts = known.map(facts::Row::facts).transpose()?;
+        let mut turned = false;
+        for check in &self.checks {
+            let why = facts.as_ref().and_then(|facts| fails(check, facts));
+            turned |= self.failed.entry(check.id.clone()).or_default().set(peer, why);
+        }
+        if turned {
+            self.lists.clear();
+        }
+        Ok(turned)
     }
 
     /// Everybody who fails one of these checks.
@@ -145,12 +173,10 @@ impl Standing {
     }
 }
 
-fn judge(name: &str, checks: &Checks, known: &[(&String, Facts)]) -> PostureFailed {
-    let failed = known.iter().filter_map(|(peer, facts)| {
-        let verdict = checks.judge(facts);
-        (!verdict.passed()).then(|| ((*peer).clone(), format!("{name}: {verdict}")))
-    });
-    failed.collect::<BTreeMap<String, String>>().into_iter().collect()
+/// Why a machine fails a check, if it does.
+fn fails(check: &PostureCheck, facts: &Facts) -> Option<String> {
+    let verdict = check.checks.judge(facts);
+    (!verdict.passed()).then(|| format!("{}: {verdict}", check.name))
 }
 
 fn watched(checks: &[PostureCheck], platform: Platform) -> Arc<[String]> {

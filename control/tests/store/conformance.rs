@@ -22,15 +22,15 @@ use crate::world::{all, check_trail, join, open, places, policy};
 const STEPS: usize = 300;
 
 /// One store with the ids it gave, in the order in which both stores gave theirs.
-struct Side {
-    store: Store,
-    ids: Vec<String>,
+pub(crate) struct Side {
+    pub(crate) store: Store,
+    pub(crate) ids: Vec<String>,
     key: String,
     joined: u8,
 }
 
 /// What is drawn for a step, the same for both sides.
-struct Draw {
+pub(crate) struct Draw {
     name: String,
     other: usize,
     third: usize,
@@ -46,16 +46,8 @@ async fn both_stores_give_the_same_answers_states_trails_and_images() {
         let mut random = StdRng::seed_from_u64(seed);
         let mut accepted = 0;
         for step in 0..STEPS {
-            let draw = Draw {
-                name: ["Ä", "a", "B", "_", "b c", "é", "z", "\u{1f600}", "Z", "", "x\u{0}"]
-                    [random.random_range(0..11)]
-                .repeat(random.random_range(1..3)),
-                other: random.random_range(0..1000),
-                third: random.random_range(0..1000),
-                number: random.random_range(0..30),
-                flag: random.random(),
-            };
-            let what = random.random_range(0..42);
+            let draw = draw(&mut random);
+            let what = random.random_range(0..KINDS);
             let mut answers = Vec::new();
             for side in &mut sides {
                 let answer = side.step(what, &draw).await;
@@ -86,7 +78,22 @@ async fn both_stores_give_the_same_answers_states_trails_and_images() {
     }
 }
 
-async fn side(store: Store) -> Side {
+/// How many kinds of steps there are.
+pub(crate) const KINDS: usize = 42;
+
+pub(crate) fn draw(random: &mut StdRng) -> Draw {
+    Draw {
+        name: ["Ä", "a", "B", "_", "b c", "é", "z", "\u{1f600}", "Z", "", "x\u{0}"]
+            [random.random_range(0..11)]
+        .repeat(random.random_range(1..3)),
+        other: random.random_range(0..1000),
+        third: random.random_range(0..1000),
+        number: random.random_range(0..30),
+        flag: random.random(),
+    }
+}
+
+pub(crate) async fn side(store: Store) -> Side {
     let mut settings = store.account().await.unwrap().settings;
     settings.network_range = "100.70.0.0/16".into();
     settings.network_range_v6 = "fd00:7::/64".into();
@@ -196,7 +203,7 @@ impl Side {
         format!("{shown:?}")
     }
 
-    async fn step(&mut self, what: usize, draw: &Draw) -> Result<String, StoreError> {
+    pub(crate) async fn step(&mut self, what: usize, draw: &Draw) -> Result<String, StoreError> {
         let (actor, store) = (Actor::system(), self.store.clone());
         let (one, two) = (self.id(draw.other), self.id(draw.third));
         let name = draw.name.clone();

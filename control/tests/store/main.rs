@@ -7,6 +7,7 @@ mod postgres;
 mod audit;
 mod backup;
 mod conformance;
+mod following;
 mod identity;
 mod kills;
 mod open;

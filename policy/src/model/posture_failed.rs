@@ -43,6 +43,19 @@ impl PostureFailed {
         self.contains(peer) && Arc::make_mut(&mut self.0).remove(peer).is_some()
     }
 
+    /// Lets a peer fail for a reason, or with `None` pass; whether that is news.
+    pub fn set(&mut self, peer: &str, why: Option<String>) -> bool {
+        let news = self.0.get(peer) != why.as_ref();
+        if news {
+            let map = Arc::make_mut(&mut self.0);
+            match why {
+                Some(why) => map.insert(peer.to_owned(), why),
+                None => map.remove(peer),
+            };
+        }
+        news
+    }
+
     /// Everybody who fails here or there; reasons are put together.
     pub fn union(&self, other: &Self) -> Self {
         if self.is_empty() || self.is_same(other) {
@@ -106,5 +119,15 @@ mod tests {
         let all = list(&[("p", "old")]).union(&list(&[("p", "abroad"), ("r", "away")]));
         assert_eq!((all.reason("p"), all.reason("r")), (Some("old; abroad"), Some("away")));
         assert!(PostureFailed::default().union(&a).is_same(&a) && a.union(&a).is_same(&a));
+    }
+
+    #[test]
+    fn a_peer_is_set_to_fail_or_to_pass_and_copies_stay_as_they_are() {
+        let before: PostureFailed = [("p".to_owned(), "old".to_owned())].into_iter().collect();
+        let mut now = before.clone();
+        assert!(!now.set("p", Some("old".into())) && !now.set("q", None) && now.is_same(&before));
+        assert!(now.set("p", Some("new".into())) && now.set("q", Some("away".into())));
+        assert_eq!((now.reason("p"), now.reason("q"), before.reason("p")), (Some("new"), Some("away"), Some("old")));
+        assert!(now.set("p", None) && !now.contains("p") && before.contains("p"));
     }
 }

@@ -1,0 +1,62 @@
+//! The whole account as the compiler reads it, from one consistent snapshot, and how it is followed.
+//!
+//! Reading all of it takes a quarter of a second for ten thousand peers. So whoever follows it ([`Reading`]) keeps what was read and
+//! reads anew what has been touched since: the database itself writes that down, by triggers on every table that is read here
+//! (`touched.rs`). What cannot be told by that is read whole.
+
+mod apply;
+mod known;
+mod reading;
+mod rows;
+mod touched;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use sluicegate_policy::model;
+
+use self::known::Known;
+pub use self::reading::Reading;
+use super::{Result, Role, Store};
+use crate::ids::now;
+
+/// Everything the driver compiles from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The revision this is the state of.
+    pub revision: u64,
+    /// What the compiler reads.
+    pub state: model::State,
+    /// How agents reach each other, by peer id. Every peer of `state` is here.
+    pub agents: BTreeMap<String, Agent>,
+    /// When the first break-glass policy that is on here ends, Unix milliseconds: the state is another one then, though
+    /// nothing is written.
+    pub break_glass_until: Option<i64>,
+}
+
+/// A peer as the overlay sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// Gateway or peer.
+    pub role: Role,
+    /// X25519 public key.
+    pub wireguard_public_key: [u8; 32],
+    /// Where its WireGuard can be reached on the underlay.
+    pub endpoint: Option<SocketAddr>,
+    /// Paths of executables about which it is to report.
+    pub watched: Arc<[String]>,
+}
+
+impl Store {
+    /// The state alone.
+    pub async fn state(&self) -> Result<model::State> {
+        Ok(self.snapshot().await?.state)
+    }
+
+    /// State, revision and agents as of one instant, all of it read.
+    pub async fn snapshot(&self) -> Result<Snapshot> {
+        let mut tx = self.read().await?;
+        Ok(Known::load(&mut tx, now()).await?.into_snapshot())
+    }
+}

@@ -1,0 +1,398 @@
+//! Whoever follows the account has what is in the store, whatever is written, by whomever and in whatever order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use sluicegate_control::store::{
+    Actor, GroupChange, Location, NewTemporaryAccess, PeerChange, Protocol, Reading, Role, RouterChange,
+    Store, TemporaryService,
+};
+use sqlx::{ConnectOptions, Connection, Executor};
+
+use crate::conformance::{self, KINDS, Side, draw};
+use crate::world::{all, group, join, open, places, policy, setup_key};
+
+const STEPS: usize = 250;
+
+/// Statements beside the store, as an operator's shell may make them: of every table and kind of statement that is followed.
+/// `{n}` is a small number.
+const BESIDE: [&str; 26] = [
+    "UPDATE peers SET approval_required = NOT approval_required WHERE length(name) % 2 = {n} % 2",
+    "UPDATE peers SET expired = CASE expired WHEN '' THEN 'login' ELSE '' END WHERE length(id) + {n} > 25",
+    "UPDATE peers SET os = CASE {n} % 2 WHEN 0 THEN 'windows' ELSE 'linux' END",
+    "UPDATE peers SET role = CASE role WHEN 'peer' THEN 'gateway' ELSE 'peer' END WHERE id = (SELECT max(id) FROM peers)",
+    "UPDATE peers SET endpoint = '192.0.2.9:{n}' WHERE id = (SELECT min(id) FROM peers)",
+    "UPDATE peers SET user_id = (SELECT max(id) FROM users) WHERE id = (SELECT max(id) FROM peers)",
+    "UPDATE peers SET user_id = 'nobody' WHERE id = (SELECT min(id) FROM peers)",
+    "UPDATE peers SET last_seen = {n}, connected = TRUE",
+    "UPDATE users SET blocked = NOT blocked WHERE id = (SELECT max(id) FROM users)",
+    "UPDATE users SET pending_approval = NOT pending_approval",
+    "DELETE FROM users WHERE role = 'auditor' AND id NOT IN (SELECT user_id FROM user_groups)",
+    "DELETE FROM group_peers WHERE peer_id = (SELECT min(id) FROM peers)",
+    "INSERT INTO group_peers (group_id, peer_id) SELECT g.id, p.id FROM groups g, peers p WHERE p.name <> '' ON CONFLICT DO NOTHING",
+    "DELETE FROM group_resources WHERE resource_id = (SELECT min(id) FROM resources)",
+    "INSERT INTO group_resources (group_id, resource_id) SELECT g.id, r.id FROM groups g, resources r
+     WHERE NOT g.built_in ON CONFLICT DO NOTHING",
+    "UPDATE resources SET enabled = NOT enabled, address = '10.7.{n}.0/24' WHERE id = (SELECT max(id) FROM resources)",
+    "UPDATE resources SET network_id = (SELECT min(id) FROM networks) WHERE id = (SELECT min(id) FROM resources)",
+    "UPDATE routers SET network_id = (SELECT max(id) FROM networks) WHERE id = (SELECT min(id) FROM routers)",
+    "DELETE FROM router_groups WHERE group_id = (SELECT min(group_id) FROM router_groups)",
+    "DELETE FROM routers WHERE id = (SELECT min(id) FROM routers)",
+    "UPDATE rules SET enabled = NOT enabled WHERE slot % 3 = {n} % 3",
+    "UPDATE rules SET position = 1000 + slot, policy_id = (SELECT max(id) FROM policies) WHERE slot = {n}",
+    "DELETE FROM rule_groups WHERE rule_id = (SELECT min(rule_id) FROM rule_groups)",
+    "DELETE FROM policy_posture_checks WHERE check_id = (SELECT min(check_id) FROM policy_posture_checks)",
+    "UPDATE peer_facts SET current = NOT current",
+    "UPDATE policies SET enabled = NOT enabled, break_glass_until = CASE {n} % 3 WHEN 0 THEN NULL WHEN 1 THEN 1
+     ELSE 9000000000000 END WHERE length(name) % 2 = {n} % 2",
+];
+
+#[tokio::test]
+async fn what_is_followed_is_what_is_there_whatever_is_written() {
+    for seed in [11, 12] {
+        for (directory, location) in places() {
+            let mut side = conformance::side(open(&location, directory.path()).await).await;
+            let other_directory = tempfile::tempdir().unwrap();
+            // Changes of other replicas come by the same way.
+            let other = match &location {
+                Location::Postgres(_) => open(&location, other_directory.path()).await,
+                Location::Sqlite(_) => side.store.clone(),
+            };
+            let mut random = StdRng::seed_from_u64(seed);
+            let (mut each, mut seldom, mut elsewhere) = (Reading::new(), Reading::new(), Reading::new());
+            let mut everything = 0;
+            for step in 0..STEPS {
+                let what = random.random_range(0..KINDS + 20);
+                let before = each.wholes();
+                let done = match what.checked_sub(KINDS) {
+                    None => side.step(what, &draw(&mut random)).await.map(drop).map_err(|e| e.to_string()),
+                    Some(0..8) => more(&side, &mut random).await,
+                    Some(_) => {
+                        let beside = BESIDE[random.random_range(0..BESIDE.len())];
+                        let beside = beside.replace("{n}", &random.random_range(1..20).to_string());
+                        run(&location, &beside).await
+                    }
+                };
+                let what = format!("{}, seed {seed}, step {step}, kind {what}: {done:?}", location.name());
+                let fresh = side.store.snapshot().await.unwrap();
+                assert!(each.read(&side.store).await.unwrap() == fresh, "{what}");
+                everything += usize::from(each.wholes() > before);
+                if step % 9 == 0 {
+                    assert!(seldom.read(&side.store).await.unwrap() == fresh, "{what}, read seldom");
+                }
+                if step % 4 == 0 {
+                    assert!(elsewhere.read(&other).await.unwrap() == fresh, "{what}, read elsewhere");
+                }
+            }
+            // The first time, and after changes of posture checks.
+            assert!(everything < STEPS / 5, "everything was read {everything} times");
+        }
+    }
+}
+
+/// Changes that conformance does not make, or not often.
+async fn more(side: &Side, random: &mut StdRng) -> Result<(), String> {
+    let (store, actor) = (&side.store, Actor::system());
+    let peers = store.peers(None, None).await.unwrap();
+    let groups = store.groups().await.unwrap();
+    let pick = |random: &mut StdRng, many: usize| random.random_range(0..many.max(1));
+    let peer = peers.get(pick(random, peers.len())).cloned();
+    let one = groups[pick(random, groups.len())].clone();
+    let done = match random.random_range(0..7) {
+        // A router of a group.
+        0 => {
+            let networks = store.networks().await.unwrap();
+            let Some(network) = networks.get(pick(random, networks.len())) else { return Ok(()) };
+            let change = RouterChange {
+                peer: None,
+                peer_groups: vec![one.id],
+                metric: 7,
+                masquerade: random.random(),
+                enabled: true,
+            };
+            store.create_router(&actor, &network.id, change).await.map(drop)
+        }
+        // Somebody enters or leaves a group, which may route, guard a route, or be at the end of a rule.
+        1 | 2 => {
+            let mut members: BTreeSet<String> = one.peers.iter().map(|peer| peer.id.clone()).collect();
+            if let Some(peer) = &peer
+                && !members.remove(&peer.id)
+            {
+                members.insert(peer.id.clone());
+            }
+            let resources = one.resources.iter().map(|resource| resource.id.clone()).collect();
+            let change = GroupChange { name: one.name, peers: members.into_iter().collect(), resources };
+            store.update_group(&actor, &one.id, change).await.map(drop)
+        }
+        3 => {
+            let Some(peer) = peer else { return Ok(()) };
+            let change = PeerChange {
+                name: peer.name,
+                ssh_enabled: true,
+                login_expiration_enabled: random.random(),
+                inactivity_expiration_enabled: false,
+                approval_required: Some(random.random()),
+                ip: None,
+                ipv6: None,
+            };
+            store.update_peer(&actor, &peer.id, change).await.map(drop)
+        }
+        4 => {
+            let Some(peer) = peer else { return Ok(()) };
+            let service =
+                TemporaryService { text: "icmp".into(), protocol: Protocol::Icmp, ports: Vec::new() };
+            let new = NewTemporaryAccess {
+                name: "guest".into(),
+                wireguard_public_key: std::array::from_fn(|_| random.random()),
+                services: vec![service],
+            };
+            store.grant_temporary_access(&actor, &peer.id, new).await.map(drop)
+        }
+        5 => store.delete_stale_ephemeral(i64::MAX).await.map(drop),
+        _ => {
+            let mut settings = store.account().await.unwrap().settings;
+            settings.network_range = if random.random() { "100.70.0.0/16" } else { "100.71.0.0/16" }.into();
+            settings.groups_propagation_enabled = random.random();
+            settings.peer_login_expiration_enabled = random.random();
+            store.update_settings(&actor, settings).await.map(drop)
+        }
+    };
+    done.map_err(|error| error.to_string())
+}
+
+/// Runs a statement beside the store.
+async fn run(location: &Location, text: &str) -> Result<(), String> {
+    let text = sqlx::AssertSqlSafe(text.to_owned());
+    match location {
+        Location::Sqlite(file) => {
+            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).foreign_keys(true);
+            let mut db = options.connect().await.unwrap();
+            let done = db.execute(text).await.map(drop).map_err(|error| error.to_string());
+            db.close().await.unwrap();
+            done
+        }
+        Location::Postgres(options) => {
+            let mut db = options.connect().await.unwrap();
+            let done = db.execute(text).await.map(drop).map_err(|error| error.to_string());
+            db.close().await.unwrap();
+            done
+        }
+    }
+}
+
+/// A store with two peers.
+async fn two(location: &Location, directory: &std::path::Path) -> (Store, [String; 2]) {
+    let store = open(location, directory).await;
+    let key = setup_key(&store).await;
+    let ids = [join(&store, &key, 1, Role::Peer).await.id, join(&store, &key, 2, Role::Peer).await.id];
+    (store, ids)
+}
+
+#[tokio::test]
+async fn every_statement_beside_the_store_is_a_good_one() {
+    for (directory, location) in places() {
+        let store = open(&location, directory.path()).await;
+        for text in BESIDE {
+            run(&location, &text.replace("{n}", "3")).await.unwrap();
+        }
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_ends_late_is_not_missed() {
+    let [_, (directory, location)] = places();
+    let (store, [late, other]) = two(&location, directory.path()).await;
+    let Location::Postgres(options) = &location else { unreachable!() };
+    let mut reading = Reading::new();
+    reading.read(&store).await.unwrap();
+
+    let mut beside = options.connect().await.unwrap();
+    let mut open = beside.begin().await.unwrap();
+    let suspend =
+        sqlx::AssertSqlSafe(format!("UPDATE peers SET approval_required = TRUE WHERE id = '{late}'"));
+    open.execute(suspend).await.unwrap();
+    // Later lines are seen first, twice.
+    for name in ["a", "b"] {
+        store.create_group(&Actor::system(), group(name)).await.unwrap();
+        assert!(reading.read(&store).await.unwrap().state.peers[&late].allowed);
+    }
+    open.commit().await.unwrap();
+    let snapshot = reading.read(&store).await.unwrap();
+    assert!(!snapshot.state.peers[&late].allowed && snapshot.state.peers[&other].allowed);
+    assert_eq!(reading.wholes(), 1);
+}
+
+#[tokio::test]
+async fn what_is_not_written_down_any_more_is_read_whole() {
+    for (directory, location) in places() {
+        let (store, [one, _]) = two(&location, directory.path()).await;
+        let mut reading = Reading::new();
+        reading.read(&store).await.unwrap();
+        assert_eq!(store.forget_touched().await.unwrap(), 0, "nothing is old yet");
+        let all = all(&store).await;
+        store.create_policy(&Actor::system(), policy("first", &all, 1, 1)).await.unwrap();
+        store.create_policy(&Actor::system(), policy("second", &all, 1, 2)).await.unwrap();
+        // As if as many changes had come since as are kept, and the oldest had been forgotten.
+        run(&location, "DELETE FROM touched WHERE kind <> 'rule'").await.unwrap();
+        run(&location, "DELETE FROM touched WHERE seq < (SELECT max(seq) FROM touched)").await.unwrap();
+        assert!(reading.read(&store).await.unwrap() == store.snapshot().await.unwrap());
+        assert_eq!(reading.wholes(), 2);
+
+        run(&location, "DELETE FROM touched").await.unwrap();
+        store.set_peer_endpoint(&one, Some("192.0.2.1:1".parse().unwrap())).await.unwrap();
+        assert!(reading.read(&store).await.unwrap() == store.snapshot().await.unwrap());
+        run(&location, "DELETE FROM touched").await.unwrap();
+        assert!(reading.read(&store).await.unwrap() == store.snapshot().await.unwrap());
+        assert_eq!(reading.wholes(), 3, "a table that was emptied says nothing");
+    }
+}
+
+#[tokio::test]
+async fn an_ordinary_change_does_not_read_everything() {
+    for (directory, location) in places() {
+        let (store, [one, other]) = two(&location, directory.path()).await;
+        let (actor, all) = (Actor::system(), all(&store).await);
+        let mut reading = Reading::new();
+        reading.read(&store).await.unwrap();
+        let made = store.create_group(&actor, group("g")).await.unwrap();
+        let change = |peers: &[&String]| GroupChange {
+            name: "g".into(),
+            peers: peers.iter().map(|id| (*id).clone()).collect(),
+            resources: Vec::new(),
+        };
+        store.update_group(&actor, &made.id, change(&[&one])).await.unwrap();
+        store.update_group(&actor, &made.id, change(&[&one, &other])).await.unwrap();
+        let made = store.create_policy(&actor, policy("p", &made.id, 3, 1)).await.unwrap();
+        store.update_policy(&actor, &made.id, policy("p", &all, 2, 9)).await.unwrap();
+        store.delete_policy(&actor, &made.id).await.unwrap();
+        store.delete_peer(&actor, &other).await.unwrap();
+        assert!(reading.read(&store).await.unwrap() == store.snapshot().await.unwrap());
+        assert_eq!(reading.wholes(), 1);
+    }
+}
+
+/// What of the schema the account is read from is written down by triggers, and all else is known not to be read. A table or column
+/// that is new is in neither list: put it into one, and into the triggers and `store/state` where it is read.
+#[tokio::test]
+async fn every_table_and_column_is_followed_or_known_not_to_matter() {
+    let followed: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        (
+            "peers",
+            // Without these columns.
+            &[
+                "identity_key",
+                "setup_key_id",
+                "hostname",
+                "dns_label",
+                "created_at",
+                "last_seen",
+                "last_login",
+                "connected",
+                "ephemeral",
+                "ssh_enabled",
+                "login_expiration_enabled",
+                "inactivity_expiration_enabled",
+                "replica",
+            ][..],
+        ),
+        (
+            "users",
+            &[
+                "name",
+                "email",
+                "role",
+                "is_service_user",
+                "invited",
+                "created_at",
+                "last_login",
+                "issuer",
+                "subject",
+                "groups_at",
+            ],
+        ),
+        ("peer_facts", &[]),
+        ("groups", &[]),
+        ("group_peers", &[]),
+        ("group_resources", &[]),
+        ("networks", &[]),
+        ("resources", &[]),
+        ("routers", &[]),
+        ("router_groups", &[]),
+        ("policies", &[]),
+        ("rules", &[]),
+        ("rule_groups", &[]),
+        ("policy_posture_checks", &[]),
+        ("posture_checks", &[]),
+        ("routes", &[]),
+        ("route_groups", &[]),
+    ]);
+    // `account` is read every time.
+    let others: BTreeSet<&str> = BTreeSet::from([
+        "_sqlx_migrations",
+        "account",
+        "answers",
+        "audit_chain",
+        "dns_disabled_groups",
+        "events",
+        "nameserver_group_groups",
+        "nameserver_groups",
+        "policy_revisions",
+        "records",
+        "replicas",
+        "sessions",
+        "setup_key_groups",
+        "setup_keys",
+        "sqlite_sequence",
+        "tokens",
+        "touched",
+        "user_groups",
+        "zone_groups",
+        "zones",
+    ]);
+    let [(directory, location), _] = places();
+    let store = open(&location, directory.path()).await;
+    let Location::Sqlite(file) = &location else { unreachable!() };
+    let mut db = sqlx::sqlite::SqliteConnectOptions::new().filename(file).connect().await.unwrap();
+    let tables: Vec<String> =
+        sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+            .fetch_all(&mut db)
+            .await
+            .unwrap();
+    for table in &tables {
+        let Some(without) = followed.get(table.as_str()) else {
+            assert!(others.contains(table.as_str()), "{table} is new: see here");
+            continue;
+        };
+        let triggers: Vec<String> =
+            sqlx::query_scalar("SELECT sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = $1")
+                .bind(table)
+                .fetch_all(&mut db)
+                .await
+                .unwrap();
+        for when in ["INSERT", "UPDATE", "DELETE"] {
+            let of = triggers.iter().filter(|text| text.contains(&format!("AFTER {when} ON {table}")));
+            assert_eq!(of.count(), 1, "{table}: {when}");
+        }
+        let update = triggers.iter().find(|text| text.contains("AFTER UPDATE")).unwrap();
+        let Some((_, columns)) = update.split_once("WHEN (") else {
+            assert!(without.is_empty(), "{table}: every column counts");
+            continue;
+        };
+        let columns = columns.split_once(")\n").unwrap().0;
+        let counts: BTreeSet<&str> =
+            columns.split(',').map(|column| column.trim().trim_start_matches("OLD.")).collect();
+        let known: BTreeSet<String> = sqlx::query_scalar("SELECT name FROM pragma_table_info($1)")
+            .bind(table)
+            .fetch_all(&mut db)
+            .await
+            .unwrap()
+            .into_iter()
+            .collect();
+        let said: BTreeSet<String> = counts.iter().chain(*without).map(|&name| name.to_owned()).collect();
+        assert_eq!(known, said, "{table}");
+    }
+    assert!(followed.keys().all(|table| tables.iter().any(|known| known == table)));
+    store.close().await;
+}
