@@ -1,6 +1,7 @@
 //! The command line: nouns, verbs and their flags.
 
 mod policy;
+mod user;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::destination::Destination;
 use crate::filter::Filter;
 use crate::source::Source;
 pub use policy::{Apply, BreakGlass, Change, File, Policy, Prune, Pruning, Rollback, Suggest};
+pub use user::{Codes, Invite, SetUp, User};
 
 /// The operator's command line of Sluicegate.
 #[derive(Debug, Parser)]
@@ -100,6 +102,9 @@ pub enum Noun {
     /// What is asked of machines before policies count them as sources
     #[command(subcommand)]
     Posture(Posture),
+    /// Who may use this, and built-in users: invitations, passwords, one-time codes
+    #[command(subcommand)]
+    User(User),
     /// Keys that machines join with
     #[command(subcommand)]
     SetupKey(SetupKey),
@@ -147,6 +152,9 @@ pub struct Login {
     /// The same with a code to type into a browser anywhere
     #[arg(long, conflicts_with = "token")]
     pub device: bool,
+    /// Log in as a built-in user: asks for the password and a one-time code, or reads them from standard input, a line each
+    #[arg(long, value_name = "EMAIL", conflicts_with_all = ["token", "sso", "device"])]
+    pub user: Option<String>,
 }
 
 /// `sluice gateway`.

@@ -102,6 +102,16 @@ impl Client {
         self.call(Method::DELETE, path, None).await
     }
 
+    /// Deletes what is at `path`, with a body that says more.
+    pub async fn delete_with<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Failure> {
+        self.call(Method::DELETE, path, Some(body)).await
+    }
+
+    /// Replaces what is at `path`.
+    pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Failure> {
+        self.call(Method::PUT, path, Some(body)).await
+    }
+
     /// Opens an event stream: only the answer's head is bounded in time.
     pub async fn stream(&self, path: &str, query: &[(&str, String)]) -> Result<Response, Failure> {
         let request = self.request(Method::GET, path).query(query).header("accept", "text/event-stream");

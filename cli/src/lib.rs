@@ -35,6 +35,11 @@ pub async fn run(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         terminal.out.flush()?;
         return done;
     }
+    if let Noun::User(args::User::Accept) = &cli.noun {
+        let done = verbs::user::accept(&cli.global, terminal).await;
+        terminal.out.flush()?;
+        return done;
+    }
     if let Noun::Audit(args::Audit::Verify(options)) = &cli.noun
         && let Some(file) = &options.from_file
     {
@@ -76,6 +81,7 @@ pub async fn run(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         Noun::Peer(args::Peer::List) => verbs::peer::list(&client, terminal).await,
         Noun::Posture(args::Posture::List) => verbs::posture::list(&client, terminal).await,
         Noun::Group(args::Group::List) => verbs::group::list(&client, terminal).await,
+        Noun::User(asked) => verbs::user::run(&client, terminal, asked).await,
         Noun::SetupKey(args::SetupKey::List) => verbs::setup_key::list(&client, terminal).await,
         Noun::SetupKey(args::SetupKey::Create(options)) => {
             verbs::setup_key::create(&client, terminal, &options).await

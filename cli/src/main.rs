@@ -23,6 +23,7 @@ fn main() -> ExitCode {
     let mut terminal = Terminal {
         out: &mut out,
         notes: &mut notes,
+        asks: std::io::IsTerminal::is_terminal(&std::io::stdin()),
         input: &mut input,
         colour: wants_colour(),
         width: comfy_table::Table::new().width(),

@@ -11,6 +11,8 @@ use crate::error::Failure;
 
 /// Spaces between columns.
 const GAP: u16 = 2;
+/// Longest secret that is read, in bytes.
+const SECRET_MAX: usize = 4096;
 
 /// The world outside the process, as far as `sluice` uses it.
 pub struct Terminal<'a> {
@@ -18,8 +20,10 @@ pub struct Terminal<'a> {
     pub out: &'a mut (dyn Write + Send),
     /// Remarks and errors.
     pub notes: &'a mut (dyn Write + Send),
-    /// What is read for `-`.
+    /// What is read for `-`, and secrets where nobody can be asked.
     pub input: &'a mut (dyn Read + Send),
+    /// Whether there is somebody to ask for secrets.
+    pub asks: bool,
     /// Whether colours are wanted.
     pub colour: bool,
     /// Columns of the terminal; none for files and pipes.
@@ -62,6 +66,35 @@ impl Terminal<'_> {
         // After the results it is about; if they cannot be written, the next result says so.
         let _ = self.out.flush();
         let _ = writeln!(self.notes, "{}", text.as_ref());
+    }
+
+    /// A secret: asked for without echo, or the next line of the input where nobody can be asked; empty at its end.
+    pub fn secret(&mut self, what: &str) -> Result<String, Failure> {
+        let failed = |error: std::io::Error| Failure::failed(format!("cannot read the {what}")).why(error);
+        if self.asks {
+            // After what it is about.
+            let _ = self.out.flush();
+            let _ = self.notes.flush();
+            let (first, rest) = what.split_at(1);
+            return rpassword::prompt_password(format!("{}{rest}: ", first.to_uppercase())).map_err(failed);
+        }
+        // Byte by byte: the next secret is on the next line.
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        while line.len() < SECRET_MAX && self.input.read(&mut byte).map_err(failed)? == 1 && byte != *b"\n" {
+            line.push(byte[0]);
+        }
+        let line = String::from_utf8(line)
+            .map_err(|_| Failure::usage(format!("the {what} on standard input is no text")))?;
+        Ok(line.trim_end_matches('\r').to_owned())
+    }
+
+    /// A secret that somebody chooses; asked for twice where it cannot be seen.
+    pub fn new_secret(&mut self, what: &str) -> Result<String, Failure> {
+        let secret = self.secret(what)?;
+        if self.asks && self.secret(&format!("{what} again"))? != secret {
+            return Err(Failure::usage(format!("the {what} was not the same twice")));
+        }
+        Ok(secret)
     }
 
     /// Prints one JSON document of `fields` with the schema `sluicegate.<name>/1`, over several lines.

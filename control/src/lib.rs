@@ -16,6 +16,7 @@ pub mod ids;
 pub mod maintain;
 pub mod metrics;
 pub mod openapi;
+pub mod passwords;
 pub mod pki;
 pub mod policy_file;
 pub mod posture;

@@ -1,4 +1,4 @@
-//! The secrets control hands out, personal access tokens, tokens of logins and setup keys: made here, kept only as SHA-256.
+//! The secrets control hands out, personal access tokens, tokens of logins, invitations and setup keys: made here, kept only as SHA-256.
 
 use sha2::{Digest, Sha256};
 
@@ -7,6 +7,7 @@ pub type SecretHash = [u8; 32];
 
 const TOKEN_PREFIX: &str = "nbp_";
 const SESSION_PREFIX: &str = "sgs_";
+const INVITE_PREFIX: &str = "nbi_";
 const TOKEN_RANDOM: usize = 30;
 const TOKEN_CHECKSUM: usize = 6;
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -39,6 +40,16 @@ pub fn session_hash(text: &str) -> Option<SecretHash> {
 /// Whether `text` has the form of a login's token.
 pub fn looks_like_session(text: &str) -> bool {
     text.starts_with(SESSION_PREFIX)
+}
+
+/// A new secret of an invitation: as a personal access token, with `nbi_` in front.
+pub fn new_invite() -> String {
+    new_text(INVITE_PREFIX)
+}
+
+/// The hash an invitation is looked up by; `None` for a text that cannot be one's secret.
+pub fn invite_hash(text: &str) -> Option<SecretHash> {
+    hash(INVITE_PREFIX, text)
 }
 
 fn new_text(prefix: &str) -> String {

@@ -12,7 +12,7 @@ use crate::rest::User;
 use crate::sso::{self, Offer, Provider};
 use crate::terminal::Terminal;
 
-const HOW: &str = "sluice login --url URL --sso, or --token-file FILE";
+const HOW: &str = "sluice login --url URL --sso, --user EMAIL, or --token-file FILE";
 
 /// `GET /api/login`.
 #[derive(Deserialize)]
@@ -41,6 +41,10 @@ pub(crate) async fn run(global: &Global, login: &Login, terminal: &mut Terminal<
             warn(terminal);
             at_provider(global, login, &url, terminal).await?
         }
+        _ if login.user.is_some() => {
+            warn(terminal);
+            by_password(global, login, &url, terminal).await?
+        }
         // `--token -` beats a token file named by the environment; two flags are refused by the parser.
         (Some("-"), _) => token_from(&mut *terminal.input).map_err(|why| {
             Failure::new(Kind::NotConnected, "cannot take a token from standard input").why(why)
@@ -53,7 +57,7 @@ pub(crate) async fn run(global: &Global, login: &Login, terminal: &mut Terminal<
         (None, Some(file)) => read_token(file)?,
         (None, None) => return Err(Failure::usage("login needs a token").next(HOW)),
     };
-    if !(login.sso || login.device) {
+    if !(login.sso || login.device || login.user.is_some()) {
         warn(terminal);
     }
     let target = Target { url: url.clone(), token };
@@ -99,6 +103,36 @@ pub(crate) async fn logout(global: &Global, terminal: &mut Terminal<'_>) -> Resu
         .line(format!("Logged out; {} is gone. Personal access tokens go on being valid.", path.display()))
 }
 
+/// The token of a login as a built-in user. Whether it has one-time codes is not told to who does not know them: they are always
+/// asked for.
+async fn by_password(
+    global: &Global,
+    login: &Login,
+    url: &reqwest::Url,
+    terminal: &mut Terminal<'_>,
+) -> Result<String, Failure> {
+    let client = Client::new(Target { url: url.clone(), token: String::new() }, global.timeout)?;
+    let password = terminal.secret("password")?;
+    let code = terminal.secret("one-time code, empty without one")?;
+    let request = json!({ "email": login.user, "password": password, "code": code });
+    let answer: Value = client.post("/api/login/password", &request).await.map_err(|failure| {
+        if !failure.what.contains("does not accept the token") {
+            return failure;
+        }
+        Failure::new(Kind::NotConnected, format!("control at {} did not log you in", client.url()))
+            .why(failure.why.unwrap_or_default())
+            .next("try again; after five failures in a row wait half a minute or longer")
+    })?;
+    token_of(&client, &answer)
+}
+
+fn token_of(client: &Client, answer: &Value) -> Result<String, Failure> {
+    match answer.get("token").and_then(Value::as_str) {
+        Some(token) => Ok(token.to_owned()),
+        None => Err(Failure::failed(format!("control at {} gave no token", client.url()))),
+    }
+}
+
 /// The token of a login at the identity provider that control names.
 async fn at_provider(
     global: &Global,
@@ -123,8 +157,5 @@ async fn at_provider(
         request["nonce"] = json!(nonce);
     }
     let answer: Value = client.post("/api/login/oidc", &request).await?;
-    match answer.get("token").and_then(Value::as_str) {
-        Some(token) => Ok(token.to_owned()),
-        None => Err(Failure::failed(format!("control at {} gave no token", client.url()))),
-    }
+    token_of(&client, &answer)
 }

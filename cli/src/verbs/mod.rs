@@ -13,6 +13,7 @@ pub(crate) mod policy;
 pub(crate) mod posture;
 pub(crate) mod setup_key;
 pub(crate) mod status;
+pub(crate) mod user;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;

@@ -131,7 +131,7 @@ fn masked(key: &str) -> String {
 }
 
 /// Group ids from names or ids.
-async fn group_ids(client: &Client, wanted: &[String]) -> Result<Vec<String>, Failure> {
+pub(super) async fn group_ids(client: &Client, wanted: &[String]) -> Result<Vec<String>, Failure> {
     if wanted.is_empty() {
         return Ok(Vec::new());
     }

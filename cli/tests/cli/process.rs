@@ -53,7 +53,7 @@ async fn a_closed_pipe_is_silent() {
 /// What each verb's help says, so that a change of the command line is seen in review.
 #[test]
 fn help_is_as_written_down() {
-    let verbs: [&[&str]; 29] = [
+    let verbs: [&[&str]; 31] = [
         &[],
         &["login"],
         &["status"],
@@ -77,6 +77,8 @@ fn help_is_as_written_down() {
         &["group", "list"],
         &["setup-key", "create"],
         &["setup-key", "list"],
+        &["user"],
+        &["user", "invite"],
         &["network", "list"],
         &["flow", "watch"],
         &["audit", "list"],

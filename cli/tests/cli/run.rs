@@ -60,6 +60,7 @@ impl Shell {
             out: &mut out,
             notes: &mut notes,
             input: &mut input.as_bytes(),
+            asks: false,
             colour: false,
             width: self.width,
             now: utc_datetime!(2026-11-22 12:00:00),

@@ -7,6 +7,7 @@ mod run;
 mod audit;
 mod document;
 mod sso;
+mod users;
 
 mod fake {
     /// No control gave this one out.

@@ -139,7 +139,8 @@ impl Write for Remarks {
 
 async fn control(idp: &Idp) -> Control {
     let oidc = Some(OidcOptions::new(&idp.issuer, "sluice"));
-    Control::start_known(Identity::new(&IdentityOptions { oidc }).unwrap()).await
+    Control::start_known(Identity::new(&IdentityOptions { oidc, ..IdentityOptions::default() }).unwrap())
+        .await
 }
 
 /// Logs in; `browse` gets the address that is shown for a browser.
@@ -155,6 +156,7 @@ async fn login(control: &Control, flag: &str, browse: impl AsyncFn(String)) -> R
             out: &mut out,
             notes: &mut notes,
             input: &mut std::io::empty(),
+            asks: false,
             colour: false,
             width: None,
             now: time::UtcDateTime::now(),

@@ -1,15 +1,27 @@
-//! Who users are: identity providers, whose tokens are verified here.
+//! How people prove who they are: identity providers, whose tokens are verified here, and whether there are built-in users.
 
 pub mod oidc;
 
 use std::sync::Arc;
 
 use oidc::{Claims, OidcOptions, Provider, SetupError, TokenError};
+use serde::Deserialize;
 
 /// How users prove who they are; clones share it.
 #[derive(Clone, Default)]
 pub struct Identity {
     provider: Option<Arc<Provider>>,
+    local: LocalUsers,
+}
+
+/// Built-in users, with passwords.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LocalUsers {
+    /// Whether there are any.
+    pub enabled: bool,
+    /// Whether anybody who reaches the REST API before there is a person may make the first one, the owner.
+    pub open_setup: bool,
 }
 
 /// What the configuration says of users' identity.
@@ -17,18 +29,25 @@ pub struct Identity {
 pub struct IdentityOptions {
     /// The identity provider, where there is one.
     pub oidc: Option<OidcOptions>,
+    /// Built-in users.
+    pub local_users: LocalUsers,
 }
 
 impl Identity {
     /// Reads the options; nothing is asked of the provider before its first token comes.
     pub fn new(options: &IdentityOptions) -> Result<Self, SetupError> {
         let provider = options.oidc.as_ref().map(|options| Provider::new(options.clone())).transpose()?;
-        Ok(Identity { provider: provider.map(Arc::new) })
+        Ok(Identity { provider: provider.map(Arc::new), local: options.local_users })
     }
 
     /// The identity provider, if there is one.
     pub fn provider(&self) -> Option<&Arc<Provider>> {
         self.provider.as_ref()
+    }
+
+    /// What is said of built-in users.
+    pub fn local_users(&self) -> LocalUsers {
+        self.local
     }
 
     /// Whom a JWT is about, if the provider has signed it for us and it is in force.

@@ -43,9 +43,30 @@ impl Caller {
         self.user.actor()
     }
 
+    /// Refuses who proved itself by a token that was made long ago: what decides how a user logs in is changed by who logged in.
+    pub fn needs_login(&self) -> Result<(), ApiError> {
+        match self.proof {
+            Proof::Login => Ok(()),
+            Proof::Token => Err(ApiError::forbidden(
+                "a personal access token cannot do this: log in, by `sluice login --user` for example",
+            )),
+        }
+    }
+
     /// Whether only the user's own objects may be seen.
     pub fn own_only(&self) -> bool {
         self.right == Right::Own
+    }
+}
+
+/// The user whose personal access token a request carries, if it carries one; for routes that anyone may ask.
+pub(super) async fn token_user(app: &App, headers: &HeaderMap) -> Result<Option<User>, ApiError> {
+    if !headers.contains_key(AUTHORIZATION) {
+        return Ok(None);
+    }
+    match app.store.authenticate(token(headers)?).await? {
+        Some(user) => Ok(Some(user)),
+        None => Err(ApiError::unauthorized(INVALID)),
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::geo::GeoError;
+use crate::passwords::HashError;
 use crate::store::StoreError;
 
 /// Longest text of a refusal by the HTTP library that is passed on, in bytes.
@@ -84,9 +85,11 @@ impl From<StoreError> for ApiError {
                 tracing::error!(%error, "a request failed because the store's database does not answer");
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            StoreError::Hash(HashError::Busy) => StatusCode::SERVICE_UNAVAILABLE,
             StoreError::Full
             | StoreError::ReadOnly
             | StoreError::Database(_)
+            | StoreError::Hash(HashError::Failed(_))
             | StoreError::Corrupt { .. } => {
                 tracing::error!(%error, "a request failed in the store");
                 return Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}; nothing was changed"));

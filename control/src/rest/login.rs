@@ -24,6 +24,8 @@ pub struct LoginMethods {
     /// The identity provider, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oidc: Option<LoginProvider>,
+    /// Whether there are built-in users (`POST /api/login/password`).
+    pub passwords: bool,
 }
 
 /// What a program needs to log somebody in at the identity provider. It finds the rest in the issuer's discovery document.
@@ -77,7 +79,7 @@ async fn methods(State(app): State<App>) -> Json<LoginMethods> {
             scopes: options.scopes.clone(),
         }
     });
-    Json(LoginMethods { oidc })
+    Json(LoginMethods { oidc, passwords: app.identity.local_users().enabled })
 }
 
 /// Exchanges the identity provider's ID token for a login of some hours.
@@ -102,7 +104,8 @@ async fn logout(State(app): State<App>, headers: HeaderMap) -> ApiResult<Empty> 
     Ok(Json(Empty {}))
 }
 
-async fn log_in(app: &App, user: &User) -> Result<LoggedIn, ApiError> {
+/// A new login of a user who has proved to be it.
+pub(super) async fn log_in(app: &App, user: &User) -> Result<LoggedIn, ApiError> {
     let (session, token) = app.store.create_session(user).await?;
     Ok(LoggedIn { token, expires_at: rfc3339(session.expires_at), user_id: session.user_id })
 }

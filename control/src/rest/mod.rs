@@ -19,6 +19,8 @@ mod exactly;
 pub mod explain;
 pub mod groups;
 pub mod instance;
+pub mod invites;
+pub mod local_users;
 pub mod locations;
 pub mod login;
 pub mod nameservers;
@@ -105,6 +107,8 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::default()
         .merge(accounts::routes())
         .merge(login::routes())
+        .merge(local_users::routes())
+        .merge(invites::routes())
         .merge(users::routes())
         .merge(tokens::routes())
         .merge(setup_keys::routes())
@@ -128,7 +132,11 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// The routes anyone may ask.
 pub fn open_routes() -> OpenApiRouter<App> {
-    OpenApiRouter::default().merge(instance::routes()).merge(login::open_routes())
+    OpenApiRouter::default()
+        .merge(instance::routes())
+        .merge(login::open_routes())
+        .merge(local_users::open_routes())
+        .merge(invites::open_routes())
 }
 
 /// The body of a deletion's answer: an empty object.

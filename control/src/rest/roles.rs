@@ -51,7 +51,7 @@ pub enum Right {
 }
 
 /// Paths by their beginnings; the longest that fits decides, and a path that is not here is nobody's.
-const PATHS: [(&str, Module); 25] = [
+const PATHS: [(&str, Module); 27] = [
     ("/api/accounts", Module::Settings),
     ("/api/agent-network", Module::Networks),
     ("/api/break-glass", Module::Policies),
@@ -76,7 +76,9 @@ const PATHS: [(&str, Module); 25] = [
     ("/api/setup-keys", Module::SetupKeys),
     ("/api/users", Module::Users),
     ("/api/users/current", Module::Pats),
+    ("/api/users/{userId}/password", Module::Pats),
     ("/api/users/{userId}/tokens", Module::Pats),
+    ("/api/users/{userId}/totp", Module::Pats),
 ];
 
 const MODULES: [(Module, &str); 13] = [

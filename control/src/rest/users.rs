@@ -196,7 +196,7 @@ async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) 
     Ok(Json(Empty {}))
 }
 
-fn role(text: &str) -> Result<UserRole, ApiError> {
+pub(super) fn role(text: &str) -> Result<UserRole, ApiError> {
     UserRole::parse(text).ok_or_else(|| {
         ApiError::invalid(format!("role {text:?} is unknown: owner, admin, network_admin, auditor or user"))
     })

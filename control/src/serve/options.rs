@@ -10,8 +10,8 @@ use clap::Args;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::identity::IdentityOptions;
 use crate::identity::oidc::OidcOptions;
+use crate::identity::{IdentityOptions, LocalUsers};
 use crate::rest::limits::{BURST, Rates};
 use crate::store::Location;
 
@@ -35,7 +35,7 @@ pub struct DataArgs {
     /// File with the password of the store's database [default: SLUICEGATE_CONTROL_STORE_PASSWORD of the environment]
     #[arg(long, value_name = "FILE", env = "SLUICEGATE_CONTROL_STORE_PASSWORD_FILE")]
     pub store_password_file: Option<PathBuf>,
-    /// File with `data_dir`, `http`, `grpc`, `[store]`, `[audit]`, `[geo]`, `[rest]` and `[oidc]` [default: /etc/sluicegate/control.toml, if it is there]
+    /// File with `data_dir`, `http`, `grpc`, `[store]`, `[audit]`, `[geo]`, `[rest]`, `[oidc]` and `[local_users]` [default: /etc/sluicegate/control.toml, if it is there]
     #[arg(long, value_name = "FILE", env = "SLUICEGATE_CONTROL_CONFIG")]
     pub config: Option<PathBuf>,
 }
@@ -101,6 +101,8 @@ struct ConfigFile {
     geo: GeoSection,
     #[serde(default)]
     oidc: Option<OidcOptions>,
+    #[serde(default)]
+    local_users: LocalUsers,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -175,7 +177,7 @@ impl Options {
                 trusted_proxies: file.rest.trusted_proxies.clone(),
             },
             geo_database: args.geo_database.or_else(|| file.geo.database.clone()),
-            identity: IdentityOptions { oidc: file.oidc.clone() },
+            identity: IdentityOptions { oidc: file.oidc.clone(), local_users: file.local_users },
             data: Data::with(args.data, &file)?,
         })
     }
@@ -288,6 +290,24 @@ mod tests {
         assert_eq!(of(ServeArgs { geo_database: flag.clone(), ..args(&path) }), flag);
         std::fs::write(&path, "").unwrap();
         assert_eq!(of(args(&path)), None);
+    }
+
+    #[test]
+    fn there_are_no_built_in_users_unless_the_file_says_so_and_set_up_is_open_only_where_it_says_that_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.toml");
+        for (text, enabled, open) in [
+            ("", false, false),
+            ("[local_users]\n", false, false),
+            ("[local_users]\nenabled = true\n", true, false),
+            ("[local_users]\nenabled = true\nopen_setup = true\n", true, true),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let local = Options::resolve(args(&path)).unwrap().identity.local_users;
+            assert_eq!((local.enabled, local.open_setup), (enabled, open), "{text}");
+        }
+        std::fs::write(&path, "[local_users]\nenable = true\n").unwrap();
+        assert!(format!("{:#}", Options::resolve(args(&path)).unwrap_err()).contains("enable"));
     }
 
     #[test]

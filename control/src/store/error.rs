@@ -1,5 +1,7 @@
 //! Why the store did not do what it was asked.
 
+use crate::passwords::HashError;
+
 /// Why a read or a change did not happen. Nothing is ever half applied.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -30,6 +32,9 @@ pub enum StoreError {
     /// The caller may not do this.
     #[error("{0}")]
     Denied(String),
+    /// Passwords are looked at one after the other, and too many wait.
+    #[error(transparent)]
+    Hash(#[from] HashError),
     /// No space is left for the database.
     #[error("the disk of the store's database is full: free some space there and try again")]
     Full,

@@ -41,6 +41,8 @@ pub struct Observed {
     seconds: HistogramVec,
     errors: IntCounterVec,
     info: IntGaugeVec,
+    /// Logins by password, by what came of them.
+    pub(super) logins: IntCounterVec,
     /// Whether this replica does the work that one of them does.
     pub(super) leader: IntGauge,
     /// Replicas that have been heard of lately, this one included.
@@ -65,6 +67,13 @@ impl Observed {
                 &["reason"],
             )?,
             info: IntGaugeVec::new(opts("info", "Always 1; the label says which database."), &["backend"])?,
+            logins: IntCounterVec::new(
+                Opts::new(
+                    "sluicegate_control_password_logins_total",
+                    "Logins by password: accepted, refused, or of an address that is left alone after too many.",
+                ),
+                &["result"],
+            )?,
             leader: gauge("leader", "1 on the replica that does the work of which there is one.")?,
             replicas: gauge("replicas", "Replicas of control that share the store.")?,
             notified: gauge(
@@ -82,6 +91,9 @@ impl Observed {
         for reason in StoreError::REASONS {
             observed.errors.with_label_values(&[reason]).reset();
         }
+        for result in ["accepted", "refused", "paused"] {
+            observed.logins.with_label_values(&[result]).reset();
+        }
         observed.info.with_label_values(&[backend]).set(1);
         observed.leader.set(1);
         observed.replicas.set(1);
@@ -94,6 +106,7 @@ impl Observed {
             Box::new(self.seconds.clone()),
             Box::new(self.errors.clone()),
             Box::new(self.info.clone()),
+            Box::new(self.logins.clone()),
             Box::new(self.leader.clone()),
             Box::new(self.replicas.clone()),
             Box::new(self.notified.clone()),

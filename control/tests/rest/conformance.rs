@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::documents::{NETBIRD, OURS, Operation};
 use crate::harness::{Server, text};
+use crate::local_users::identity;
 
 /// Set to write the table in `docs/conformance.md` instead of comparing with it.
 const UPDATE: &str = "UPDATE_CONFORMANCE";
@@ -129,18 +130,23 @@ const OTHERS: [(&str, &str); 32] = [
 ];
 
 /// What is served and is not tried here, each with the test that does.
-const ELSEWHERE: [(&str, &str, &str); 6] = [
+const ELSEWHERE: [(&str, &str, &str); 11] = [
     ("POST", "/api/peers/{}/temporary-access", "needs a WireGuard key"),
     ("POST", "/api/setup", "a server without an account"),
     ("POST", "/api/users/{}/approve", "a user who waits"),
     ("DELETE", "/api/users/{}/reject", "a user who waits"),
     ("PUT", "/api/users/{}/password", "built-in users"),
-    ("POST", "/api/users/{}/invite", "a user who was invited"),
+    ("POST", "/api/users/{}/invite", "built-in users"),
+    ("POST", "/api/users/invites", "built-in users"),
+    ("DELETE", "/api/users/invites/{}", "built-in users"),
+    ("GET", "/api/users/invites/{}", "built-in users"),
+    ("POST", "/api/users/invites/{}/accept", "built-in users"),
+    ("POST", "/api/users/invites/{}/regenerate", "built-in users"),
 ];
 
 #[tokio::test]
 async fn every_operation_of_netbirds_that_is_served_answers_in_its_shape() {
-    let server = Server::start().await;
+    let server = Server::start_known(tempfile::tempdir().unwrap(), identity(false)).await;
     let owner = &server.owner;
     let mut ids = BTreeMap::from([("all", server.all().await), ("peer", server.peer("web").await.id)]);
     let mut made = Vec::new();

@@ -18,7 +18,7 @@ impl Site {
     async fn start() -> Self {
         let provider = Provider::start();
         let oidc = Some(OidcOptions::new(&provider.issuer, CLIENT));
-        let identity = Identity::new(&IdentityOptions { oidc }).unwrap();
+        let identity = Identity::new(&IdentityOptions { oidc, ..IdentityOptions::default() }).unwrap();
         let server = Server::start_known(tempfile::tempdir().unwrap(), identity).await;
         Site { provider, server }
     }
@@ -162,7 +162,7 @@ async fn a_blocked_user_is_refused_at_once_and_so_is_a_token_of_another_audience
     assert_eq!(ann.get("/api/users/current").await.0, 200);
 
     let oidc = Some(OidcOptions::new(&site.provider.issuer, "another"));
-    let identity = Identity::new(&IdentityOptions { oidc }).unwrap();
+    let identity = Identity::new(&IdentityOptions { oidc, ..IdentityOptions::default() }).unwrap();
     let other = Server::start_known(tempfile::tempdir().unwrap(), identity).await;
     let header = ann.authorization.clone().unwrap();
     let answer = other.owner.with_authorization(Some(&header)).get("/api/users/current").await;

@@ -22,6 +22,7 @@ mod groups;
 mod harness;
 mod identity;
 mod limits;
+mod local_users;
 mod networks;
 mod openapi;
 mod peers;

@@ -10,6 +10,7 @@ mod conformance;
 mod following;
 mod identity;
 mod kills;
+mod local_users;
 mod open;
 mod replicas;
 mod schemas;
