@@ -150,12 +150,14 @@ fn a_real_handshake_passes_while_another_prefix_floods() {
                 endpoint: None,
                 allowed: allowed(["100.90.0.2/32", "fd77::2/128"]),
                 probe: None,
+                watched: false,
             });
             peer.configure(&PeerSpec {
                 key: public(1),
                 endpoint: Some(to),
                 allowed: allowed(["100.90.0.1/32", "fd77::1/128"]),
                 probe: None,
+                watched: false,
             });
             let link = peer.link_when(|link| link.handshake.is_some());
             assert_eq!(link.endpoint, Some(to));

@@ -36,12 +36,14 @@ fn two_namespaces_reach_each_other_and_allowed_prefixes_move_live() {
             endpoint: None,
             allowed: allowed(["100.90.0.2/32", "fd77::2/128"]),
             probe: None,
+            watched: false,
         };
         let mut spec_of_gateway = PeerSpec {
             key: public(1),
             endpoint: Some("192.0.2.1:51820".parse().unwrap()),
             allowed: allowed(["100.90.0.1/32", "fd77::1/128"]),
             probe: Some(far),
+            watched: true,
         };
         end_gateway.configure(&spec_of_peer);
         end_peer.configure(&spec_of_gateway);
@@ -51,6 +53,10 @@ fn two_namespaces_reach_each_other_and_allowed_prefixes_move_live() {
         let learned = end_gateway.link_when(|l| l.endpoint.is_some());
         assert_eq!(learned.endpoint.unwrap().ip().to_string(), "192.0.2.2");
 
+        // The handshake is use; probes and their answers are none.
+        end_peer.link_when(|l| l.brisk.is_none());
+        assert!(ping(&peer, "fd77::1"));
+        end_peer.link_when(|l| l.brisk.is_some());
         assert!(ping(&peer, "100.90.0.1"), "IPv4 through the overlay");
         assert!(ping(&peer, "fd77::1"), "IPv6 through the overlay");
         assert!(!ping(&peer, "10.99.0.1"), "a prefix nobody may carry");

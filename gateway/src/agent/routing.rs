@@ -13,6 +13,8 @@ use crate::overlay::{Link, PeerSpec, PublicKey};
 
 /// Silence after which a peer that is not probed counts as gone: two keepalives of 25 s and some.
 const UNPROBED: Duration = Duration::from_secs(60);
+/// Silence after which a peer that is probed once a second counts as gone, unless the operator waits longer for any.
+const NOW_AND_THEN: Duration = Duration::from_secs(3);
 
 /// The links as they were at the last look, and the routers in use.
 #[derive(Default)]
@@ -26,6 +28,8 @@ pub(super) struct Routing {
 #[derive(Clone, Copy)]
 struct Seen {
     added: Instant,
+    /// Whether anything ever came from it.
+    heard: bool,
     live_since: Option<Instant>,
 }
 
@@ -42,7 +46,7 @@ pub(super) struct Plan {
 
 impl Routing {
     /// Takes in the state of the links at `now`; those in `probed` owe an answer all the time, the others say something
-    /// now and then.
+    /// now and then. Who was found dead has to be heard of anew.
     pub(super) fn observe(
         &mut self,
         links: &[Link],
@@ -52,8 +56,14 @@ impl Routing {
     ) {
         self.seen.retain(|key, _| links.iter().any(|l| l.key == *key));
         for link in links {
-            let seen = self.seen.entry(link.key).or_insert(Seen { added: now, live_since: None });
-            let patience = if probed.contains(&link.key) { failover.dead_after } else { UNPROBED };
+            let seen =
+                self.seen.entry(link.key).or_insert(Seen { added: now, heard: false, live_since: None });
+            seen.heard |= link.heard.is_some();
+            let patience = match () {
+                () if !probed.contains(&link.key) => UNPROBED,
+                () if seen.live_since.is_none() => failover.dead_after,
+                () => patience(link, failover),
+            };
             let live = link.heard.is_some_and(|heard| heard < patience);
             seen.live_since = live.then(|| seen.live_since.unwrap_or(now));
         }
@@ -116,6 +126,8 @@ impl Routing {
             .map(|e| e.ip())
             .chain(control.iter().copied())
             .collect();
+        let several = routers(network).into_values().filter(|routers| routers.len() > 1);
+        let watched: BTreeSet<&str> = several.flat_map(BTreeMap::into_keys).collect();
         let mut allowed: BTreeMap<&str, BTreeSet<IpNet>> = BTreeMap::new();
         for route in network.routes.iter().filter(|r| !own.contains(&r.prefix)) {
             let Some(router) = self.router(&route.prefix) else { continue };
@@ -132,7 +144,7 @@ impl Routing {
         for (id, peer) in &network.peers {
             let mut prefixes = allowed.remove(id.as_str()).unwrap_or_default();
             prefixes.extend(peer.prefixes());
-            plan.peers.push(spec(peer, prefixes, hints));
+            plan.peers.push(spec(peer, prefixes, hints, watched.contains(id.as_str())));
         }
         plan
     }
@@ -143,7 +155,9 @@ impl Routing {
             Some(Seen { live_since: Some(since), .. }) => {
                 Liveness::Live(now.saturating_duration_since(*since))
             }
-            Some(seen) if now.saturating_duration_since(seen.added) < grace(failover) => Liveness::Unknown,
+            Some(seen) if !seen.heard && now.saturating_duration_since(seen.added) < grace(failover) => {
+                Liveness::Unknown
+            }
             Some(_) => Liveness::Dead,
         }
     }
@@ -164,16 +178,28 @@ fn routers(network: &Network) -> BTreeMap<IpNet, BTreeMap<&str, u32>> {
 
 /// How long a link may take to be heard of for the first time.
 fn grace(failover: &Failover) -> Duration {
-    failover.dead_after
+    failover.dead_after.max(NOW_AND_THEN)
+}
+
+/// How long a link that is probed may be silent. Where brisk probes have just begun, their answers are still on the way.
+fn patience(link: &Link, failover: &Failover) -> Duration {
+    let brisk = failover.dead_after + link.round_trip.unwrap_or_default();
+    if link.brisk.is_some_and(|since| since >= brisk) { brisk } else { failover.dead_after.max(NOW_AND_THEN) }
 }
 
 /// Whoever has a fixed place is probed, router or not: there are few of them, and both ends then know of each other.
-fn spec(peer: &Peer, allowed: BTreeSet<IpNet>, hints: &BTreeMap<PublicKey, SocketAddr>) -> PeerSpec {
+fn spec(
+    peer: &Peer,
+    allowed: BTreeSet<IpNet>,
+    hints: &BTreeMap<PublicKey, SocketAddr>,
+    watched: bool,
+) -> PeerSpec {
     PeerSpec {
         key: peer.key,
         endpoint: peer.endpoint.or_else(|| hints.get(&peer.key).copied()),
         allowed,
         probe: peer.endpoint.is_some().then_some(peer.v6),
+        watched,
     }
 }
 
@@ -197,6 +223,7 @@ mod tests {
             handshake: None,
             heard: heard.map(Duration::from_millis),
             round_trip: None,
+            brisk: None,
             received: 0,
             sent: 0,
         }
@@ -235,6 +262,36 @@ mod tests {
         assert!(routing.decide(&network, &FAILOVER, at(7)));
         assert_eq!(routing.router(&"10.1.0.0/24".parse().unwrap()), Some("g1"));
         assert_eq!(routing.transitions(), 2);
+    }
+
+    #[test]
+    fn a_router_in_use_is_left_soon_and_stays_left_until_it_is_heard_of() {
+        let failover = Failover {
+            probe_interval: Duration::from_millis(50),
+            dead_after: Duration::from_millis(200),
+            ..FAILOVER
+        };
+        let network = network(|_| {});
+        let mut routing = Routing::default();
+        let start = Instant::now();
+        let probed = [PublicKey([1; 32]), PublicKey([2; 32])].into();
+        let mut router = |ms: u64, first: Link| {
+            let now = start + Duration::from_millis(ms);
+            routing.observe(&[first, link(2, Some(ms.min(900)))], &probed, &failover, now);
+            routing.decide(&network, &failover, now);
+            routing.router(&"10.1.0.0/24".parse().unwrap()).unwrap().to_owned()
+        };
+        let brisk = |heard, since: u64, trip: u64| Link {
+            brisk: Some(Duration::from_millis(since)),
+            round_trip: Some(Duration::from_millis(trip)),
+            ..link(1, Some(heard))
+        };
+        assert_eq!(router(0, link(1, Some(10))), "g1");
+        assert_eq!(router(1000, link(1, Some(999))), "g1", "an idle link answers once a second");
+        assert_eq!(router(1100, brisk(900, 0, 1)), "g1", "brisk probes have just begun");
+        assert_eq!(router(1300, brisk(240, 300, 50)), "g1", "answers take their time");
+        assert_eq!(router(1301, brisk(240, 300, 30)), "g2");
+        assert_eq!(router(3600, link(1, Some(2600))), "g2", "what was dead is not alive by being idle");
     }
 
     /// Two routes of one prefix, as high availability is written with them.

@@ -23,8 +23,12 @@ use crate::netlink::{Changes, Neighbours, Netlink};
 use crate::overlay::Overlay;
 use crate::system;
 
-/// Between looks at the links: the resolution of failover, when probes come as often.
+/// Between looks at the links.
 const LOOK: Duration = Duration::from_millis(100);
+/// Between looks while a link is probed briskly: the resolution of failover.
+const BRISK_LOOK: Duration = Duration::from_millis(20);
+/// A look takes a lock for each link: with more than this many, it stays rare.
+const FEW_LINKS: usize = 1000;
 /// Between sweeps of the flow table, and between reports of health.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Between looks at what nobody announced: a route somebody deleted, a change the kernel could not queue.
@@ -53,7 +57,12 @@ impl<O: Overlay> Agent<'_, O> {
                 Some(said) = self.around.control.recv() => self.heard(said).await?,
                 () = changes.next() => self.surroundings_changed().await?,
                 () = neighbours.next() => self.neighbours_moved(),
-                _ = look.tick() => self.look().await?,
+                _ = look.tick() => {
+                    self.look().await?;
+                    if self.links.len() <= FEW_LINKS && self.links.iter().any(|link| link.brisk.is_some()) {
+                        look.reset_after(BRISK_LOOK);
+                    }
+                }
                 _ = sweep.tick() => self.sweep()?,
                 _ = review.tick() => self.review().await?,
                 Some(query) = self.around.queries.recv() => self.answer(query).await,

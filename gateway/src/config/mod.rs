@@ -118,9 +118,9 @@ pub struct Settings {
 /// How routers are watched and left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failover {
-    /// Time between probes of a router.
+    /// Time between probes of a router that another could stand in for, while packets go to it; others once a second.
     pub probe_interval: Duration,
-    /// Silence after which a router counts as dead.
+    /// Silence after which such a router counts as dead; others after three seconds, where this is not longer.
     pub dead_after: Duration,
     /// How long a better router must have been live before traffic returns to it.
     pub return_after: Duration,
@@ -158,8 +158,8 @@ impl Settings {
             Duration::from_millis(pick(flag, file, || default))
         };
         let failover = Failover {
-            probe_interval: millis(&run.probe_interval_ms, &file.failover.probe_interval_ms, 1000),
-            dead_after: millis(&run.dead_after_ms, &file.failover.dead_after_ms, 3000),
+            probe_interval: millis(&run.probe_interval_ms, &file.failover.probe_interval_ms, 50),
+            dead_after: millis(&run.dead_after_ms, &file.failover.dead_after_ms, 200),
             return_after: millis(&run.return_after_ms, &file.failover.return_after_ms, 2000),
         };
         if failover.probe_interval < Duration::from_millis(10) {
@@ -286,7 +286,7 @@ mod tests {
     fn values_that_cannot_work_are_refused() {
         for toml in [
             "[overlay]\nmtu = 500\n",
-            "[failover]\ndead_after_ms = 1500\n",
+            "[failover]\ndead_after_ms = 99\n",
             "[failover]\nprobe_interval_ms = 1\n",
             "[datapath]\nnat_ports = \"9-3\"\n",
             "[datapath]\nnat_ports = \"0-3\"\n",

@@ -3,6 +3,7 @@
 mod ethernet;
 mod io;
 mod probe;
+mod usage;
 mod userspace;
 
 use std::collections::BTreeSet;
@@ -50,6 +51,8 @@ pub struct PeerSpec {
     pub allowed: BTreeSet<IpNet>,
     /// Its overlay address, when this agent is to probe it.
     pub probe: Option<Ipv6Addr>,
+    /// Whether another could stand in for it: then it is probed briskly while packets go to it.
+    pub watched: bool,
 }
 
 /// What is known of the link to a peer.
@@ -65,6 +68,8 @@ pub struct Link {
     pub heard: Option<Duration>,
     /// Round trip of the last probe that was answered.
     pub round_trip: Option<Duration>,
+    /// How long it has been probed briskly without a break; `None` while it is probed now and then, or not at all.
+    pub brisk: Option<Duration>,
     /// Bytes received, WireGuard's own included.
     pub received: u64,
     /// Bytes sent, WireGuard's own included.

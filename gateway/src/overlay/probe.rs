@@ -9,11 +9,14 @@ use std::net::Ipv6Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 const NEXT_HEADER: u8 = 253;
 const HEADER: usize = 40;
-const LENGTH: usize = HEADER + 16;
+/// Bytes of a probe or a reply, before WireGuard.
+pub(super) const LENGTH: usize = HEADER + 16;
+/// Between probes of who is not probed briskly, where the brisk ones do not come more rarely.
+const NOW_AND_THEN: Duration = Duration::from_secs(1);
 const MAGIC: [u8; 5] = *b"SLPR\x01";
 const REQUEST: u8 = 1;
 const REPLY: u8 = 2;
@@ -21,7 +24,9 @@ const REPLY: u8 = 2;
 /// What was sent and what was answered.
 pub(super) struct Probes {
     out: mpsc::Sender<Vec<u8>>,
+    interval: Duration,
     state: Mutex<State>,
+    sooner: Notify,
 }
 
 #[derive(Default)]
@@ -36,16 +41,28 @@ struct Target {
     sent: Option<(u64, Instant)>,
     answered: Option<Instant>,
     round_trip: Option<Duration>,
+    brisk: bool,
+    /// Probes and replies that were sent to it.
+    carried: u64,
+}
+
+impl Target {
+    fn due(&self, interval: Duration, now: Instant) -> Instant {
+        let interval = if self.brisk { interval } else { interval.max(NOW_AND_THEN) };
+        self.sent.map_or(now, |(_, at)| at + interval)
+    }
 }
 
 impl Probes {
     /// Probes and replies leave by `out`; when it is full they are lost, as on any network.
-    pub(super) fn new(out: mpsc::Sender<Vec<u8>>) -> Self {
-        Self { out, state: Mutex::default() }
+    /// `interval` is between brisk ones.
+    pub(super) fn new(out: mpsc::Sender<Vec<u8>>, interval: Duration) -> Self {
+        Self { out, interval, state: Mutex::default(), sooner: Notify::new() }
     }
 
     pub(super) fn set_own(&self, address: Ipv6Addr) {
         self.state().own = Some(address);
+        self.sooner.notify_one();
     }
 
     /// Probes exactly these from now on.
@@ -53,17 +70,42 @@ impl Probes {
         let mut state = self.state();
         let mut old = std::mem::take(&mut state.targets);
         state.targets = targets.into_iter().map(|t| (t, old.remove(&t).unwrap_or_default())).collect();
+        self.sooner.notify_one();
     }
 
-    /// Sends one probe to each target.
-    pub(super) fn send(&self, now: Instant) {
-        let state = &mut *self.state();
-        let Some(own) = state.own else { return };
-        for (address, target) in &mut state.targets {
-            state.sequence += 1;
-            target.sent = Some((state.sequence, now));
-            let _ = self.out.try_send(packet(own, *address, REQUEST, state.sequence));
+    /// Whether a target is probed at the interval, or now and then.
+    pub(super) fn set_brisk(&self, address: Ipv6Addr, brisk: bool) {
+        if let Some(target) = self.state().targets.get_mut(&address).filter(|t| t.brisk != brisk) {
+            target.brisk = brisk;
+            self.sooner.notify_one();
         }
+    }
+
+    /// Sends the probes that are due, and says when the next one is.
+    pub(super) fn send(&self, now: Instant) -> Instant {
+        let state = &mut *self.state();
+        let mut next = now + NOW_AND_THEN;
+        let Some(own) = state.own else { return next };
+        for (address, target) in &mut state.targets {
+            if target.due(self.interval, now) <= now {
+                state.sequence += 1;
+                target.sent = Some((state.sequence, now));
+                let sent = self.out.try_send(packet(own, *address, REQUEST, state.sequence));
+                target.carried += u64::from(sent.is_ok());
+            }
+            next = next.min(target.due(self.interval, now));
+        }
+        next
+    }
+
+    /// Returns when a probe is due before the time that [`Probes::send`] gave.
+    pub(super) async fn sooner(&self) {
+        self.sooner.notified().await;
+    }
+
+    /// How many probes and replies were sent to a target.
+    pub(super) fn carried(&self, address: Ipv6Addr) -> u64 {
+        self.state().targets.get(&address).map_or(0, |t| t.carried)
     }
 
     /// When `address` last answered, and how long that took.
@@ -80,7 +122,10 @@ impl Probes {
         }
         match kind {
             REQUEST => {
-                let _ = self.out.try_send(self::packet(destination, source, REPLY, sequence));
+                let sent = self.out.try_send(self::packet(destination, source, REPLY, sequence));
+                if let Some(target) = state.targets.get_mut(&source) {
+                    target.carried += u64::from(sent.is_ok());
+                }
             }
             REPLY => {
                 let Some(target) = state.targets.get_mut(&source) else { return true };
@@ -132,7 +177,7 @@ mod tests {
 
     fn end(own: Ipv6Addr) -> (Probes, mpsc::Receiver<Vec<u8>>) {
         let (tx, rx) = mpsc::channel(4);
-        let probes = Probes::new(tx);
+        let probes = Probes::new(tx, Duration::from_millis(50));
         probes.set_own(own);
         (probes, rx)
     }
@@ -148,6 +193,24 @@ mod tests {
         assert!(asking.consume(&answers.try_recv().unwrap()));
         let (at, round_trip) = asking.answered(B);
         assert!(at.is_some() && round_trip.is_some());
+    }
+
+    #[test]
+    fn a_brisk_target_is_probed_at_the_interval_and_another_now_and_then() {
+        let (probes, mut out) = end(A);
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        probes.set_targets([B]);
+        assert_eq!(probes.send(at(0)), at(1000));
+        assert_eq!(probes.send(at(999)), at(1000));
+        assert_eq!(probes.send(at(1000)), at(2000));
+        probes.set_brisk(B, true);
+        assert_eq!(probes.send(at(1040)), at(1050));
+        assert_eq!(probes.send(at(1050)), at(1100));
+        assert_eq!(probes.carried(B), 3);
+        assert_eq!(std::iter::from_fn(|| out.try_recv().ok()).count(), 3);
+        probes.set_brisk(B, false);
+        assert_eq!(probes.send(at(1100)), at(2050));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::io::{FromHost, HostSide, ToHost, split};
 use super::probe::Probes;
+use super::usage::Usage;
 use super::{Link, Overlay, PeerSpec, PublicKey};
 
 /// Keeps address translators between us and a peer open (seconds), and makes WireGuard greet a peer whose place is
@@ -34,7 +35,7 @@ pub struct UserspaceSettings {
     pub port: u16,
     /// The overlay's MTU.
     pub mtu: u16,
-    /// How often peers with a probe address are probed.
+    /// How often a watched peer is probed while packets go to it; others with a probe address, once a second.
     pub probe_interval: Duration,
 }
 
@@ -46,6 +47,7 @@ pub struct UserspaceOverlay {
     port: u16,
     peers: BTreeMap<PublicKey, PeerSpec>,
     heard: HashMap<PublicKey, (u64, Instant)>,
+    usage: HashMap<PublicKey, Usage>,
     probes: Arc<Probes>,
     prober: JoinHandle<()>,
 }
@@ -54,7 +56,7 @@ impl UserspaceOverlay {
     /// Binds the UDP port and starts to carry packets of nobody: peers come with [`Overlay::configure`].
     pub async fn start(settings: UserspaceSettings, host: HostSide) -> anyhow::Result<Self> {
         let (out, probe_packets) = mpsc::channel(PROBE_QUEUE);
-        let probes = Arc::new(Probes::new(out));
+        let probes = Arc::new(Probes::new(out, settings.probe_interval));
         let (to_host, from_host) = split(host, settings.mtu, probes.clone(), probe_packets);
         let device = DeviceBuilder::new()
             .with_default_udp()
@@ -78,8 +80,9 @@ impl UserspaceOverlay {
             }
         })?;
         let port = device.read(async |device| device.listen_port()).await;
-        let prober = tokio::spawn(probe_at(settings.probe_interval, probes.clone()));
-        Ok(Self { device, port, peers: BTreeMap::new(), heard: HashMap::new(), probes, prober })
+        let prober = tokio::spawn(probe(probes.clone()));
+        let (heard, usage) = (HashMap::new(), HashMap::new());
+        Ok(Self { device, port, peers: BTreeMap::new(), heard, usage, probes, prober })
     }
 }
 
@@ -121,6 +124,7 @@ impl Overlay for UserspaceOverlay {
             })
             .await;
         self.heard.retain(|key, _| wanted.contains_key(key));
+        self.usage.retain(|key, _| wanted.get(key).is_some_and(|spec| spec.watched));
         self.probes.set_targets(wanted.values().filter_map(|p| p.probe));
         self.peers = wanted;
         changed.context("WireGuard's peers could not be changed")
@@ -138,16 +142,25 @@ impl Overlay for UserspaceOverlay {
                 (*bytes, *at) = (received, now);
             }
             let traffic = (received > 0).then_some(*at);
-            let probe = self.peers.get(&key).and_then(|p| p.probe);
+            let spec = self.peers.get(&key);
+            let probe = spec.and_then(|p| p.probe);
             let (answered, round_trip) = probe.map_or((None, None), |address| self.probes.answered(address));
+            let (sent, heard) = (state.stats.tx_bytes as u64, traffic.max(answered));
+            let mut brisk = None;
+            if let Some(address) = probe.filter(|_| spec.is_some_and(|p| p.watched)) {
+                let usage = self.usage.entry(key).or_default();
+                brisk = usage.brisk(sent, self.probes.carried(address), heard, now);
+                self.probes.set_brisk(address, brisk.is_some());
+            }
             links.push(Link {
                 key,
                 endpoint: state.peer.endpoint,
                 handshake: state.stats.last_handshake,
-                heard: traffic.max(answered).map(|at| now.saturating_duration_since(at)),
+                heard: heard.map(|at| now.saturating_duration_since(at)),
                 round_trip,
+                brisk,
                 received,
-                sent: state.stats.tx_bytes as u64,
+                sent,
             });
         }
         links
@@ -163,12 +176,13 @@ impl Overlay for UserspaceOverlay {
     }
 }
 
-async fn probe_at(interval: Duration, probes: Arc<Probes>) {
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+async fn probe(probes: Arc<Probes>) {
     loop {
-        ticks.tick().await;
-        probes.send(Instant::now());
+        let next = probes.send(Instant::now());
+        tokio::select! {
+            () = tokio::time::sleep_until(next.into()) => {}
+            () = probes.sooner() => {}
+        }
     }
 }
 

@@ -34,12 +34,14 @@ fn nothing_leaves_the_overlay_unencrypted_before_while_and_after_a_peer_is_known
             endpoint: Some("192.0.2.2:51820".parse().unwrap()),
             allowed: allowed(["100.90.0.2/32", "fd77::2/128"]),
             probe: "fd77::2".parse().ok(),
+            watched: false,
         };
         let of_gateway = PeerSpec {
             key: public(1),
             endpoint: None,
             allowed: allowed(["100.90.0.1/32", "fd77::1/128"]),
             probe: None,
+            watched: false,
         };
         end_peer.configure(&of_gateway);
         end_gateway.configure(&of_peer);
