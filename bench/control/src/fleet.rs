@@ -163,7 +163,7 @@ impl Member {
         while let Some(message) = stream.message().await? {
             let at = Instant::now();
             let image = match message.update.context("an empty update")? {
-                Update::Network(_) => None,
+                Update::Network(_) | Update::Flows(_) => None,
                 Update::Snapshot(snapshot) => Some((snapshot.revision, snapshot.hash)),
                 Update::Delta(delta) => Some((delta.revision, delta.hash)),
             };

@@ -62,12 +62,34 @@ pub struct Turn {
 pub struct LiveFlows {
     /// As gateways count them.
     pub reported: u64,
-    /// Those that control knows and judges.
+    /// Those that are judged.
     pub known: u64,
     /// Those that are cut.
     pub cut: u64,
     /// Some of them.
     pub examples: Vec<Traffic>,
+    /// Gateways that were asked for theirs.
+    pub asked: Vec<Asked>,
+}
+
+/// A gateway that was asked which flows it has.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Asked {
+    /// Peer name.
+    pub name: String,
+    /// `answered`, or why not.
+    pub answer: String,
+    /// Flows it has.
+    pub live: u64,
+    /// Those it listed.
+    pub listed: u64,
+    /// Those it has beside.
+    pub more: u64,
+    /// Those of the listed that are cut.
+    pub cut: u64,
+    /// Their bytes.
+    pub cut_bytes: u64,
 }
 
 /// What one source did at one destination.

@@ -1,6 +1,6 @@
 //! What is kept of an agent's report: enough for every honest agent, and never what one agent could fill memory with.
 
-use sluicegate_api::agent::Health;
+use sluicegate_api::agent::{FlowList, Health};
 
 use crate::text::printable;
 
@@ -34,6 +34,20 @@ pub(super) fn health(mut health: Health) -> Health {
         link.endpoint = printable(&link.endpoint, 64);
     }
     health
+}
+
+/// A list of flows with no more of them than was asked for, and what names them short.
+pub(super) fn flow_list(mut list: FlowList, most: u32) -> FlowList {
+    list.flows.truncate(most as usize);
+    list.flows.shrink_to_fit();
+    list.live = list.live.max(list.flows.len() as u64);
+    list.rules.truncate(ENTRIES);
+    list.rules.shrink_to_fit();
+    for rule in &mut list.rules {
+        rule.policy_id = printable(&rule.policy_id, 64);
+        rule.rule_id = printable(&rule.rule_id, 64);
+    }
+    list
 }
 
 #[cfg(test)]

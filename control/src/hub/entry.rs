@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use sluicegate_api::agent::{Acknowledgement, Health, NetworkConfig, SyncRequest};
+use sluicegate_api::agent::{Acknowledgement, FlowList, Health, NetworkConfig, SyncRequest};
 use sluicegate_api::image::Hash;
 use tokio::sync::Notify;
 
+use super::flows::Asking;
 use super::stream::{Sending, Step};
 use super::{Compiled, Refused};
 
@@ -38,6 +39,10 @@ pub(super) struct Stream {
     pub(super) id: u64,
     pub(super) gateway: bool,
     pub(super) notify: Arc<Notify>,
+    /// Whether the agent answers when it is asked for its flows.
+    pub(super) lists_flows: bool,
+    /// That question, while it is not answered.
+    pub(super) asking: Option<Asking>,
     /// What the agent holds once it has taken everything sent so far.
     holds: Option<Held>,
     /// Revision of the store when the stream was opened: the peer was there then.
@@ -128,6 +133,8 @@ impl Stream {
             id,
             gateway,
             notify,
+            lists_flows: request.lists_flows,
+            asking: None,
             holds,
             opened_at,
             not_before: if request.applied_revision > 0 { opened_at } else { 0 },
@@ -207,6 +214,9 @@ impl Entry {
         let Some(current) = self.stream.as_mut().filter(|current| current.id == stream) else {
             return Err(Refused::Replaced);
         };
+        if let Some(query) = current.asking.as_ref().and_then(Asking::unsent) {
+            return Ok(Step::Flows(query));
+        }
         if current.not_before > compiled {
             return Ok(Step::Wait);
         }
@@ -236,6 +246,7 @@ impl Entry {
     pub(super) fn sent(&mut self, stream: u64, what: &Sending, now: Instant) {
         let Some(current) = self.stream.as_mut().filter(|current| current.id == stream) else { return };
         match what {
+            Sending::Flows { query } => current.asking.iter_mut().for_each(|asking| asking.sent(*query)),
             Sending::Network { serial } => current.network_sent = *serial,
             Sending::Image { revision, image, .. } => {
                 let held = Held { revision: *revision, hash: image.hash };
@@ -278,6 +289,17 @@ impl Entry {
             stream.parked = Some(sent.hash);
         }
         stream.notify.notify_one();
+    }
+
+    /// The agent says which flows it has, where that was asked.
+    pub(super) fn listed(&mut self, list: FlowList) {
+        let asking = self
+            .stream
+            .as_mut()
+            .and_then(|stream| stream.asking.take_if(|asking| asking.is_answered_by(&list)));
+        if let Some(asking) = asking {
+            asking.answer(list);
+        }
     }
 
     /// Events lost since the last report. A lower count means that the agent has started again.

@@ -6,6 +6,7 @@
 
 mod bounds;
 mod entry;
+mod flows;
 mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use crate::flows::Flows;
 use crate::metrics::Metrics;
 pub use entry::{Applied, Held, Overview, Refusal, Reported};
 use entry::{Entry, Stream};
+pub use flows::Asked;
 pub use stream::UpdateStream;
 
 /// Revisions above this are not ours: an agent that claims one cannot be answered with a higher one for ever.
@@ -41,6 +43,7 @@ struct Inner {
     agents: BTreeMap<String, Entry>,
     roster: BTreeMap<String, Member>,
     next_stream: u64,
+    next_query: u64,
     closing: bool,
     compilation: Compilation,
 }
@@ -172,6 +175,9 @@ impl Hub {
         let entry = guard.agents.entry(peer.to_owned()).or_default();
         for acknowledgement in report.acknowledgements.iter().take(bounds::ACKNOWLEDGEMENTS) {
             self.acknowledge(peer, entry, acknowledgement, now_ms);
+        }
+        if let Some(list) = report.flow_list {
+            entry.listed(list);
         }
         let lost = entry.note_lost(report.flow_events_lost);
         if let Some(health) = health {
@@ -369,6 +375,7 @@ impl Hub {
             entry.sent(stream, what, Instant::now());
         }
         match what {
+            stream::Sending::Flows { .. } => {}
             stream::Sending::Network { .. } => self.metrics.networks_pushed.inc(),
             stream::Sending::Image { kind, bytes, .. } => {
                 self.metrics.images_pushed.with_label_values(&[kind]).inc();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sluicegate_api::agent::sync_update::Update;
-use sluicegate_api::agent::{Delta, NetworkConfig, Snapshot, SyncUpdate};
+use sluicegate_api::agent::{Delta, FlowsQuery, NetworkConfig, Snapshot, SyncUpdate};
 use tokio::sync::Notify;
 
 use super::{Compiled, Hub, Refused};
@@ -14,12 +14,14 @@ const INLINE_BYTES: usize = 16_384;
 /// What is to be sent next.
 pub(super) enum Step {
     Wait,
+    Flows(FlowsQuery),
     Network(Arc<NetworkConfig>),
     Image { base: Option<(u64, Arc<Compiled>)>, revision: u64, image: Arc<Compiled> },
 }
 
 /// What was handed to the connection.
 pub(super) enum Sending {
+    Flows { query: u64 },
     Network { serial: u64 },
     Image { revision: u64, image: Arc<Compiled>, kind: &'static str, bytes: usize },
 }
@@ -51,6 +53,7 @@ impl UpdateStream {
                     self.notify.notified().await;
                     continue;
                 }
+                Step::Flows(query) => (Sending::Flows { query: query.id }, Update::Flows(query)),
                 Step::Network(network) => {
                     (Sending::Network { serial: network.serial }, Update::Network(network.as_ref().clone()))
                 }

@@ -14,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::plan::Plan;
-use super::{Bounds, Carried, Files, Refusal, Wish};
+use super::{Bounds, Carried, Files, Refusal, Wish, asked};
 use crate::rest::auth::Caller;
 use crate::rest::body::Body;
 use crate::rest::error::{ApiError, ApiResult};
@@ -160,7 +160,7 @@ async fn plan(State(files): State<Files>, caller: Caller, Body(request): Body<Fi
     };
     let tried = files.try_out(&caller.actor(), &wish).await;
     let planned = match tried {
-        Ok(carried) => work_out(&files, carried).await.map(|(plan, _)| plan),
+        Ok(carried) => work_out(&files, carried, true).await.map(|(plan, _)| plan),
         Err(refusal) => Err(refusal),
     };
     answer(planned)
@@ -177,7 +177,8 @@ async fn apply(State(files): State<Files>, caller: Caller, Body(request): Body<F
     };
     let bounds =
         Bounds { expected: request.expected_version, message: request.message, despite_tests: false };
-    answer(applied(&files, files.apply(&caller.actor(), &wish, &bounds).await).await)
+    let done = files.apply(&caller.actor(), &wish, &bounds).await;
+    answer(applied(&files, done, false).await)
 }
 
 /// The tests of a file, with the file applied; nothing is written.
@@ -244,7 +245,7 @@ async fn rollback(
             Bounds { expected: request.expected_version, message, despite_tests: request.despite_tests };
         files.apply(&caller.actor(), &wish, &bounds).await
     };
-    answer(applied(&files, done).await)
+    answer(applied(&files, done, request.dry_run).await)
 }
 
 fn wish(request: &FileRequest) -> Result<Wish, ApiError> {
@@ -261,15 +262,34 @@ fn wish(request: &FileRequest) -> Result<Wish, ApiError> {
     Ok(Wish::File { text: request.file.clone(), prune })
 }
 
-async fn applied(files: &Files, done: Result<Carried, Refusal>) -> Result<AppliedFile, Refusal> {
-    let (plan, carried) = work_out(files, done?).await?;
+async fn applied(files: &Files, done: Result<Carried, Refusal>, ask: bool) -> Result<AppliedFile, Refusal> {
+    let (plan, carried) = work_out(files, done?, ask).await?;
     Ok(AppliedFile { revision: carried.revision, plan })
 }
 
-async fn work_out(files: &Files, carried: Carried) -> Result<(Plan, Carried), Refusal> {
+/// The plan of a change. `ask`: gateways are asked which flows they have; once it is made, they have cut them.
+async fn work_out(files: &Files, carried: Carried, ask: bool) -> Result<(Plan, Carried), Refusal> {
     let now = files.now();
-    let worked = tokio::task::spawn_blocking(move || Ok((Plan::new(&carried, &now)?, carried)));
-    worked.await.unwrap_or_else(|error| Err(Refusal::Compile(error.to_string())))
+    let work = move || {
+        let (plan, compilers) = Plan::new(&carried, &now)?;
+        Ok((plan, compilers, carried, now))
+    };
+    let (mut plan, [before, after], carried, now) = blocking(work).await?;
+    if !ask || plan.gateways.is_empty() {
+        return Ok((plan, carried));
+    }
+    let answers = files.ask(&plan.gateways).await;
+    blocking(move || {
+        plan.flows = asked::judge(&plan.gateways, &answers, &now, &before, &after);
+        Ok((plan, carried))
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Refusal::Compile(error.to_string())))
 }
 
 fn report(tests: Vec<Checked>) -> TestReport {
@@ -307,7 +327,9 @@ pub(super) fn refuse(refusal: Refusal) -> Response {
 fn refused(refusal: Refusal) -> ApiError {
     let message = refusal.to_string();
     match refusal {
-        Refusal::File(_) | Refusal::Tests(_) | Refusal::Unwritable(_) => ApiError::invalid(message),
+        Refusal::File(_) | Refusal::Tests(_) | Refusal::Unwritable(_) | Refusal::Images(_) => {
+            ApiError::invalid(message)
+        }
         Refusal::Moved { .. } => ApiError::new(StatusCode::PRECONDITION_FAILED, message),
         Refusal::Stopped { cause, .. } => {
             let (status, _) = ApiError::from(cause).into_parts();

@@ -3,6 +3,7 @@
 //!
 //! A plan is the application itself, in a transaction that is never made: so it says what the application would say.
 
+mod asked;
 mod carry;
 mod current;
 pub mod glass;
@@ -12,7 +13,7 @@ mod posture;
 pub mod suggest;
 pub mod traffic;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -20,7 +21,7 @@ use sluicegate_policy::Compiler;
 use sluicegate_policy::file::{self, FileError, Item, PolicyFile, Prune, Test};
 use sluicegate_policy::reach::{self, Checked};
 
-use crate::flows::Flows;
+use crate::flows::{FlowRecord, Flows};
 use crate::geo::Places;
 use crate::hub::Hub;
 use crate::store::{Actor, PolicyRevision, RevisionKind, Snapshot, Store, StoreError};
@@ -28,7 +29,6 @@ use carry::{Stopped, carry_out};
 use current::Current;
 pub use plan::{GatewayPlan, Plan, PlannedChange};
 pub use posture::Turns;
-use traffic::{Amount, Row};
 
 /// What policy files need of control; clones share it.
 #[derive(Clone)]
@@ -90,6 +90,9 @@ pub(crate) enum Refusal {
     /// The outcome makes no sense as a file.
     #[error("nothing was written: with it, the account could not be read as a policy file again: {0}")]
     Unwritable(FileError),
+    /// The outcome cannot be compiled for some agent.
+    #[error("nothing is written: agents could not be given what would come of it: {0}")]
+    Images(String),
     /// The outcome cannot be compiled.
     #[error("the policies could not be compiled: {0}")]
     Compile(String),
@@ -133,7 +136,8 @@ pub(crate) struct Bounds {
 
 /// What is going on while a change is looked at.
 pub(crate) struct Now {
-    live: BTreeMap<Row, Amount>,
+    /// Flow events, oldest first.
+    records: Vec<Arc<FlowRecord>>,
     /// Live flows as gateways count them.
     reported: u64,
 }
@@ -158,6 +162,9 @@ impl Files {
     ) -> Result<Carried, Refusal> {
         let unit = self.store.unit().await?;
         let carried = unit.run(self.carry(actor, wish, bounds)).await?;
+        // What agents cannot be given must not be written: they would keep what they have, and nobody who asked would know.
+        let compiled = tokio::task::spawn_blocking(move || compiles(&carried).map(|()| carried)).await;
+        let carried = compiled.unwrap_or_else(|error| Err(Refusal::Compile(error.to_string())))?;
         unit.commit().await?;
         Ok(carried)
     }
@@ -187,14 +194,11 @@ impl Files {
         judge(snapshot, glass, current.file.tests).await
     }
 
-    /// The flows that are live, by what gateways said.
+    /// What was heard of flows.
     pub(crate) fn now(&self) -> Now {
         let gateways = self.hub.gateways();
         let reported = gateways.iter().filter_map(|id| self.hub.overview(id).reported);
-        Now {
-            live: traffic::live(&self.flows.recent()),
-            reported: reported.map(|reported| reported.health.flows).sum(),
-        }
+        Now { records: self.flows.recent(), reported: reported.map(|reported| reported.health.flows).sum() }
     }
 
     /// The account with the tests kept last, and the last revision.
@@ -332,6 +336,36 @@ async fn judge(snapshot: Snapshot, glass: Vec<String>, tests: Vec<Test>) -> Resu
 /// What tells one state of what files describe from another: the first 16 digits of SHA-256 in hex of it as a file.
 fn version(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Compiles what every agent that the change concerns would get, as it will be once the change is made. One for which things could
+/// not be compiled before is no reason to refuse what does not mend it.
+fn compiles(carried: &Carried) -> Result<(), Refusal> {
+    let prepare = |snapshot: &Snapshot| Compiler::new(Arc::new(snapshot.state.clone()));
+    let after = prepare(&carried.after).map_err(|error| Refusal::Images(error.to_string()))?;
+    let before = prepare(&carried.before).ok();
+    let concerned: BTreeSet<Arc<str>> = match &before {
+        Some(before) => after.affected(before),
+        None => carried.after.agents.keys().map(|id| Arc::from(id.as_str())).collect(),
+    };
+    let concerned: Vec<Arc<str>> = concerned.into_iter().collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = concerned.len().div_ceil(threads).max(1);
+    let failed = |agents: &[Arc<str>]| {
+        agents.iter().find_map(|agent| {
+            let error = after.compile(agent).err()?;
+            let was_fine = before.as_ref().is_some_and(|before| before.compile(agent).is_ok());
+            was_fine.then(|| error.to_string())
+        })
+    };
+    let failed = &failed;
+    let first = std::thread::scope(|scope| {
+        let parts: Vec<_> = concerned.chunks(share).map(|part| scope.spawn(move || failed(part))).collect();
+        parts
+            .into_iter()
+            .find_map(|part| part.join().unwrap_or_else(|_| Some("compiling it panicked".to_owned())))
+    });
+    first.map_or(Ok(()), |error| Err(Refusal::Images(error)))
 }
 
 /// Both states, ready to be compared, with stand-ins for addresses not known yet.

@@ -1,8 +1,9 @@
 //! What a change means: who reaches what, and which gateways get what.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::Serialize;
+use sluicegate_api::image::Image;
 use sluicegate_policy::Compiler;
 use sluicegate_policy::file::{Change, Doing};
 use sluicegate_policy::model::{Action, End, Service, State};
@@ -10,7 +11,7 @@ use sluicegate_policy::reach::{self, Checked, Difference};
 use utoipa::ToSchema;
 
 use super::posture::Turns;
-use super::traffic::LiveFlows;
+use super::traffic::{Judged, LiveFlows, live};
 use super::{Carried, Now, Refusal, compilers};
 use crate::store::{Role, Snapshot};
 
@@ -83,11 +84,13 @@ pub struct GatewayPlan {
 }
 
 impl Plan {
-    /// Works it out; some time of pure computing for a large account.
-    pub(super) fn new(carried: &Carried, now: &Now) -> Result<Self, Refusal> {
+    /// Works it out, with both states as they were compared; some time of pure computing for a large account. Flows are judged by what
+    /// events tell of them: nobody was asked.
+    pub(super) fn new(carried: &Carried, now: &Now) -> Result<(Self, [Compiler; 2]), Refusal> {
         let [before, after] = compilers(&carried.before, &carried.after)?;
         let affected = after.affected(&before);
         let gateways = gateways(&carried.before, &carried.after);
+        let mut warnings = carried.remarks.clone();
         let mut plans = Vec::new();
         let mut peers = 0;
         for agent in &affected {
@@ -95,11 +98,10 @@ impl Plan {
                 peers += 1;
                 continue;
             };
-            plans.extend(gateway(&before, &after, agent, name)?);
+            plans.extend(gateway(&before, &after, agent, name, &mut warnings)?);
         }
         plans.sort_by(|a, b| a.name.cmp(&b.name));
         let open = opens_all(&carried.after.state);
-        let mut warnings = carried.remarks.clone();
         for name in carried.left_alone.iter().filter(|name| open.contains(*name)) {
             warnings
                 .push(format!("policy '{name}', which is not in the file, lets every peer reach every peer"));
@@ -107,19 +109,22 @@ impl Plan {
         for test in &carried.checked {
             warnings.extend(test.remarks.iter().map(|remark| format!("test '{}': {remark}", test.name)));
         }
-        Ok(Self {
+        let mut judged = Judged::default();
+        judged.add_known(&live(&now.records, &HashSet::new()), &after);
+        let plan = Self {
             version: carried.version.clone(),
             changes: carried.changes.iter().filter(|change| change.writes()).map(described).collect(),
             unchanged: carried.changes.iter().filter(|change| !change.writes()).count(),
             reach: reach::compare(&before, &after, PAIRS),
             posture: carried.posture.clone(),
             gateways: plans,
-            flows: LiveFlows::new(&now.live, now.reported, &after),
+            flows: judged.sum(now.reported, &after),
             peers,
             tests: carried.checked.clone(),
             left_alone: carried.left_alone.clone(),
             warnings,
-        })
+        };
+        Ok((plan, [before, after]))
     }
 }
 
@@ -155,18 +160,30 @@ fn gateway(
     after: &Compiler,
     agent: &str,
     name: &str,
+    warnings: &mut Vec<String>,
 ) -> Result<Option<GatewayPlan>, Refusal> {
-    let image =
-        |compiler: &Compiler| compiler.compile(agent).map_err(|error| Refusal::Compile(error.to_string()));
-    let (old, new) = (image(before)?, image(after)?);
-    let rules = |image: &sluicegate_api::image::Image| -> BTreeSet<String> {
+    let old = before.compile(agent);
+    let new = match (after.compile(agent), &old) {
+        (Ok(new), _) => new,
+        (Err(error), Ok(_)) => return Err(Refusal::Images(error.to_string())),
+        // So it was, and so it stays.
+        (Err(error), Err(_)) => {
+            warnings.push(format!("gateway '{name}' keeps the image it has, as before: {error}"));
+            return Ok(None);
+        }
+    };
+    let old = old.unwrap_or_else(|error| {
+        warnings.push(format!("what gateway '{name}' has is of an earlier time, for as things are: {error}"));
+        Image::default()
+    });
+    let rules = |image: &Image| -> BTreeSet<String> {
         let named = image.rules.values().map(|rule| match rule.policy_name == rule.rule_name {
             true => rule.policy_name.clone(),
             false => format!("{}/{}", rule.policy_name, rule.rule_name),
         });
         named.collect()
     };
-    let routes = |image: &sluicegate_api::image::Image| -> BTreeSet<String> {
+    let routes = |image: &Image| -> BTreeSet<String> {
         image.routes.values().map(|route| format!("{} ({})", route.prefix, route.resource_name)).collect()
     };
     let less = |a: &BTreeSet<String>, b: &BTreeSet<String>| a.difference(b).take(NAMED).cloned().collect();

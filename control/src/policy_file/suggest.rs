@@ -281,6 +281,6 @@ fn judge(
         seen: seen.times.map(|(first, last)| [time(first), time(last)]),
         rules,
         blocked,
-        plan: Plan::new(carried, now)?,
+        plan: Plan::new(carried, now)?.0,
     })
 }

@@ -1,6 +1,6 @@
 //! Flows as gateways told of them: who talks to what, and which of it a change would cut.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use sluicegate_policy::evaluate::{Explanation, Query, explain};
 use sluicegate_policy::service::Probe;
 use utoipa::ToSchema;
 
+use super::asked::{AskedGateway, CutFlow};
 use crate::flows::{FlowRecord, PartyKind};
 
 /// IP protocol numbers (IANA): those a rule has a word for.
@@ -45,16 +46,21 @@ pub struct Traffic {
 pub struct LiveFlows {
     /// Live flows as gateways count them; each gateway reports its number every few seconds.
     pub reported: u64,
-    /// Those whose beginning control was told of and holds, and whose end it was not: these are judged.
+    /// Those that are judged: what gateways listed when they were asked, and of agents that did not list any, the flows of whose
+    /// beginning control was told, and not of their end. One that several agents have counts once.
     pub known: u64,
     /// Of the known ones, how many would be cut.
     pub cut: u64,
     /// Some of those, alike ones together, the most flows first.
     pub examples: Vec<Traffic>,
+    /// The gateways whose images change, each with what it answered. Empty where none was asked: for a change that is made already.
+    pub asked: Vec<AskedGateway>,
+    /// Some of the flows that gateways listed and that would be cut, those with the most bytes first.
+    pub flows: Vec<CutFlow>,
 }
 
 /// Flows that are alike: the same source, destination and service.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Row {
     pub(super) source: String,
     pub(super) source_is_peer: bool,
@@ -120,7 +126,7 @@ impl Row {
         }
     }
 
-    fn probe(&self) -> Probe {
+    pub(super) fn probe(&self) -> Probe {
         match self.protocol {
             TCP => Probe::Tcp(self.port),
             UDP => Probe::Udp(self.port),
@@ -130,10 +136,22 @@ impl Row {
     }
 }
 
-/// The flows among `records`, oldest first, that began and have not ended, alike ones together.
-pub(super) fn live(records: &[Arc<FlowRecord>]) -> BTreeMap<Row, Amount> {
+/// What tells one flow from another at every agent that has it; the port of an ICMP destination is 0.
+pub(super) type FlowKey = (u32, IpAddr, u32, IpAddr, u32);
+
+/// A flow as one agent has it.
+#[derive(Clone, Debug)]
+pub(super) struct Live {
+    pub(super) key: FlowKey,
+    pub(super) row: Row,
+    pub(super) bytes: u64,
+}
+
+/// The flows among `records`, oldest first, that began and have not ended, but for those of the agents `listed`, which said
+/// themselves what they have.
+pub(super) fn live(records: &[Arc<FlowRecord>], listed: &HashSet<&str>) -> Vec<Live> {
     let mut open = HashMap::<(&str, Tuple<'_>), &FlowRecord>::new();
-    for record in records {
+    for record in records.iter().filter(|record| !listed.contains(record.reporter.id.as_str())) {
         let key = (record.reporter.id.as_str(), tuple(record));
         match record.kind {
             "start" => drop(open.insert(key, record)),
@@ -141,36 +159,64 @@ pub(super) fn live(records: &[Arc<FlowRecord>]) -> BTreeMap<Row, Amount> {
             _ => {}
         }
     }
-    // Both agents on a flow's way tell of it.
-    let flows: HashMap<Tuple<'_>, &FlowRecord> =
-        open.into_iter().map(|((_, tuple), record)| (tuple, record)).collect();
-    let mut rows = BTreeMap::<Row, Amount>::new();
-    for (row, record) in flows.into_values().filter_map(|record| Some((Row::of(record)?, record))) {
-        let amount = rows.entry(row).or_default();
-        amount.flows += 1;
-        amount.bytes += record.bytes;
-    }
-    rows
+    let live = open.into_values().filter_map(|record| {
+        let row = Row::of(record)?;
+        let port = if matches!(row.protocol, ICMP | ICMPV6) { 0 } else { record.destination.port };
+        let source = record.source.address.parse().ok()?;
+        let key = (row.protocol, source, record.source.port, row.address, port);
+        Some(Live { key, row, bytes: record.bytes })
+    });
+    live.collect()
 }
 
-impl LiveFlows {
-    /// Judges live flows by what is to be.
-    pub(super) fn new(live: &BTreeMap<Row, Amount>, reported: u64, after: &Compiler) -> Self {
-        let mut cut: Vec<Traffic> = Vec::new();
-        for (row, amount) in live {
-            let told = row.judge(after);
-            if !told.allowed() {
-                cut.push(row.told(*amount, told.summary));
-            }
+/// Flows that are judged, each once, whoever has it.
+#[derive(Default)]
+pub(super) struct Judged {
+    seen: HashSet<FlowKey>,
+    cut: HashSet<FlowKey>,
+    rows: BTreeMap<Row, Amount>,
+}
+
+impl Judged {
+    /// Takes note of a flow at one agent.
+    pub(super) fn add(&mut self, flow: &Live, is_cut: bool) {
+        self.seen.insert(flow.key);
+        if is_cut && self.cut.insert(flow.key) {
+            let amount = self.rows.entry(flow.row.clone()).or_default();
+            amount.flows += 1;
+            amount.bytes += flow.bytes;
         }
-        cut.sort_by(|a, b| {
-            b.flows.cmp(&a.flows).then_with(|| (&a.source, &a.address).cmp(&(&b.source, &b.address)))
+    }
+
+    /// Judges flows by what is to be, where no agent that listed its own has them.
+    pub(super) fn add_known(&mut self, known: &[Live], after: &Compiler) {
+        let mut verdicts = HashMap::<&Row, bool>::new();
+        let fresh: Vec<&Live> = known.iter().filter(|flow| !self.seen.contains(&flow.key)).collect();
+        for flow in fresh {
+            let allowed = *verdicts.entry(&flow.row).or_insert_with(|| flow.row.judge(after).allowed());
+            self.add(flow, !allowed);
+        }
+    }
+
+    /// The sum of it.
+    pub(super) fn sum(self, reported: u64, after: &Compiler) -> LiveFlows {
+        let mut rows: Vec<(Row, Amount)> = self.rows.into_iter().collect();
+        rows.sort_by_key(|(row, amount)| (std::cmp::Reverse(amount.flows), row.source.clone(), row.address));
+        let examples = rows.into_iter().take(EXAMPLES).map(|(row, amount)| {
+            let told = row.judge(after);
+            let why = match told.allowed() {
+                // It stays permitted, by another way than the one it goes now.
+                true => "the gateway that carries it would do so no more".to_owned(),
+                false => told.summary,
+            };
+            row.told(amount, why)
         });
-        Self {
+        LiveFlows {
             reported,
-            known: live.values().map(|amount| amount.flows).sum(),
-            cut: cut.iter().map(|traffic| traffic.flows).sum(),
-            examples: cut.into_iter().take(EXAMPLES).collect(),
+            known: self.seen.len() as u64,
+            cut: self.cut.len() as u64,
+            examples: examples.collect(),
+            ..LiveFlows::default()
         }
     }
 }

@@ -129,6 +129,11 @@ impl Control {
         SqliteConnectOptions::new().filename(self.dir.path().join("control.db")).connect().await.unwrap()
     }
 
+    /// The token that a new account begins with.
+    pub(crate) fn token(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("bootstrap-token")).unwrap().trim().to_owned()
+    }
+
     pub(crate) fn ca(&self) -> String {
         self.agents.authority().pem().to_owned()
     }
@@ -330,6 +335,15 @@ impl FakeAgent {
 
     /// Opens the stream, telling what is held.
     pub(crate) async fn sync(&self, control: &Control) -> Result<Session, Status> {
+        self.open(control, false).await
+    }
+
+    /// The same, as an agent that answers when it is asked for its flows.
+    pub(crate) async fn sync_listing(&self, control: &Control) -> Session {
+        self.open(control, true).await.unwrap()
+    }
+
+    async fn open(&self, control: &Control, lists_flows: bool) -> Result<Session, Status> {
         let mut client = self.client(control).await;
         let (applied_revision, applied_hash) = match &self.held {
             Some((revision, image)) => (*revision, image.hash().to_vec()),
@@ -339,6 +353,7 @@ impl FakeAgent {
             applied_revision,
             applied_hash,
             protocol: sluicegate_api::PROTOCOL,
+            lists_flows,
             ..SyncRequest::default()
         };
         let stream = client.sync(request).await?.into_inner();
@@ -351,6 +366,7 @@ impl FakeAgent {
             let message = soon("an update", session.stream.message()).await.unwrap();
             match message.and_then(|message| message.update).expect("the stream goes on") {
                 Update::Network(network) => self.network = Some(network),
+                Update::Flows(query) => panic!("{query:?} was not expected"),
                 Update::Snapshot(snapshot) => {
                     let image = Image::decode(&snapshot.image).unwrap();
                     assert_eq!(image.hash().to_vec(), snapshot.hash);

@@ -187,6 +187,31 @@ networks:
 }
 
 #[tokio::test]
+async fn what_agents_could_not_be_given_is_refused_with_the_numbers_and_not_written() {
+    let server = site().await;
+    apply(&server, &three_tier()).await;
+    let before = everything(&server).await;
+    // Every other port: more ranges on one destination than an image holds.
+    let ports: Vec<String> = (0..5_000).map(|number| (1 + 2 * number).to_string()).collect();
+    let file = three_tier()
+        .replace("to: web, service: tcp/443", &format!("to: web, service: 'tcp/443,{}'", ports.join(",")));
+    let file = file.split("\ntests:").next().unwrap().replace("tcp/22", "tcp/2");
+    for verb in ["plan", "apply"] {
+        let body = json!({ "file": file, "prune": "policies" });
+        let (status, refused) = server.owner.post(&format!("/api/policy-file/{verb}"), body).await;
+        let said = text(&refused, "message");
+        assert_eq!(status, 422, "{verb}: {said}");
+        assert!(said.starts_with("nothing is written: ") && said.contains("at most 4096"), "{verb}: {said}");
+        assert_eq!(everything(&server).await, before, "{verb}");
+    }
+    // The same in fewer ranges fits.
+    let file = three_tier()
+        .replace("tcp/443", "tcp/443-9000")
+        .replace("resource:web-server tcp/22", "resource:web-server tcp/21");
+    assert_eq!(server.owner.post("/api/policy-file/plan", json!({ "file": file })).await.0, 200);
+}
+
+#[tokio::test]
 async fn an_application_bound_to_a_version_is_refused_when_somebody_was_faster() {
     let server = site().await;
     let plan = server.owner.created("/api/policy-file/plan", json!({ "file": THREE_TIER })).await;

@@ -121,6 +121,10 @@ impl<O: Overlay> Agent<'_, O> {
                     self.settle(outcome, resolved);
                     self.catch_up().await?;
                 }
+                Update::Flows(query) => {
+                    let list = block_in_place(|| report::flow_list(&query, &self.flows, &self.policy));
+                    self.around.outbox.flow_list(list);
+                }
             },
             FromControl::Connected
             | FromControl::Heard

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use sluicegate_api::agent::{Acknowledgement, Facts, FlowEvent, Health, ReportRequest};
+use sluicegate_api::agent::{Acknowledgement, Facts, FlowEvent, FlowList, Health, ReportRequest};
 use tokio::sync::Notify;
 
 /// Events kept while control is away; beyond, the oldest are lost and counted.
@@ -26,6 +26,7 @@ struct Waiting {
     flows: VecDeque<FlowEvent>,
     health: Option<Health>,
     facts: Option<Facts>,
+    flow_list: Option<FlowList>,
     lost_here: u64,
     lost_below: u64,
 }
@@ -55,6 +56,12 @@ impl Outbox {
         if news {
             self.urgent.notify_one();
         }
+    }
+
+    /// Takes the answer to control's question, which goes at once. Only the last question is still waited for.
+    pub fn flow_list(&self, list: FlowList) {
+        self.waiting().flow_list = Some(list);
+        self.urgent.notify_one();
     }
 
     /// Adds flow events.
@@ -89,10 +96,11 @@ impl Outbox {
             flows: waiting.flows.drain(..events).collect(),
             flow_events_lost: waiting.lost_here + waiting.lost_below,
             facts: waiting.facts.take(),
+            flow_list: waiting.flow_list.take(),
         }
     }
 
-    /// Puts back a report that did not arrive; its health is old by now.
+    /// Puts back a report that did not arrive; its health is old by now, and who asked for flows has given up.
     pub fn put_back(&self, report: ReportRequest) {
         let mut waiting = self.waiting();
         for acknowledgement in report.acknowledgements.into_iter().rev() {

@@ -105,6 +105,7 @@ impl Session {
             system: Some(system::info()),
             protocol: PROTOCOL,
             facts: self.facts.borrow().clone(),
+            lists_flows: true,
         };
         let mut stream = client.sync(request).await.map_err(|s| gone(url, "refused", &s))?.into_inner();
         self.client.send_replace(Some(client));

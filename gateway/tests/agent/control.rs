@@ -13,8 +13,8 @@ use rcgen::{
 use sluicegate_api::agent::agent_server::{Agent, AgentServer};
 use sluicegate_api::agent::sync_update::Update;
 use sluicegate_api::agent::{
-    Acknowledgement, EnrollRequest, EnrollResponse, Facts, ReportRequest, ReportResponse, SyncRequest,
-    SyncUpdate,
+    Acknowledgement, EnrollRequest, EnrollResponse, Facts, FlowList, FlowsQuery, ReportRequest,
+    ReportResponse, SyncRequest, SyncUpdate,
 };
 use sluicegate_gateway::config::Role;
 use sluicegate_gateway::join::{Fingerprint, Request, join};
@@ -45,6 +45,8 @@ struct Said {
     refusal: Option<Status>,
     acknowledgements: Vec<Acknowledgement>,
     facts: Option<Facts>,
+    lists_flows: bool,
+    flow_list: Option<FlowList>,
 }
 
 impl Control {
@@ -124,6 +126,15 @@ impl Control {
         self.said().facts.clone()
     }
 
+    /// Asks for flows, where the agent said that it answers; what came of the question before.
+    pub(crate) fn ask_flows(&self, query: FlowsQuery) -> Option<FlowList> {
+        let mut said = self.said();
+        if let Some(stream) = said.stream.as_ref().filter(|_| said.lists_flows) {
+            let _ = stream.send(Ok(SyncUpdate { update: Some(Update::Flows(query)) }));
+        }
+        said.flow_list.take()
+    }
+
     fn said(&self) -> std::sync::MutexGuard<'_, Said> {
         self.0.said.lock().unwrap()
     }
@@ -152,7 +163,8 @@ impl Agent for Control {
 
     async fn sync(&self, request: tonic::Request<SyncRequest>) -> Result<Response<Self::SyncStream>, Status> {
         let mut said = self.said();
-        said.facts = request.into_inner().facts;
+        let request = request.into_inner();
+        (said.facts, said.lists_flows) = (request.facts, request.lists_flows);
         if let Some(refusal) = &said.refusal {
             return Err(refusal.clone());
         }
@@ -175,6 +187,7 @@ impl Agent for Control {
         let report = request.into_inner();
         said.acknowledgements.extend(report.acknowledgements);
         said.facts = report.facts.or(said.facts.take());
+        said.flow_list = report.flow_list.or(said.flow_list.take());
         Ok(Response::new(ReportResponse {}))
     }
 }

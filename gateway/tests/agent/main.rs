@@ -8,14 +8,14 @@ mod image;
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use sluicegate_api::agent::sync_update::Update;
-use sluicegate_api::agent::{Acknowledgement, NetworkConfig, Snapshot};
+use sluicegate_api::agent::{Acknowledgement, FlowsQuery, NetworkConfig, Snapshot};
 use sluicegate_api::image::Image;
 use sluicegate_gateway::config::{Failover, OverlayKind, Places, Settings};
 use sluicegate_gateway::datapath::{self, Choice};
@@ -304,6 +304,63 @@ async fn refused(world: &World) {
     world.control.tell(Update::Snapshot(Snapshot { revision: 16, ..whole }));
     assert!(world.acknowledged(16).await.applied, "a good one is taken after all that");
     running.stop().await;
+}
+
+/// Control asks before it changes something: the answer is of the flows there are, of both families, and no longer than was asked.
+async fn tells_its_flows(world: &World) {
+    let running = world.run();
+    let is_up =
+        |s: &Status| s.policy.revision == Some(1) && s.identity.address_v6.is_some() && s.control.connected;
+    let before = world.status("the agent comes up", is_up).await;
+    world.send(5);
+    world.status("both families pass", |s| forwarded(s) >= forwarded(&before) + 10).await;
+    let answer = async |id: u64, most: u32| {
+        let begun = Instant::now();
+        loop {
+            // Flows are those of the last sweep.
+            match world.control.ask_flows(FlowsQuery { id, most }) {
+                Some(list) if list.query == id && list.live >= 10 => return list,
+                last => assert!(begun.elapsed() < PATIENCE, "{last:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let whole = answer(7, 1000).await;
+    assert_eq!(whole.live, whole.flows.len() as u64);
+    for (from, to) in [
+        (vec![100, 64, 0, 1], vec![100, 64, 0, 2]),
+        (
+            "fd64::1".parse::<Ipv6Addr>().unwrap().octets().to_vec(),
+            "fd64::2".parse::<Ipv6Addr>().unwrap().octets().to_vec(),
+        ),
+    ] {
+        let mine = whole.flows.iter().filter(|flow| flow.source == from && flow.destination == to);
+        let mut ports: Vec<u32> = mine
+            .inspect(|flow| {
+                assert_eq!((flow.protocol, flow.packets, flow.confirmed), (17, 1, false), "{flow:?}");
+                assert!(flow.bytes > 0 && flow.source_port > 0, "{flow:?}");
+                let rule = &whole.rules[flow.rule as usize - 1];
+                assert!(!rule.policy_id.is_empty() && !rule.rule_id.is_empty(), "{rule:?}");
+            })
+            .map(|flow| flow.destination_port)
+            .filter(|port| (9000..9005).contains(port))
+            .collect();
+        ports.sort_unstable();
+        assert_eq!(ports, [9000, 9001, 9002, 9003, 9004]);
+    }
+    let some = answer(8, 3).await;
+    assert_eq!((some.flows.len(), some.live >= 10), (3, true));
+    running.stop().await;
+}
+
+#[test]
+fn an_agent_tells_control_its_flows_when_it_is_asked() {
+    with_agent(Choice::Ebpf, |_| {}, tells_its_flows);
+}
+
+#[test]
+fn an_agent_tells_control_its_flows_in_user_space_too() {
+    with_agent(Choice::Userspace, |_| {}, tells_its_flows);
 }
 
 /// The others do not answer, in either family; whichever the agent begins with, it comes to the one that does.

@@ -7,8 +7,8 @@ use super::{file, tests};
 use crate::args::{Apply, Change, Prune, Rollback};
 use crate::client::Client;
 use crate::error::Failure;
-use crate::human::{count, plural};
-use crate::rest::plan::{Applied, Gateway, Plan, Side, Turn, Turns};
+use crate::human::{bytes, count, plural};
+use crate::rest::plan::{Applied, Asked, Gateway, Plan, Side, Turn, Turns};
 use crate::terminal::{Terminal, Tone};
 use crate::verbs::read;
 
@@ -158,6 +158,9 @@ fn show(terminal: &mut Terminal<'_>, plan: &Plan) -> Result<(), Failure> {
         for row in &flows.examples {
             terminal.line(format!("  {}", traffic(row)))?;
         }
+        for gateway in &flows.asked {
+            terminal.line(format!("  {}", asked(gateway)))?;
+        }
     }
     if !plan.tests.is_empty() {
         tests::show(terminal, &plan.tests)?;
@@ -199,6 +202,33 @@ fn pairs(terminal: &mut Terminal<'_>, side: &Side, sign: &str, tone: Tone) -> Re
         0 => Ok(()),
         more => terminal.line(format!("    and {} more", count(more))),
     }
+}
+
+/// What a gateway answered, or that it did not.
+fn asked(gateway: &Asked) -> String {
+    let Asked { name, answer, live, listed, more, cut, cut_bytes } = gateway;
+    match (answer.as_str(), more) {
+        ("answered", 0) => {
+            format!(
+                "asked {name}: {} of its {} are cut, {}",
+                count(*cut),
+                plural_flows(*live),
+                bytes(*cut_bytes)
+            )
+        }
+        ("answered", more) => format!(
+            "asked {name}: {} of the {} listed are cut, {}; and {} more were not looked at",
+            count(*cut),
+            plural_flows(*listed),
+            bytes(*cut_bytes),
+            count(*more)
+        ),
+        (why, _) => format!("asked {name}: {why}, so its flows are known by their events only"),
+    }
+}
+
+fn plural_flows(flows: u64) -> String {
+    format!("{} {}", count(flows), if flows == 1 { "flow" } else { "flows" })
 }
 
 /// Machines that turn; nothing where none does.
