@@ -3,10 +3,13 @@
 //! Blocks that begin with ```` ```yaml NAME ```` are files; in blocks of ```` ```console ````, each line `$ sluice …` is a command,
 //! and what follows is its output. `UPDATE_GOLDEN=1` writes the outputs.
 
+use std::net::IpAddr;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use sluicegate_api::agent::flow_event::Kind;
-use sluicegate_api::agent::{FlowEvent, Health, ReportRequest};
+use sluicegate_api::agent::sync_update::Update;
+use sluicegate_api::agent::{FlowEvent, FlowList, Health, LiveFlow, ReportRequest, SyncRequest};
 use sluicegate_control::store::{PeerFacts, Told};
 
 use crate::Control;
@@ -19,7 +22,11 @@ async fn the_document_shows_what_the_commands_say() {
     control.join().await;
     let driver = control.agents.start_driver();
     control.agents.hub().compiled(control.revision().await).await;
-    let mut run = Run { control, traffic: false, posture: false };
+    let live = Arc::default();
+    let mut run = Run { control, traffic: false, posture: false, live };
+    for gateway in ["gateway-1", "gateway-2"] {
+        run.connect(gateway).await;
+    }
     let mut seen = String::new();
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
@@ -60,6 +67,8 @@ struct Run {
     control: Control,
     traffic: bool,
     posture: bool,
+    /// What gateway-1 says when it is asked for its flows.
+    live: Arc<Mutex<Vec<LiveFlow>>>,
 }
 
 impl Run {
@@ -137,6 +146,26 @@ impl Run {
         neutral
     }
 
+    /// Keeps a gateway's stream, and answers for it. Only the first one carries anything.
+    async fn connect(&self, gateway: &str) {
+        let peers = self.control.store.peers(None, None).await.unwrap();
+        let id = peers.iter().find(|peer| peer.name == gateway).unwrap().id.clone();
+        let (hub, live) = (self.control.agents.hub().clone(), self.live.clone());
+        let carries = gateway == "gateway-1";
+        let request = SyncRequest { lists_flows: true, ..SyncRequest::default() };
+        let mut stream = hub.open(&id, &request, self.control.revision().await).unwrap();
+        tokio::spawn(async move {
+            while let Ok(update) = stream.next().await {
+                let Some(Update::Flows(query)) = update.update else { continue };
+                let flows = if carries { live.lock().unwrap().clone() } else { Vec::new() };
+                let list =
+                    FlowList { query: query.id, live: flows.len() as u64, flows, ..FlowList::default() };
+                let report = ReportRequest { flow_list: Some(list), ..ReportRequest::default() };
+                hub.report(&id, report, 1_795_332_909_200).unwrap();
+            }
+        });
+    }
+
     /// What the machines say of themselves.
     async fn report_versions(&self) {
         for peer in self.control.store.peers(None, None).await.unwrap() {
@@ -196,6 +225,18 @@ impl Run {
                 policy_id: broad.id.clone(),
                 rule_id: broad.rules[0].id.clone(),
                 ..FlowEvent::default()
+            });
+            let IpAddr::V4(to) = destination.parse().unwrap() else { panic!("{destination}") };
+            self.live.lock().unwrap().push(LiveFlow {
+                protocol: 6,
+                source: peer(source).ip.octets().to_vec(),
+                source_port: 50_000,
+                destination: to.octets().to_vec(),
+                destination_port: port,
+                packets: 1_200,
+                bytes: 840_000,
+                confirmed: true,
+                ..LiveFlow::default()
             });
         }
         let health = Some(Health { flows: 2, ..Health::default() });

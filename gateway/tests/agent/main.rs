@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use sluicegate_api::agent::sync_update::Update;
 use sluicegate_api::agent::{Acknowledgement, FlowsQuery, NetworkConfig, Snapshot};
-use sluicegate_api::image::Image;
+use sluicegate_api::image::{Image, RuleInfo};
 use sluicegate_gateway::config::{Failover, OverlayKind, Places, Settings};
 use sluicegate_gateway::datapath::{self, Choice};
 use sluicegate_gateway::status::Status;
@@ -312,6 +312,17 @@ async fn tells_its_flows(world: &World) {
     let is_up =
         |s: &Status| s.policy.revision == Some(1) && s.identity.address_v6.is_some() && s.control.connected;
     let before = world.status("the agent comes up", is_up).await;
+    let mut named = image::image(Rule::Accept { masquerade: true });
+    let rule = RuleInfo {
+        policy_id: "policy-1".into(),
+        policy_name: "all".into(),
+        rule_id: "rule-1".into(),
+        rule_name: "everything".into(),
+        accept: true,
+    };
+    named.rules.insert(0, rule);
+    world.control.tell(Update::Snapshot(snapshot(2, &named)));
+    assert!(world.acknowledged(2).await.applied);
     world.send(5);
     world.status("both families pass", |s| forwarded(s) >= forwarded(&before) + 10).await;
     let answer = async |id: u64, most: u32| {
@@ -340,7 +351,7 @@ async fn tells_its_flows(world: &World) {
                 assert_eq!((flow.protocol, flow.packets, flow.confirmed), (17, 1, false), "{flow:?}");
                 assert!(flow.bytes > 0 && flow.source_port > 0, "{flow:?}");
                 let rule = &whole.rules[flow.rule as usize - 1];
-                assert!(!rule.policy_id.is_empty() && !rule.rule_id.is_empty(), "{rule:?}");
+                assert_eq!((&*rule.policy_id, &*rule.rule_id), ("policy-1", "rule-1"));
             })
             .map(|flow| flow.destination_port)
             .filter(|port| (9000..9005).contains(port))
