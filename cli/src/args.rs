@@ -177,6 +177,14 @@ pub enum Gateway {
 pub enum Peer {
     /// All peers: addresses, groups, connection
     List,
+    /// Print a key by which one machine joins as yours, within ten minutes
+    Key,
+    /// Log in anew on a peer of yours, whose login has expired or soon will
+    Renew {
+        /// Id or name
+        #[arg(value_name = "PEER")]
+        peer: String,
+    },
 }
 
 /// `sluice posture`.

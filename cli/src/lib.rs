@@ -80,6 +80,8 @@ pub async fn run(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         Noun::Policy(asked) => verbs::policy::run(&client, terminal, asked).await,
         Noun::Peer(args::Peer::List) => verbs::peer::list(&client, terminal).await,
         Noun::Posture(args::Posture::List) => verbs::posture::list(&client, terminal).await,
+        Noun::Peer(args::Peer::Key) => verbs::peer::key(&client, terminal).await,
+        Noun::Peer(args::Peer::Renew { peer }) => verbs::peer::renew(&client, terminal, &peer).await,
         Noun::Group(args::Group::List) => verbs::group::list(&client, terminal).await,
         Noun::User(asked) => verbs::user::run(&client, terminal, asked).await,
         Noun::SetupKey(args::SetupKey::List) => verbs::setup_key::list(&client, terminal).await,

@@ -1,4 +1,4 @@
-//! The secrets control hands out, personal access tokens, tokens of logins, invitations and setup keys: made here, kept only as SHA-256.
+//! The secrets control hands out, personal access tokens, tokens of logins, invitations, and keys that machines join with: made here, kept only as SHA-256.
 
 use sha2::{Digest, Sha256};
 
@@ -7,6 +7,7 @@ pub type SecretHash = [u8; 32];
 
 const TOKEN_PREFIX: &str = "nbp_";
 const SESSION_PREFIX: &str = "sgs_";
+const JOIN_PREFIX: &str = "sgj_";
 const INVITE_PREFIX: &str = "nbi_";
 const TOKEN_RANDOM: usize = 30;
 const TOKEN_CHECKSUM: usize = 6;
@@ -50,6 +51,21 @@ pub fn new_invite() -> String {
 /// The hash an invitation is looked up by; `None` for a text that cannot be one's secret.
 pub fn invite_hash(text: &str) -> Option<SecretHash> {
     hash(INVITE_PREFIX, text)
+}
+
+/// A new key for one machine of a user: as a personal access token, with `sgj_` in front.
+pub fn new_join_key() -> String {
+    new_text(JOIN_PREFIX)
+}
+
+/// The hash such a key is looked up by; `None` for a text that cannot be one.
+pub fn join_key_hash(text: &str) -> Option<SecretHash> {
+    hash(JOIN_PREFIX, text)
+}
+
+/// Whether `text` has the form of such a key.
+pub fn looks_like_join_key(text: &str) -> bool {
+    text.starts_with(JOIN_PREFIX)
 }
 
 fn new_text(prefix: &str) -> String {

@@ -38,6 +38,53 @@ pub(crate) async fn list(client: &Client, terminal: &mut Terminal<'_>) -> Result
     )
 }
 
+/// Prints a key for a machine of the user who asks, in the form that `sluicegate-gateway join` reads.
+pub(crate) async fn key(client: &Client, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+    let answer: Value = client.post("/api/login/machine", &json!({})).await.map_err(other_way)?;
+    if terminal.is_json() {
+        return terminal.json("peer-key", json!({ "peer_key": answer }));
+    }
+    let field = |name: &str| answer.get(name).and_then(Value::as_str);
+    let Some(key) = field("key") else {
+        return Err(Failure::failed("control gave no key"));
+    };
+    match field("control_fingerprint") {
+        Some(fingerprint) => {
+            terminal.line(format!("{key}#sha256:{}", fingerprint.trim_start_matches("sha256:")))?
+        }
+        None => terminal.line(key)?,
+    }
+    terminal.note(
+        "One machine joins with it, within ten minutes:\n  \
+         sluicegate-gateway join --control https://HOST:PORT --role peer --setup-key-file FILE",
+    );
+    Ok(())
+}
+
+/// Renews the login on a peer of the user who asks.
+pub(crate) async fn renew(client: &Client, terminal: &mut Terminal<'_>, peer: &str) -> Result<(), Failure> {
+    let items: Vec<Value> = client.get("/api/peers").await?;
+    let peers: Vec<Peer> = read_all(&items, "a peer")?;
+    let Some(found) = peers.iter().find(|own| own.id == peer || own.name == peer) else {
+        return Err(Failure::usage(format!("there is no peer '{peer}'")).next("see `sluice peer list`"));
+    };
+    let path = format!("/api/peers/{}/login", found.id);
+    let answer: Value = client.post(&path, &json!({})).await.map_err(other_way)?;
+    if terminal.is_json() {
+        return terminal.json("peer", json!({ "peer": answer }));
+    }
+    terminal.line(format!("The login on {} is as of now.", found.name))
+}
+
+/// It is the kind of token that is refused: no other role would help.
+fn other_way(mut failure: Failure) -> Failure {
+    if failure.what.contains("may not do this") {
+        failure.what = "this needs a login".into();
+        failure.next = Some("sluice login --url URL --sso, or --user EMAIL".into());
+    }
+    failure
+}
+
 /// Names of its groups but `All`, which says nothing.
 fn groups(peer: &Peer) -> String {
     let names = peer.groups.iter().map(|group| group.name.as_str()).filter(|name| *name != "All");

@@ -1,6 +1,7 @@
 //! Built-in users from the first person to one-time codes, by the command line alone.
 
 use sluicegate_control::identity::{Identity, IdentityOptions, LocalUsers};
+use sluicegate_control::store::{Enrollment, Role};
 use totp_rs::TOTP;
 
 use crate::Control;
@@ -63,6 +64,33 @@ async fn built_in_users_are_set_up_invited_and_log_in() {
     assert!(
         ann.bare(&["user", "totp", "off"], &format!("{PASSWORD}\n")).await.ok().contains("no one-time code")
     );
+
+    let key = ann.bare(&["peer", "key"], "").await.ok();
+    let (key, fingerprint) = key.trim().split_once("#sha256:").unwrap();
+    assert_eq!(fingerprint, control.agents.authority().fingerprint());
+    let machine = |number: u8| Enrollment {
+        setup_key: key.into(),
+        wireguard_public_key: [number; 32],
+        identity_key: [number; 32],
+        role: Role::Peer,
+        hostname: "laptop".into(),
+        os: "linux".into(),
+        kernel_version: "6.12.0".into(),
+        version: "0.1.0".into(),
+        connection_ip: None,
+    };
+    let laptop = control.store.enroll(&machine(1)).await.unwrap();
+    assert_eq!(control.store.peer(&laptop.id).await.unwrap().user_id, found.id);
+    assert!(control.store.enroll(&machine(2)).await.is_err(), "one machine");
+    control.store.age_peer(&laptop.id, 25 * 3_600_000).await.unwrap();
+    control.store.expire_peers().await.unwrap();
+    assert!(control.store.peer(&laptop.id).await.unwrap().expired.is_some());
+    assert_eq!(ann.bare(&["peer", "renew", "laptop"], "").await.ok(), "The login on laptop is as of now.\n");
+    assert!(control.store.peer(&laptop.id).await.unwrap().expired.is_none());
+    assert!(ann.bare(&["peer", "renew", "nobody"], "").await.err.contains("there is no peer 'nobody'"));
+    // A token made once is no login.
+    let bootstrap = control.shell.run(&["peer", "key"]).await;
+    assert!(bootstrap.err.contains("setup key"), "{}", bootstrap.err);
 
     let change = format!("{PASSWORD}\nanother password\n");
     assert!(ann.bare(&["user", "password"], &change).await.ok().contains("every login has ended"));

@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Empty;
-use super::auth;
+use super::auth::{self, Caller};
 use super::body::Body;
 use super::error::{ApiError, ApiResult};
 use super::time::rfc3339;
@@ -65,7 +65,7 @@ pub(super) fn open_routes() -> OpenApiRouter<App> {
 }
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::default().routes(routes!(logout))
+    OpenApiRouter::default().routes(routes!(logout)).routes(routes!(machine))
 }
 
 /// How people log in here.
@@ -102,6 +102,34 @@ async fn oidc(State(app): State<App>, Body(request): Body<OidcLoginRequest>) -> 
 async fn logout(State(app): State<App>, headers: HeaderMap) -> ApiResult<Empty> {
     app.store.end_session(auth::token(&headers)?).await?;
     Ok(Json(Empty {}))
+}
+
+/// A key for one machine of the user who asks.
+#[derive(Serialize, ToSchema)]
+pub struct MachineKey {
+    /// `sgj_…`, in the place of a setup key; shown only here.
+    pub key: String,
+    /// RFC 3339.
+    pub expires_at: String,
+    /// SHA-256 of the authority that agents are to pin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control_fingerprint: Option<String>,
+}
+
+/// Makes a key by which one machine joins as the own one, once and within ten minutes. A personal access token is not enough for
+/// that: the login on a machine is as good as the one it was made with.
+#[utoipa::path(post, path = "/api/login/machine", tag = "Login", responses((status = 200, body = MachineKey)))]
+async fn machine(State(app): State<App>, caller: Caller) -> ApiResult<MachineKey> {
+    // A service user has no login, and setup keys: that is said to it.
+    if !caller.user.is_service_user {
+        caller.needs_login()?;
+    }
+    let (key, expires_at) = app.store.create_join_key(&caller.user).await?;
+    Ok(Json(MachineKey {
+        key,
+        expires_at: rfc3339(expires_at),
+        control_fingerprint: app.control_fingerprint.as_deref().map(str::to_owned),
+    }))
 }
 
 /// A new login of a user who has proved to be it.

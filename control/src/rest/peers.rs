@@ -176,6 +176,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list))
         .routes(routes!(get, update, delete))
         .routes(routes!(accessible))
+        .routes(routes!(renew))
 }
 
 /// Peers; of role `user`, only its own.
@@ -259,6 +260,18 @@ async fn accessible(
         found.map(|peer| shapes.accessible(peer)).collect()
     };
     Ok(Json(blocking(found).await?))
+}
+
+/// The login on an own peer is as of now: what expired takes part again. A personal access token is not enough for that.
+#[utoipa::path(post, path = "/api/peers/{peerId}/login", tag = "Peers", params(("peerId" = String, Path)),
+    responses((status = 200, body = Peer)))]
+async fn renew(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> ApiResult<Peer> {
+    if app.store.peer(&id).await?.user_id != caller.user.id {
+        return Err(StoreError::NotFound { kind: "peer", id }.into());
+    }
+    caller.needs_login()?;
+    let peer = app.store.renew_peer(&caller.user, &id).await?;
+    Ok(Json(Shapes::load(&app, Some(&peer.id)).await?.peer(peer)))
 }
 
 /// A peer, if the caller may know that it is there.

@@ -51,7 +51,7 @@ pub enum Right {
 }
 
 /// Paths by their beginnings; the longest that fits decides, and a path that is not here is nobody's.
-const PATHS: [(&str, Module); 27] = [
+const PATHS: [(&str, Module); 29] = [
     ("/api/accounts", Module::Settings),
     ("/api/agent-network", Module::Networks),
     ("/api/break-glass", Module::Policies),
@@ -63,9 +63,11 @@ const PATHS: [(&str, Module); 27] = [
     ("/api/identity-providers", Module::Settings),
     ("/api/ingress", Module::Peers),
     ("/api/locations", Module::Policies),
+    ("/api/login/machine", Module::Pats),
     ("/api/logout", Module::Pats),
     ("/api/networks", Module::Networks),
     ("/api/peers", Module::Peers),
+    ("/api/peers/{peerId}/login", Module::Pats),
     ("/api/policies", Module::Policies),
     ("/api/posture-checks", Module::Policies),
     ("/api/routes", Module::Routes),

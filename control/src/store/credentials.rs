@@ -164,7 +164,7 @@ impl Store {
     }
 }
 
-/// Gives a user a password, whose hash has been made before; every login that the one before gave ends, and what was tried is
+/// Gives a user a password, whose hash has been made before; every login that the one before gave ends, keys for machines too, and what was tried is
 /// forgotten.
 pub(super) async fn set_password(write: &mut Write, user: &str, address: &str, hash: &str) -> Result<()> {
     let at = write.at();
@@ -183,6 +183,7 @@ pub(super) async fn set_password(write: &mut Write, user: &str, address: &str, h
     .await?;
     forget_attempts(write, &login).await?;
     sql::query("DELETE FROM sessions WHERE user_id = $1").bind(user).execute(write.db()).await?;
+    sql::query("DELETE FROM join_keys WHERE user_id = $1").bind(user).execute(write.db()).await?;
     Ok(())
 }
 

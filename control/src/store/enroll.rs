@@ -8,9 +8,9 @@ use super::peers::{self, allocate_v4, allocate_v6, free_dns_label, free_name};
 use super::setup_keys::{self, SetupKey, SetupKeyState};
 use super::sql;
 use super::write::{Meta, Write};
-use super::{Activity, Actor, Role, Store, User, UserRole, groups, sign_in, users};
+use super::{Activity, Actor, Peer, Role, Store, User, UserRole, groups, sign_in, users};
 use crate::ids::new_id;
-use crate::secret::setup_key_hash;
+use crate::secret::{looks_like_join_key, setup_key_hash};
 
 /// Longest host name kept, in characters.
 const NAME_LIMIT: usize = 100;
@@ -18,7 +18,7 @@ const NAME_LIMIT: usize = 100;
 /// What an agent brings to join.
 #[derive(Clone, Debug)]
 pub struct Enrollment {
-    /// The text of the setup key.
+    /// The text of the setup key, or of the key that a user made for this machine.
     pub setup_key: String,
     /// X25519 public key.
     pub wireguard_public_key: [u8; 32],
@@ -95,6 +95,9 @@ impl Store {
         if request.wireguard_public_key == [0; 32] {
             return Err(EnrollError::EmptyWireguardKey);
         }
+        if looks_like_join_key(&request.setup_key) {
+            return self.enroll_by_join_key(request).await;
+        }
         let hash = setup_key_hash(&request.setup_key);
         let found = {
             let mut db = self.read().await?;
@@ -122,37 +125,49 @@ impl Store {
         Ok(peer)
     }
 
-    /// Makes a peer of a user who has just logged in for it, and puts it into the user's groups. An agent that is such a
-    /// peer already, by the same keys, has its login renewed.
-    pub async fn enroll_user(&self, user: &str, request: &Enrollment) -> Result<EnrolledPeer, EnrollError> {
-        if request.wireguard_public_key == [0; 32] {
-            return Err(EnrollError::EmptyWireguardKey);
+    /// The login of `user` on a peer of its own is as of now: what had expired takes part again.
+    pub async fn renew_peer(&self, user: &User, id: &str) -> Result<Peer, StoreError> {
+        let mut write = self.write(&user.actor()).await?;
+        // What the user may do may have changed while the request waited.
+        sign_in::admit(&users::user(write.db(), &user.id).await?)?;
+        let before = peers::peer(write.db(), id).await?;
+        if before.user_id != user.id {
+            return super::error::not_found("peer", id);
         }
-        let mut write = self.write(&Actor::system()).await?;
-        let user = match users::user(write.db(), user).await {
-            Ok(user) => user,
-            Err(StoreError::NotFound { .. }) => {
-                return Err(EnrollError::User("the user is no longer there".into()));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if let Err(StoreError::Denied(why)) = sign_in::admit(&user) {
-            return Err(EnrollError::User(why));
-        }
-        if user.is_service_user {
-            return Err(EnrollError::User("machines of service users join with a setup key".into()));
-        }
-        if request.role == Role::Gateway && user.role < UserRole::NetworkAdmin {
-            let why = format!("role {} may not let a gateway join", user.role.as_str());
-            return Err(EnrollError::User(why));
-        }
-        write.act_as(user.actor());
-        let peer = match renewed(&mut write, request, &user).await? {
-            Some(known) => known,
-            None => insert(&mut write, request, Origin::User(&user)).await?,
-        };
+        let after = log_in(&mut write, &before).await?;
         write.commit().await?;
-        Ok(peer)
+        Ok(after)
+    }
+}
+
+/// Makes a peer of a user who has just logged in for it, and puts it into the user's groups. An agent that is such a peer
+/// already, by the same keys, has its login renewed.
+pub(super) async fn enroll_as(
+    write: &mut Write,
+    user: &str,
+    request: &Enrollment,
+) -> Result<EnrolledPeer, EnrollError> {
+    let user = match users::user(write.db(), user).await {
+        Ok(user) => user,
+        Err(StoreError::NotFound { .. }) => {
+            return Err(EnrollError::User("the user is no longer there".into()));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if let Err(StoreError::Denied(why)) = sign_in::admit(&user) {
+        return Err(EnrollError::User(why));
+    }
+    if user.is_service_user {
+        return Err(EnrollError::User("machines of service users join with a setup key".into()));
+    }
+    if request.role == Role::Gateway && user.role < UserRole::NetworkAdmin {
+        let why = format!("role {} may not let a gateway join", user.role.as_str());
+        return Err(EnrollError::User(why));
+    }
+    write.act_as(user.actor());
+    match renewed(write, request, &user).await? {
+        Some(known) => Ok(known),
+        None => insert(write, request, Origin::User(&user)).await,
     }
 }
 
@@ -178,14 +193,7 @@ async fn renewed(
     if identity_key != request.identity_key || before.user_id != user.id || before.role != request.role {
         return Err(EnrollError::KnownWireguardKey(before.name));
     }
-    let at = write.at();
-    sql::query("UPDATE peers SET last_login = $1, last_seen = $1, expired = '' WHERE id = $2")
-        .bind(at)
-        .bind(&id)
-        .execute(write.db())
-        .await?;
-    let after = peers::peer(write.db(), &id).await?;
-    write.event(Activity::PeerLogin, &id, Meta::name(&after.name).before(&before).after(&after)).await?;
+    let after = log_in(write, &before).await?;
     Ok(Some(EnrolledPeer { id, name: after.name, ip: after.ip, ipv6: after.ipv6, created: false }))
 }
 
@@ -209,6 +217,21 @@ async fn repeated(
         return Err(EnrollError::Revoked(key.name.clone()));
     }
     Ok(Some(EnrolledPeer { id, name: peer.name, ip: peer.ip, ipv6: peer.ipv6, created: false }))
+}
+
+/// The login on a peer is as of now.
+async fn log_in(write: &mut Write, before: &Peer) -> Result<Peer, StoreError> {
+    let at = write.at();
+    sql::query("UPDATE peers SET last_login = $1, last_seen = $1, expired = '' WHERE id = $2")
+        .bind(at)
+        .bind(&before.id)
+        .execute(write.db())
+        .await?;
+    let after = peers::peer(write.db(), &before.id).await?;
+    write
+        .event(Activity::PeerLogin, &before.id, Meta::name(&after.name).before(before).after(&after))
+        .await?;
+    Ok(after)
 }
 
 async fn insert(

@@ -24,6 +24,7 @@ mod facts;
 mod groups;
 mod inherit;
 mod invites;
+mod join_keys;
 mod location;
 mod lock;
 mod nameservers;

@@ -5,8 +5,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use sluicegate_control::identity::oidc::OidcOptions;
 use sluicegate_control::identity::{Identity, IdentityOptions};
+use sluicegate_control::store::EnrolledPeer;
 
-use crate::harness::{Server, Session, enrollment, message, text};
+use crate::harness::{Server, Session, message, text};
 use crate::provider::{CLIENT, Provider};
 
 struct Site {
@@ -38,6 +39,12 @@ impl Site {
                 return self.server.owner.with_authorization(Some(&format!("Bearer {token}")));
             }
         }
+    }
+
+    /// A machine that somebody lets join.
+    async fn machine(&self, subject: &str, hostname: &str) -> EnrolledPeer {
+        let key = self.login(subject).await.created("/api/login/machine", json!({})).await;
+        self.server.enroll(&text(&key, "key"), hostname).await.unwrap()
     }
 
     async fn person(&self, subject: &str, groups: &[&str]) {
@@ -215,7 +222,11 @@ async fn groups_follow_the_claim_to_the_users_peers_and_an_operators_groups_are_
     assert_eq!(groups[0]["issued"], "jwt");
 
     let id = site.id("ann").await;
-    let peer = site.server.store.enroll_user(&id, &enrollment("", "laptop")).await.unwrap();
+    let peer = site.machine("ann", "laptop").await;
+    let login = format!("/api/peers/{}/login", peer.id);
+    assert_eq!(site.login("ann").await.post(&login, json!({})).await.0, 200);
+    assert_eq!(site.server.owner.post(&login, json!({})).await.0, 404, "somebody else's");
+    assert_eq!(site.server.owner.post("/api/login/machine", json!({})).await.0, 422, "a program");
     let of_peer = async || -> Vec<String> {
         let (_, peer) = site.server.owner.get(&format!("/api/peers/{}", peer.id)).await;
         assert_eq!(peer["user_id"], id);
@@ -260,8 +271,7 @@ async fn a_file_and_a_rollback_leave_it_to_the_provider_whose_peers_are_in_its_g
     site.settings(|settings| settings["jwt_groups_enabled"] = json!(true)).await;
     site.person("ann", &["dev"]).await;
     assert_eq!(site.login("ann").await.get("/api/users/current").await.0, 200);
-    let id = site.id("ann").await;
-    site.server.store.enroll_user(&id, &enrollment("", "laptop")).await.unwrap();
+    site.machine("ann", "laptop").await;
     site.server.peer("robot").await;
     let owner = &site.server.owner;
     let members = async || -> Vec<String> {

@@ -112,6 +112,17 @@ async fn an_invited_user_sets_a_password_logs_in_and_takes_codes() {
     let with_code = json!({"email": "ann@example.org", "password": PASSWORD, "code": code(1)});
     anybody.created("/api/login/password", with_code).await;
 
+    // A machine joins by the login, and is the user's with its groups; not by a token made long ago.
+    let key = ann.created("/api/login/machine", json!({})).await;
+    let laptop = server.enroll(&text(&key, "key"), "laptop").await.unwrap();
+    let (_, peer) = server.owner.get(&format!("/api/peers/{}", laptop.id)).await;
+    assert_eq!(peer["user_id"], me["id"]);
+    assert!(peer["groups"].as_array().unwrap().iter().any(|own| own["id"] == group.as_str()), "{peer}");
+    assert!(server.enroll(&text(&key, "key"), "another").await.is_err());
+    let renew = format!("/api/peers/{}/login", laptop.id);
+    assert_eq!(ann.post(&renew, json!({})).await.0, 200);
+    let unused = ann.created("/api/login/machine", json!({})).await;
+
     // Nobody else's, and not with a token made long ago.
     assert_eq!(server.owner.put(&format!("{own}/password"), json!({})).await.0, 403);
     assert_eq!(server.owner.post(&format!("{own}/totp"), json!({})).await.0, 403);
@@ -124,6 +135,8 @@ async fn an_invited_user_sets_a_password_logs_in_and_takes_codes() {
     assert_eq!(delete(program.clone(), json!({"password": PASSWORD})).await, 403);
     let change = json!({"old_password": PASSWORD, "new_password": "another password"});
     assert_eq!(program.put(&format!("{own}/password"), change.clone()).await.0, 403);
+    assert_eq!(program.post("/api/login/machine", json!({})).await.0, 403);
+    assert_eq!(program.post(&renew, json!({})).await.0, 403);
     assert_eq!(delete(ann.clone(), json!({"password": "wrong password"})).await, 403);
     assert_eq!(delete(ann.clone(), json!({"password": PASSWORD})).await, 200);
     let again = TOTP::from_url(text(&ann.post(&format!("{own}/totp"), json!({})).await.1, "url")).unwrap();
@@ -132,6 +145,7 @@ async fn an_invited_user_sets_a_password_logs_in_and_takes_codes() {
     assert_eq!(delete(server.owner.clone(), json!({})).await, 200, "a lost device");
     assert_eq!(ann.put(&format!("{own}/password"), change).await.0, 200);
     assert_eq!(ann.get("/api/users/current").await.0, 401, "every login ends");
+    assert!(server.enroll(&text(&unused, "key"), "late").await.is_err(), "and what it could have let in");
 
     let reset = server.owner.created(&format!("{own}/invite"), json!({})).await;
     let link = format!("/api/users/invites/{}/accept", text(&reset, "invite_token"));

@@ -62,9 +62,11 @@ async fn an_auditor_reads_everything_and_changes_nothing() {
     // Tokens are nobody's but their user's.
     assert_eq!(reads, ["GET /api/users/x/tokens", "GET /api/users/x/tokens/x"]);
     let changes = operations(&auditor).await.into_iter().filter(|(method, _)| *method != Method::GET);
-    // These carry a file and change nothing; and everybody may leave.
+    // These carry a file and change nothing; and everybody may log in on machines, and leave.
     let questions = [
+        "POST /api/login/machine",
         "POST /api/logout",
+        "POST /api/peers/x/login",
         "POST /api/policy-file/plan",
         "POST /api/policy-file/suggest",
         "POST /api/policy-file/test",
@@ -135,7 +137,7 @@ async fn of_everything_documented_a_user_is_refused_all_but_its_own() {
         }
     }
     admitted.sort();
-    // What is the own, a list that is always empty, and the end of the own login.
+    // What is the own, a list that is always empty, and logins on own machines, and the end of the own login.
     let own = [
         "GET /api/ingress/peers",
         "GET /api/peers",
@@ -145,7 +147,9 @@ async fn of_everything_documented_a_user_is_refused_all_but_its_own() {
         "GET /api/peers/x/jobs",
         "GET /api/users",
         "GET /api/users/current",
+        "POST /api/login/machine",
         "POST /api/logout",
+        "POST /api/peers/x/login",
     ];
     assert_eq!(admitted, own);
     let gateway = server.peer("gateway").await.id;

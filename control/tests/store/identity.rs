@@ -1,10 +1,11 @@
 //! Users who come by an identity provider, their peers, and what cuts those, over both databases.
 
 use sluicegate_control::store::{
-    EnrollError, Enrollment, Expired, NewUser, Person, Role, Store, StoreError, User, UserChange, UserRole,
+    EnrollError, EnrolledPeer, Enrollment, Expired, NewUser, Person, Role, Store, StoreError, User,
+    UserChange, UserRole,
 };
 
-use crate::world::{all, check_trail, image_from_scratch, join, open, places, policy, setup_key};
+use crate::world::{all, check_trail, group, image_from_scratch, join, open, places, policy, setup_key};
 
 fn person(subject: &str, at: i64) -> Person {
     Person {
@@ -46,6 +47,12 @@ async fn user(store: &Store, subject: &str) -> User {
     store.sign_in(&person(subject, 0), |_| None).await.unwrap()
 }
 
+/// A machine joins with a key that its user has made.
+async fn log_in_on(store: &Store, user: &User, machine: Enrollment) -> Result<EnrolledPeer, EnrollError> {
+    let (setup_key, _) = store.create_join_key(user).await?;
+    store.enroll(&Enrollment { setup_key, ..machine }).await
+}
+
 fn change(blocked: bool) -> UserChange {
     UserChange { role: UserRole::User, blocked: Some(blocked), auto_groups: vec![] }
 }
@@ -59,8 +66,8 @@ async fn blocking_a_user_changes_the_images_of_all_who_could_reach_the_users_pee
         store.create_policy(&owner.actor(), policy("ssh", &all, 1, 22)).await.unwrap();
         let ann = user(&store, "ann").await;
         let mine = [
-            store.enroll_user(&ann.id, &machine(1, Role::Peer)).await.unwrap(),
-            store.enroll_user(&ann.id, &machine(2, Role::Peer)).await.unwrap(),
+            log_in_on(&store, &ann, machine(1, Role::Peer)).await.unwrap(),
+            log_in_on(&store, &ann, machine(2, Role::Peer)).await.unwrap(),
         ];
         let server = join(&store, &key, 3, Role::Peer).await;
         let allowed = async |id: &str| store.snapshot().await.unwrap().state.peers[id].allowed;
@@ -68,12 +75,15 @@ async fn blocking_a_user_changes_the_images_of_all_who_could_reach_the_users_pee
         let before = (image(&server.id).await, image(&mine[0].id).await);
         assert!(allowed(&mine[0].id).await && allowed(&mine[1].id).await);
 
+        let (early, _) = store.create_join_key(&ann).await.unwrap();
         store.update_user(&owner, &ann.id, change(true)).await.unwrap();
         assert!(!allowed(&mine[0].id).await && !allowed(&mine[1].id).await && allowed(&server.id).await);
         assert_ne!(image(&server.id).await, before.0);
         assert_ne!(image(&mine[0].id).await, before.1);
-        let refused = store.enroll_user(&ann.id, &machine(4, Role::Peer)).await;
+        let refused = store.enroll(&Enrollment { setup_key: early, ..machine(4, Role::Peer) }).await;
         assert!(matches!(refused, Err(EnrollError::User(_))), "{refused:?}");
+        assert!(matches!(store.create_join_key(&ann).await, Err(StoreError::Denied(_))));
+        assert!(matches!(store.renew_peer(&ann, &mine[0].id).await, Err(StoreError::Denied(_))));
 
         store.update_user(&owner, &ann.id, change(false)).await.unwrap();
         assert_eq!((image(&server.id).await, image(&mine[0].id).await), before);
@@ -97,7 +107,7 @@ async fn who_waits_for_approval_may_do_nothing_and_may_be_let_in_or_sent_away() 
         let waiting = store.users().await.unwrap().into_iter().find(|user| user.subject == "bob").unwrap();
         assert!(waiting.pending_approval && waiting.role == UserRole::User);
         assert!(store.create_session(&waiting).await.is_err());
-        assert!(store.enroll_user(&waiting.id, &machine(1, Role::Peer)).await.is_err());
+        assert!(log_in_on(&store, &waiting, machine(1, Role::Peer)).await.is_err());
         // Coming again makes nobody else.
         assert!(store.sign_in(&person("bob", 0), |_| None).await.is_err());
         assert_eq!(store.users().await.unwrap().len(), 2);
@@ -187,7 +197,7 @@ async fn a_login_on_a_machine_gets_old_and_is_renewed_by_its_own_user_and_keys()
         without_approval(&store).await;
         let (owner, key) = (owner(&store).await, setup_key(&store).await);
         let (ann, eve) = (user(&store, "ann").await, user(&store, "eve").await);
-        let mine = store.enroll_user(&ann.id, &machine(1, Role::Peer)).await.unwrap();
+        let mine = log_in_on(&store, &ann, machine(1, Role::Peer)).await.unwrap();
         let server = join(&store, &key, 2, Role::Peer).await;
         let day = 24 * 3_600_000;
         for id in [&mine.id, &server.id] {
@@ -206,13 +216,13 @@ async fn a_login_on_a_machine_gets_old_and_is_renewed_by_its_own_user_and_keys()
 
         let foreign = Enrollment { identity_key: [9; 32], ..machine(1, Role::Peer) };
         for refused in [
-            store.enroll_user(&ann.id, &foreign).await,
-            store.enroll_user(&eve.id, &machine(1, Role::Peer)).await,
-            store.enroll_user(&ann.id, &machine(2, Role::Peer)).await,
+            log_in_on(&store, &ann, foreign).await,
+            log_in_on(&store, &eve, machine(1, Role::Peer)).await,
+            log_in_on(&store, &ann, machine(2, Role::Peer)).await,
         ] {
             assert!(matches!(refused, Err(EnrollError::KnownWireguardKey(_))), "{refused:?}");
         }
-        let again = store.enroll_user(&ann.id, &machine(1, Role::Peer)).await.unwrap();
+        let again = log_in_on(&store, &ann, machine(1, Role::Peer)).await.unwrap();
         assert_eq!((again.id.as_str(), again.created), (mine.id.as_str(), false));
         assert!(expired(&mine.id).await.is_none() && allowed(&mine.id).await);
 
@@ -238,10 +248,14 @@ async fn a_login_on_a_machine_gets_old_and_is_renewed_by_its_own_user_and_keys()
         store.peer_seen(&mine.id, &Default::default()).await.unwrap();
         assert_eq!(store.expire_peers().await.unwrap(), 0);
         assert!(!allowed(&mine.id).await);
-        store.enroll_user(&ann.id, &machine(1, Role::Peer)).await.unwrap();
+        for (other, id) in [(&eve, &mine.id), (&ann, &server.id)] {
+            assert!(matches!(store.renew_peer(other, id).await, Err(StoreError::NotFound { .. })));
+        }
+        assert!(!allowed(&mine.id).await);
+        store.renew_peer(&ann, &mine.id).await.unwrap();
         assert!(allowed(&mine.id).await);
 
-        let gateway = store.enroll_user(&ann.id, &machine(5, Role::Gateway)).await;
+        let gateway = log_in_on(&store, &ann, machine(5, Role::Gateway)).await;
         assert!(matches!(gateway, Err(EnrollError::User(_))), "{gateway:?}");
         check_trail(&store).await;
         store.close().await;
@@ -255,7 +269,7 @@ async fn a_restart_of_control_expires_nobody_who_was_there() {
         without_approval(&store).await;
         let owner = owner(&store).await;
         let ann = user(&store, "ann").await;
-        let mine = store.enroll_user(&ann.id, &machine(1, Role::Peer)).await.unwrap();
+        let mine = log_in_on(&store, &ann, machine(1, Role::Peer)).await.unwrap();
         let mut settings = store.account().await.unwrap().settings;
         settings.peer_inactivity_expiration_enabled = true;
         store.update_settings(&owner.actor(), settings).await.unwrap();
@@ -305,6 +319,48 @@ async fn a_token_is_made_with_the_role_that_its_maker_has_by_then() {
         let refused = store.create_token(&maker, &maker.id, "own", 1).await;
         assert!(matches!(refused, Err(StoreError::Denied(_))), "{refused:?}");
         assert_eq!(store.tokens(&robot.id).await.unwrap().len(), 1);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_for_a_machine_is_one_machines_and_not_for_long() {
+    for (directory, location) in places() {
+        let store = open(&location, directory.path()).await;
+        without_approval(&store).await;
+        let (owner, ann) = (owner(&store).await, user(&store, "ann").await);
+        let group = store.create_group(&owner.actor(), group("staff")).await.unwrap().id;
+        let staff = UserChange { auto_groups: vec![group.clone()], ..change(false) };
+        store.update_user(&owner, &ann.id, staff).await.unwrap();
+        let (setup_key, _) = store.create_join_key(&ann).await.unwrap();
+        let with = |machine: Enrollment| Enrollment { setup_key: setup_key.clone(), ..machine };
+        let one = store.enroll(&with(machine(7, Role::Peer))).await.unwrap();
+        let peer = store.peer(&one.id).await.unwrap();
+        assert_eq!(peer.user_id, ann.id);
+        assert!(peer.groups.iter().any(|own| own.id == group), "{:?}", peer.groups);
+        assert_eq!(store.enroll(&with(machine(7, Role::Peer))).await.unwrap().id, one.id, "a lost answer");
+        let second = store.enroll(&with(machine(8, Role::Peer))).await;
+        assert!(matches!(second, Err(EnrollError::Overused(_))), "{second:?}");
+        store.delete_peer(&owner.actor(), &one.id).await.unwrap();
+        let again = store.enroll(&with(machine(7, Role::Peer))).await;
+        assert!(matches!(again, Err(EnrollError::Overused(_))), "it was deleted: {again:?}");
+        assert!(store.peers(None, None).await.unwrap().is_empty());
+
+        let unknown =
+            Enrollment { setup_key: sluicegate_control::secret::new_join_key(), ..machine(8, Role::Peer) };
+        assert!(matches!(store.enroll(&unknown).await, Err(EnrollError::UnknownKey)));
+        let malformed = Enrollment { setup_key: "sgj_x".into(), ..machine(8, Role::Peer) };
+        assert!(matches!(store.enroll(&malformed).await, Err(EnrollError::UnknownKey)));
+        let (setup_key, _) = store.create_join_key(&ann).await.unwrap();
+        store.expire_join_keys().await.unwrap();
+        let late = store.enroll(&Enrollment { setup_key, ..machine(9, Role::Peer) }).await;
+        assert!(matches!(late, Err(EnrollError::Expired(_))), "{late:?}");
+        assert!(store.create_join_key(&owner).await.is_err(), "service users have setup keys");
+        for _ in 0..20 {
+            store.create_join_key(&ann).await.unwrap();
+        }
+        assert!(matches!(store.create_join_key(&ann).await, Err(StoreError::Invalid(_))), "too many");
+        check_trail(&store).await;
         store.close().await;
     }
 }
