@@ -21,7 +21,8 @@ pub(crate) async fn run(client: &Client, terminal: &mut Terminal<'_>) -> Result<
     let gateways: Vec<Gateway> = read_all(&gateways, "a gateway")?;
 
     let connected = gateways.iter().filter(|gateway| gateway.connected).count();
-    let in_sync = gateways.iter().filter(|gateway| gateway.image.in_sync).count();
+    // What one that is away enforces is not known.
+    let in_sync = gateways.iter().filter(|gateway| gateway.connected && gateway.image.in_sync).count();
     let peers_connected = peers.iter().filter(|peer| peer.connected).count();
     let on = policies.iter().filter(|policy| policy.enabled).count();
     let problems: Vec<(String, String)> = gateways

@@ -79,6 +79,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
+/// Marks the answer to somebody whose token was good.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Admitted;
+
 const MISSING: &str = "no valid authentication provided";
 const INVALID: &str = "token invalid";
 
@@ -97,7 +101,8 @@ pub async fn authenticate(
     let demand = Demand { token: token.to_owned(), bearer, method: request.method().clone(), path };
     let caller = demand.admit(&app).await?;
     request.extensions_mut().insert(caller);
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(Admitted);
     let content = response.headers().get(CONTENT_TYPE);
     if !content.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
         return Ok(response);

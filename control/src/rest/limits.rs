@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
+use super::auth::Admitted;
 use super::error::ApiError;
 use crate::buckets::{Buckets, source};
 use crate::secret::SecretHash;
@@ -103,13 +104,13 @@ pub(super) async fn limit(State(limits): State<Arc<Limits>>, request: Request, n
     }
     let response = next.run(request).await;
     if let Some(token) = token {
-        match response.status() {
-            StatusCode::UNAUTHORIZED => limits.tokens.forget(&token),
-            // A token that is good has a bucket of its own from now on, unless there are too many of them.
-            _ if !limits.tokens.knows(&token) => {
-                let _ = limits.tokens.attempt(token, Instant::now());
-            }
-            _ => {}
+        let admitted = response.extensions().get::<Admitted>().is_some();
+        if response.status() == StatusCode::UNAUTHORIZED {
+            limits.tokens.forget(&token);
+        } else if admitted && !limits.tokens.knows(&token) {
+            // A token that is good has a bucket of its own from now on, unless there are too many of them. One that nobody
+            // looked at, where anyone may ask, has none: else whoever makes tokens up would be served without end.
+            let _ = limits.tokens.attempt(token, Instant::now());
         }
     }
     response

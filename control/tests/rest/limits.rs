@@ -33,6 +33,20 @@ async fn too_many_requests_of_one_token_or_of_strangers_are_told_when_to_come_ba
 }
 
 #[tokio::test]
+async fn tokens_that_are_made_up_have_no_buckets_where_nobody_looks_at_them() {
+    let rates = Rates { burst: 40, ..Rates::default() };
+    let server = Server::start_with(tempfile::tempdir().unwrap(), rates).await;
+    let mut statuses = Vec::new();
+    for n in 0..8 {
+        let made_up = server.owner.with_authorization(Some(&format!("Token nbp_{n}")));
+        let first = made_up.get("/api/instance/version").await.0;
+        statuses.push([first, made_up.get("/api/instance/version").await.0]);
+    }
+    assert_eq!(statuses[0], [200, 200]);
+    assert_eq!(statuses.last(), Some(&[429, 429]), "{statuses:?}");
+}
+
+#[tokio::test]
 async fn a_body_has_a_largest_size_and_a_deepest_nesting() {
     let server = Server::start().await;
     for (headers, length, status) in [

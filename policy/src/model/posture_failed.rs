@@ -127,7 +127,10 @@ mod tests {
         let mut now = before.clone();
         assert!(!now.set("p", Some("old".into())) && !now.set("q", None) && now.is_same(&before));
         assert!(now.set("p", Some("new".into())) && now.set("q", Some("away".into())));
-        assert_eq!((now.reason("p"), now.reason("q"), before.reason("p")), (Some("new"), Some("away"), Some("old")));
+        assert_eq!(
+            (now.reason("p"), now.reason("q"), before.reason("p")),
+            (Some("new"), Some("away"), Some("old"))
+        );
         assert!(now.set("p", None) && !now.contains("p") && before.contains("p"));
     }
 }
