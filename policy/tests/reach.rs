@@ -59,6 +59,11 @@ fn around(state: &State, address: IpAddr) -> BTreeMap<String, u8> {
 
 /// The gateway that carries a flow from `source`; none where it crosses no overlay.
 fn gateway<'s>(state: &'s State, source: &str, address: IpAddr) -> Option<&'s str> {
+    gateways(state, source, address).into_iter().next()
+}
+
+/// The gateways that carry a flow from `source`, the first choice first, each when those before it are gone.
+fn gateways<'s>(state: &'s State, source: &str, address: IpAddr) -> Vec<&'s str> {
     let around = around(state, address);
     let (mut own, mut choices) = (None, Vec::new());
     for network in state.networks.values() {
@@ -80,8 +85,9 @@ fn gateway<'s>(state: &'s State, source: &str, address: IpAddr) -> Option<&'s st
             }
         }
     }
-    let (std::cmp::Reverse(length), _, gateway) = choices.into_iter().min()?;
-    (own < Some(length)).then_some(gateway)
+    choices.retain(|(std::cmp::Reverse(length), ..)| own < Some(*length));
+    choices.sort();
+    choices.into_iter().map(|(_, _, gateway)| gateway).collect()
 }
 
 /// Whether a route is for the peer; a resource of a network is for everybody.
@@ -126,6 +132,18 @@ fn open(state: &State, source: &str, to: &To, l4: u32) -> bool {
     };
     let own: IpAddr = if address.is_ipv6() { from.v6.into() } else { from.v4.into() };
     address != own && [source, far_end].iter().all(|agent| decide(state, agent, own, address, l4).0.accepts())
+}
+
+/// Whether a packet from a peer is admitted all the way by some gateway, whichever of them are alive.
+fn open_by_any(state: &State, source: &str, to: &To, l4: u32) -> bool {
+    let To::Address(address) = *to else { return open(state, source, to, l4) };
+    if overlay(state, address) {
+        return false;
+    }
+    let from = &state.peers[source];
+    let own: IpAddr = if address.is_ipv6() { from.v6.into() } else { from.v4.into() };
+    let admits = |agent: &str| decide(state, agent, own, address, l4).0.accepts();
+    from.allowed && admits(source) && gateways(state, source, address).into_iter().any(admits)
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -198,7 +216,8 @@ proptest! {
             });
             let peers = peers.map(|id| (Target::Peer(state.peers[*id].name.clone()), To::Peer(id, true)));
             for (to, end) in peers.chain(addresses.map(|a| (Target::Address(a), To::Address(a)))) {
-                asked.push((source, Claim { to, service: service.clone() }, open(&state, source, &end, l4)));
+                let may = [open(&state, source, &end, l4), open_by_any(&state, source, &end, l4)];
+                asked.push((source, Claim { to, service: service.clone() }, may));
             }
         }
         let tests: Vec<Test> = asked.iter().flat_map(|(source, claim, _)| {
@@ -211,11 +230,15 @@ proptest! {
             [test(vec![claim.clone()], vec![]), test(vec![], vec![claim.clone()])]
         }).collect();
         let checked = check(&state, &tests, 2).unwrap();
-        for ((source, claim, open), said) in asked.iter().zip(checked.as_chunks::<2>().0) {
-            prop_assert_eq!((said[0].holds, said[1].holds), (*open, !open), "{} {}: {:?}", source, claim, said);
-            let failed = &said[usize::from(*open)];
-            prop_assert_eq!(failed.failures.len(), 1);
-            prop_assert!(!failed.failures[0].why.is_empty());
+        for ((source, claim, [open, by_any]), said) in asked.iter().zip(checked.as_chunks::<2>().0) {
+            prop_assert_eq!((said[0].holds, said[1].holds), (*open, !by_any), "{} {}: {:?}", source, claim, said);
+            for failed in said.iter().filter(|test| !test.holds) {
+                prop_assert_eq!(failed.failures.len(), 1);
+                prop_assert!(!failed.failures[0].why.is_empty());
+            }
+            if *by_any {
+                prop_assert!(said[1].failures[0].why.contains("admits it"), "{} {}: {:?}", source, claim, said);
+            }
         }
     }
 }
@@ -257,6 +280,26 @@ fn a_resource_named_in_a_test_is_no_route() {
     let tests = sluicegate_policy::file::parse(test).unwrap().tests;
     let told = check(&state, &tests, 4).unwrap().remove(0);
     assert!(!told.holds && told.failures[0].why.contains("no resource `web`"), "{told:?}");
+}
+
+#[test]
+fn what_may_not_be_reached_is_looked_at_by_every_router_that_could_carry_it() {
+    let mut state = world();
+    add_group(&mut state, "ga", &["pa"], &[]);
+    // Two networks around the same addresses: what the first choice refuses, the second lets through.
+    add_network(&mut state, "near", &[("lab", &["10.7.0.0/24", "fd07::/64"])], &[("pe", 1)]);
+    add_network(&mut state, "far", &[("all", &["10.0.0.0/8", "fd00::/8"])], &[("pf", 1)]);
+    let tcp = |to: &str, port: &str| accept(groups(&["ga"]), End::Resource(to.into()), port);
+    add_policy(&mut state, "p", vec![tcp("lab", "tcp/443"), tcp("all", "tcp/1-1000")]);
+    let text = "tests: [{name: t, from: ga, may_reach: ['10.7.0.9 tcp/443', 'fd07::9 tcp/443'], may_not_reach: ['10.7.0.9 tcp/80', 'fd07::9 tcp/80', '10.7.0.9 tcp/2000']}]";
+    let tests = sluicegate_policy::file::parse(text).unwrap().tests;
+    let told = check(&state, &tests, 4).unwrap().remove(0);
+    assert_eq!((told.asked, told.wrong), (5, 2), "{told:?}");
+    let why = "policy 'p', rule 'a rule' admits it at peer pf, which is a router of it too";
+    assert!(told.failures.iter().all(|failed| failed.why == why), "{told:?}");
+    // A router that is off carries nothing.
+    state.networks.get_mut("far").unwrap().routers.values_mut().for_each(|router| router.enabled = false);
+    assert!(check(&state, &tests, 4).unwrap()[0].holds);
 }
 
 #[test]

@@ -106,10 +106,12 @@ impl Control {
     pub(crate) async fn sql(&self, text: [&str; 2]) {
         let statement = |text: &str| sqlx::raw_sql(sqlx::AssertSqlSafe(text.to_owned()));
         match crate::stores::url(self.dir.path()) {
-            None => drop(statement(text[0]).execute(&mut self.sqlite().await).await.unwrap()),
+            None => {
+                statement(text[0]).execute(&mut self.sqlite().await).await.unwrap();
+            }
             Some(url) => {
                 let mut connection = PgConnection::connect(&url).await.unwrap();
-                drop(statement(text[1]).execute(&mut connection).await.unwrap());
+                statement(text[1]).execute(&mut connection).await.unwrap();
             }
         }
     }

@@ -44,6 +44,19 @@ pub fn decide(compiler: &Compiler, agent: &str, source: IpAddr, destination: IpA
     }
 }
 
+/// The accept rule by which peer `me` lets `opener` send a packet to an address, if it does. `l4` is a value of the image's axis.
+pub(crate) fn accepting(
+    compiler: &Compiler,
+    me: u32,
+    opener: u32,
+    address: IpAddr,
+    l4: u32,
+) -> Option<RuleRef> {
+    let r = compiler.resolved();
+    let rule = judge(r, me, opener, &Target::at(r, address), l4)?;
+    r.rules[rule as usize].accept.then(|| RuleRef::new(r, rule))
+}
+
 /// Answers a query.
 pub fn explain(compiler: &Compiler, query: &Query) -> Explanation {
     let r = compiler.resolved();

@@ -230,7 +230,7 @@ pub(super) struct Test {
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub(super) may_reach: Vec<Spanned<String>>,
-    /// What none of them may reach.
+    /// What none of them may reach, by whichever router could carry it.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub(super) may_not_reach: Vec<Spanned<String>>,

@@ -15,7 +15,7 @@ use super::ranges::{self, Ranges};
 use super::sources::{Reached, View};
 use super::{Classes, Key, destination_key, source_key};
 use crate::compile::{CompileError, Compiler};
-use crate::evaluate::{Query, explain};
+use crate::evaluate::{Query, accepting, explain};
 use crate::file::{Claim, End, Target, Test};
 use crate::model::State;
 use crate::resolve::Resolved;
@@ -71,7 +71,7 @@ pub fn check(state: &State, tests: &[Test], examples: usize) -> Result<Vec<Check
         compiler: &compiler,
         r,
         places: &places,
-        view: View::new(r, 0, &places),
+        view: View::new(r, 0, &places, true),
         numbers,
         known: FxHashMap::default(),
         examples,
@@ -186,16 +186,17 @@ impl Asker<'_> {
                     }
                 }
             }
+            // What nobody may reach must be out of reach by every gateway: flows move when one is gone, and a peer may send by
+            // whichever it wants.
+            let open = if may { &reached.places } else { &reached.by_any };
             // What a source routes itself does not cross the overlay, and nobody judges it.
             let judged = ends.places.iter().filter(|(place, _)| {
                 let around = &self.places.places[**place as usize].around[0];
-                reached.places.contains_key(place)
+                open.contains_key(place)
                     || !around.iter().any(|(q, _)| self.r.routes_resource(sources[0], *q))
             });
             let to_places: Vec<_> = judged
-                .map(|(&place, &meant)| {
-                    (self.places.places[place as usize].address, meant, reached.places.get(&place))
-                })
+                .map(|(&place, &meant)| (self.places.places[place as usize].address, meant, open.get(&place)))
                 .collect();
             let to_nothing = ends.nowhere.iter().map(|&address| (address, None, None));
             for (address, meant, open) in to_places.into_iter().chain(to_nothing) {
@@ -230,6 +231,8 @@ impl Asker<'_> {
             .as_ref()
             .map(|rule| format!("policy '{}', rule '{}'", rule.policy_name, rule.rule_name));
         let missing = told.missing.first().map(ToString::to_string);
+        // Then it is by a gateway that is not the first choice.
+        let detour = if may || told.allowed() { None } else { self.detour(source, address, range.start) };
         Failed {
             claim: claim.to_string(),
             wants: wants(may),
@@ -238,6 +241,7 @@ impl Asker<'_> {
             address: Some(address).filter(|address| !super::is_stand_in(*address)),
             service: Some(ranges::text(range)),
             why: match (may, by, missing) {
+                (false, ..) if detour.is_some() => detour.unwrap_or_default(),
                 (false, Some(by), _) => format!("{by} admits it"),
                 (true, Some(by), _) => format!("{by} refuses it"),
                 (_, None, Some(missing)) => missing,
@@ -254,6 +258,24 @@ impl Asker<'_> {
                 }
             },
         }
+    }
+
+    /// How packets get through by a gateway that is not the first choice.
+    fn detour(&self, source: u32, address: IpAddr, l4: u32) -> Option<String> {
+        let around = self.around(address);
+        let gateways: BTreeSet<u32> =
+            around.iter().flat_map(|(q, _)| self.r.routers(*q)).map(|routing| routing.peer).collect();
+        let found = gateways
+            .into_iter()
+            .filter(|&gateway| gateway != source)
+            .find_map(|gateway| Some((gateway, accepting(self.compiler, gateway, source, address, l4)?)));
+        let (gateway, rule) = found?;
+        Some(format!(
+            "policy '{}', rule '{}' admits it at {}, which is a router of it too",
+            rule.policy_name,
+            rule.rule_name,
+            self.name(gateway)
+        ))
     }
 
     fn reached(&mut self, key: &Key, source: u32) -> Rc<Reached> {

@@ -126,7 +126,7 @@ fn between(
     let destinations = Classes::new(&states, ids.iter().copied(), destination_key);
     let wanted = |id: &Arc<str>| only.is_none_or(|only| only.contains(id));
     let sources = Classes::new(&states, ids.iter().copied().filter(|id| wanted(id)), source_key);
-    let [mut was, mut is] = [0, 1].map(|state| View::new(states[state], state, &places));
+    let [mut was, mut is] = [0, 1].map(|state| View::new(states[state], state, &places, false));
     let numbers = [0, 1].map(|state| destinations.numbers(states[state]));
     let mut tally =
         Tally { states, places: &places, destinations: &destinations, examples, sides: Default::default() };

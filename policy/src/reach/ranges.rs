@@ -64,6 +64,11 @@ impl Ranges {
         Self(left)
     }
 
+    /// What is in either.
+    pub(crate) fn or(&self, other: &Self) -> Self {
+        Self::new(self.0.iter().chain(&other.0).cloned().collect())
+    }
+
     /// What is in both.
     pub(crate) fn and(&self, other: &Self) -> Self {
         self.minus(&self.minus(other))
