@@ -25,6 +25,21 @@ pub enum User {
     Accept,
     /// Change the own password: asks for both; every login ends, this one as well
     Password,
+    /// Where the own user is logged in, or another with --user
+    Sessions {
+        /// E-mail address or id of another user
+        #[arg(long, value_name = "USER")]
+        user: Option<String>,
+    },
+    /// End a login of the own user, or of another with --user
+    EndSession {
+        /// Id, of `sluice user sessions`
+        #[arg(value_name = "SESSION")]
+        session: String,
+        /// E-mail address or id of another user
+        #[arg(long, value_name = "USER")]
+        user: Option<String>,
+    },
     /// One-time codes of the own user beside the password
     #[command(subcommand)]
     Totp(Codes),

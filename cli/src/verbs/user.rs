@@ -47,6 +47,8 @@ pub(crate) async fn run(client: &Client, terminal: &mut Terminal<'_>, asked: Ask
         // Done before there was a login.
         Asked::Accept => Ok(()),
         Asked::Password => password(client, terminal).await,
+        Asked::Sessions { user } => sessions(client, terminal, user.as_deref()).await,
+        Asked::EndSession { session, user } => end(client, terminal, &session, user.as_deref()).await,
         Asked::Totp(Codes::On) => codes_on(client, terminal).await,
         Asked::Totp(Codes::Off { user }) => codes_off(client, terminal, user.as_deref()).await,
     }
@@ -175,6 +177,64 @@ async fn password(client: &Client, terminal: &mut Terminal<'_>) -> Result<(), Fa
     terminal.line("The password is changed, and every login has ended.")?;
     terminal.note(format!("Log in: sluice login --url {} --user {}", client.url(), me.email));
     Ok(())
+}
+
+/// `/api/users/{id}/sessions`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Session {
+    id: String,
+    is_current: bool,
+    method: String,
+    address: String,
+    client: String,
+    created_at: String,
+    last_used: String,
+}
+
+async fn sessions(client: &Client, terminal: &mut Terminal<'_>, user: Option<&str>) -> Result<(), Failure> {
+    let items: Vec<Value> =
+        client.get(&format!("/api/users/{}/sessions", id_of(client, user).await?)).await?;
+    if terminal.is_json() {
+        return terminal.json("sessions", json!({ "sessions": items }));
+    }
+    let sessions: Vec<Session> = read_all(&items, "a login")?;
+    let now = terminal.now;
+    let rows = sessions.iter().map(|session| {
+        vec![
+            text(&session.id),
+            if session.is_current { cell(Tone::Good, "this one") } else { text("") },
+            text(&session.method),
+            text(&session.address),
+            text(&session.client),
+            text(ago(&session.created_at, now)),
+            text(ago(&session.last_used, now)),
+        ]
+    });
+    let headers = ["ID", "", "BY", "FROM", "~PROGRAM", "MADE", "~USED"];
+    terminal.table(&headers, rows.collect(), "No logins. Personal access tokens are none.")
+}
+
+async fn end(
+    client: &Client,
+    terminal: &mut Terminal<'_>,
+    session: &str,
+    user: Option<&str>,
+) -> Result<(), Failure> {
+    let path = format!("/api/users/{}/sessions/{session}", id_of(client, user).await?);
+    let _: Value = client.delete(&path).await?;
+    if terminal.is_json() {
+        return terminal.json("session-end", json!({ "session": session }));
+    }
+    terminal.line("The login has ended.")
+}
+
+/// The id of the user who is named, or else of the own.
+async fn id_of(client: &Client, user: Option<&str>) -> Result<String, Failure> {
+    match user {
+        Some(user) => Ok(find(client, user).await?.id),
+        None => Ok(current(client).await?.id),
+    }
 }
 
 async fn codes_on(client: &Client, terminal: &mut Terminal<'_>) -> Result<(), Failure> {

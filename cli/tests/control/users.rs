@@ -65,6 +65,14 @@ async fn built_in_users_are_set_up_invited_and_log_in() {
         ann.bare(&["user", "totp", "off"], &format!("{PASSWORD}\n")).await.ok().contains("no one-time code")
     );
 
+    let listed = ann.bare(&["user", "sessions", "--output", "json"], "").await.json();
+    let other = listed["sessions"].as_array().unwrap().iter().find(|one| one["is_current"] == false).unwrap();
+    let table = owner.bare(&["user", "sessions", "--user", "ann@example.org"], "").await.ok();
+    assert!(table.contains(other["id"].as_str().unwrap()) && table.contains("sluice/"), "{table}");
+    let end = ["user", "end-session", other["id"].as_str().unwrap()];
+    assert_eq!(ann.bare(&end, "").await.ok(), "The login has ended.\n");
+    assert_eq!(ann.bare(&end, "").await.code, 1);
+
     let key = ann.bare(&["peer", "key"], "").await.ok();
     let (key, fingerprint) = key.trim().split_once("#sha256:").unwrap();
     assert_eq!(fingerprint, control.agents.authority().fingerprint());

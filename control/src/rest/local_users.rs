@@ -13,6 +13,7 @@ use super::auth::Caller;
 use super::body::Body;
 use super::error::{ApiError, ApiResult};
 use super::login::{LoggedIn, log_in};
+use super::sessions::Asker;
 use crate::app::App;
 
 /// Who logs in.
@@ -74,10 +75,14 @@ pub(super) fn open_routes() -> OpenApiRouter<App> {
 /// Logs a built-in user in. Whatever is wrong, the answer is the same.
 #[utoipa::path(post, path = "/api/login/password", tag = "Login", request_body = PasswordLoginRequest,
     responses((status = 200, body = LoggedIn)))]
-async fn password(State(app): State<App>, Body(request): Body<PasswordLoginRequest>) -> ApiResult<LoggedIn> {
+async fn password(
+    State(app): State<App>,
+    from: Asker,
+    Body(request): Body<PasswordLoginRequest>,
+) -> ApiResult<LoggedIn> {
     served(&app)?;
     match app.store.password_login(&request.email, &request.password, &request.code).await? {
-        Some(user) => Ok(Json(log_in(&app, &user).await?)),
+        Some(user) => Ok(Json(log_in(&app, &user, from.by("password")).await?)),
         None => Err(ApiError::unauthorized(
             "login failed: address, password or one-time code is wrong, or there were too many attempts: wait a while then",
         )),

@@ -13,10 +13,11 @@ use super::Empty;
 use super::auth::{self, Caller};
 use super::body::Body;
 use super::error::{ApiError, ApiResult};
+use super::sessions::Asker;
 use super::time::rfc3339;
 use crate::app::App;
 use crate::identity::oidc::TokenError;
-use crate::store::User;
+use crate::store::{User, Via};
 
 /// How people log in here.
 #[derive(Debug, Serialize, ToSchema)]
@@ -85,7 +86,11 @@ async fn methods(State(app): State<App>) -> Json<LoginMethods> {
 /// Exchanges the identity provider's ID token for a login of some hours.
 #[utoipa::path(post, path = "/api/login/oidc", tag = "Login", request_body = OidcLoginRequest,
     responses((status = 200, body = LoggedIn)))]
-async fn oidc(State(app): State<App>, Body(request): Body<OidcLoginRequest>) -> ApiResult<LoggedIn> {
+async fn oidc(
+    State(app): State<App>,
+    from: Asker,
+    Body(request): Body<OidcLoginRequest>,
+) -> ApiResult<LoggedIn> {
     let claims = app.identity.verify(&request.token).await.map_err(refused)?;
     if let Some(nonce) = &request.nonce {
         let own = claims.nonce.as_deref().unwrap_or_default();
@@ -94,7 +99,7 @@ async fn oidc(State(app): State<App>, Body(request): Body<OidcLoginRequest>) -> 
         }
     }
     let user = app.store.sign_in(&claims.person, |claim| claims.groups(claim)).await?;
-    Ok(Json(log_in(&app, &user).await?))
+    Ok(Json(log_in(&app, &user, from.by("oidc")).await?))
 }
 
 /// Ends the login that asks. A personal access token is no login, and stays.
@@ -133,8 +138,8 @@ async fn machine(State(app): State<App>, caller: Caller) -> ApiResult<MachineKey
 }
 
 /// A new login of a user who has proved to be it.
-pub(super) async fn log_in(app: &App, user: &User) -> Result<LoggedIn, ApiError> {
-    let (session, token) = app.store.create_session(user).await?;
+pub(super) async fn log_in(app: &App, user: &User, via: Via) -> Result<LoggedIn, ApiError> {
+    let (session, token) = app.store.create_session(user, &via).await?;
     Ok(LoggedIn { token, expires_at: rfc3339(session.expires_at), user_id: session.user_id })
 }
 

@@ -32,6 +32,7 @@ pub mod posture;
 pub mod resources;
 pub mod routers;
 pub mod routes;
+pub mod sessions;
 pub mod setup_keys;
 pub mod temporary;
 mod time;
@@ -51,7 +52,7 @@ use crate::app::App;
 use crate::openapi;
 use exactly::Exactly;
 pub(crate) use exactly::is_object;
-use limits::{Limits, Rates};
+use limits::{Clients, Limits, Rates};
 pub(crate) use time::rfc3339;
 
 /// Largest request body, in bytes.
@@ -91,9 +92,11 @@ pub fn router(app: App, extra: Extra) -> (Router, Arc<OpenApi>) {
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(map_response(error::in_json));
-    if let Some(limits) = Limits::new(extra.rates) {
+    if let Some(limits) = Limits::new(&extra.rates) {
         router = router.layer(from_fn_with_state(Arc::new(limits), limits::limit));
     }
+    let clients = Arc::new(Clients::new(extra.rates.trusted_proxies));
+    let router = router.layer(from_fn_with_state(clients, limits::locate));
     (router, document)
 }
 
@@ -109,6 +112,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(login::routes())
         .merge(local_users::routes())
         .merge(invites::routes())
+        .merge(sessions::routes())
         .merge(users::routes())
         .merge(tokens::routes())
         .merge(setup_keys::routes())

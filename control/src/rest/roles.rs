@@ -51,7 +51,7 @@ pub enum Right {
 }
 
 /// Paths by their beginnings; the longest that fits decides, and a path that is not here is nobody's.
-const PATHS: [(&str, Module); 29] = [
+const PATHS: [(&str, Module); 30] = [
     ("/api/accounts", Module::Settings),
     ("/api/agent-network", Module::Networks),
     ("/api/break-glass", Module::Policies),
@@ -79,6 +79,7 @@ const PATHS: [(&str, Module); 29] = [
     ("/api/users", Module::Users),
     ("/api/users/current", Module::Pats),
     ("/api/users/{userId}/password", Module::Pats),
+    ("/api/users/{userId}/sessions", Module::Pats),
     ("/api/users/{userId}/tokens", Module::Pats),
     ("/api/users/{userId}/totp", Module::Pats),
 ];

@@ -115,6 +115,7 @@ activities! {
     UserApprove "user.approve" "User approved",
     UserReject "user.reject" "User rejected",
     DashboardLogin "dashboard.login" "User logged in",
+    SessionEnd "user.session.end" "Login of user ended",
     InviteLinkCreate "user.invite.link.create" "Invitation created",
     InviteLinkAccept "user.invite.link.accept" "Invitation accepted",
     InviteLinkRegenerate "user.invite.link.regenerate" "Invitation renewed",

@@ -85,7 +85,7 @@ pub use resources::{Address, Resource, ResourceChange, ResourceKind};
 pub use revisions::{PolicyRevision, RevisionKind};
 pub use routers::{Router, RouterChange};
 pub use routes::{NetworkRoute, RouteSpec};
-pub use sessions::Session;
+pub use sessions::{Session, Via};
 pub use set_up::FirstUser;
 pub use setup_keys::{NewSetupKey, SetupKey, SetupKeyState};
 pub use sign_in::Person;

@@ -13,6 +13,8 @@ use crate::secret::{SecretHash, new_token, token_hash};
 
 /// Days a token may live.
 const DAYS: std::ops::RangeInclusive<i64> = 1..=365;
+/// Tokens that a user may have, expired ones as well until they are deleted.
+const MOST: i64 = 100;
 const DAY: i64 = 24 * 3600 * 1000;
 /// `last_used` is written at most this often, in milliseconds: a read must not cost a write.
 const USE_RESOLUTION: i64 = 60_000;
@@ -94,6 +96,15 @@ impl Store {
         let mut write = self.write(&caller.actor()).await?;
         let owner = users::user(write.db(), user).await?;
         may_handle(write.db(), caller, &owner).await?;
+        let there: i64 = sql::query_scalar("SELECT count(*) FROM tokens WHERE user_id = $1")
+            .bind(user)
+            .fetch_one(write.db())
+            .await?;
+        if there >= MOST {
+            return invalid(format!(
+                "this user has {there} tokens, and {MOST} is the most: delete those that nobody uses"
+            ));
+        }
         let (text, at) = (new_token(), write.at());
         let id = insert(write.db(), user, &caller.id, name, &text, at, at + days * DAY).await?;
         let after = stored(write.db(), user, &id).await?;

@@ -112,6 +112,19 @@ async fn an_invited_user_sets_a_password_logs_in_and_takes_codes() {
     let with_code = json!({"email": "ann@example.org", "password": PASSWORD, "code": code(1)});
     anybody.created("/api/login/password", with_code).await;
 
+    // Where the user is logged in.
+    let (status, sessions) = ann.get(&format!("{own}/sessions")).await;
+    let sessions = sessions.as_array().unwrap().clone();
+    assert_eq!((status, sessions.len()), (200, 2));
+    assert_eq!(sessions.iter().filter(|session| session["is_current"] == true).count(), 1);
+    assert!(sessions.iter().all(|session| session["method"] == "password"), "{sessions:?}");
+    let other = sessions.iter().find(|session| session["is_current"] == false).unwrap();
+    let one = format!("{own}/sessions/{}", text(other, "id"));
+    assert_eq!(server.user("auditor").await.delete(&one).await.0, 403);
+    assert_eq!(ann.delete(&one).await, (200, json!({})));
+    assert_eq!(ann.delete(&one).await.0, 404);
+    assert_eq!(server.owner.get(&format!("{own}/sessions")).await.1.as_array().unwrap().len(), 1);
+
     // A machine joins by the login, and is the user's with its groups; not by a token made long ago.
     let key = ann.created("/api/login/machine", json!({})).await;
     let laptop = server.enroll(&text(&key, "key"), "laptop").await.unwrap();

@@ -59,8 +59,8 @@ async fn an_auditor_reads_everything_and_changes_nothing() {
     let server = Server::start().await;
     let auditor = server.user("auditor").await;
     let reads = refused(&auditor, |method| *method == Method::GET).await;
-    // Tokens are nobody's but their user's.
-    assert_eq!(reads, ["GET /api/users/x/tokens", "GET /api/users/x/tokens/x"]);
+    // Logins and tokens are nobody's but their user's.
+    assert_eq!(reads, ["GET /api/users/x/sessions", "GET /api/users/x/tokens", "GET /api/users/x/tokens/x"]);
     let changes = operations(&auditor).await.into_iter().filter(|(method, _)| *method != Method::GET);
     // These carry a file and change nothing; and everybody may log in on machines, and leave.
     let questions = [

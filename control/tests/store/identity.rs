@@ -2,7 +2,7 @@
 
 use sluicegate_control::store::{
     EnrollError, EnrolledPeer, Enrollment, Expired, NewUser, Person, Role, Store, StoreError, User,
-    UserChange, UserRole,
+    UserChange, UserRole, Via,
 };
 
 use crate::world::{all, check_trail, group, image_from_scratch, join, open, places, policy, setup_key};
@@ -106,7 +106,7 @@ async fn who_waits_for_approval_may_do_nothing_and_may_be_let_in_or_sent_away() 
         assert!(matches!(denied, Err(StoreError::Denied(_))), "{denied:?}");
         let waiting = store.users().await.unwrap().into_iter().find(|user| user.subject == "bob").unwrap();
         assert!(waiting.pending_approval && waiting.role == UserRole::User);
-        assert!(store.create_session(&waiting).await.is_err());
+        assert!(store.create_session(&waiting, &Via::default()).await.is_err());
         assert!(log_in_on(&store, &waiting, machine(1, Role::Peer)).await.is_err());
         // Coming again makes nobody else.
         assert!(store.sign_in(&person("bob", 0), |_| None).await.is_err());
@@ -115,7 +115,7 @@ async fn who_waits_for_approval_may_do_nothing_and_may_be_let_in_or_sent_away() 
         store.approve_user(&owner, &waiting.id).await.unwrap();
         let bob = user(&store, "bob").await;
         assert_eq!(bob.id, waiting.id);
-        let (session, text) = store.create_session(&bob).await.unwrap();
+        let (session, text) = store.create_session(&bob, &Via::default()).await.unwrap();
         assert_eq!(store.session_user(&text).await.unwrap().unwrap().id, session.user_id);
         store.update_user(&owner, &bob.id, change(true)).await.unwrap();
         assert_eq!(store.session_user(&text).await.unwrap(), None);

@@ -2,7 +2,7 @@
 
 use sluicegate_control::ids::now;
 use sluicegate_control::store::{
-    FirstUser, NewInvite, NewUser, Person, Store, StoreError, User, UserChange, UserRole,
+    FirstUser, NewInvite, NewUser, Person, Store, StoreError, User, UserChange, UserRole, Via,
 };
 use totp_rs::TOTP;
 
@@ -91,7 +91,7 @@ async fn a_password_opens_and_too_many_wrong_ones_pause_an_address_known_or_not(
         assert!(logs_in(&store, "ann@example.org", PASSWORD, "").await);
         assert!(logs_in(&store, "ann@example.org", PASSWORD, "").await, "success starts anew");
 
-        let (_, token) = store.create_session(&ann).await.unwrap();
+        let (_, token) = store.create_session(&ann, &Via::default()).await.unwrap();
         for (old, new, denied) in [("wrong", "another password", true), (PASSWORD, "short", false)] {
             let error = store.change_password(&ann, old, new).await.unwrap_err();
             assert_eq!(matches!(error, StoreError::Denied(_)), denied, "{error}");
@@ -254,7 +254,7 @@ async fn a_user_who_is_there_gets_a_password_by_a_link_unless_a_provider_knows_i
         let totp = TOTP::from_url(store.begin_codes(&came).await.unwrap()).unwrap();
         let code = |steps: i64| totp.generate((now() / 1000 + steps * 30).unsigned_abs());
         store.confirm_codes(&came, &code(0)).await.unwrap();
-        let (_, login) = store.create_session(&came).await.unwrap();
+        let (_, login) = store.create_session(&came, &Via::default()).await.unwrap();
         let (_, secret) = store.invite_user(&owner, &bob.id).await.unwrap();
         store.accept_invite(&secret, "another password").await.unwrap();
         assert_eq!(store.session_user(&login).await.unwrap(), None);
@@ -278,6 +278,60 @@ async fn a_user_who_is_there_gets_a_password_by_a_link_unless_a_provider_knows_i
         assert!(
             matches!(store.invite_user(&owner, &owner.id).await, Err(StoreError::Invalid(_))),
             "a program"
+        );
+        check_trail(&store).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn logins_are_listed_ended_and_no_more_than_fifty_and_tokens_no_more_than_a_hundred() {
+    for (directory, location) in places() {
+        let store = open(&location, directory.path()).await;
+        let (owner, ann) = (owner(&store).await, ann(&store).await);
+        let via = Via { method: "password".into(), address: "192.0.2.7".into(), client: "sluice/1".into() };
+        let (first, token) = store.create_session(&ann, &via).await.unwrap();
+        assert_eq!(store.session_user(&token).await.unwrap().unwrap().id, ann.id);
+        let listed = store.sessions(&ann.id).await.unwrap();
+        assert_eq!(
+            (listed.len(), &listed[0].id, &listed[0].address, &listed[0].client),
+            (1, &first.id, &via.address, &via.client)
+        );
+        assert!(listed[0].last_used.is_some());
+        assert_eq!(store.session_id(&token).await.unwrap().as_ref(), Some(&first.id));
+        for _ in 1..50 {
+            store.create_session(&ann, &via).await.unwrap();
+        }
+        let refused = store.create_session(&ann, &via).await;
+        assert!(
+            matches!(&refused, Err(StoreError::Invalid(why)) if why.contains("50 logins")),
+            "{refused:?}"
+        );
+
+        let other = {
+            let new = NewInvite { role: UserRole::User, ..invitation("b@example.org") };
+            let (_, secret) = store.create_invite(&owner, new).await.unwrap();
+            store.accept_invite(&secret, PASSWORD).await.unwrap()
+        };
+        for (caller, user) in [(&other, &ann.id), (&ann, &other.id)] {
+            assert!(store.end_session_of(caller, user, &first.id).await.is_err());
+        }
+        assert!(matches!(store.end_session_of(&ann, &ann.id, "x").await, Err(StoreError::NotFound { .. })));
+        assert!(store.session_user(&token).await.unwrap().is_some());
+        store.end_session_of(&owner, &ann.id, &first.id).await.unwrap();
+        assert_eq!(store.session_user(&token).await.unwrap(), None);
+        let (last, _) = store.create_session(&ann, &via).await.unwrap();
+        store.end_session_of(&ann, &ann.id, &last.id).await.unwrap();
+        store.expire_sessions().await.unwrap();
+        assert!(store.sessions(&ann.id).await.unwrap().is_empty());
+
+        for _ in 0..100 {
+            store.create_token(&ann, &ann.id, "t", 1).await.unwrap();
+        }
+        let refused = store.create_token(&ann, &ann.id, "t", 1).await;
+        assert!(
+            matches!(&refused, Err(StoreError::Invalid(why)) if why.contains("100 tokens")),
+            "{refused:?}"
         );
         check_trail(&store).await;
         store.close().await;
