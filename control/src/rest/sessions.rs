@@ -43,7 +43,7 @@ pub struct UserSession {
     pub last_used: Option<String>,
 }
 
-/// Asker where and by which program somebody asks.
+/// From where and by which program somebody asks.
 pub(super) struct Asker {
     address: String,
     client: String,
