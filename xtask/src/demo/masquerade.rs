@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 use sluicegate_lab::wait;
 
 use super::access::explain;
@@ -44,13 +44,17 @@ pub(crate) fn show(world: &World<'_>, table: &mut Table) -> Result<()> {
 }
 
 fn switch(world: &World<'_>, masquerade: bool) -> Result<()> {
+    change_router(world, GW1_METRIC, |router| router["masquerade"] = json!(masquerade))
+}
+
+/// Changes the site's router with this metric.
+pub(crate) fn change_router(world: &World<'_>, metric: u64, change: impl FnOnce(&mut Value)) -> Result<()> {
     let network = world.control.named("/api/networks", "site")?;
     let routers = format!("/api/networks/{}/routers", network["id"].as_str().unwrap_or_default());
     let list = world.control.get(&routers)?;
-    let mut first =
-        list.as_array().into_iter().flatten().find(|router| router["metric"] == GW1_METRIC).cloned();
-    let router = first.as_mut().context("the network has no router of metric 100")?;
-    router["masquerade"] = json!(masquerade);
+    let mut first = list.as_array().into_iter().flatten().find(|router| router["metric"] == metric).cloned();
+    let router = first.as_mut().with_context(|| format!("the network has no router of metric {metric}"))?;
+    change(router);
     let path = format!("{routers}/{}", router["id"].as_str().unwrap_or_default());
     world.control.put(&path, router)?;
     world.wait_until_in_step()
