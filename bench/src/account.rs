@@ -71,7 +71,7 @@ pub(crate) fn state(resources: u32) -> Result<State> {
     let users: BTreeSet<String> = peers.keys().filter(|id| *id != GATEWAY).cloned().collect();
     let groups = BTreeMap::from([(
         "users".to_owned(),
-        Group { name: "users".into(), peers: users, resources: BTreeSet::new() },
+        Group { name: "users".into(), peers: users.into(), ..Group::default() },
     )]);
     let hosts = (0..resources)
         .map(|number| {
@@ -107,7 +107,7 @@ pub(crate) fn state(resources: u32) -> Result<State> {
                 name: format!("policy{number}"),
                 enabled: true,
                 posture_failed: Default::default(),
-                rules: vec![rule],
+                rules: vec![rule].into(),
             };
             (format!("policy{number:06}"), policy)
         })
@@ -115,9 +115,9 @@ pub(crate) fn state(resources: u32) -> Result<State> {
     Ok(State {
         overlay_v4: "100.64.0.0/16".parse()?,
         overlay_v6: "fd64::/64".parse()?,
-        peers,
-        groups,
-        networks: BTreeMap::from([("net".to_owned(), network)]),
+        peers: peers.into(),
+        groups: groups.into(),
+        networks: [("net".to_owned(), network)].into(),
         policies,
     })
 }

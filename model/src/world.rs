@@ -108,9 +108,9 @@ pub fn state(r: &mut Random) -> State {
         overlay_v4: format!("100.64.0.0/{bits4}").parse().expect("a prefix"),
         overlay_v6: format!("fd5c:1::/{bits6}").parse().expect("a prefix"),
         peers: peers.collect(),
-        groups: BTreeMap::new(),
-        networks: BTreeMap::new(),
-        policies: BTreeMap::new(),
+        groups: Default::default(),
+        networks: Default::default(),
+        policies: Default::default(),
     };
     for i in 0..1 + r.below(2) {
         state.networks.insert(format!("n{i}"), network(r, i));
@@ -137,7 +137,7 @@ pub fn state(r: &mut Random) -> State {
             name: format!("policy {i}"),
             enabled: r.chance(92),
             posture_failed: failed.into_iter().map(String::from).collect(),
-            rules,
+            rules: rules.into(),
         };
         state.policies.insert(format!("p{i}"), policy);
     }

@@ -231,10 +231,10 @@ fn account(
     State {
         overlay_v4: "100.64.0.0/16".parse().expect("a range"),
         overlay_v6: "fd5c:1::/64".parse().expect("a range"),
-        peers: peers_by_id,
-        groups: groups_by_id,
-        networks,
-        policies: policies_by_id,
+        peers: peers_by_id.into(),
+        groups: groups_by_id.into(),
+        networks: networks.into(),
+        policies: policies_by_id.into(),
     }
 }
 
@@ -251,5 +251,5 @@ fn a_policy(slot: u32, action: Action, service: Service, sources: End, destinati
         sources,
         destinations,
     };
-    Policy { name, enabled: true, posture_failed: Default::default(), rules: vec![rule] }
+    Policy { name, enabled: true, posture_failed: Default::default(), rules: vec![rule].into() }
 }

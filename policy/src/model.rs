@@ -3,6 +3,7 @@
 //! Ids are opaque text. Everything is in ordered containers, so that equal states compile to equal images.
 
 mod posture_failed;
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -12,8 +13,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 pub use self::posture_failed::PostureFailed;
+pub use self::shared::Shared;
 
-/// Everything the compiler reads.
+/// Everything the compiler reads. A copy shares what it does not change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     /// Overlay IPv4 range, at most 65,536 addresses.
@@ -21,13 +23,13 @@ pub struct State {
     /// Overlay IPv6 range.
     pub overlay_v6: Ipv6Net,
     /// Peers by id.
-    pub peers: BTreeMap<String, Peer>,
+    pub peers: Shared<BTreeMap<String, Peer>>,
     /// Groups by id. `All` is a group like the others: whoever builds the state puts every peer in.
-    pub groups: BTreeMap<String, Group>,
+    pub groups: Shared<BTreeMap<String, Group>>,
     /// Networks by id.
-    pub networks: BTreeMap<String, Network>,
+    pub networks: Shared<BTreeMap<String, Network>>,
     /// Policies by id.
-    pub policies: BTreeMap<String, Policy>,
+    pub policies: Shared<BTreeMap<String, Policy>>,
 }
 
 /// A machine in the overlay.
@@ -49,9 +51,9 @@ pub struct Group {
     /// Display name.
     pub name: String,
     /// Peer ids.
-    pub peers: BTreeSet<String>,
+    pub peers: Shared<BTreeSet<String>>,
     /// Resource ids.
-    pub resources: BTreeSet<String>,
+    pub resources: Shared<BTreeSet<String>>,
 }
 
 /// Resources and the routers that reach them.
@@ -110,7 +112,7 @@ pub struct Policy {
     /// Peers that fail this policy's posture checks: in no source of its accept rules. Its drop rules hold for them as well.
     pub posture_failed: PostureFailed,
     /// The rules, in order.
-    pub rules: Vec<Rule>,
+    pub rules: Shared<Vec<Rule>>,
 }
 
 /// One line of a policy.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use sluicegate_api::image::Delta;
 use sluicegate_engine::validate::validate;
+use sluicegate_policy::Compiler;
 use sluicegate_policy::evaluate::{self, Query, Verdict};
 use sluicegate_policy::model::State;
 use sluicegate_policy::naive;
@@ -127,6 +128,20 @@ proptest! {
             prop_assert_eq!(before.network(agent), after.network(agent), "{}", agent);
         }
         prop_assert!(after.affected(&after).is_empty());
+    }
+
+    #[test]
+    fn what_shares_parts_with_a_state_before_is_prepared_as_from_scratch((old, new) in changed_states()) {
+        let (before, scratch) = (compiler(&old), compiler(&new));
+        let after = Compiler::after(Arc::new(new.clone()), &before).unwrap();
+        let back = Compiler::after(Arc::new(old.clone()), &after).unwrap();
+        for agent in agents() {
+            prop_assert_eq!(after.compile(agent).unwrap(), scratch.compile(agent).unwrap(), "{}", agent);
+            prop_assert_eq!(after.network(agent), scratch.network(agent), "{}", agent);
+            prop_assert_eq!(back.compile(agent).unwrap(), before.compile(agent).unwrap(), "{}", agent);
+            prop_assert_eq!(back.network(agent), before.network(agent), "{}", agent);
+        }
+        prop_assert_eq!(after.affected(&before), scratch.affected(&before));
     }
 
     #[test]

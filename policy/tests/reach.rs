@@ -193,7 +193,7 @@ proptest! {
 
     #[test]
     fn everything_is_what_it_opens_beside_nothing(state in states()) {
-        let nothing = State { policies: BTreeMap::new(), ..state.clone() };
+        let nothing = State { policies: Default::default(), ..state.clone() };
         prop_assert_eq!(everything(&compiler(&state), 1).pairs, count(&nothing, &state));
     }
 

@@ -9,6 +9,7 @@ mod changes;
 mod control;
 mod figure;
 mod fleet;
+mod follow;
 mod load;
 mod offline;
 mod operator;
@@ -45,6 +46,9 @@ struct Args {
     /// Gateways, each the router of a network of its own: one run with each number
     #[arg(long, value_delimiter = ',', default_value = "100,1000")]
     gateways: Vec<usize>,
+    /// Changes of each kind; 100, or 10 with --quick
+    #[arg(long)]
+    changes: Option<usize>,
     /// A tenth of everything and fewer rounds: a look, not a result
     #[arg(long)]
     quick: bool,
@@ -78,11 +82,12 @@ async fn main() -> Result<()> {
     let args = Args::parse();
     // Two TLS libraries could be linked in; fails only when it has been decided already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let effort = if args.quick {
+    let mut effort = if args.quick {
         Effort { changes: 10, compilations: 3, load: Duration::from_secs(3) }
     } else {
         Effort { changes: 100, compilations: 5, load: Duration::from_secs(20) }
     };
+    effort.changes = args.changes.unwrap_or(effort.changes);
     let mut figures = Vec::new();
     for gateways in &args.gateways {
         let part = if args.quick { 10 } else { 1 };
@@ -120,6 +125,9 @@ async fn run(shape: Shape, effort: Effort) -> Result<Vec<Figure>> {
     progress(&format!("the account was written in {:.1?}", begun.elapsed()));
 
     let mut figures = offline::compile(directory.path(), &account, effort.compilations).await?;
+
+    progress("one change at a time");
+    figures.extend(follow::changes(directory.path(), &account, effort.changes).await?);
 
     progress("starting control");
     let mut control = Control::start(directory.path()).await?;

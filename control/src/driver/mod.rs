@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::flows::{Directory, Flows};
-use crate::hub::Hub;
+use crate::hub::{Hub, Roster};
 use crate::ids::now;
 use crate::metrics::Metrics;
 use crate::store::{Reading, Store, StoreError};
@@ -31,6 +31,9 @@ pub struct Driver {
     flows: Arc<Flows>,
     metrics: Metrics,
     reading: Reading,
+    directory: Arc<Directory>,
+    /// The peers of the state looked at last, and of which agents and networks they are.
+    roster: Option<(plan::RosterOf, Arc<Roster>)>,
     /// The state that the published images stand for.
     published: Option<Arc<Plan>>,
     /// The last revision looked at, compiled or not.
@@ -52,7 +55,19 @@ impl Driver {
     /// A driver over these parts.
     pub fn new(store: Store, hub: Arc<Hub>, flows: Arc<Flows>, metrics: Metrics) -> Self {
         let reading = Reading::new();
-        Self { store, hub, flows, metrics, reading, published: None, seen: 0, break_glass_until: None }
+        let (directory, roster) = Default::default();
+        Self {
+            store,
+            hub,
+            flows,
+            metrics,
+            reading,
+            directory,
+            roster,
+            published: None,
+            seen: 0,
+            break_glass_until: None,
+        }
     }
 
     /// Runs until the store is gone. Every part of this may be dropped at any await.
@@ -125,23 +140,36 @@ impl Driver {
         let snapshot = self.reading.read(&self.store).await?;
         self.metrics.read_seconds.observe(started.elapsed().as_secs_f64());
         let revision = snapshot.revision;
-        self.hub.set_roster(plan::roster(&snapshot), revision);
+        let of = plan::RosterOf::new(&snapshot);
+        let roster = match self.roster.take() {
+            Some((same, roster)) if same.is_same(&of) => roster,
+            _ => Arc::new(plan::roster(&snapshot)),
+        };
+        self.hub.set_roster(roster.clone(), revision);
+        self.roster = Some((of, roster));
         self.seen = revision;
         self.break_glass_until = snapshot.break_glass_until;
 
         let (agents, before) = (self.hub.to_compile(false), self.published.clone());
         let started = Instant::now();
-        let flows = self.flows.clone();
         let compile = move || {
-            flows.set_directory(Arc::new(Directory::new(&snapshot.state)));
-            let plan = Plan::new(snapshot)?;
+            let plan = Plan::new(snapshot, before.as_deref())?;
             let targets = plan.targets(before.as_deref(), agents);
-            Ok((plan, targets))
+            Ok((Arc::new(plan), targets))
         };
         let (plan, targets) = blocking(revision, compile).await?;
         self.metrics.compile_seconds.observe(started.elapsed().as_secs_f64());
         self.hub.publish(revision, targets, true);
-        self.published = Some(Arc::new(plan));
+        let (flows, directory) = (self.flows.clone(), self.directory.clone());
+        let before = self.published.replace(plan.clone());
+        // Names for people have time, and so has the end of the state before.
+        self.directory = blocking(revision, move || {
+            let directory = Arc::new(directory.after(plan.state()));
+            flows.set_directory(directory.clone());
+            drop(before);
+            Ok(directory)
+        })
+        .await?;
         Ok(())
     }
 }

@@ -2,67 +2,140 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::thread;
 
 use sluicegate_api::agent::{NetworkConfig, RemotePeer, Route, RoutedPrefix, Router};
-use sluicegate_policy::model::State;
+use sluicegate_policy::model::{Network, Shared, State};
 use sluicegate_policy::{Compiler, NetworkView};
 
-use crate::hub::{Base, Compiled, Member, Target};
+use crate::hub::{Base, Compiled, Member, Roster, Target};
 use crate::store::{Agent, Role, Snapshot};
 
 /// A state of the store, ready to compile from.
 pub(super) struct Plan {
     pub(super) revision: u64,
     compiler: Compiler,
-    agents: BTreeMap<String, Agent>,
+    agents: Shared<BTreeMap<String, Agent>>,
 }
 
 impl Plan {
-    /// Prepares a state; the error says what in it cannot be compiled.
-    pub(super) fn new(snapshot: Snapshot) -> Result<Self, String> {
+    /// Prepares a state; the error says what in it cannot be compiled. Parts that it shares with the state of `before` cost nothing.
+    pub(super) fn new(snapshot: Snapshot, before: Option<&Plan>) -> Result<Self, String> {
         let Snapshot { revision, state, agents, .. } = snapshot;
-        let compiler = Compiler::new(Arc::new(state)).map_err(|error| error.to_string())?;
-        Ok(Self { revision, compiler, agents })
+        let compiler = match before {
+            Some(before) => Compiler::after(Arc::new(state), &before.compiler),
+            None => Compiler::new(Arc::new(state)),
+        };
+        Ok(Self { revision, compiler: compiler.map_err(|error| error.to_string())?, agents })
+    }
+
+    /// The state it is of.
+    pub(super) fn state(&self) -> &State {
+        self.compiler.state()
     }
 
     /// Images and overlays of these agents. One whose image is of the state `before`, and which the difference does not
-    /// touch, is not compiled again.
+    /// touch, is not compiled again. Works on every processor: a change may concern a thousand gateways.
     pub(super) fn targets(
         &self,
         before: Option<&Plan>,
         agents: BTreeMap<String, Base>,
     ) -> BTreeMap<String, Target> {
         let change = before.map(|before| Change {
+            before,
             affected: self.compiler.affected(&before.compiler),
-            overlay: self.overlay_differs(before),
+            range: (self.state().overlay_v4, self.state().overlay_v6)
+                != (before.state().overlay_v4, before.state().overlay_v6),
+            moved: self.moved(before),
         });
-        let target = |(agent, base): (String, Base)| {
-            let known = base.image.as_ref().filter(|_| base.current).zip(change.as_ref());
-            let untouched = known.filter(|(_, change)| !change.affected.contains(agent.as_str()));
-            let network = match untouched {
-                Some((_, change)) if !change.overlay => None,
-                _ => Some(network(
-                    &self.compiler.network(&agent),
-                    &agent,
-                    self.compiler.state(),
-                    &self.agents,
-                )?),
-            };
-            let image = match untouched {
-                Some((image, _)) => Ok(image.clone()),
-                None => self.compile(&agent, base.image),
-            };
-            Some((agent, Target { image, network }))
-        };
-        agents.into_iter().filter_map(target).collect()
+        let agents: Vec<(String, Base)> = agents.into_iter().collect();
+        let (work, mut rest): (Vec<_>, Vec<_>) = agents
+            .into_iter()
+            .map(|(agent, base)| {
+                let known = base.image.clone().filter(|_| base.current);
+                let known = known.zip(change.as_ref());
+                let untouched = known.filter(|(_, change)| !change.affected.contains(agent.as_str()));
+                (agent, base, untouched.map(|(image, _)| image))
+            })
+            .partition(|(.., untouched)| {
+                untouched.is_none()
+                    || change.as_ref().is_some_and(|change| change.range || !change.moved.is_empty())
+            });
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let each = work.len().div_ceil(processors).max(1);
+        let mut done: BTreeMap<String, Target> = BTreeMap::new();
+        let target = |(agent, base, untouched)| self.target(change.as_ref(), agent, base, untouched);
+        let mut work = work.into_iter();
+        thread::scope(|scope| {
+            let mut others = Vec::new();
+            loop {
+                let part: Vec<_> = work.by_ref().take(each).collect();
+                if part.is_empty() {
+                    break;
+                }
+                // The last part is this thread's own, and so is the only one.
+                if work.len() == 0 {
+                    done.extend(part.into_iter().filter_map(target));
+                    break;
+                }
+                others.push(scope.spawn(move || part.into_iter().filter_map(target).collect::<Vec<_>>()));
+            }
+            for other in others {
+                match other.join() {
+                    Ok(targets) => done.extend(targets),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+        });
+        let same = rest.drain(..).filter_map(|(agent, _, image)| {
+            self.state()
+                .peers
+                .contains_key(&agent)
+                .then_some((agent, Target { image: Ok(image?), network: None }))
+        });
+        done.extend(same);
+        done
     }
 
-    /// Whether a peer that was there before is reached or called differently: that is in overlays, but in no image.
-    fn overlay_differs(&self, before: &Plan) -> bool {
-        let name = |plan: &Plan, id: &str| plan.compiler.state().peers.get(id).map(|peer| peer.name.clone());
-        before.agents.iter().any(|(id, old)| {
-            self.agents.get(id).is_some_and(|new| new != old || name(self, id) != name(before, id))
-        })
+    /// Image and overlay of one agent, of which `untouched` is the image when it is the same.
+    fn target(
+        &self,
+        change: Option<&Change<'_>>,
+        agent: String,
+        base: Base,
+        untouched: Option<Arc<Compiled>>,
+    ) -> Option<(String, Target)> {
+        // An agent without an image of the state before may have no overlay either.
+        let known = change.filter(|_| base.image.is_some() && base.current);
+        let network = self.overlay(known, &agent)?;
+        let image = match untouched {
+            Some(image) => Ok(image),
+            None => self.compile(&agent, base.image),
+        };
+        Some((agent, Target { image, network }))
+    }
+
+    /// The overlay of an agent, or `Some(None)` when it has had the same since the state before; `None` for one that is not there.
+    fn overlay(&self, change: Option<&Change<'_>>, agent: &str) -> Option<Option<NetworkConfig>> {
+        let view = self.compiler.network(agent);
+        if let Some(change) = change.filter(|change| !change.range && !change.moved.contains(agent)) {
+            let moved =
+                !change.moved.is_empty() && view.peers.iter().any(|peer| change.moved.contains(&**peer));
+            let own = self.state().peers.contains_key(agent);
+            if own && !moved && view == change.before.compiler.network(agent) {
+                return Some(None);
+            }
+        }
+        network(&view, agent, self.state(), &self.agents).map(Some)
+    }
+
+    /// Peers that were there before and have another address, name, or way to be reached now. Who comes or goes is in the overlays
+    /// of affected agents only.
+    fn moved<'a>(&'a self, before: &'a Plan) -> BTreeSet<&'a str> {
+        let mut moved = differences(&before.agents, &self.agents, |a, b| a == b);
+        let (old, new) = (&before.state().peers, &self.state().peers);
+        moved.extend(differences(old, new, |a, b| (&a.name, a.v4, a.v6) == (&b.name, b.v4, b.v6)));
+        moved
     }
 
     fn compile(&self, agent: &str, before: Option<Arc<Compiled>>) -> Result<Arc<Compiled>, String> {
@@ -72,15 +145,48 @@ impl Plan {
 }
 
 /// What differs from the state before.
-struct Change {
+struct Change<'a> {
+    before: &'a Plan,
     /// Agents whose image or overlay may differ because of rules, networks or groups.
     affected: BTreeSet<Arc<str>>,
-    /// Whether any agent's overlay may differ because of how peers are reached or called.
-    overlay: bool,
+    /// Whether the ranges of the overlay are others.
+    range: bool,
+    /// See [`Plan::moved`].
+    moved: BTreeSet<&'a str>,
+}
+
+/// Ids of entries that are in both maps and not the same.
+fn differences<'a, T>(
+    old: &'a Shared<BTreeMap<String, T>>,
+    new: &'a Shared<BTreeMap<String, T>>,
+    same: impl Fn(&T, &T) -> bool,
+) -> BTreeSet<&'a str> {
+    if old.is_same(new) {
+        return BTreeSet::new();
+    }
+    let changed = old.iter().filter(|(id, a)| new.get(*id).is_some_and(|b| !same(a, b)));
+    changed.map(|(id, _)| id.as_str()).collect()
+}
+
+/// What a roster is made from.
+pub(super) struct RosterOf {
+    agents: Shared<BTreeMap<String, Agent>>,
+    networks: Shared<BTreeMap<String, Network>>,
+}
+
+impl RosterOf {
+    pub(super) fn new(snapshot: &Snapshot) -> Self {
+        Self { agents: snapshot.agents.clone(), networks: snapshot.state.networks.clone() }
+    }
+
+    /// Whether a roster made from this is the same as one from `other`, found without looking into them.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.agents.is_same(&other.agents) && self.networks.is_same(&other.networks)
+    }
 }
 
 /// The peers there are, and which of them are gateways: those that joined as one, and those that route a network.
-pub(super) fn roster(snapshot: &Snapshot) -> BTreeMap<String, Member> {
+pub(super) fn roster(snapshot: &Snapshot) -> Roster {
     let networks = snapshot.state.networks.values();
     let routers: BTreeSet<&String> =
         networks.flat_map(|n| n.routers.values()).flat_map(|r| &r.peers).collect();

@@ -2,24 +2,37 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::Serialize;
-use sluicegate_policy::model::State;
+use sluicegate_policy::model::{Policy, Rule, State};
 
 use super::DecidingRule;
 
-/// Names by address and id, built once per change of the state.
+/// Names by address and id. What follows from parts that a change leaves alone is shared.
 #[derive(Debug, Default)]
 pub struct Directory {
+    /// What it was made from.
+    of: Option<State>,
+    peers: Arc<Peers>,
+    resources: Arc<Resources>,
+    /// Rule id -> (policy name, rule name).
+    rules: Arc<HashMap<String, (String, String)>>,
+}
+
+#[derive(Debug, Default)]
+struct Peers {
     addresses: HashMap<IpAddr, Party>,
-    resources: HashMap<IpNet, Party>,
+    names: HashMap<String, String>,
+}
+
+#[derive(Debug, Default)]
+struct Resources {
+    by_prefix: HashMap<IpNet, Party>,
     /// Prefix lengths in use, longest first: at most 33 and 129 look-ups per address.
     lengths_v4: Vec<u8>,
     lengths_v6: Vec<u8>,
-    peers: HashMap<String, String>,
-    /// Rule id -> (policy name, rule name).
-    rules: HashMap<String, (String, String)>,
 }
 
 /// The peer or resource behind an address.
@@ -52,50 +65,47 @@ pub enum PartyKind {
 impl Directory {
     /// Turns `state` round.
     pub fn new(state: &State) -> Self {
-        let mut directory = Self::default();
-        for (id, peer) in &state.peers {
-            let party = Party { id: id.clone(), name: peer.name.clone(), kind: PartyKind::Peer };
-            directory.addresses.insert(peer.v4.into(), party.clone());
-            directory.addresses.insert(peer.v6.into(), party);
-            directory.peers.insert(id.clone(), peer.name.clone());
+        let of = Some(state.clone());
+        Self { of, peers: Peers::new(state), resources: Resources::new(state), rules: rules(state) }
+    }
+
+    /// The same, for less where the state shares parts with the one this is of.
+    pub fn after(&self, state: &State) -> Self {
+        let Some(before) = &self.of else { return Self::new(state) };
+        Self {
+            of: Some(state.clone()),
+            peers: match before.peers.is_same(&state.peers) {
+                true => self.peers.clone(),
+                false => Peers::new(state),
+            },
+            resources: match before.networks.is_same(&state.networks) {
+                true => self.resources.clone(),
+                false => Resources::new(state),
+            },
+            rules: match before.policies.is_same(&state.policies) {
+                true => self.rules.clone(),
+                false => rules(state),
+            },
         }
-        let mut lengths = BTreeMap::<bool, BTreeSet<u8>>::new();
-        for (id, resource) in state.networks.values().flat_map(|network| &network.resources) {
-            for prefix in &resource.prefixes {
-                let host = prefix.prefix_len() == prefix.max_prefix_len();
-                let kind = if host { PartyKind::HostResource } else { PartyKind::SubnetResource };
-                let party = Party { id: id.clone(), name: resource.name.clone(), kind };
-                directory.resources.entry(*prefix).or_insert(party);
-                lengths.entry(prefix.addr().is_ipv4()).or_default().insert(prefix.prefix_len());
-            }
-        }
-        let longest_first =
-            |v4| lengths.get(&v4).map(|set| set.iter().rev().copied().collect()).unwrap_or_default();
-        (directory.lengths_v4, directory.lengths_v6) = (longest_first(true), longest_first(false));
-        for policy in state.policies.values() {
-            for rule in &policy.rules {
-                directory.rules.insert(rule.id.clone(), (policy.name.clone(), rule.name.clone()));
-            }
-        }
-        directory
     }
 
     /// The peer with this address, or the resource with the longest prefix over it.
     pub fn party(&self, address: IpAddr) -> Party {
-        if let Some(peer) = self.addresses.get(&address) {
+        if let Some(peer) = self.peers.addresses.get(&address) {
             return peer.clone();
         }
-        let lengths = if address.is_ipv4() { &self.lengths_v4 } else { &self.lengths_v6 };
+        let Resources { by_prefix, lengths_v4, lengths_v6 } = &*self.resources;
+        let lengths = if address.is_ipv4() { lengths_v4 } else { lengths_v6 };
         let mut covering = lengths.iter().filter_map(|length| {
             let prefix = IpNet::new(address, *length).ok()?.trunc();
-            self.resources.get(&prefix)
+            by_prefix.get(&prefix)
         });
         covering.next().cloned().unwrap_or_default()
     }
 
     /// The peer's name, empty when it is unknown.
     pub fn peer_name(&self, id: &str) -> String {
-        self.peers.get(id).cloned().unwrap_or_default()
+        self.peers.names.get(id).cloned().unwrap_or_default()
     }
 
     /// The rule with its names; ids of a rule that is gone stay.
@@ -103,4 +113,45 @@ impl Directory {
         let (policy_name, rule_name) = self.rules.get(rule_id).cloned().unwrap_or_default();
         DecidingRule { policy_id: policy_id.to_owned(), policy_name, rule_id: rule_id.to_owned(), rule_name }
     }
+}
+
+impl Peers {
+    fn new(state: &State) -> Arc<Self> {
+        let mut peers = Self::default();
+        for (id, peer) in &state.peers {
+            let party = Party { id: id.clone(), name: peer.name.clone(), kind: PartyKind::Peer };
+            peers.addresses.insert(peer.v4.into(), party.clone());
+            peers.addresses.insert(peer.v6.into(), party);
+            peers.names.insert(id.clone(), peer.name.clone());
+        }
+        Arc::new(peers)
+    }
+}
+
+impl Resources {
+    fn new(state: &State) -> Arc<Self> {
+        let mut by_prefix = HashMap::new();
+        let mut lengths = BTreeMap::<bool, BTreeSet<u8>>::new();
+        for (id, resource) in state.networks.values().flat_map(|network| &network.resources) {
+            for prefix in &resource.prefixes {
+                let host = prefix.prefix_len() == prefix.max_prefix_len();
+                let kind = if host { PartyKind::HostResource } else { PartyKind::SubnetResource };
+                let party = Party { id: id.clone(), name: resource.name.clone(), kind };
+                by_prefix.entry(*prefix).or_insert(party);
+                lengths.entry(prefix.addr().is_ipv4()).or_default().insert(prefix.prefix_len());
+            }
+        }
+        let longest_first =
+            |v4| lengths.get(&v4).map(|set| set.iter().rev().copied().collect()).unwrap_or_default();
+        let (lengths_v4, lengths_v6) = (longest_first(true), longest_first(false));
+        Arc::new(Self { by_prefix, lengths_v4, lengths_v6 })
+    }
+}
+
+fn rules(state: &State) -> Arc<HashMap<String, (String, String)>> {
+    let rules =
+        state.policies.values().flat_map(|policy| policy.rules.iter().map(move |rule| (policy, rule)));
+    let names =
+        |(policy, rule): (&Policy, &Rule)| (rule.id.clone(), (policy.name.clone(), rule.name.clone()));
+    Arc::new(rules.map(names).collect())
 }

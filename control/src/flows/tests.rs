@@ -67,10 +67,10 @@ fn state() -> State {
     State {
         overlay_v4: "100.90.0.0/16".parse().unwrap(),
         overlay_v6: "fd5c::/64".parse().unwrap(),
-        peers: BTreeMap::from([("p1".to_owned(), peer)]),
-        groups: BTreeMap::new(),
-        networks: BTreeMap::from([("n".to_owned(), Network { resources, ..Network::default() })]),
-        policies: BTreeMap::new(),
+        peers: [("p1".to_owned(), peer)].into(),
+        groups: Default::default(),
+        networks: [("n".to_owned(), Network { resources, ..Network::default() })].into(),
+        policies: Default::default(),
     }
 }
 

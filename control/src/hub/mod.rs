@@ -41,12 +41,15 @@ pub struct Hub {
 #[derive(Default)]
 struct Inner {
     agents: BTreeMap<String, Entry>,
-    roster: BTreeMap<String, Member>,
+    roster: Arc<Roster>,
     next_stream: u64,
     next_query: u64,
     closing: bool,
     compilation: Compilation,
 }
+
+/// The peers there are, by id.
+pub type Roster = BTreeMap<String, Member>;
 
 /// A peer as the hub needs to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -255,7 +258,7 @@ impl Hub {
 
     /// Makes `roster` the peers there are as of the store's `revision`; streams of others end at once, unless they were opened
     /// at a later one: those peers joined meanwhile.
-    pub(crate) fn set_roster(&self, roster: BTreeMap<String, Member>, revision: u64) {
+    pub(crate) fn set_roster(&self, roster: Arc<Roster>, revision: u64) {
         let mut guard = self.lock();
         let inner = &mut *guard;
         inner.agents.retain(|peer, entry| {
@@ -279,9 +282,9 @@ impl Hub {
                 stream.gateway = member.gateway;
             }
         }
-        for (peer, member) in &roster {
-            if member.gateway {
-                inner.agents.entry(peer.clone()).or_default();
+        for (peer, member) in &*roster {
+            if member.gateway && !inner.agents.contains_key(peer) {
+                inner.agents.insert(peer.clone(), Entry::default());
             }
         }
         inner.roster = roster;

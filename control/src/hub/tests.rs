@@ -29,7 +29,7 @@ fn publish_network(hub: &Hub, revision: u64, image: &Arc<Compiled>, address: &st
 }
 
 fn roster(hub: &Hub, gateway: bool) {
-    hub.set_roster(BTreeMap::from([(PEER.to_owned(), Member { gateway })]), 1);
+    hub.set_roster(BTreeMap::from([(PEER.to_owned(), Member { gateway })]).into(), 1);
 }
 
 fn holding(revision: u64, image: &Compiled) -> SyncRequest {
@@ -253,7 +253,7 @@ async fn a_deleted_peer_loses_its_stream_at_once_even_while_it_waits() {
     let mut stream = synced(&hub).await;
     let waiting = tokio::spawn(async move { stream.next().await });
     tokio::task::yield_now().await;
-    hub.set_roster(BTreeMap::new(), 1);
+    hub.set_roster(Default::default(), 1);
     assert_eq!(waiting.await.unwrap().unwrap_err(), Refused::Deleted);
     assert_eq!(hub.metrics.connected_agents.with_label_values(&["gateway"]).get(), 0);
     assert_eq!(hub.metrics.streams_ended.with_label_values(&["deleted"]).get(), 1);
@@ -378,8 +378,8 @@ async fn an_agent_without_an_image_takes_what_there_is() {
 async fn a_peer_that_joined_after_the_state_was_read_is_not_taken_for_deleted() {
     let hub = hub();
     let mut stream = hub.open(PEER, &SyncRequest::default(), 6).unwrap();
-    hub.set_roster(BTreeMap::new(), 5);
+    hub.set_roster(Default::default(), 5);
     assert!(poll(&mut stream).await.is_none(), "it waits for the state that has it");
-    hub.set_roster(BTreeMap::new(), 6);
+    hub.set_roster(Default::default(), 6);
     assert_eq!(poll(&mut stream).await.unwrap().unwrap_err(), Refused::Deleted);
 }

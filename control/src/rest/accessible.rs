@@ -126,7 +126,6 @@ fn named(end: &End) -> impl Iterator<Item = Named<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use sluicegate_policy::model::{Action, Group, Peer, Policy, Rule, Service};
 
@@ -158,14 +157,19 @@ mod tests {
             peers: ids.clone().skip(range.start).take(range.len()).collect(),
             ..Group::default()
         };
-        let policy = Policy { name: "p".into(), enabled: true, posture_failed: Default::default(), rules };
+        let policy = Policy {
+            name: "p".into(),
+            enabled: true,
+            posture_failed: Default::default(),
+            rules: rules.into(),
+        };
         State {
             overlay_v4: "100.64.0.0/16".parse().unwrap(),
             overlay_v6: "fd64::/64".parse().unwrap(),
             peers: peers.collect(),
-            groups: BTreeMap::from([("low".into(), group(0..5)), ("high".into(), group(60..70))]),
-            networks: BTreeMap::new(),
-            policies: BTreeMap::from([("p".into(), policy)]),
+            groups: [("low".into(), group(0..5)), ("high".into(), group(60..70))].into(),
+            networks: Default::default(),
+            policies: [("p".into(), policy)].into(),
         }
     }
 

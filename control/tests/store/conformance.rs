@@ -587,10 +587,10 @@ fn renamed(state: State, name: impl Fn(&str) -> String) -> State {
         model::End::Peer(id) | model::End::Resource(id) => *id = name(id),
     };
     let mut state = State {
-        peers: keys(state.peers, &name),
-        groups: keys(state.groups, &name),
-        networks: keys(state.networks, &name),
-        policies: keys(state.policies, &name),
+        peers: keys(state.peers.into_inner(), &name).into(),
+        groups: keys(state.groups.into_inner(), &name).into(),
+        networks: keys(state.networks.into_inner(), &name).into(),
+        policies: keys(state.policies.into_inner(), &name).into(),
         ..state
     };
     for group in state.groups.values_mut() {

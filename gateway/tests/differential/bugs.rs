@@ -100,7 +100,7 @@ impl Scene {
         let everything = Group {
             name: "everything".into(),
             peers: PEERS.iter().map(|id| id.to_string()).collect(),
-            resources: BTreeSet::from(["r".to_owned()]),
+            resources: ["r".to_owned()].into(),
         };
         let all = End::Groups(BTreeSet::from(["all".to_owned()]));
         let rule = Rule {
@@ -118,15 +118,15 @@ impl Scene {
             name: "everything".into(),
             enabled: true,
             posture_failed: Default::default(),
-            rules: vec![rule],
+            rules: vec![rule].into(),
         };
         State {
             overlay_v4: "100.64.0.0/24".parse().unwrap(),
             overlay_v6: "fd5c:1::/64".parse().unwrap(),
             peers: peers.collect(),
-            groups: BTreeMap::from([("all".to_owned(), everything)]),
-            networks: BTreeMap::from([("n".to_owned(), network)]),
-            policies: BTreeMap::from([("p".to_owned(), policy)]),
+            groups: [("all".to_owned(), everything)].into(),
+            networks: [("n".to_owned(), network)].into(),
+            policies: [("p".to_owned(), policy)].into(),
         }
     }
 }

@@ -66,22 +66,23 @@ pub(crate) fn compile(
             name: rule.name.clone(),
             enabled: true,
             posture_failed: Default::default(),
-            rules: vec![rule.clone()],
+            rules: vec![rule.clone()].into(),
         };
         (format!("policy of {}", rule.id), policy)
     });
-    let group = |name: &str, peers| {
-        (name.to_owned(), Group { name: name.to_owned(), peers, resources: BTreeSet::new() })
+    let group = |name: &str, peers: BTreeSet<String>| {
+        (name.to_owned(), Group { name: name.to_owned(), peers: peers.into(), ..Group::default() })
     };
     let state = State {
         overlay_v4: "100.64.0.0/16".parse().unwrap(),
         overlay_v6: "fd64::/64".parse().unwrap(),
-        peers,
+        peers: peers.into(),
         groups: BTreeMap::from([
             group("users", names.into_iter().collect()),
             group("nobody", BTreeSet::new()),
-        ]),
-        networks: BTreeMap::from([("net".into(), network)]),
+        ])
+        .into(),
+        networks: [("net".into(), network)].into(),
         policies: policies.collect(),
     };
     Compiler::new(Arc::new(state)).unwrap().compile("gw").unwrap()

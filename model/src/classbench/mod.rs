@@ -48,10 +48,10 @@ pub fn state(kind: Kind, size: Size, seed: u64) -> State {
     let mut state = State {
         overlay_v4: "100.64.0.0/16".parse().expect("a prefix"),
         overlay_v6: "fd5c:1::/64".parse().expect("a prefix"),
-        peers: places::peers(size.peers),
-        groups: BTreeMap::new(),
-        networks: BTreeMap::new(),
-        policies: BTreeMap::new(),
+        peers: places::peers(size.peers).into(),
+        groups: Default::default(),
+        networks: Default::default(),
+        policies: Default::default(),
     };
     let resources = places::networks(&mut r, shape, size.resources, &mut state);
     rules::policies(&mut r, shape, size, &resources, &mut state);

@@ -43,10 +43,10 @@ fn account(rules: usize, resources: usize, peers: usize, random: bool) -> State 
     let mut state = State {
         overlay_v4: "100.64.0.0/16".parse().expect("a range"),
         overlay_v6: "fd5c:1::/64".parse().expect("a range"),
-        peers: BTreeMap::new(),
-        groups: BTreeMap::new(),
-        networks: BTreeMap::new(),
-        policies: BTreeMap::new(),
+        peers: Default::default(),
+        groups: Default::default(),
+        networks: Default::default(),
+        policies: Default::default(),
     };
     let machine = |state: &mut State, id: String, host: u32| {
         let v4 = Ipv4Addr::from_bits(0x6440_0000 | host);
@@ -108,7 +108,7 @@ fn account(rules: usize, resources: usize, peers: usize, random: bool) -> State 
             name: rule.name.clone(),
             enabled: true,
             posture_failed: Default::default(),
-            rules: vec![rule],
+            rules: vec![rule].into(),
         };
         state.policies.insert(format!("policy{i:06}"), policy);
     }

@@ -1,10 +1,11 @@
 //! Which agents a change can touch.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Compiler;
-use crate::model::{Network, Peer, Policy, State};
+use crate::model::{Network, Peer, Policy, Shared, State};
 use crate::resolve::{Bits, Resolved};
 
 impl Compiler {
@@ -31,7 +32,7 @@ struct Change<'a> {
     networks: BTreeSet<&'a str>,
     policies: BTreeSet<&'a str>,
     /// Policies of which nothing changed but who passes their posture checks: those peers.
-    flipped: BTreeMap<&'a str, BTreeSet<&'a str>>,
+    flipped: BTreeMap<&'a str, Rc<BTreeSet<&'a str>>>,
     /// Changed peers, those that entered or left a group, and those that pass or fail anew.
     moved: BTreeSet<&'a str>,
 }
@@ -56,7 +57,7 @@ impl<'a> Change<'a> {
             moved.extend(left(new, old));
         }
         let flipped = flips(old, new);
-        moved.extend(flipped.values().flatten());
+        moved.extend(flipped.values().flat_map(|peers| peers.iter()));
         let same_policy =
             |a: &Policy, b: &Policy| (&a.name, a.enabled, &a.rules) == (&b.name, b.enabled, &b.rules);
         Self {
@@ -72,10 +73,13 @@ impl<'a> Change<'a> {
 }
 
 fn differences<'a, T>(
-    old: &'a BTreeMap<String, T>,
-    new: &'a BTreeMap<String, T>,
+    old: &'a Shared<BTreeMap<String, T>>,
+    new: &'a Shared<BTreeMap<String, T>>,
     same: impl Fn(&T, &T) -> bool,
 ) -> BTreeSet<&'a str> {
+    if old.is_same(new) {
+        return BTreeSet::new();
+    }
     let gone_or_changed =
         old.iter().filter(|(id, a)| new.get(*id).is_none_or(|b| !same(a, b))).map(|(id, _)| id);
     let added = new.keys().filter(|id| !old.contains_key(*id));
@@ -83,18 +87,29 @@ fn differences<'a, T>(
 }
 
 /// Who passes or fails anew, by policy, of those that are in both states.
-fn flips<'a>(old: &'a State, new: &'a State) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
-    let flips = |(id, a): (&'a String, &'a Policy)| {
-        let b = new.policies.get(id)?;
-        if a.posture_failed == b.posture_failed {
-            return None;
-        }
+fn flips<'a>(old: &'a State, new: &'a State) -> BTreeMap<&'a str, Rc<BTreeSet<&'a str>>> {
+    // Thousands of policies may have the same two lists.
+    let mut known: BTreeMap<(usize, usize), Rc<BTreeSet<&'a str>>> = BTreeMap::new();
+    let mut between = |a: &'a Policy, b: &'a Policy| {
         let only = |one: &'a Policy, other: &'a Policy| {
             let one = one.posture_failed.peers().map(String::as_str);
             one.filter(|peer| !other.posture_failed.contains(peer))
         };
-        Some((id.as_str(), only(a, b).chain(only(b, a)).collect()))
+        let lists = (a.posture_failed.address(), b.posture_failed.address());
+        let turned = || Rc::new(only(a, b).chain(only(b, a)).collect());
+        known.entry(lists).or_insert_with(turned).clone()
     };
+    let flips = |(id, a): (&'a String, &'a Policy)| {
+        let b = new.policies.get(id)?;
+        if a.posture_failed.is_same(&b.posture_failed) {
+            return None;
+        }
+        let turned = between(a, b);
+        (!turned.is_empty()).then_some((id.as_str(), turned))
+    };
+    if old.policies.is_same(&new.policies) {
+        return BTreeMap::new();
+    }
     old.policies.iter().filter_map(flips).collect()
 }
 

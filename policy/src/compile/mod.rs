@@ -82,11 +82,21 @@ impl Default for Limits {
 impl Compiler {
     /// Prepares a state. Refused when it breaks what [`crate::model`] promises; then no agent has a new image.
     pub fn new(state: Arc<State>) -> Result<Self, CompileError> {
+        Self::prepare(state, None)
+    }
+
+    /// The same as [`Compiler::new`], for less where the state shares parts with the one of `before`.
+    pub fn after(state: Arc<State>, before: &Self) -> Result<Self, CompileError> {
+        Self::prepare(state, Some(before)).map(|new| new.with_limits(before.limits))
+    }
+
+    fn prepare(state: Arc<State>, before: Option<&Self>) -> Result<Self, CompileError> {
         let addresses = 1u64 << (32 - state.overlay_v4.prefix_len());
         if addresses > OVERLAY_MAX {
             return Err(CompileError::Overlay { overlay: state.overlay_v4, addresses, max: OVERLAY_MAX });
         }
-        Ok(Self { resolved: Resolved::new(state)?, limits: Limits::default() })
+        let resolved = Resolved::new(state, before.map(|before| &before.resolved))?;
+        Ok(Self { resolved, limits: Limits::default() })
     }
 
     /// This with other limits. Images of other limits say the same of every packet.

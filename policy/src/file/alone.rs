@@ -95,9 +95,9 @@ impl PolicyFile {
             overlay_v4: Ipv4Net::new_assert(OVERLAY.0, 16),
             overlay_v6: Ipv6Net::new_assert(OVERLAY.1, 64),
             networks: networks.collect(),
-            policies: self.model_policies(),
-            peers,
-            groups,
+            policies: self.model_policies().into(),
+            peers: peers.into(),
+            groups: groups.into(),
         };
         remarks.sort();
         remarks.dedup();
@@ -151,7 +151,7 @@ impl PolicyFile {
                 Via::Groups(names) => names
                     .iter()
                     .filter_map(|name| groups.get(name))
-                    .flat_map(|group| group.peers.clone())
+                    .flat_map(|group| group.peers.iter().cloned())
                     .collect(),
             };
             let Router { metric, masquerade, enabled, .. } = *router;

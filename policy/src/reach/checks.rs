@@ -320,7 +320,7 @@ impl Asker<'_> {
                     .filter_map(|id| self.r.peer(id))
                     .for_each(|peer| self.add_peer(&mut ends, peer));
                 for (number, _) in
-                    (0..).zip(&self.r.resources).filter(|(_, q)| group.resources.contains(&*q.id))
+                    (0..).zip(&*self.r.resources).filter(|(_, q)| group.resources.contains(&*q.id))
                 {
                     self.add_resource(&mut ends, number);
                 }
@@ -357,7 +357,7 @@ impl Asker<'_> {
             let around = resource.prefixes.iter().filter(|prefix| prefix.contains(&address));
             Some((number, around.map(ipnet::IpNet::prefix_len).max()?))
         };
-        (0..).zip(&self.r.resources).filter_map(longest).collect()
+        (0..).zip(&*self.r.resources).filter_map(longest).collect()
     }
 
     fn name(&self, peer: u32) -> &str {

@@ -94,14 +94,15 @@ pub(crate) struct Half {
 #[derive(Debug)]
 pub(crate) struct Resolved {
     pub(crate) state: Arc<State>,
-    pub(crate) peers: Vec<PeerEntry>,
+    // What follows from peers alone, and from peers and networks, is shared by states that have the very same of these.
+    pub(crate) peers: Arc<Vec<PeerEntry>>,
     /// Peers in the order of their IPv6 addresses.
-    pub(crate) by_v6: Vec<u32>,
-    peer_numbers: FxHashMap<Arc<str>, u32>,
-    pub(crate) resources: Vec<ResourceEntry>,
-    pub(crate) networks: Vec<NetworkEntry>,
+    pub(crate) by_v6: Arc<Vec<u32>>,
+    peer_numbers: Arc<FxHashMap<Arc<str>, u32>>,
+    pub(crate) resources: Arc<Vec<ResourceEntry>>,
+    pub(crate) networks: Arc<Vec<NetworkEntry>>,
     /// Networks each peer routes.
-    routes: Lists,
+    routes: Arc<Lists>,
     pub(crate) policies: Vec<Arc<str>>,
     pub(crate) rules: Vec<RuleEntry>,
     ranges: Vec<Range<u32>>,
@@ -112,17 +113,41 @@ pub(crate) struct Resolved {
 }
 
 impl Resolved {
-    /// Looks everything up. Refused when the state breaks what `model` promises.
-    pub(crate) fn new(state: Arc<State>) -> Result<Self, CompileError> {
-        let (peers, by_v6) = peers(&state)?;
-        let peer_numbers: FxHashMap<Arc<str>, u32> =
-            peers.iter().enumerate().map(|(i, p)| (p.id.clone(), i as u32)).collect();
-        let (networks, resources) = networks(&state, &peer_numbers);
-        let routes: Vec<(u32, u32)> =
-            networks.iter().zip(0..).flat_map(|(n, i)| n.routers.iter().map(move |r| (r.peer, i))).collect();
-        let routes = Lists::new(peers.len(), &routes);
-        let resource_numbers = resources.iter().zip(0..).map(|(r, i)| (r.id.clone(), i)).collect();
-        let sets = Sets::new(&state, &peer_numbers, &resource_numbers);
+    /// Looks everything up. Refused when the state breaks what `model` promises. What has already been looked up `before`, in
+    /// parts of the state that are one and the same, is taken from there: the result does not differ.
+    pub(crate) fn new(state: Arc<State>, before: Option<&Self>) -> Result<Self, CompileError> {
+        let same_peers = before.filter(|before| {
+            let old = &before.state;
+            (old.overlay_v4, old.overlay_v6) == (state.overlay_v4, state.overlay_v6)
+                && old.peers.is_same(&state.peers)
+        });
+        let (peers, by_v6, peer_numbers) = match same_peers {
+            Some(before) => (before.peers.clone(), before.by_v6.clone(), before.peer_numbers.clone()),
+            None => {
+                let (peers, by_v6) = peers(&state)?;
+                let numbers = peers.iter().enumerate().map(|(i, p)| (p.id.clone(), i as u32)).collect();
+                (Arc::new(peers), Arc::new(by_v6), Arc::new(numbers))
+            }
+        };
+        let same_networks = same_peers.filter(|before| before.state.networks.is_same(&state.networks));
+        let (networks, resources, routes) = match same_networks {
+            Some(before) => (before.networks.clone(), before.resources.clone(), before.routes.clone()),
+            None => {
+                let (networks, resources) = networks(&state, &peer_numbers);
+                let routed = networks.iter().zip(0..);
+                let routes: Vec<(u32, u32)> =
+                    routed.flat_map(|(n, i)| n.routers.iter().map(move |r| (r.peer, i))).collect();
+                let routes = Lists::new(peers.len(), &routes);
+                (Arc::new(networks), Arc::new(resources), Arc::new(routes))
+            }
+        };
+        let sets = match same_networks {
+            Some(before) => Sets::after(&state, &before.sets, &before.state),
+            None => {
+                let numbers = resources.iter().zip(0..).map(|(r, i)| (r.id.clone(), i)).collect();
+                Sets::new(&state, peer_numbers.clone(), Arc::new(numbers))
+            }
+        };
         let mut resolved = Self {
             state: state.clone(),
             peers,

@@ -61,30 +61,54 @@ pub(crate) struct Sets {
     /// The number of each list that was asked for, by where it is.
     failing_seen: FxHashMap<usize, u32>,
     /// Groups that resources are distributed to, one list for each distinct list; the first stands for everybody.
-    distributions: Vec<Box<[u32]>>,
+    distributions: Arc<Vec<Box<[u32]>>>,
     /// The distribution of each resource.
-    resource_distribution: Vec<Distribution>,
-    group_numbers: FxHashMap<Arc<str>, u32>,
-    peer_numbers: FxHashMap<Arc<str>, u32>,
-    resource_numbers: FxHashMap<Arc<str>, u32>,
+    resource_distribution: Arc<Vec<Distribution>>,
+    group_numbers: Arc<FxHashMap<Arc<str>, u32>>,
+    peer_numbers: Arc<FxHashMap<Arc<str>, u32>>,
+    resource_numbers: Arc<FxHashMap<Arc<str>, u32>>,
     /// A hash of the id of each group, peer and resource.
-    group_keys: Vec<u64>,
-    peer_keys: Vec<u64>,
-    resource_keys: Vec<u64>,
-    group_peers: Lists,
-    group_resources: Lists,
-    peer_groups: Lists,
-    resource_groups: Lists,
+    group_keys: Arc<Vec<u64>>,
+    peer_keys: Arc<Vec<u64>>,
+    resource_keys: Arc<Vec<u64>>,
+    members: Arc<Membership>,
     group_sets: Lists,
     peer_sets: Lists,
     resource_sets: Lists,
 }
 
+/// Who is in which group.
+#[derive(Debug)]
+struct Membership {
+    group_peers: Lists,
+    group_resources: Lists,
+    peer_groups: Lists,
+    resource_groups: Lists,
+}
+
+impl Membership {
+    /// From (group, member) pairs, for so many groups, peers and resources.
+    fn new(
+        (groups, peers, resources): (usize, usize, usize),
+        of_peers: &[(u32, u32)],
+        of_resources: &[(u32, u32)],
+    ) -> Arc<Self> {
+        let turned = |pairs: &[(u32, u32)]| pairs.iter().map(|&(a, b)| (b, a)).collect::<Vec<_>>();
+        Arc::new(Self {
+            peer_groups: Lists::new(peers, &turned(of_peers)),
+            resource_groups: Lists::new(resources, &turned(of_resources)),
+            group_peers: Lists::new(groups, of_peers),
+            group_resources: Lists::new(groups, of_resources),
+        })
+    }
+}
+
 impl Sets {
+    /// Of a state, by the numbers of its peers and resources.
     pub(crate) fn new(
         state: &State,
-        peers: &FxHashMap<Arc<str>, u32>,
-        resources: &FxHashMap<Arc<str>, u32>,
+        peers: Arc<FxHashMap<Arc<str>, u32>>,
+        resources: Arc<FxHashMap<Arc<str>, u32>>,
     ) -> Self {
         let group_numbers: FxHashMap<Arc<str>, u32> =
             state.groups.keys().zip(0..).map(|(id, i)| (Arc::from(id.as_str()), i)).collect();
@@ -95,26 +119,72 @@ impl Sets {
             group_resources
                 .extend(group.resources.iter().filter_map(|r| Some((number, *resources.get(r.as_str())?))));
         }
-        let (distributions, resource_distribution) = distributions(state, &group_numbers, resources);
-        let turned = |pairs: &[(u32, u32)]| pairs.iter().map(|&(a, b)| (b, a)).collect::<Vec<_>>();
+        let (distributions, resource_distribution) = distributions(state, &group_numbers, &resources);
+        let counts = (state.groups.len(), peers.len(), resources.len());
         Self {
             sets: Vec::new(),
             numbers: FxHashMap::default(),
             failing: vec![Box::default()],
             failing_numbers: FxHashMap::default(),
             failing_seen: FxHashMap::default(),
-            distributions,
-            resource_distribution,
-            group_keys: state.groups.keys().map(|id| key_of(id)).collect(),
-            peer_keys: keys(peers),
-            resource_keys: keys(resources),
-            group_numbers,
-            peer_numbers: peers.clone(),
-            resource_numbers: resources.clone(),
-            peer_groups: Lists::new(peers.len(), &turned(&group_peers)),
-            resource_groups: Lists::new(resources.len(), &turned(&group_resources)),
-            group_peers: Lists::new(state.groups.len(), &group_peers),
-            group_resources: Lists::new(state.groups.len(), &group_resources),
+            distributions: Arc::new(distributions),
+            resource_distribution: Arc::new(resource_distribution),
+            group_keys: Arc::new(state.groups.keys().map(|id| key_of(id)).collect()),
+            peer_keys: Arc::new(keys(&peers)),
+            resource_keys: Arc::new(keys(&resources)),
+            group_numbers: Arc::new(group_numbers),
+            members: Membership::new(counts, &group_peers, &group_resources),
+            peer_numbers: peers,
+            resource_numbers: resources,
+            group_sets: Lists::default(),
+            peer_sets: Lists::default(),
+            resource_sets: Lists::default(),
+        }
+    }
+
+    /// As [`Sets::new`], of a state whose peers and networks are the very ones of `old`, which `before` is of.
+    pub(crate) fn after(state: &State, before: &Self, old: &State) -> Self {
+        let groups_stay = state.groups.len() == old.groups.len() && state.groups.keys().eq(old.groups.keys());
+        if !groups_stay {
+            return Self::new(state, before.peer_numbers.clone(), before.resource_numbers.clone());
+        }
+        let members = if state.groups.is_same(&old.groups) {
+            before.members.clone()
+        } else {
+            let (mut peers, mut resources) = (Vec::new(), Vec::new());
+            for ((group, was), number) in state.groups.values().zip(old.groups.values()).zip(0..) {
+                if group.peers.is_same(&was.peers) {
+                    peers.extend(before.members.group_peers.get(number).iter().map(|&p| (number, p)));
+                } else {
+                    let known = group.peers.iter().filter_map(|p| before.peer_numbers.get(p.as_str()));
+                    peers.extend(known.map(|&p| (number, p)));
+                }
+                if group.resources.is_same(&was.resources) {
+                    resources.extend(before.members.group_resources.get(number).iter().map(|&r| (number, r)));
+                } else {
+                    let known =
+                        group.resources.iter().filter_map(|r| before.resource_numbers.get(r.as_str()));
+                    resources.extend(known.map(|&r| (number, r)));
+                }
+            }
+            let counts = (state.groups.len(), before.peer_numbers.len(), before.resource_numbers.len());
+            Membership::new(counts, &peers, &resources)
+        };
+        Self {
+            sets: Vec::new(),
+            numbers: FxHashMap::default(),
+            failing: vec![Box::default()],
+            failing_numbers: FxHashMap::default(),
+            failing_seen: FxHashMap::default(),
+            distributions: before.distributions.clone(),
+            resource_distribution: before.resource_distribution.clone(),
+            group_keys: before.group_keys.clone(),
+            peer_keys: before.peer_keys.clone(),
+            resource_keys: before.resource_keys.clone(),
+            group_numbers: before.group_numbers.clone(),
+            members,
+            peer_numbers: before.peer_numbers.clone(),
+            resource_numbers: before.resource_numbers.clone(),
             group_sets: Lists::default(),
             peer_sets: Lists::default(),
             resource_sets: Lists::default(),
@@ -154,7 +224,7 @@ impl Sets {
             End::Resource(id) => self.resource_numbers.get(id.as_str()).map(of).into_iter().collect(),
             End::Groups(ids) => {
                 let numbers = ids.iter().filter_map(|id| self.group_numbers.get(id.as_str()));
-                numbers.flat_map(|&group| self.group_resources.get(group)).map(of).collect()
+                numbers.flat_map(|&group| self.members.group_resources.get(group)).map(of).collect()
             }
         };
         found.sort_unstable();
@@ -226,7 +296,7 @@ impl Sets {
         match &set.key.ends {
             _ if matches!(set.key.members, Members::Distributed(_)) => &[],
             Ends::Groups(groups) if groups.len() == 1 && set.key.failing == 0 && set.key.within == 0 => {
-                self.group_peers.get(groups[0])
+                self.members.group_peers.get(groups[0])
             }
             _ => set.peers.get_or_init(|| self.count_peers(&set.key)),
         }
@@ -240,10 +310,10 @@ impl Sets {
             Ends::Peer(_) => &[],
             Ends::Resource(resource) => std::slice::from_ref(resource),
             Ends::Groups(groups) if groups.len() == 1 && self.distributions.len() == 1 => {
-                self.group_resources.get(groups[0])
+                self.members.group_resources.get(groups[0])
             }
             Ends::Groups(groups) => set.resources.get_or_init(|| {
-                let all = merged(&self.group_resources, groups);
+                let all = merged(&self.members.group_resources, groups);
                 all.into_iter().filter(|&resource| self.holds(set.key.members, resource)).collect()
             }),
         }
@@ -279,7 +349,7 @@ impl Sets {
     /// Sets the peer is a member of, rising.
     pub(crate) fn of_peer(&self, peer: u32) -> Vec<SetId> {
         let mut sets = self.peer_sets.get(peer).to_vec();
-        sets.extend(self.peer_groups.get(peer).iter().flat_map(|&g| self.group_sets.get(g)));
+        sets.extend(self.members.peer_groups.get(peer).iter().flat_map(|&g| self.group_sets.get(g)));
         sets.sort_unstable();
         sets.dedup();
         sets.retain(|&s| {
@@ -293,7 +363,7 @@ impl Sets {
     /// Sets the resource is a member of, rising.
     pub(crate) fn of_resource(&self, resource: u32) -> Vec<SetId> {
         let mut sets = self.resource_sets.get(resource).to_vec();
-        sets.extend(self.resource_groups.get(resource).iter().flat_map(|&g| self.group_sets.get(g)));
+        sets.extend(self.members.resource_groups.get(resource).iter().flat_map(|&g| self.group_sets.get(g)));
         sets.sort_unstable();
         sets.dedup();
         sets.retain(|&s| self.holds(self.sets[s as usize].key.members, resource));
@@ -337,7 +407,7 @@ impl Sets {
     /// Whether something is distributed to the peer.
     fn reaches(&self, distribution: Distribution, peer: u32) -> bool {
         let groups = &self.distributions[distribution as usize];
-        let mut of_peer = self.peer_groups.get(peer).iter();
+        let mut of_peer = self.members.peer_groups.get(peer).iter();
         distribution == 0 || of_peer.any(|group| groups.binary_search(group).is_ok())
     }
 
@@ -350,7 +420,7 @@ impl Sets {
         let failing = &self.failing[key.failing as usize];
         let passes = |p: &u32| failing.binary_search(p).is_err();
         let all = match &key.ends {
-            Ends::Groups(groups) => merged(&self.group_peers, groups),
+            Ends::Groups(groups) => merged(&self.members.group_peers, groups),
             Ends::Peer(peer) => Box::new([*peer]),
             Ends::Resource(_) => Box::default(),
         };

@@ -94,9 +94,9 @@ pub(crate) fn world() -> State {
         overlay_v4: "100.64.0.0/24".parse().unwrap(),
         overlay_v6: "fd5c:1::/64".parse().unwrap(),
         peers: PEERS.iter().enumerate().map(peer).collect(),
-        groups: BTreeMap::new(),
-        networks: BTreeMap::new(),
-        policies: BTreeMap::new(),
+        groups: Default::default(),
+        networks: Default::default(),
+        policies: Default::default(),
     }
 }
 
@@ -120,7 +120,11 @@ fn group(id: &'static str) -> impl Strategy<Value = (String, Group)> {
     (members(&PEERS, 4), subsequence(all_resources(), 0..4)).prop_map(move |(peers, resources)| {
         (
             id.to_string(),
-            Group { name: format!("group {id}"), peers, resources: resources.into_iter().collect() },
+            Group {
+                name: format!("group {id}"),
+                peers: peers.into(),
+                resources: resources.into_iter().collect(),
+            },
         )
     })
 }
@@ -200,7 +204,12 @@ fn policy() -> impl Strategy<Value = Policy> {
     let failed = prop_oneof![3 => Just(BTreeSet::new()), 1 => members(&PEERS, 3)];
     let failed = failed.prop_map(|peers| peers.into_iter().collect());
     (failed, proptest::bool::weighted(0.9), proptest::collection::vec(rule(), 1..4)).prop_map(
-        |(posture_failed, enabled, rules)| Policy { name: "a policy".into(), enabled, posture_failed, rules },
+        |(posture_failed, enabled, rules)| Policy {
+            name: "a policy".into(),
+            enabled,
+            posture_failed,
+            rules: rules.into(),
+        },
     )
 }
 
@@ -350,12 +359,13 @@ pub(crate) fn add_policy(state: &mut State, id: &str, mut rules: Vec<Rule>) {
         rule.slot = (slots + i) as u32;
         rule.id = format!("{id}-{i}");
     }
-    let policy = Policy { name: id.into(), enabled: true, posture_failed: Default::default(), rules };
+    let policy =
+        Policy { name: id.into(), enabled: true, posture_failed: Default::default(), rules: rules.into() };
     state.policies.insert(id.into(), policy);
 }
 
 pub(crate) fn add_group(state: &mut State, id: &str, peers: &[&str], resources: &[&str]) {
-    let group = Group { name: id.into(), peers: names(peers), resources: names(resources) };
+    let group = Group { name: id.into(), peers: names(peers).into(), resources: names(resources).into() };
     state.groups.insert(id.into(), group);
 }
 

@@ -32,8 +32,12 @@ fn snapshot() -> Snapshot {
         sources: groups("users"),
         destinations: groups("web"),
     };
-    let policy =
-        Policy { name: "web".into(), enabled: true, posture_failed: Default::default(), rules: vec![rule] };
+    let policy = Policy {
+        name: "web".into(),
+        enabled: true,
+        posture_failed: Default::default(),
+        rules: vec![rule].into(),
+    };
     let resource = Resource {
         name: "web".into(),
         prefixes: vec!["10.1.0.0/24".parse().unwrap()],
@@ -78,18 +82,18 @@ fn again(
     current: bool,
     change: impl FnOnce(&mut Snapshot),
 ) -> (BTreeMap<String, Target>, BTreeMap<String, Target>) {
-    let before = Plan::new(snapshot()).unwrap();
+    let before = Plan::new(snapshot(), None).unwrap();
     let first = before.targets(None, all(|_| None, true));
     let mut next = snapshot();
     change(&mut next);
     let bases = all(|id| Some(image(&first, id)), current);
-    let second = Plan::new(next).unwrap().targets(Some(&before), bases);
+    let second = Plan::new(next, Some(&before)).unwrap().targets(Some(&before), bases);
     (first, second)
 }
 
 #[test]
 fn an_overlay_names_peers_routes_and_routed_prefixes() {
-    let targets = Plan::new(snapshot()).unwrap().targets(None, all(|_| None, true));
+    let targets = Plan::new(snapshot(), None).unwrap().targets(None, all(|_| None, true));
     let gateway = targets[GATEWAY].network.as_ref().unwrap();
     assert_eq!((gateway.address_v4.as_str(), gateway.address_v6.as_str()), ("100.90.0.2/16", "fd5c::2/64"));
     assert_eq!((gateway.routed[0].prefix.as_str(), gateway.routed[0].masquerade), ("10.1.0.0/24", true));
@@ -140,7 +144,7 @@ fn a_new_endpoint_or_name_changes_overlays_and_no_image() {
 fn a_state_that_contradicts_itself_is_not_compiled_and_says_why() {
     let mut broken = snapshot();
     broken.state.peers.get_mut(USER).unwrap().v4 = [192, 0, 2, 1].into();
-    let reason = Plan::new(broken).err().unwrap();
+    let reason = Plan::new(broken, None).err().unwrap();
     assert!(reason.contains("192.0.2.1"), "{reason}");
 }
 

@@ -1,6 +1,8 @@
 //! Reading on: what was touched, and what follows from it elsewhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use sluicegate_policy::model::Shared;
 
 use super::super::account::account;
 use super::super::sql::{self, Connection};
@@ -57,12 +59,12 @@ impl Known {
         for id in ids {
             match rows::peer(db, id, &self.standing).await? {
                 Some((peer, agent)) => {
-                    self.snapshot.state.peers.insert(id.clone(), peer);
-                    self.snapshot.agents.insert(id.clone(), agent);
+                    put(&mut self.snapshot.state.peers, id, Some(peer));
+                    put(&mut self.snapshot.agents, id, Some(agent));
                 }
                 None => {
-                    self.snapshot.state.peers.remove(id);
-                    self.snapshot.agents.remove(id);
+                    put(&mut self.snapshot.state.peers, id, None);
+                    put(&mut self.snapshot.agents, id, None);
                 }
             }
             if self.standing.asks() {
@@ -96,7 +98,7 @@ impl Known {
         for (id, members) in &touched.members {
             let Some(group) = groups.get_mut(id) else { continue };
             if members.len() > MEMBERS {
-                group.peers = rows::group_peers(db, id).await?;
+                group.peers = rows::group_peers(db, id).await?.into();
                 continue;
             }
             for peer in members {
@@ -112,10 +114,8 @@ impl Known {
     async fn read_networks(&mut self, touched: &Touched, db: &mut Connection) -> Result<()> {
         let state = &mut self.snapshot.state;
         for id in &touched.networks {
-            match rows::network(db, id, &state.groups).await? {
-                Some(network) => state.networks.insert(id.clone(), network),
-                None => state.networks.remove(id),
-            };
+            let network = rows::network(db, id, &state.groups).await?;
+            put(&mut state.networks, id, network);
         }
         Ok(())
     }
@@ -140,8 +140,9 @@ impl Known {
                 self.routes.values().filter(|route| route.spec.access_control_groups.contains(id));
             let of_routes: Vec<String> = of_routes.map(|route| route.id.clone()).collect();
             if let Some(group) = self.snapshot.state.groups.get_mut(id) {
-                group.resources = rows::group_resources(db, id).await?;
-                group.resources.extend(of_routes);
+                let mut resources = rows::group_resources(db, id).await?;
+                resources.extend(of_routes);
+                group.resources = resources.into();
             }
         }
         // The peers of a group that routes are those of the route.
@@ -152,6 +153,15 @@ impl Known {
             self.put_route(route)?;
         }
         Ok(())
+    }
+}
+
+/// Takes in what was read, or that there is nothing; what is already there stays shared with copies.
+fn put<T: Clone + PartialEq>(map: &mut Shared<BTreeMap<String, T>>, id: &str, read: Option<T>) {
+    match read {
+        read if map.get(id) == read.as_ref() => {}
+        Some(read) => drop(map.insert(id.to_owned(), read)),
+        None => drop(map.remove(id)),
     }
 }
 

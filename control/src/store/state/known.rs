@@ -33,8 +33,15 @@ impl Known {
         let (peers, agents) = rows::peers(db, &standing).await?;
         let groups = rows::groups(db).await?;
         let networks = rows::networks(db, &groups).await?;
-        let state =
-            model::State { overlay_v4, overlay_v6, peers, groups, networks, policies: BTreeMap::new() };
+        let state = model::State {
+            overlay_v4,
+            overlay_v6,
+            peers: peers.into(),
+            groups: groups.into(),
+            networks: networks.into(),
+            policies: Default::default(),
+        };
+        let agents = agents.into();
         let snapshot = Snapshot { revision: account.revision, state, agents, break_glass_until: None };
         let mut known = Self {
             snapshot,
@@ -122,8 +129,11 @@ impl Known {
         for (id, &(enabled, until)) in &self.glass {
             let until = until.filter(|until| *until > now);
             first = first.into_iter().chain(until).min();
-            if let Some(policy) = self.snapshot.state.policies.get_mut(id) {
-                policy.enabled = enabled && until.is_some();
+            let on = enabled && until.is_some();
+            if self.snapshot.state.policies.get(id).is_some_and(|policy| policy.enabled != on)
+                && let Some(policy) = self.snapshot.state.policies.get_mut(id)
+            {
+                policy.enabled = on;
             }
         }
         self.snapshot.break_glass_until = first;

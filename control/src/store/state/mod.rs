@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use sluicegate_policy::model;
+use sluicegate_policy::model::{self, Shared};
 
 use self::known::Known;
 pub use self::reading::Reading;
@@ -29,7 +29,7 @@ pub struct Snapshot {
     /// What the compiler reads.
     pub state: model::State,
     /// How agents reach each other, by peer id. Every peer of `state` is here.
-    pub agents: BTreeMap<String, Agent>,
+    pub agents: Shared<BTreeMap<String, Agent>>,
     /// When the first break-glass policy that is on here ends, Unix milliseconds: the state is another one then, though
     /// nothing is written.
     pub break_glass_until: Option<i64>,

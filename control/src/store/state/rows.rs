@@ -268,7 +268,8 @@ pub(super) fn route_network(
             service: model::Service::All,
             sources: model::End::Groups(spec.groups.clone()),
             destinations: model::End::Resource(id.clone()),
-        }],
+        }]
+        .into(),
     };
     Ok((network, spec.access_control_groups.is_empty().then(permit)))
 }

@@ -36,7 +36,10 @@ fn state() -> State {
     };
     let group = |name: &str, peers: &[&str], resources: &[&str]| {
         let set = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>();
-        (name.to_owned(), Group { name: name.into(), peers: set(peers), resources: set(resources) })
+        (
+            name.to_owned(),
+            Group { name: name.into(), peers: set(peers).into(), resources: set(resources).into() },
+        )
     };
     let resource = |name: &str, prefixes: &[&str]| {
         let prefixes = prefixes.iter().map(|p| p.parse().unwrap()).collect();
@@ -82,7 +85,12 @@ fn state() -> State {
         .into(),
         policies: [(
             "p".to_owned(),
-            Policy { name: "web".into(), enabled: true, posture_failed: Default::default(), rules },
+            Policy {
+                name: "web".into(),
+                enabled: true,
+                posture_failed: Default::default(),
+                rules: rules.into(),
+            },
         )]
         .into(),
     }
