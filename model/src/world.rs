@@ -116,7 +116,8 @@ pub fn state(r: &mut Random) -> State {
         state.networks.insert(format!("n{i}"), network(r, i));
     }
     for id in GROUPS {
-        state.groups.insert(id.into(), group(r, &state));
+        let group = group(r, &state);
+        state.groups.insert(id.into(), group);
     }
     let mut slot = 0;
     for i in 0..2 + r.below(4) {

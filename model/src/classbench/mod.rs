@@ -13,8 +13,6 @@ mod rules;
 pub mod shape;
 mod trace;
 
-use std::collections::BTreeMap;
-
 use sluicegate_policy::model::State;
 
 use crate::random::Random;

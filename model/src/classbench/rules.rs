@@ -1,6 +1,5 @@
 //! Who may do what: groups, and rules between them.
 
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use sluicegate_policy::model::{Action, End, Group, Policy, Rule, Service, State};
@@ -124,7 +123,7 @@ fn source(r: &mut Random, shape: &Shape, peers: usize, state: &mut State) -> End
     state.groups.entry(id.clone()).or_insert_with(|| Group {
         name: id.clone(),
         peers: (first..first + count).map(peer).collect(),
-        resources: BTreeSet::new(),
+        resources: Default::default(),
     });
     End::Groups([id].into())
 }
@@ -158,7 +157,7 @@ fn destination(
     state.groups.entry(id.clone()).or_insert_with(|| Group {
         name: id.clone(),
         // A group may hold the gateway itself beside what it routes.
-        peers: if first % 64 == 0 { [GATEWAY.to_owned()].into() } else { BTreeSet::new() },
+        peers: if first % 64 == 0 { [GATEWAY.to_owned()].into() } else { Default::default() },
         resources: resources[first..(first + width).min(count)].iter().cloned().collect(),
     });
     (End::Groups([id].into()), width)
