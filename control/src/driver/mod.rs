@@ -152,24 +152,20 @@ impl Driver {
 
         let (agents, before) = (self.hub.to_compile(false), self.published.clone());
         let started = Instant::now();
+        let (flows, directory) = (self.flows.clone(), self.directory.clone());
         let compile = move || {
+            // Whoever enforces this state may tell of its flows at once: they are named by it.
+            let directory = Arc::new(directory.after(&snapshot.state));
+            flows.set_directory(directory.clone());
             let plan = Plan::new(snapshot, before.as_deref())?;
             let targets = plan.targets(before.as_deref(), agents);
-            Ok((Arc::new(plan), targets))
+            Ok((Arc::new(plan), targets, directory))
         };
-        let (plan, targets) = blocking(revision, compile).await?;
+        let (plan, targets, directory) = blocking(revision, compile).await?;
         self.metrics.compile_seconds.observe(started.elapsed().as_secs_f64());
         self.hub.publish(revision, targets, true);
-        let (flows, directory) = (self.flows.clone(), self.directory.clone());
-        let before = self.published.replace(plan.clone());
-        // Names for people have time, and so has the end of the state before.
-        self.directory = blocking(revision, move || {
-            let directory = Arc::new(directory.after(plan.state()));
-            flows.set_directory(directory.clone());
-            drop(before);
-            Ok(directory)
-        })
-        .await?;
+        self.directory = directory;
+        self.published = Some(plan);
         Ok(())
     }
 }

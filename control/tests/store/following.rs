@@ -224,6 +224,52 @@ async fn a_transaction_that_ends_late_is_not_missed() {
     assert_eq!(reading.wholes(), 1);
 }
 
+/// A dump of another cluster keeps its transactions' numbers, and there were more of them.
+#[tokio::test]
+async fn lines_of_another_cluster_are_not_read_again_at_every_change() {
+    let [_, (directory, location)] = places();
+    let (store, [late, _]) = two(&location, directory.path()).await;
+    run(&location, "UPDATE touched SET tx = tx + 5000000").await.unwrap();
+    let old = "INSERT INTO touched (kind, id, member, tx)
+               SELECT 'group', 'gone' || n, '', 5000000 + n FROM generate_series(1, 300) n";
+    run(&location, old).await.unwrap();
+    let Location::Postgres(options) = &location else { unreachable!() };
+    let mut reading = Reading::new();
+    reading.read(&store).await.unwrap();
+
+    let mut beside = options.connect().await.unwrap();
+    let mut open = beside.begin().await.unwrap();
+    let suspend =
+        sqlx::AssertSqlSafe(format!("UPDATE peers SET approval_required = TRUE WHERE id = '{late}'"));
+    open.execute(suspend).await.unwrap();
+    for name in ["a", "b"] {
+        store.create_group(&Actor::system(), group(name)).await.unwrap();
+        assert!(reading.read(&store).await.unwrap() == store.snapshot().await.unwrap());
+    }
+    open.commit().await.unwrap();
+    let snapshot = reading.read(&store).await.unwrap();
+    assert!(!snapshot.state.peers[&late].allowed);
+    assert_eq!(reading.wholes(), 1);
+}
+
+#[tokio::test]
+async fn much_of_a_small_account_is_read_whole() {
+    for (directory, location) in places() {
+        let (store, _) = two(&location, directory.path()).await;
+        let mut reading = Reading::new();
+        reading.read(&store).await.unwrap();
+        let lines = |from: u32, to: u32| {
+            let lines = (from..=to).map(|n| format!("('group', 'gone{n}', '')")).collect::<Vec<_>>();
+            format!("INSERT INTO touched (kind, id, member) VALUES {}", lines.join(", "))
+        };
+        for (from, to, wholes) in [(1, 100, 1), (101, 201, 2)] {
+            run(&location, &lines(from, to)).await.unwrap();
+            assert!(reading.read(&store).await.unwrap() == store.snapshot().await.unwrap());
+            assert_eq!(reading.wholes(), wholes, "{from} to {to}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_not_written_down_any_more_is_read_whole() {
     for (directory, location) in places() {

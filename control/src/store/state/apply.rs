@@ -18,7 +18,9 @@ const MEMBERS: usize = 8;
 impl Known {
     /// Reads what was touched since. False where everything is to be read; after that, and after an error, this is of no use.
     pub(super) async fn follow(&mut self, db: &mut Connection, now: i64) -> Result<bool> {
-        let Some((mut touched, position)) = self.position.since(db).await? else { return Ok(false) };
+        let state = &self.snapshot.state;
+        let objects = state.peers.len() + state.groups.len() + state.networks.len() + state.policies.len();
+        let Some((mut touched, position)) = self.position.since(objects, db).await? else { return Ok(false) };
         let account = account(db).await?;
         let overlay = account.settings.overlay()?;
         (self.snapshot.state.overlay_v4, self.snapshot.state.overlay_v6) = overlay;

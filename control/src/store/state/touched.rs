@@ -11,8 +11,9 @@ use super::super::{Result, Store};
 
 /// Lines kept. Who has not looked for longer reads everything.
 const KEPT: i64 = 100_000;
-/// With more lines than this, reading everything is no slower.
-const MOST: usize = 5_000;
+/// Lines are read on one by one up to a quarter of what there is, within these bounds: with more of them, reading everything is no
+/// slower.
+const READ_ON: (usize, usize) = (100, 5_000);
 
 /// Up to where the lines have been looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,21 +64,26 @@ impl Position {
         Ok(Self::look(db, None).await?.0)
     }
 
-    /// What was touched after this, and where the lines are now; `None` where everything is to be read.
-    pub(super) async fn since(self, db: &mut Connection) -> Result<Option<(Touched, Self)>> {
-        const SQLITE: &str = "SELECT kind, id, member FROM touched WHERE seq > $1 LIMIT $2";
-        const POSTGRES: &str =
-            "SELECT DISTINCT kind, id, member FROM touched WHERE seq > $1 OR tx >= $3 LIMIT $2";
+    /// What was touched after this, and where the lines are now; `None` where everything is to be read: as well where that is no
+    /// slower, by how many `objects` there are.
+    pub(super) async fn since(self, objects: usize, db: &mut Connection) -> Result<Option<(Touched, Self)>> {
+        const SQLITE: &str = "SELECT DISTINCT kind, id, member FROM touched WHERE seq > $1 LIMIT $2";
+        // No transaction that is over has a number from the snapshot's upper bound on: a line that says so came with a dump of
+        // another cluster, whose numbers were higher, and was seen by its `seq`.
+        const POSTGRES: &str = "SELECT DISTINCT kind, id, member FROM touched WHERE seq > $1 \
+             OR (tx >= $3 AND tx < pg_snapshot_xmax(pg_current_snapshot())::text::bigint) LIMIT $2";
+        let most = (objects / 4).clamp(READ_ON.0, READ_ON.1);
+        let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
         let (now, whole) = Self::look(db, Some(self)).await?;
         if !whole {
             return Ok(None);
         }
         let query = match db.driver() {
-            Driver::Sqlite(_) => sql::query_as(SQLITE).bind(self.seq).bind(limit()),
-            Driver::Postgres(_) => sql::query_as(POSTGRES).bind(self.seq).bind(limit()).bind(self.tx),
+            Driver::Sqlite(_) => sql::query_as(SQLITE).bind(self.seq).bind(limit),
+            Driver::Postgres(_) => sql::query_as(POSTGRES).bind(self.seq).bind(limit).bind(self.tx),
         };
         let lines: Vec<(String, String, String)> = query.fetch_all(db).await?;
-        let many = lines.len() > MOST;
+        let many = lines.len() > most;
         Ok((!many).then(|| Touched::of(lines)).flatten().map(|touched| (touched, now)))
     }
 }
@@ -121,10 +127,6 @@ impl Store {
         db.commit().await?;
         Ok(done.rows_affected())
     }
-}
-
-fn limit() -> i64 {
-    i64::try_from(MOST).unwrap_or(i64::MAX).saturating_add(1)
 }
 
 #[cfg(test)]
