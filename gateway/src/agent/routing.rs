@@ -28,8 +28,10 @@ pub(super) struct Routing {
 #[derive(Clone, Copy)]
 struct Seen {
     added: Instant,
-    /// Whether anything ever came from it.
-    heard: bool,
+    /// When the last thing came from it; `None` when nothing ever did.
+    heard: Option<Instant>,
+    /// Whether it answers probes, so that its silence can be set against another's.
+    probed: bool,
     live_since: Option<Instant>,
 }
 
@@ -56,11 +58,16 @@ impl Routing {
     ) {
         self.seen.retain(|key, _| links.iter().any(|l| l.key == *key));
         for link in links {
-            let seen =
-                self.seen.entry(link.key).or_insert(Seen { added: now, heard: false, live_since: None });
-            seen.heard |= link.heard.is_some();
+            let seen = self.seen.entry(link.key).or_insert(Seen {
+                added: now,
+                heard: None,
+                probed: false,
+                live_since: None,
+            });
+            seen.heard = link.heard.and_then(|heard| now.checked_sub(heard)).or(seen.heard);
+            seen.probed = probed.contains(&link.key);
             let patience = match () {
-                () if !probed.contains(&link.key) => UNPROBED,
+                () if !seen.probed => UNPROBED,
                 () if seen.live_since.is_none() => failover.dead_after,
                 () => patience(link, failover),
             };
@@ -78,14 +85,23 @@ impl Routing {
     pub(super) fn decide(&mut self, network: &Network, failover: &Failover, now: Instant) -> bool {
         let mut chosen = BTreeMap::new();
         for (prefix, routers) in routers(network) {
+            let current = self.chosen.get(&prefix).map(String::as_str);
+            let current_key = current.and_then(|id| network.peers.get(id)).map(|peer| &peer.key);
             let candidates: Vec<Candidate<'_>> = routers
                 .iter()
                 .filter_map(|(id, metric)| {
-                    let liveness = self.liveness(&network.peers.get(*id)?.key, failover, now);
+                    let key = &network.peers.get(*id)?.key;
+                    let liveness = match self.liveness(key, failover, now) {
+                        Liveness::Live(_)
+                            if current_key.is_some_and(|current| self.as_silent(key, current)) =>
+                        {
+                            Liveness::Dead
+                        }
+                        liveness => liveness,
+                    };
                     Some(Candidate { peer: id, metric: *metric, liveness })
                 })
                 .collect();
-            let current = self.chosen.get(&prefix).map(String::as_str);
             if let Some(router) = choose(current, &candidates, failover.return_after) {
                 if let Some(left) = current.filter(|c| *c != router) {
                     tracing::info!(%prefix, from = left, to = router, "traffic moves to another router");
@@ -149,13 +165,47 @@ impl Routing {
         plan
     }
 
+    /// Whether a router has not been heard of since the one in use fell silent for good. Then the silence may be at this end,
+    /// and the way to both: nothing is gained by leaving one for the other.
+    fn as_silent(&self, candidate: &PublicKey, current: &PublicKey) -> bool {
+        let (Some(candidate), Some(current)) = (self.seen.get(candidate), self.seen.get(current)) else {
+            return false;
+        };
+        let silent = current.live_since.is_none() && candidate.probed && current.probed;
+        silent && candidate.heard <= current.heard
+    }
+
+    /// Those that could stand in for routers in use which have been silent for half of what is borne: they are to be asked.
+    pub(super) fn stand_ins(
+        &self,
+        network: &Network,
+        links: &[Link],
+        failover: &Failover,
+    ) -> BTreeSet<PublicKey> {
+        let key = |id: &str| network.peers.get(id).map(|peer| peer.key);
+        let silent = |used: &PublicKey| {
+            let link = links.iter().find(|link| link.key == *used && link.brisk.is_some());
+            link.and_then(|link| link.heard).is_some_and(|heard| heard >= failover.dead_after / 2)
+        };
+        let mut asked = BTreeSet::new();
+        for (prefix, routers) in routers(network).into_iter().filter(|(_, routers)| routers.len() > 1) {
+            let used = self.router(&prefix).and_then(key);
+            if used.as_ref().is_some_and(silent) {
+                asked.extend(routers.into_keys().filter_map(key).filter(|key| Some(*key) != used));
+            }
+        }
+        asked
+    }
+
     fn liveness(&self, key: &PublicKey, failover: &Failover, now: Instant) -> Liveness {
         match self.seen.get(key) {
             None => Liveness::Unknown,
             Some(Seen { live_since: Some(since), .. }) => {
                 Liveness::Live(now.saturating_duration_since(*since))
             }
-            Some(seen) if !seen.heard && now.saturating_duration_since(seen.added) < grace(failover) => {
+            Some(seen)
+                if seen.heard.is_none() && now.saturating_duration_since(seen.added) < grace(failover) =>
+            {
                 Liveness::Unknown
             }
             Some(_) => Liveness::Dead,
@@ -181,10 +231,13 @@ fn grace(failover: &Failover) -> Duration {
     failover.dead_after.max(NOW_AND_THEN)
 }
 
-/// How long a link that is probed may be silent. Where brisk probes have just begun, their answers are still on the way.
+/// How long a link that is probed may be silent. Where brisk probes have just begun, their answers are still on the way; how
+/// long they take must be known.
 fn patience(link: &Link, failover: &Failover) -> Duration {
-    let brisk = failover.dead_after + link.round_trip.unwrap_or_default();
-    if link.brisk.is_some_and(|since| since >= brisk) { brisk } else { failover.dead_after.max(NOW_AND_THEN) }
+    let brisk = link.round_trip.map(|trip| failover.dead_after + trip);
+    brisk
+        .filter(|patience| link.brisk.is_some_and(|since| since >= *patience))
+        .unwrap_or_else(|| failover.dead_after.max(NOW_AND_THEN))
 }
 
 /// Whoever has a fixed place is probed, router or not: there are few of them, and both ends then know of each other.
@@ -275,23 +328,48 @@ mod tests {
         let mut routing = Routing::default();
         let start = Instant::now();
         let probed = [PublicKey([1; 32]), PublicKey([2; 32])].into();
-        let mut router = |ms: u64, first: Link| {
+        let mut router = |ms: u64, links: [Link; 2]| {
             let now = start + Duration::from_millis(ms);
-            routing.observe(&[first, link(2, Some(ms.min(900)))], &probed, &failover, now);
+            routing.observe(&links, &probed, &failover, now);
+            let asked = routing.stand_ins(&network, &links, &failover);
             routing.decide(&network, &failover, now);
-            routing.router(&"10.1.0.0/24".parse().unwrap()).unwrap().to_owned()
+            let router = routing.router(&"10.1.0.0/24".parse().unwrap()).unwrap().to_owned();
+            (router, asked.first().map(|key| key.0[0]))
         };
-        let brisk = |heard, since: u64, trip: u64| Link {
+        let idle = |heard| link(2, Some(heard));
+        let brisk = |heard, since: u64, trip: Option<u64>| Link {
             brisk: Some(Duration::from_millis(since)),
-            round_trip: Some(Duration::from_millis(trip)),
+            round_trip: trip.map(Duration::from_millis),
             ..link(1, Some(heard))
         };
-        assert_eq!(router(0, link(1, Some(10))), "g1");
-        assert_eq!(router(1000, link(1, Some(999))), "g1", "an idle link answers once a second");
-        assert_eq!(router(1100, brisk(900, 0, 1)), "g1", "brisk probes have just begun");
-        assert_eq!(router(1300, brisk(240, 300, 50)), "g1", "answers take their time");
-        assert_eq!(router(1301, brisk(240, 300, 30)), "g2");
-        assert_eq!(router(3600, link(1, Some(2600))), "g2", "what was dead is not alive by being idle");
+        let first = |asked| ("g1".to_owned(), asked);
+        assert_eq!(router(0, [link(1, Some(10)), idle(10)]), first(None));
+        assert_eq!(
+            router(1000, [link(1, Some(999)), idle(900)]),
+            first(None),
+            "idle, it answers once a second"
+        );
+        assert_eq!(router(1050, [brisk(99, 50, Some(1)), idle(950)]), first(None));
+        assert_eq!(
+            router(1100, [brisk(900, 0, Some(1)), idle(0)]),
+            first(Some(2)),
+            "brisk probes have just begun"
+        );
+        assert_eq!(
+            router(1300, [brisk(240, 300, Some(50)), idle(100)]),
+            first(Some(2)),
+            "answers take their time"
+        );
+        assert_eq!(router(1301, [brisk(240, 300, None), idle(100)]), first(Some(2)), "nobody knows how long");
+        assert_eq!(router(1302, [brisk(240, 300, Some(30)), idle(900)]), first(Some(2)), "both are silent");
+        assert_eq!(router(1303, [brisk(240, 300, Some(30)), idle(240)]), first(Some(2)), "both are silent");
+        let second = |asked| ("g2".to_owned(), asked);
+        assert_eq!(router(1304, [brisk(240, 300, Some(30)), idle(10)]), second(Some(2)));
+        assert_eq!(
+            router(3600, [link(1, Some(2536)), idle(10)]),
+            second(None),
+            "what was dead is not alive by idling"
+        );
     }
 
     /// Two routes of one prefix, as high availability is written with them.

@@ -289,6 +289,7 @@ impl<O: Overlay> Agent<'_, O> {
         let probed = self.plan.peers.iter().filter(|p| p.probe.is_some()).map(|p| p.key).collect();
         self.routing.observe(&self.links, &probed, failover, now);
         let Some(network) = &self.network else { return Ok(()) };
+        self.overlay.hurry(&self.routing.stand_ins(network, &self.links, failover));
         if self.routing.decide(network, failover, now) {
             self.replan(false).await?;
         }

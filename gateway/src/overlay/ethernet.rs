@@ -3,9 +3,10 @@
 //! There are no keys and no sessions. Who a packet is from is told by its source address and by the device it came from, and
 //! by nothing else: everybody on that Ethernet can pretend to be anybody on it.
 
+use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
-use super::{Link, Overlay, PeerSpec, UserspaceOverlay};
+use super::{Link, Overlay, PeerSpec, PublicKey, UserspaceOverlay};
 
 /// Peers are reached as the host reaches neighbours.
 #[derive(Debug, Default)]
@@ -22,6 +23,8 @@ impl Overlay for EthernetOverlay {
     async fn configure(&mut self, _peers: Vec<PeerSpec>) -> anyhow::Result<()> {
         Ok(())
     }
+
+    fn hurry(&mut self, _keys: &BTreeSet<PublicKey>) {}
 
     /// None: an Ethernet does not tell who is there.
     async fn links(&mut self) -> Vec<Link> {
@@ -63,6 +66,13 @@ impl Overlay for AnyOverlay {
         match self {
             Self::Wireguard(overlay) => overlay.configure(peers).await,
             Self::Ethernet(overlay) => overlay.configure(peers).await,
+        }
+    }
+
+    fn hurry(&mut self, keys: &BTreeSet<PublicKey>) {
+        match self {
+            Self::Wireguard(overlay) => overlay.hurry(keys),
+            Self::Ethernet(overlay) => overlay.hurry(keys),
         }
     }
 

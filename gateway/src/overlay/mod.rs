@@ -30,6 +30,10 @@ pub trait Overlay: Send {
     /// at neither or both. What a peer's link has learned (its endpoint, its session) stays unless it is set anew.
     fn configure(&mut self, peers: Vec<PeerSpec>) -> impl Future<Output = anyhow::Result<()>> + Send;
 
+    /// Probes these briskly, and no others but those in use, until it is said again: they may have to stand in for a router
+    /// that has fallen silent.
+    fn hurry(&mut self, keys: &BTreeSet<PublicKey>);
+
     /// The state of every link.
     fn links(&mut self) -> impl Future<Output = Vec<Link>> + Send;
 

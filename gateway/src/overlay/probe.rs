@@ -4,7 +4,7 @@
 //! that no host or router passes it on. WireGuard has checked its source by the peer's key before it is read here. Probes
 //! never reach the host or the datapath; a WireGuard that does not know them drops them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,6 +17,8 @@ const HEADER: usize = 40;
 pub(super) const LENGTH: usize = HEADER + 16;
 /// Between probes of who is not probed briskly, where the brisk ones do not come more rarely.
 const NOW_AND_THEN: Duration = Duration::from_secs(1);
+/// Probes of a target whose round trip is measured when they are answered; older ones are answers all the same.
+const ON_THE_WAY: usize = 32;
 const MAGIC: [u8; 5] = *b"SLPR\x01";
 const REQUEST: u8 = 1;
 const REPLY: u8 = 2;
@@ -36,20 +38,23 @@ struct State {
     targets: HashMap<Ipv6Addr, Target>,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Target {
-    sent: Option<(u64, Instant)>,
+    /// The newest at the end; more are on their way than one where a round trip is longer than the interval.
+    sent: VecDeque<(u64, Instant)>,
     answered: Option<Instant>,
     round_trip: Option<Duration>,
     brisk: bool,
+    /// Brisk for a moment, because it may have to stand in for another.
+    hurried: bool,
     /// Probes and replies that were sent to it.
     carried: u64,
 }
 
 impl Target {
     fn due(&self, interval: Duration, now: Instant) -> Instant {
-        let interval = if self.brisk { interval } else { interval.max(NOW_AND_THEN) };
-        self.sent.map_or(now, |(_, at)| at + interval)
+        let interval = if self.brisk || self.hurried { interval } else { interval.max(NOW_AND_THEN) };
+        self.sent.back().map_or(now, |(_, at)| *at + interval)
     }
 }
 
@@ -81,6 +86,19 @@ impl Probes {
         }
     }
 
+    /// Probes exactly these at the interval as well, until it is said again.
+    pub(super) fn hurry(&self, addresses: &BTreeSet<Ipv6Addr>) {
+        let mut sooner = false;
+        for (address, target) in &mut self.state().targets {
+            let hurried = addresses.contains(address);
+            sooner |= hurried && !target.hurried;
+            target.hurried = hurried;
+        }
+        if sooner {
+            self.sooner.notify_one();
+        }
+    }
+
     /// Sends the probes that are due, and says when the next one is.
     pub(super) fn send(&self, now: Instant) -> Instant {
         let state = &mut *self.state();
@@ -89,7 +107,10 @@ impl Probes {
         for (address, target) in &mut state.targets {
             if target.due(self.interval, now) <= now {
                 state.sequence += 1;
-                target.sent = Some((state.sequence, now));
+                if target.sent.len() == ON_THE_WAY {
+                    target.sent.pop_front();
+                }
+                target.sent.push_back((state.sequence, now));
                 let sent = self.out.try_send(packet(own, *address, REQUEST, state.sequence));
                 target.carried += u64::from(sent.is_ok());
             }
@@ -130,8 +151,8 @@ impl Probes {
             REPLY => {
                 let Some(target) = state.targets.get_mut(&source) else { return true };
                 let now = Instant::now();
-                if let Some((_, sent)) = target.sent.filter(|(s, _)| *s == sequence) {
-                    target.round_trip = Some(now.duration_since(sent));
+                if let Some((_, sent)) = target.sent.iter().find(|(s, _)| *s == sequence) {
+                    target.round_trip = Some(now.saturating_duration_since(*sent));
                 }
                 target.answered = Some(now);
             }
@@ -211,6 +232,30 @@ mod tests {
         assert_eq!(std::iter::from_fn(|| out.try_recv().ok()).count(), 3);
         probes.set_brisk(B, false);
         assert_eq!(probes.send(at(1100)), at(2050));
+        probes.hurry(&[B].into());
+        assert_eq!(probes.send(at(1101)), at(1151));
+        probes.hurry(&[A].into());
+        assert_eq!(probes.send(at(1151)), at(2101));
+    }
+
+    #[test]
+    fn a_round_trip_longer_than_the_interval_is_measured() {
+        let (asking, mut asked) = end(A);
+        let (answering, mut answers) = end(B);
+        asking.set_targets([B]);
+        asking.set_brisk(B, true);
+        let start = Instant::now();
+        for n in 0..100 {
+            asking.send(start + Duration::from_millis(50) * n);
+            let probe = asked.try_recv().unwrap();
+            // All but the third from the end are lost.
+            if n == 97 {
+                assert!(answering.consume(&probe));
+            }
+        }
+        assert!(asking.consume(&answers.try_recv().unwrap()));
+        assert!(matches!(asking.answered(B), (Some(_), Some(_))));
+        assert_eq!(asking.state().targets[&B].sent.len(), ON_THE_WAY);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! WireGuard in this process, by gotatun, between a UDP socket and the host's side of the overlay.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -130,6 +130,11 @@ impl Overlay for UserspaceOverlay {
         changed.context("WireGuard's peers could not be changed")
     }
 
+    fn hurry(&mut self, keys: &BTreeSet<PublicKey>) {
+        let probe = |key| self.peers.get(key).and_then(|peer| peer.probe);
+        self.probes.hurry(&keys.iter().filter_map(probe).collect());
+    }
+
     async fn links(&mut self) -> Vec<Link> {
         let now = Instant::now();
         let states = self.device.peers().await;
@@ -150,6 +155,8 @@ impl Overlay for UserspaceOverlay {
             if let Some(address) = probe.filter(|_| spec.is_some_and(|p| p.watched)) {
                 let usage = self.usage.entry(key).or_default();
                 brisk = usage.brisk(sent, self.probes.carried(address), heard, now);
+            }
+            if let Some(address) = probe {
                 self.probes.set_brisk(address, brisk.is_some());
             }
             links.push(Link {
