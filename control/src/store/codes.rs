@@ -107,10 +107,12 @@ impl Store {
 /// The step whose code this is, if it is of now or of the one before or after. Every candidate is compared, whichever fits.
 pub(super) fn step_of(secret: &[u8], code: &str, at: i64) -> Result<Option<i64>> {
     let totp = totp(secret, "")?;
-    let step = at / 1000 / STEP;
+    let step = at.div_euclid(1000 * STEP);
     let mut found = None;
     for candidate in [step - 1, step, step + 1] {
-        let expected = totp.generate((candidate * STEP).unsigned_abs());
+        // Before 1970 there are no steps.
+        let Ok(time) = u64::try_from(candidate * STEP) else { continue };
+        let expected = totp.generate(time);
         if bool::from(expected.as_bytes().ct_eq(code.trim().as_bytes())) {
             found = Some(candidate);
         }
