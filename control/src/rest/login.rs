@@ -98,7 +98,7 @@ async fn oidc(
             return Err(ApiError::unauthorized("token invalid: it is of another login (its nonce differs)"));
         }
     }
-    let user = app.store.sign_in(&claims.person, |claim| claims.groups(claim)).await?;
+    let user = app.store.sign_in(&claims.person, |claim| claims.groups_at_login(claim)).await?;
     Ok(Json(log_in(&app, &user, from.by("oidc")).await?))
 }
 

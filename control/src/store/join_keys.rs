@@ -6,6 +6,7 @@ use subtle::ConstantTimeEq;
 use super::enroll::{EnrollError, EnrolledPeer, Enrollment, enroll_as};
 use super::error::invalid;
 use super::sql;
+use super::write::Write;
 use super::{Actor, Result, Store, User, sign_in, users};
 use crate::ids::now;
 use crate::secret::{join_key_hash, new_join_key};
@@ -95,6 +96,16 @@ impl Store {
             .await?;
         Ok(())
     }
+}
+
+/// Ends what a user's logins could still let in. A key that a machine has used stays: it is good for that machine alone, which may
+/// ask again.
+pub(super) async fn end_unused(write: &mut Write, user: &str) -> Result<()> {
+    sql::query("DELETE FROM join_keys WHERE user_id = $1 AND length(identity_key) = 0")
+        .bind(user)
+        .execute(write.db())
+        .await?;
+    Ok(())
 }
 
 /// What messages call such a key.

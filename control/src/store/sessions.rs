@@ -5,15 +5,15 @@ use sqlx::FromRow;
 use subtle::ConstantTimeEq;
 
 use super::sql;
-use super::write::Meta;
-use super::{Activity, Result, Store, StoreError, User, UserRole, users};
+use super::write::{Meta, Write};
+use super::{Activity, Actor, Result, Store, StoreError, User, UserRole, join_keys, users};
 use crate::ids::{new_id, now};
 use crate::secret::{new_session, session_hash};
 
 /// How long a login lasts, in milliseconds: a working day.
 const LIFETIME: i64 = 12 * 3600 * 1000;
 
-/// Logins of a user that may be open at a time.
+/// Logins of a user that may be open at a time; a further one ends the one that was used least recently.
 const MOST: i64 = 50;
 /// `last_used` is written at most this often, in milliseconds: a read must not cost a write.
 const USE_RESOLUTION: i64 = 60_000;
@@ -76,11 +76,7 @@ impl Store {
             .fetch_one(write.db())
             .await?;
         if open >= MOST {
-            return super::error::invalid(format!(
-                "{open} logins of this user are open, and {MOST} is the most: log out somewhere, or have an administrator end some \
-                 (/api/users/{}/sessions)",
-                user.id
-            ));
+            make_room(&mut write, &user, open - MOST + 1).await?;
         }
         sql::query(
             "INSERT INTO sessions (id, user_id, hash, created_at, expires_at, method, address, client)
@@ -165,7 +161,8 @@ impl Store {
         .await
     }
 
-    /// Ends a login of `user`: the own, or, for an administrator, that of a user of no higher role.
+    /// Ends a login of `user`: the own, or, for an administrator, that of a user of no higher role. Keys for machines that the
+    /// user's logins have made and nobody has used end too: which login made which is not kept.
     pub async fn end_session_of(&self, caller: &User, user: &str, id: &str) -> Result<()> {
         let mut write = self.write(&caller.actor()).await?;
         // What the caller is may have changed while the request waited.
@@ -187,18 +184,24 @@ impl Store {
         .await?;
         let Some(before) = before else { return super::error::not_found("session", id) };
         sql::query("DELETE FROM sessions WHERE id = $1").bind(id).execute(write.db()).await?;
+        join_keys::end_unused(&mut write, user).await?;
         write.event(Activity::SessionEnd, user, Meta::name(&owner.name).before(&before)).await?;
         write.commit().await
     }
 
-    /// Ends the login with this token. What is not there is ended.
+    /// Ends the login with this token, and unused keys as [`Store::end_session_of`] does. What is not there is ended.
     pub async fn end_session(&self, text: &str) -> Result<()> {
         let Some(hash) = session_hash(text) else { return Ok(()) };
-        sql::query("DELETE FROM sessions WHERE hash = $1")
-            .bind(hash.as_slice())
-            .execute(&mut self.writer().await?)
-            .await?;
-        Ok(())
+        let mut write = self.write(&Actor::system()).await?;
+        let user: Option<String> =
+            sql::query_scalar("DELETE FROM sessions WHERE hash = $1 RETURNING user_id")
+                .bind(hash.as_slice())
+                .fetch_optional(write.db())
+                .await?;
+        if let Some(user) = user {
+            join_keys::end_unused(&mut write, &user).await?;
+        }
+        write.commit().await
     }
 
     /// Lets every login end now; for tests of expiry.
@@ -210,4 +213,22 @@ impl Store {
             .await?;
         Ok(())
     }
+}
+
+/// Ends the logins of a user that were not used for the longest time. Keys for machines stay: nobody has said that a login is not
+/// to be trusted.
+async fn make_room(write: &mut Write, user: &User, count: i64) -> Result<()> {
+    let oldest: Vec<Session> = sql::query_as(
+        "SELECT id, user_id, created_at, expires_at, method, address, client, last_used FROM sessions
+         WHERE user_id = $1 ORDER BY COALESCE(last_used, created_at), created_at, id LIMIT $2",
+    )
+    .bind(&user.id)
+    .bind(count)
+    .fetch_all(write.db())
+    .await?;
+    for before in &oldest {
+        sql::query("DELETE FROM sessions WHERE id = $1").bind(&before.id).execute(write.db()).await?;
+        write.event(Activity::SessionEnd, &user.id, Meta::name(&user.name).before(before)).await?;
+    }
+    Ok(())
 }

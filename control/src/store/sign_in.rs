@@ -35,7 +35,7 @@ pub struct Person {
 
 impl Store {
     /// The user that a person is, after the word of a provider has been verified. `claim` gives the groups in a claim of that
-    /// word, `None` when there is no such claim. Who may not come in is [`StoreError::Denied`].
+    /// word, `None` when that says nothing of groups, which then stay as they are. Who may not come in is [`StoreError::Denied`].
     pub async fn sign_in(
         &self,
         person: &Person,

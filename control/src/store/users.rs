@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::error::{corrupt, duplicate, invalid, not_found};
 use super::sql::{self, Connection};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, Result, Store, StoreError, groups, inherit, peers, text, tokens};
+use super::{Activity, Actor, Result, Store, StoreError, groups, inherit, join_keys, peers, text, tokens};
 use crate::ids::new_id;
 use crate::text::is_invisible;
 
@@ -229,6 +229,9 @@ impl Store {
         set_groups(&mut write, id, groups).await?;
         let after = user(write.db(), id).await?;
         inherit::follow(&mut write, &before, &after).await?;
+        if after.blocked && !before.blocked {
+            join_keys::end_unused(&mut write, id).await?;
+        }
         for activity in activities(&before, &after, transfer) {
             let meta = Meta::name(&after.name).before(&before).after(&after);
             write.event(activity, id, meta).await?;

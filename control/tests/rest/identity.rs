@@ -32,11 +32,16 @@ impl Site {
 
     /// The same with a token of a later second than any before: only such a token's groups are news.
     async fn login_later(&self, subject: &str) -> Session {
+        let token = self.later_token(subject).await;
+        self.server.owner.with_authorization(Some(&format!("Bearer {token}")))
+    }
+
+    async fn later_token(&self, subject: &str) -> String {
         let before = issued(&self.provider.token(subject, "n").await);
         loop {
             let token = self.provider.token(subject, "n").await;
             if issued(&token) > before {
-                return self.server.owner.with_authorization(Some(&format!("Bearer {token}")));
+                return token;
             }
         }
     }
@@ -262,6 +267,28 @@ async fn groups_follow_the_claim_to_the_users_peers_and_an_operators_groups_are_
     assert_eq!(ann.get(&format!("/api/peers/{}", peer.id)).await.0, 200);
     let other = site.server.peer("other").await;
     assert_eq!(ann.get(&format!("/api/peers/{}", other.id)).await.0, 404);
+}
+
+#[tokio::test]
+async fn who_logs_in_without_the_claim_has_left_the_last_group_and_a_bearer_without_it_says_nothing() {
+    let site = Site::start().await;
+    site.no_approval().await;
+    site.settings(|settings| settings["jwt_groups_enabled"] = json!(true)).await;
+    let anybody = site.server.owner.with_authorization(None);
+    site.person("ann", &["dev"]).await;
+    let first = site.provider.token("ann", "n").await;
+    anybody.created("/api/login/oidc", json!({"token": first})).await;
+    assert_eq!(site.groups_of("ann").await, ["dev"]);
+
+    site.provider.person("ann", json!({"name": "ann"})).await;
+    assert_eq!(site.login_later("ann").await.get("/api/users/current").await.0, 200);
+    assert_eq!(site.groups_of("ann").await, ["dev"], "not a login");
+    let token = site.later_token("ann").await;
+    anybody.created("/api/login/oidc", json!({"token": token})).await;
+    assert_eq!(site.groups_of("ann").await, [""; 0]);
+    // An older one of either kind brings nothing back.
+    anybody.created("/api/login/oidc", json!({"token": first})).await;
+    assert_eq!(site.groups_of("ann").await, [""; 0]);
 }
 
 #[tokio::test]

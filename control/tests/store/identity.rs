@@ -80,13 +80,16 @@ async fn blocking_a_user_changes_the_images_of_all_who_could_reach_the_users_pee
         assert!(!allowed(&mine[0].id).await && !allowed(&mine[1].id).await && allowed(&server.id).await);
         assert_ne!(image(&server.id).await, before.0);
         assert_ne!(image(&mine[0].id).await, before.1);
-        let refused = store.enroll(&Enrollment { setup_key: early, ..machine(4, Role::Peer) }).await;
-        assert!(matches!(refused, Err(EnrollError::User(_))), "{refused:?}");
+        let early = Enrollment { setup_key: early, ..machine(4, Role::Peer) };
+        let refused = store.enroll(&early).await;
+        assert!(matches!(refused, Err(EnrollError::UnknownKey)), "{refused:?}");
         assert!(matches!(store.create_join_key(&ann).await, Err(StoreError::Denied(_))));
         assert!(matches!(store.renew_peer(&ann, &mine[0].id).await, Err(StoreError::Denied(_))));
 
         store.update_user(&owner, &ann.id, change(false)).await.unwrap();
         assert_eq!((image(&server.id).await, image(&mine[0].id).await), before);
+        let refused = store.enroll(&early).await;
+        assert!(matches!(refused, Err(EnrollError::UnknownKey)), "a block ends keys for good: {refused:?}");
 
         store.delete_user(&owner, &ann.id).await.unwrap();
         let left: Vec<String> =
@@ -179,7 +182,7 @@ async fn an_invitation_is_taken_once_by_a_verified_address_and_an_older_token_br
             assert_eq!(groups(at(now + hour), &["ops"]).await, 1);
         }
         let bare = store.sign_in(&at(now + 2 * hour), |_| None).await.unwrap();
-        assert_eq!(bare.auto_groups.len(), 1, "a newer one without the claim says nothing of groups");
+        assert_eq!(bare.auto_groups.len(), 1, "a newer one that says nothing of groups");
         // A newer one that brings nothing new counts all the same.
         assert_eq!(groups(at(now + 2 * hour), &["ops"]).await, 1);
         assert_eq!(groups(at(now + hour + 1000), &["dev", "ops"]).await, 1);
@@ -360,6 +363,43 @@ async fn a_key_for_a_machine_is_one_machines_and_not_for_long() {
             store.create_join_key(&ann).await.unwrap();
         }
         assert!(matches!(store.create_join_key(&ann).await, Err(StoreError::Invalid(_))), "too many");
+        check_trail(&store).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_is_ended_takes_the_unused_keys_of_its_user_with_it() {
+    for (directory, location) in places() {
+        let store = open(&location, directory.path()).await;
+        without_approval(&store).await;
+        let owner = owner(&store).await;
+        let (ann, eve) = (user(&store, "ann").await, user(&store, "eve").await);
+        let of = async |user: &User, which: u8| -> Enrollment {
+            let (setup_key, _) = store.create_join_key(user).await.unwrap();
+            Enrollment { setup_key, ..machine(which, Role::Peer) }
+        };
+        let (used, others) = (of(&ann, 1).await, of(&eve, 2).await);
+        let mine = store.enroll(&used).await.unwrap();
+        for logout in [false, true] {
+            let (session, text) = store.create_session(&ann, &Via::default()).await.unwrap();
+            let unused = of(&ann, 3).await;
+            match logout {
+                false => store.end_session_of(&owner, &ann.id, &session.id).await.unwrap(),
+                true => store.end_session(&text).await.unwrap(),
+            }
+            assert_eq!(store.session_user(&text).await.unwrap(), None);
+            let refused = store.enroll(&unused).await;
+            assert!(matches!(refused, Err(EnrollError::UnknownKey)), "{logout}: {refused:?}");
+            // A token that is no login's any more ends nothing.
+            let next = of(&ann, 4).await;
+            store.end_session(&text).await.unwrap();
+            assert_eq!(store.enroll(&next).await.unwrap().created, !logout);
+        }
+        // The answer to a machine that is there may have been lost.
+        let again = store.enroll(&used).await.unwrap();
+        assert_eq!((again.id, again.created), (mine.id, false));
+        assert!(store.enroll(&others).await.unwrap().created, "another's");
         check_trail(&store).await;
         store.close().await;
     }

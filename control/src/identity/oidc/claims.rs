@@ -63,6 +63,17 @@ impl Claims {
             .filter(|text| !text.is_empty() && short(text) == *text && not_a_group(text).is_none());
         Some(whole.map(str::to_owned).collect())
     }
+
+    /// The same of the token that a login is made of: providers (Keycloak for one) leave a claim out that would be empty, so that
+    /// one which is not there says that there are no groups. It says nothing where the provider has put the list elsewhere, as
+    /// Entra does with more groups than fit a token.
+    pub fn groups_at_login(&self, claim: &str) -> Option<Vec<String>> {
+        let elsewhere = self.all.contains_key("_claim_names") || is_true(self.all.get("hasgroups"));
+        match find(&self.all, claim) {
+            None | Some(Value::Null) if !elsewhere => Some(Vec::new()),
+            _ => self.groups(claim),
+        }
+    }
 }
 
 /// A claim by its name, or by its way through objects with dots between: `realm_access.roles`.
@@ -112,6 +123,24 @@ mod tests {
         assert_eq!(groups("urn:roles").unwrap(), ["admin"]);
         assert_eq!(groups("nothing"), None);
         assert_eq!(groups("iat"), None);
+    }
+
+    #[test]
+    fn at_a_login_a_claim_that_is_left_out_is_an_empty_list_unless_it_is_elsewhere() {
+        let at_login = |claims: Value, claim: &str| read(claims).unwrap().groups_at_login(claim);
+        let none = Some(Vec::new());
+        assert_eq!(at_login(json!({"sub": "u"}), "groups"), none);
+        assert_eq!(at_login(json!({"sub": "u", "groups": null, "hasgroups": false}), "groups"), none);
+        assert_eq!(at_login(json!({"sub": "u", "realm_access": {}}), "realm_access.roles"), none);
+        assert_eq!(at_login(json!({"sub": "u", "groups": ["a"]}), "groups").unwrap(), ["a"]);
+        assert_eq!(at_login(json!({"sub": "u", "groups": 5}), "groups"), None, "there, and not to be read");
+        for marker in [
+            json!({"sub": "u", "_claim_names": {"groups": "src1"}, "_claim_sources": {"src1": {}}}),
+            json!({"sub": "u", "hasgroups": true}),
+            json!({"sub": "u", "hasgroups": "true"}),
+        ] {
+            assert_eq!(at_login(marker.clone(), "groups"), None, "{marker}");
+        }
     }
 
     #[test]
