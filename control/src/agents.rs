@@ -20,7 +20,7 @@ use crate::health::{self, HealthState};
 use crate::hub::Hub;
 use crate::metrics::{Metrics, metrics_page};
 use crate::pki::{Authority, PkiError};
-use crate::policy_file::{self, Files};
+use crate::policy_file::{self, Files, Queue};
 use crate::posture::{Keeper, Watch};
 use crate::store::Store;
 
@@ -34,6 +34,7 @@ pub struct Agents {
     authority: Arc<Authority>,
     watch: Arc<Watch>,
     places: Places,
+    plans: Arc<Queue>,
 }
 
 /// Why the agents' side could not be set up.
@@ -55,7 +56,16 @@ impl Agents {
         metrics.show_store(store.observed())?;
         let flows = Flows::new(metrics.clone());
         let hub = Hub::new(metrics.clone(), flows.clone());
-        Ok(Self { store, hub, flows, metrics, authority, watch: Arc::default(), places })
+        Ok(Self {
+            store,
+            hub,
+            flows,
+            metrics,
+            authority,
+            watch: Arc::default(),
+            places,
+            plans: Arc::default(),
+        })
     }
 
     /// The authority that agents pin.
@@ -156,6 +166,7 @@ impl Agents {
             hub: self.hub.clone(),
             flows: self.flows.clone(),
             places: self.places.clone(),
+            plans: self.plans.clone(),
         }
     }
 }

@@ -38,8 +38,9 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Streams on one connection: an agent needs two.
 const STREAMS_PER_CONNECTION: u32 = 32;
-/// A report of ten thousand flow events is about 2 MiB.
-const REQUEST_MAX: usize = 8 << 20;
+/// The most that is taken in at once. 16,384 flows at 101 bytes each, the largest, and as many names of rules at 50 are 2.5 MB; the
+/// health of ten thousand links and rules 1.3 MB, and a thousand flow events 0.3 MB.
+const REQUEST_MAX: usize = 4 << 20;
 
 /// What the service works on.
 #[derive(Clone)]

@@ -1,6 +1,7 @@
 //! What gateways say of their live flows, and which of these a change would cut there.
 
-use std::collections::{HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -18,9 +19,9 @@ use crate::hub::Asked;
 
 /// A gateway that has not answered by then is said to be silent: an agent answers between two of its looks at the flow table.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// So many flows are asked for in all, and of one gateway no more and no less than this.
+/// So many flows are asked for in all, and of one gateway no more than this.
 const FLOWS: usize = 262_144;
-const OF_ONE: (usize, usize) = (1_000, 16_384);
+const OF_ONE: usize = 16_384;
 /// How many flows that would be cut are listed one by one.
 const LISTED: usize = 100;
 
@@ -82,9 +83,13 @@ impl Files {
     /// Asks the gateways that get something else for their flows.
     pub(super) async fn ask(&self, gateways: &[GatewayPlan]) -> Vec<Asked> {
         let ids: Vec<String> = gateways.iter().map(|gateway| gateway.id.clone()).collect();
-        let most = (FLOWS / ids.len().max(1)).clamp(OF_ONE.0, OF_ONE.1);
-        self.hub.live_flows(&ids, u32::try_from(most).unwrap_or(u32::MAX), PATIENCE).await
+        self.hub.live_flows(&ids, of_one(ids.len()), PATIENCE).await
     }
+}
+
+/// How many flows each of so many gateways is asked for.
+fn of_one(gateways: usize) -> u32 {
+    u32::try_from((FLOWS / gateways.max(1)).min(OF_ONE)).unwrap_or(u32::MAX)
 }
 
 /// What the change does to flows, by what `gateways` answered, and of other agents by flow events.
@@ -97,8 +102,8 @@ pub(super) fn judge(
 ) -> LiveFlows {
     let directory = Directory::new(before.state());
     let mut judged = Judged::default();
-    let (mut asked, mut flows) = (Vec::new(), Vec::new());
-    for (gateway, answer) in gateways.iter().zip(answers) {
+    let (mut asked, mut most) = (Vec::new(), Most::new(LISTED));
+    for (number, (gateway, answer)) in gateways.iter().zip(answers).enumerate() {
         let (answer, list) = match answer {
             Asked::Listed(list) => ("answered", Some(list)),
             Asked::Silent => ("did not answer", None),
@@ -112,14 +117,14 @@ pub(super) fn judge(
             one.listed = list.flows.len() as u64;
             one.more = list.live.saturating_sub(one.listed);
             let mut at = At { gateway, list, directory: &directory, verdicts: HashMap::new(), before, after };
-            for said in &list.flows {
+            for (place, said) in list.flows.iter().enumerate() {
                 let Some(flow) = at.read(said) else { continue };
                 let is_cut = at.cuts(&flow);
                 judged.add(&flow, is_cut);
                 if is_cut {
                     one.cut += 1;
                     one.cut_bytes = one.cut_bytes.saturating_add(flow.bytes);
-                    flows.push(at.tell(said, &flow));
+                    most.add((flow.bytes, Reverse((flow.key, number, place))));
                 }
             }
         }
@@ -128,9 +133,40 @@ pub(super) fn judge(
     let listed: HashSet<&str> =
         asked.iter().filter(|one| one.answer == "answered").map(|one| one.id.as_str()).collect();
     judged.add_known(&live(&now.records, &listed), after);
-    flows.sort_by(|a: &CutFlow, b| b.bytes.cmp(&a.bytes).then_with(|| a.source.cmp(&b.source)));
-    flows.truncate(LISTED);
+    let told = most.sorted().into_iter().filter_map(|(_, Reverse((_, number, place)))| {
+        let (Asked::Listed(list), gateway) = (answers.get(number)?, gateways.get(number)?) else {
+            return None;
+        };
+        let (verdicts, said) = (HashMap::new(), list.flows.get(place)?);
+        let at = At { gateway, list, directory: &directory, verdicts, before, after };
+        Some(at.tell(said, &at.read(said)?))
+    });
+    let flows = told.collect();
     LiveFlows { asked, flows, ..judged.sum(now.reported, after) }
+}
+
+/// The greatest of what is added, and no more of them than so many at any time.
+struct Most<T> {
+    heap: BinaryHeap<Reverse<T>>,
+    bound: usize,
+}
+
+impl<T: Ord> Most<T> {
+    fn new(bound: usize) -> Self {
+        Self { heap: BinaryHeap::with_capacity(bound + 1), bound }
+    }
+
+    fn add(&mut self, one: T) {
+        self.heap.push(Reverse(one));
+        if self.heap.len() > self.bound {
+            self.heap.pop();
+        }
+    }
+
+    /// The greatest first.
+    fn sorted(self) -> Vec<T> {
+        self.heap.into_sorted_vec().into_iter().map(|Reverse(one)| one).collect()
+    }
 }
 
 /// One gateway's answer while it is looked at.
@@ -216,4 +252,27 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
         return Some(v4.into());
     }
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_greatest_are_kept_whatever_comes() {
+        let mut most = Most::new(3);
+        for one in [5, 1, 9, 7, 7, 2, 8] {
+            most.add(one);
+            assert!(most.heap.len() <= 3);
+        }
+        assert_eq!(most.sorted(), [9, 8, 7]);
+    }
+
+    #[test]
+    fn many_gateways_are_asked_for_no_more_in_all_than_a_few() {
+        for gateways in [1, 16, 17, 1_000, 10_000, 300_000] {
+            assert!(gateways * of_one(gateways) as usize <= FLOWS, "{gateways}");
+        }
+        assert_eq!([0, 1, 16, 32].map(of_one), [16_384, 16_384, 16_384, 8_192]);
+    }
 }

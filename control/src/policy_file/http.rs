@@ -14,6 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::plan::Plan;
+use super::queue::Turn;
 use super::{Bounds, Carried, Files, Refusal, Wish, asked};
 use crate::rest::auth::Caller;
 use crate::rest::body::Body;
@@ -158,12 +159,7 @@ async fn plan(State(files): State<Files>, caller: Caller, Body(request): Body<Fi
         Ok(wish) => wish,
         Err(error) => return error.into_response(),
     };
-    let tried = files.try_out(&caller.actor(), &wish).await;
-    let planned = match tried {
-        Ok(carried) => work_out(&files, carried, true).await.map(|(plan, _)| plan),
-        Err(refusal) => Err(refusal),
-    };
-    answer(planned)
+    answer(planned(&files, &caller, &wish).await.map(|planned| planned.plan))
 }
 
 /// Applies a file as one transaction: all of it and its tests hold, or nothing is written.
@@ -178,7 +174,7 @@ async fn apply(State(files): State<Files>, caller: Caller, Body(request): Body<F
     let bounds =
         Bounds { expected: request.expected_version, message: request.message, despite_tests: false };
     let done = files.apply(&caller.actor(), &wish, &bounds).await;
-    answer(applied(&files, done, false).await)
+    answer(applied(&files, done).await)
 }
 
 /// The tests of a file, with the file applied; nothing is written.
@@ -234,18 +230,15 @@ async fn rollback(
     Body(request): Body<RollbackRequest>,
 ) -> Response {
     let wish = Wish::Revision(request.revision);
-    let done = if request.dry_run {
-        files.try_out(&caller.actor(), &wish).await.map(|carried| Carried { revision: None, ..carried })
-    } else {
-        let message = match request.message.trim() {
-            "" => format!("back to revision {}", request.revision),
-            said => said.to_owned(),
-        };
-        let bounds =
-            Bounds { expected: request.expected_version, message, despite_tests: request.despite_tests };
-        files.apply(&caller.actor(), &wish, &bounds).await
+    if request.dry_run {
+        return answer(planned(&files, &caller, &wish).await);
+    }
+    let message = match request.message.trim() {
+        "" => format!("back to revision {}", request.revision),
+        said => said.to_owned(),
     };
-    answer(applied(&files, done, request.dry_run).await)
+    let bounds = Bounds { expected: request.expected_version, message, despite_tests: request.despite_tests };
+    answer(applied(&files, files.apply(&caller.actor(), &wish, &bounds).await).await)
 }
 
 fn wish(request: &FileRequest) -> Result<Wish, ApiError> {
@@ -262,15 +255,33 @@ fn wish(request: &FileRequest) -> Result<Wish, ApiError> {
     Ok(Wish::File { text: request.file.clone(), prune })
 }
 
-async fn applied(files: &Files, done: Result<Carried, Refusal>, ask: bool) -> Result<AppliedFile, Refusal> {
-    let (plan, carried) = work_out(files, done?, ask).await?;
+/// What a change would do, in its turn, and which flows gateways would cut. Nothing is written.
+async fn planned(files: &Files, caller: &Caller, wish: &Wish) -> Result<AppliedFile, Refusal> {
+    let turn = files.plans.question().await?;
+    let carried = files.try_out(&caller.actor(), wish).await?;
+    let (plan, _) = work_out(files, carried, true, turn).await?;
+    Ok(AppliedFile { revision: None, plan })
+}
+
+async fn applied(files: &Files, done: Result<Carried, Refusal>) -> Result<AppliedFile, Refusal> {
+    let done = done?;
+    let turn = files.plans.made().await;
+    let (plan, carried) = work_out(files, done, false, turn).await?;
     Ok(AppliedFile { revision: carried.revision, plan })
 }
 
 /// The plan of a change. `ask`: gateways are asked which flows they have; once it is made, they have cut them.
-async fn work_out(files: &Files, carried: Carried, ask: bool) -> Result<(Plan, Carried), Refusal> {
+async fn work_out(
+    files: &Files,
+    carried: Carried,
+    ask: bool,
+    turn: Turn,
+) -> Result<(Plan, Carried), Refusal> {
     let now = files.now();
+    // Who asked may go away; the work is done all the same, and the turn lasts as long as that.
+    let held = turn.clone();
     let work = move || {
+        let _held = held;
         let (plan, compilers) = Plan::new(&carried, &now)?;
         Ok((plan, compilers, carried, now))
     };
@@ -280,6 +291,7 @@ async fn work_out(files: &Files, carried: Carried, ask: bool) -> Result<(Plan, C
     }
     let answers = files.ask(&plan.gateways).await;
     blocking(move || {
+        let _held = turn;
         plan.flows = asked::judge(&plan.gateways, &answers, &now, &before, &after);
         Ok((plan, carried))
     })
@@ -338,6 +350,7 @@ fn refused(refusal: Refusal) -> ApiError {
         Refusal::Compile(_) | Refusal::Unreadable { .. } => {
             ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
         }
+        Refusal::Busy => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message),
         Refusal::Store(cause) => cause.into(),
     }
 }

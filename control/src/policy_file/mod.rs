@@ -10,6 +10,7 @@ pub mod glass;
 pub mod http;
 mod plan;
 mod posture;
+mod queue;
 pub mod suggest;
 pub mod traffic;
 
@@ -29,6 +30,7 @@ use carry::{Stopped, carry_out};
 use current::Current;
 pub use plan::{GatewayPlan, Plan, PlannedChange};
 pub use posture::Turns;
+pub(crate) use queue::Queue;
 
 /// What policy files need of control; clones share it.
 #[derive(Clone)]
@@ -37,6 +39,7 @@ pub struct Files {
     pub(crate) hub: Arc<Hub>,
     pub(crate) flows: Arc<Flows>,
     pub(crate) places: Places,
+    pub(crate) plans: Arc<Queue>,
 }
 
 /// What the account is to become.
@@ -96,6 +99,9 @@ pub(crate) enum Refusal {
     /// The outcome cannot be compiled.
     #[error("the policies could not be compiled: {0}")]
     Compile(String),
+    /// Too many plan at the same time.
+    #[error("too many plans are being worked out now; nothing was changed: plan again in a moment")]
+    Busy,
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -198,7 +204,8 @@ impl Files {
     pub(crate) fn now(&self) -> Now {
         let gateways = self.hub.gateways();
         let reported = gateways.iter().filter_map(|id| self.hub.overview(id).reported);
-        Now { records: self.flows.recent(), reported: reported.map(|reported| reported.health.flows).sum() }
+        let reported = reported.fold(0_u64, |sum, reported| sum.saturating_add(reported.health.flows));
+        Now { records: self.flows.recent(), reported }
     }
 
     /// The account with the tests kept last, and the last revision.

@@ -169,7 +169,7 @@ pub(super) fn live(records: &[Arc<FlowRecord>], listed: &HashSet<&str>) -> Vec<L
     live.collect()
 }
 
-/// Flows that are judged, each once, whoever has it.
+/// Flows that are judged, at each agent that has them; each counts once, whoever has it.
 #[derive(Default)]
 pub(super) struct Judged {
     seen: HashSet<FlowKey>,
@@ -184,15 +184,16 @@ impl Judged {
         if is_cut && self.cut.insert(flow.key) {
             let amount = self.rows.entry(flow.row.clone()).or_default();
             amount.flows += 1;
-            amount.bytes += flow.bytes;
+            // Agents say what they like.
+            amount.bytes = amount.bytes.saturating_add(flow.bytes);
         }
     }
 
-    /// Judges flows by what is to be, where no agent that listed its own has them.
+    /// Judges flows of agents that did not list any, by what is to be. That another agent listed one and goes on with it says
+    /// nothing of these.
     pub(super) fn add_known(&mut self, known: &[Live], after: &Compiler) {
         let mut verdicts = HashMap::<&Row, bool>::new();
-        let fresh: Vec<&Live> = known.iter().filter(|flow| !self.seen.contains(&flow.key)).collect();
-        for flow in fresh {
+        for flow in known {
             let allowed = *verdicts.entry(&flow.row).or_insert_with(|| flow.row.judge(after).allowed());
             self.add(flow, !allowed);
         }
@@ -218,5 +219,55 @@ impl Judged {
             examples: examples.collect(),
             ..LiveFlows::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluicegate_policy::model::State;
+
+    use super::*;
+
+    fn live_flow(source_port: u32, bytes: u64) -> Live {
+        let (source, address) = (IpAddr::from([100, 64, 0, 1]), IpAddr::from([10, 1, 0, 10]));
+        let row = Row {
+            source: source.to_string(),
+            source_is_peer: false,
+            destination: String::new(),
+            destination_is_peer: false,
+            address,
+            protocol: TCP,
+            port: 443,
+        };
+        Live { key: (TCP, source, source_port, address, 443), row, bytes }
+    }
+
+    fn nobody_may() -> Compiler {
+        let state = State {
+            overlay_v4: "100.64.0.0/16".parse().unwrap(),
+            overlay_v6: "fd00::/64".parse().unwrap(),
+            peers: Default::default(),
+            groups: Default::default(),
+            networks: Default::default(),
+            policies: Default::default(),
+        };
+        Compiler::new(Arc::new(state)).unwrap()
+    }
+
+    #[test]
+    fn a_flow_that_one_agent_goes_on_with_is_cut_where_another_has_it() {
+        let mut judged = Judged::default();
+        judged.add(&live_flow(1, 10), false);
+        judged.add_known(&[live_flow(1, 10), live_flow(1, 10)], &nobody_may());
+        let sum = judged.sum(0, &nobody_may());
+        assert_eq!((sum.known, sum.cut, sum.examples[0].flows), (1, 1, 1));
+    }
+
+    #[test]
+    fn agents_may_say_any_number() {
+        let mut judged = Judged::default();
+        judged.add_known(&[live_flow(1, u64::MAX), live_flow(2, 7)], &nobody_may());
+        let sum = judged.sum(0, &nobody_may());
+        assert_eq!((sum.cut, sum.examples[0].bytes), (2, u64::MAX));
     }
 }

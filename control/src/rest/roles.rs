@@ -122,6 +122,15 @@ pub(super) fn is_question(method: &Method, path: &str) -> bool {
     *method == Method::POST && QUESTIONS.contains(&path)
 }
 
+/// Whether a request whose body is known asks only what it would do.
+pub(super) fn only_asks(path: &str, body: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Wish {
+        dry_run: bool,
+    }
+    path == "/api/policy-file/rollback" && serde_json::from_slice::<Wish>(body).is_ok_and(|wish| wish.dry_run)
+}
+
 /// The right of a role to a request, or `None` if it is to be refused.
 pub fn admits(role: UserRole, method: &Method, path: &str) -> Option<Right> {
     let (_, module) = PATHS

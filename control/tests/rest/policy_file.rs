@@ -284,6 +284,14 @@ async fn every_revision_is_kept_and_can_be_brought_back() {
         server.owner.created("/api/policy-file/rollback", json!({ "revision": 1, "dry_run": true })).await;
     assert_eq!((&dry["revision"], everything(&server).await.0), (&Value::Null, now));
     assert!(dry["plan"]["reach"]["closed"]["pairs"].as_u64() > Some(0), "{dry}");
+    // A question is no change: its answer is not kept, and its key is free for what is done.
+    for (dry_run, kept) in [(true, false), (true, false), (false, false), (false, true)] {
+        let body = Some(json!({ "revision": 1, "dry_run": dry_run }).to_string());
+        let headers = [("Idempotency-Key", "back")];
+        let done = server.owner.ask(Method::POST, "/api/policy-file/rollback", &headers, body).await;
+        assert_eq!(done.status, 200, "{}", done.body);
+        assert_eq!(done.headers.contains_key("idempotent-replayed"), kept, "{dry_run}");
+    }
     drop(late);
 }
 

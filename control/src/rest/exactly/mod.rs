@@ -16,7 +16,7 @@ use tower::ServiceExt;
 use super::BODY_LIMIT;
 use super::auth::Caller;
 use super::error::ApiError;
-use super::roles::is_question;
+use super::roles::{is_question, only_asks};
 use crate::app::App;
 use crate::store::Unit;
 use kept::Key;
@@ -61,6 +61,10 @@ pub(super) async fn exactly(
     let Ok(body) = to_bytes(body, BODY_LIMIT).await else {
         return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the request body is larger than 1 MiB"));
     };
+    if wanted.is_none() && only_asks(&path, &body) {
+        // Nothing is changed, and gateways are waited for: nobody else is to wait for that.
+        return Ok(next.run(Request::from_parts(parts, Body::from(body))).await);
+    }
     let asked = kept::fingerprint(&parts, &body);
     let unit = exactly.app.store.unit().await?;
     if let Some(key) = &key
