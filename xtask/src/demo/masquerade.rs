@@ -61,7 +61,7 @@ pub(crate) fn change_router(world: &World<'_>, metric: u64, change: impl FnOnce(
 }
 
 /// Asks until the site sees `expected`; what it saw last.
-fn seen_as(world: &World<'_>, ask: Ask, to: IpAddr, expected: IpAddr) -> Result<Seen> {
+pub(crate) fn seen_as(world: &World<'_>, ask: Ask, to: IpAddr, expected: IpAddr) -> Result<Seen> {
     let mut last = Seen::Nothing("not tried".into());
     wait::until(CHANGED, || -> Result<_> {
         last = ask.once(&world.alice.namespace, to, &world.traffic)?;
