@@ -79,7 +79,7 @@ pub struct Invite {
 /// `sluice user totp`.
 #[derive(Debug, Subcommand)]
 pub enum Codes {
-    /// Make a secret, show it, and ask for a code of it; from then on logins need one
+    /// Ask for the password, make a secret, show it, and ask for a code of it; from then on logins need one
     On,
     /// Switch them off: asks for the password; those of another user, who has lost the device, with --user
     Off {

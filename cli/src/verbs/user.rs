@@ -239,7 +239,9 @@ async fn id_of(client: &Client, user: Option<&str>) -> Result<String, Failure> {
 
 async fn codes_on(client: &Client, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let path = format!("/api/users/{}/totp", current(client).await?.id);
-    let made: Value = client.post(&path, &json!({})).await?;
+    let body = json!({ "password": terminal.secret("password")? });
+    let made: Result<Value, Failure> = client.post(&path, &body).await;
+    let made = made.map_err(wrong)?;
     let url = made.get("url").and_then(Value::as_str).unwrap_or_default().to_owned();
     // Not a result: what is asked for next depends on it.
     terminal.note(format!(

@@ -51,10 +51,12 @@ async fn built_in_users_are_set_up_invited_and_log_in() {
     let login = ["login", "--url", url, "--user", "ann@example.org"];
     ann.bare(&login, &format!("{PASSWORD}\n\n")).await.ok();
     // The code comes from the secret that is shown, so that no script can know it before: a wrong one is refused.
-    let ran = ann.bare(&["user", "totp", "on"], "000000x\n").await;
+    let refused = ann.bare(&["user", "totp", "on"], "wrong password\n").await;
+    assert!(refused.err.contains("the password is wrong"), "{}", refused.err);
+    let ran = ann.bare(&["user", "totp", "on"], &format!("{PASSWORD}\n000000x\n")).await;
     assert!(ran.err.contains("the code is wrong"), "{}", ran.err);
     let found = control.store.users().await.unwrap().into_iter().find(|user| user.name == "Ann").unwrap();
-    let otp = control.store.begin_codes(&found).await.unwrap();
+    let otp = control.store.begin_codes(&found, PASSWORD).await.unwrap();
     control.store.confirm_codes(&found, &code(&otp, 0)).await.unwrap();
     let without = ann.bare(&login, &format!("{PASSWORD}\n\n")).await;
     assert_eq!(without.code, 3, "{}", without.err);

@@ -15,7 +15,7 @@ use super::error::ApiError;
 use super::roles::{Right, admits};
 use crate::app::App;
 use crate::secret::{looks_like_session, looks_like_token};
-use crate::store::{Actor, StoreError, User};
+use crate::store::{Actor, StoreError, User, UserRole};
 
 /// How somebody proved who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,14 @@ impl Caller {
             Proof::Token => Err(ApiError::forbidden(
                 "a personal access token cannot do this: log in, by `sluice login --user` for example",
             )),
+        }
+    }
+
+    /// The same where it is about how an administrator logs in: a token of one must not open the way to another's login.
+    pub fn needs_login_for(&self, target: &User) -> Result<(), ApiError> {
+        match target.role >= UserRole::Admin && !target.is_service_user {
+            true => self.needs_login(),
+            false => Ok(()),
         }
     }
 

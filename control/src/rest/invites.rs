@@ -160,6 +160,7 @@ async fn invite_user(
     Path(id): Path<String>,
 ) -> ApiResult<UserInvite> {
     served(&app)?;
+    caller.needs_login_for(&app.store.user(&id).await?)?;
     let (invite, secret) = app.store.invite_user(&caller.user, &id).await?;
     Ok(Json(shape(invite, Some(secret))))
 }
@@ -184,6 +185,10 @@ async fn regenerate(
     Body(request): Body<UserInviteRegenerateRequest>,
 ) -> ApiResult<UserInviteRegenerateResponse> {
     served(&app)?;
+    // Another link for a user who is there resets its password, too.
+    if let Some(user) = app.store.invite(&id).await?.user_id {
+        caller.needs_login_for(&app.store.user(&user).await?)?;
+    }
     let (invite, invite_token) = app.store.renew_invite(&caller.user, &id, request.expires_in).await?;
     Ok(Json(UserInviteRegenerateResponse { invite_token, invite_expires_at: rfc3339(invite.expires_at) }))
 }

@@ -53,7 +53,7 @@ pub struct OneTimeCode {
     pub code: String,
 }
 
-/// Who switches the own codes off.
+/// Who begins the own one-time codes, or switches them off.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct OwnPassword {
@@ -104,17 +104,18 @@ async fn change_password(
     Ok(Json(Empty {}))
 }
 
-/// Makes a secret for one-time codes, which are asked for once one of them was shown.
+/// Makes a secret for the own one-time codes, given the password; they are asked for once one of them was shown.
 #[utoipa::path(post, path = "/api/users/{userId}/totp", tag = "Users", params(("userId" = String, Path)),
-    responses((status = 200, body = OneTimeCodes)))]
+    request_body = OwnPassword, responses((status = 200, body = OneTimeCodes)))]
 async fn begin_codes(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
+    Body(request): Body<OwnPassword>,
 ) -> ApiResult<OneTimeCodes> {
     own(&app, &caller, &id).await?;
     served(&app)?;
-    Ok(Json(OneTimeCodes { url: app.store.begin_codes(&caller.user).await? }))
+    Ok(Json(OneTimeCodes { url: app.store.begin_codes(&caller.user, &request.password).await? }))
 }
 
 /// Switches one-time codes on.
@@ -149,6 +150,7 @@ async fn end_codes(
         return Err(ApiError::forbidden("only the own one-time codes can be switched off"));
     } else {
         served(&app)?;
+        caller.needs_login_for(&app.store.user(&id).await?)?;
         app.store.end_codes_of(&caller.user, &id).await?;
     }
     Ok(Json(Empty {}))

@@ -8,6 +8,7 @@ use super::error::{invalid, not_found};
 use super::sql;
 use super::write::Meta;
 use super::{Activity, Result, Store, StoreError, User, users};
+use crate::passwords::Place;
 
 /// Seconds that a code is of.
 const STEP: i64 = 30;
@@ -15,13 +16,18 @@ const STEP: i64 = 30;
 const WRONG: i64 = 5;
 
 impl Store {
-    /// A new secret for one-time codes of a built-in user, as an `otpauth` URL. It counts once a code of it was shown.
-    pub async fn begin_codes(&self, user: &User) -> Result<String> {
+    /// A new secret for one-time codes of a built-in user, as an `otpauth` URL; the password must be right. It counts once a code
+    /// of it was shown.
+    pub async fn begin_codes(&self, user: &User, password: &str) -> Result<String> {
+        let known = self.knows_password(user, password, &Place::take()?).await?;
         let mut write = self.write(&user.actor()).await?;
-        let Some(credential) = credential_of(write.db(), &user.id).await? else {
-            return invalid("this user has no password here, so one-time codes would be asked for nowhere");
+        let current = credential_of(write.db(), &user.id).await?;
+        let Some(credential) = current.filter(|current| current.password == known.password) else {
+            return invalid("the password was changed meanwhile");
         };
+        forget_attempts(&mut write, &credential.login).await?;
         if credential.totp_on {
+            write.commit().await?;
             return invalid("one-time codes are on already: switch them off first");
         }
         let secret: [u8; 20] = rand::random();
@@ -69,7 +75,7 @@ impl Store {
 
     /// Switches the own one-time codes off; the password must be right.
     pub async fn end_own_codes(&self, user: &User, password: &str) -> Result<()> {
-        let known = self.knows_password(user, password).await?;
+        let known = self.knows_password(user, password, &Place::take()?).await?;
         self.end_codes(user, &user.id, Some(&known.login)).await
     }
 

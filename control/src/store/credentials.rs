@@ -12,7 +12,7 @@ use super::sql::{self, Connection};
 use super::write::{Meta, Write};
 use super::{Activity, Actor, Result, Store, StoreError, User};
 use crate::ids::now;
-use crate::passwords;
+use crate::passwords::{self, Place};
 
 /// What a built-in user's `issuer` is; no identity provider's, for that is a URL.
 pub(super) const LOCAL: &str = "local";
@@ -39,10 +39,12 @@ pub(super) struct Credential {
 impl Store {
     /// The user whose address, password and code these are; `None` for every other, and for one that was tried too often.
     pub async fn password_login(&self, address: &str, password: &str, code: &str) -> Result<Option<User>> {
+        let place = Place::take()?;
         let (paused, attempt) = self.begin_attempt(address).await?;
         let logins = &self.inner.shared.observed.logins;
         let stored = attempt.as_ref().map(|credential| credential.password.clone());
-        let fits = passwords::verify(password.to_owned(), stored).await?;
+        let fits = place.verify(password.to_owned(), stored).await?;
+        drop(place);
         let accepted = match attempt.filter(|_| fits) {
             Some(credential) => self.accept(credential, code).await?,
             None => None,
@@ -122,7 +124,12 @@ impl Store {
     }
 
     /// Whether this is the password of a user; counted like a login, so that it is no easier to guess.
-    pub(super) async fn knows_password(&self, user: &User, password: &str) -> Result<Credential> {
+    pub(super) async fn knows_password(
+        &self,
+        user: &User,
+        password: &str,
+        place: &Place,
+    ) -> Result<Credential> {
         let stored = {
             let mut db = self.reader().await?;
             credential_of(&mut db, &user.id).await?
@@ -130,7 +137,7 @@ impl Store {
         let Some(stored) = stored else { return invalid("this user has no password here") };
         let (_, attempt) = self.begin_attempt(&stored.login).await?;
         let stored = attempt.as_ref().map(|credential| credential.password.clone());
-        match (passwords::verify(password.to_owned(), stored).await?, attempt) {
+        match (place.verify(password.to_owned(), stored).await?, attempt) {
             (true, Some(credential)) => Ok(credential),
             _ => Err(StoreError::Denied("the password is wrong, or was tried too often".into())),
         }
@@ -141,8 +148,10 @@ impl Store {
         if let Some(why) = passwords::objection(new, &user.email) {
             return invalid(why);
         }
-        let known = self.knows_password(user, old).await?;
-        let hash = passwords::hash(new.to_owned()).await?;
+        let place = Place::take()?;
+        let known = self.knows_password(user, old, &place).await?;
+        let hash = place.hash(new.to_owned()).await?;
+        drop(place);
         let mut write = self.write(&user.actor()).await?;
         let current = credential_of(write.db(), &user.id).await?;
         if current.is_none_or(|current| current.password != known.password) {

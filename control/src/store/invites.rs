@@ -125,6 +125,12 @@ impl Store {
         Ok(invites)
     }
 
+    /// One invitation.
+    pub async fn invite(&self, id: &str) -> Result<Invite> {
+        let mut db = self.read().await?;
+        invite(&mut db, id).await
+    }
+
     /// The invitation with this secret.
     pub async fn invite_by_secret(&self, secret: &str) -> Result<Invite> {
         let mut db = self.read().await?;

@@ -101,7 +101,8 @@ async fn an_invited_user_sets_a_password_logs_in_and_takes_codes() {
     assert_eq!(ann.get("/api/users/invites").await.0, 403);
 
     let own = format!("/api/users/{}", text(&me, "id"));
-    let (status, codes) = ann.post(&format!("{own}/totp"), json!({})).await;
+    assert_eq!(ann.post(&format!("{own}/totp"), json!({"password": "wrong password"})).await.0, 403);
+    let (status, codes) = ann.post(&format!("{own}/totp"), json!({"password": PASSWORD})).await;
     assert_eq!(status, 200);
     let totp = TOTP::from_url(text(&codes, "url")).unwrap();
     let code =
@@ -152,7 +153,8 @@ async fn an_invited_user_sets_a_password_logs_in_and_takes_codes() {
     assert_eq!(program.post(&renew, json!({})).await.0, 403);
     assert_eq!(delete(ann.clone(), json!({"password": "wrong password"})).await, 403);
     assert_eq!(delete(ann.clone(), json!({"password": PASSWORD})).await, 200);
-    let again = TOTP::from_url(text(&ann.post(&format!("{own}/totp"), json!({})).await.1, "url")).unwrap();
+    let (_, again) = ann.post(&format!("{own}/totp"), json!({"password": PASSWORD})).await;
+    let again = TOTP::from_url(text(&again, "url")).unwrap();
     let now = again.generate((sluicegate_control::ids::now() / 1000).unsigned_abs());
     assert_eq!(ann.post(&format!("{own}/totp/confirm"), json!({"code": now})).await.0, 200);
     assert_eq!(delete(server.owner.clone(), json!({})).await, 200, "a lost device");
@@ -174,6 +176,40 @@ async fn an_invited_user_sets_a_password_logs_in_and_takes_codes() {
         "user.invite",
     ] {
         assert!(codes.iter().any(|known| known == code), "{code} is not in {codes:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_administrators_codes_and_password_are_not_reset_by_a_token_made_long_ago() {
+    let server = start(false).await;
+    let anybody = server.owner.with_authorization(None);
+    let first = json!({"email": "own@example.org", "password": PASSWORD, "name": "Olga"});
+    server.owner.created("/api/setup", first).await;
+    let login = anybody.created("/api/login/password", credentials("own@example.org", PASSWORD)).await;
+    let owner = logged_in(&server, &login);
+    let (_, me) = owner.get("/api/users/current").await;
+    let token = json!({"name": "t", "expires_in": 1});
+    let token = owner.created(&format!("/api/users/{}/tokens", text(&me, "id")), token).await;
+    let program = server.owner.with_token(&text(&token, "plain_token"));
+    for (role, status) in [("admin", 403), ("network_admin", 200)] {
+        let email = format!("{role}@example.org");
+        let body = json!({"email": email, "name": role, "role": role, "auto_groups": []});
+        let invite = owner.created("/api/users/invites", body).await;
+        let link = format!("/api/users/invites/{}/accept", text(&invite, "invite_token"));
+        anybody.created(&link, json!({"password": PASSWORD})).await;
+        let login = anybody.created("/api/login/password", credentials(&email, PASSWORD)).await;
+        let path = format!("/api/users/{}", text(&login, "user_id"));
+
+        let codes = format!("{path}/totp");
+        let refused = program.send(Method::DELETE, &codes, Some("{}".into())).await;
+        assert_eq!(refused.0, status, "{role}: {refused:?}");
+        let refused = program.post(&format!("{path}/invite"), json!({})).await;
+        assert_eq!(refused.0, status, "{role}: {refused:?}");
+        assert_eq!(owner.send(Method::DELETE, &codes, Some("{}".into())).await.0, 200);
+        let reset = owner.created(&format!("{path}/invite"), json!({})).await;
+        let again = format!("/api/users/invites/{}/regenerate", text(&reset, "id"));
+        assert_eq!(program.post(&again, json!({})).await.0, status, "{role}");
+        assert_eq!(owner.post(&again, json!({})).await.0, 200);
     }
 }
 

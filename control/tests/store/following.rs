@@ -200,6 +200,14 @@ async fn every_statement_beside_the_store_is_a_good_one() {
     }
 }
 
+/// A transaction that suspends a peer, not ended yet.
+async fn suspending<'c>(db: &'c mut sqlx::PgConnection, peer: &str) -> sqlx::Transaction<'c, sqlx::Postgres> {
+    let mut open = db.begin().await.unwrap();
+    let suspend = format!("UPDATE peers SET approval_required = TRUE WHERE id = '{peer}'");
+    open.execute(sqlx::AssertSqlSafe(suspend)).await.unwrap();
+    open
+}
+
 #[tokio::test]
 async fn a_transaction_that_ends_late_is_not_missed() {
     let [_, (directory, location)] = places();
@@ -209,10 +217,7 @@ async fn a_transaction_that_ends_late_is_not_missed() {
     reading.read(&store).await.unwrap();
 
     let mut beside = options.connect().await.unwrap();
-    let mut open = beside.begin().await.unwrap();
-    let suspend =
-        sqlx::AssertSqlSafe(format!("UPDATE peers SET approval_required = TRUE WHERE id = '{late}'"));
-    open.execute(suspend).await.unwrap();
+    let open = suspending(&mut beside, &late).await;
     // Later lines are seen first, twice.
     for name in ["a", "b"] {
         store.create_group(&Actor::system(), group(name)).await.unwrap();
@@ -238,10 +243,7 @@ async fn lines_of_another_cluster_are_not_read_again_at_every_change() {
     reading.read(&store).await.unwrap();
 
     let mut beside = options.connect().await.unwrap();
-    let mut open = beside.begin().await.unwrap();
-    let suspend =
-        sqlx::AssertSqlSafe(format!("UPDATE peers SET approval_required = TRUE WHERE id = '{late}'"));
-    open.execute(suspend).await.unwrap();
+    let open = suspending(&mut beside, &late).await;
     for name in ["a", "b"] {
         store.create_group(&Actor::system(), group(name)).await.unwrap();
         assert!(reading.read(&store).await.unwrap() == store.snapshot().await.unwrap());

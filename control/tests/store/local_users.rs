@@ -140,8 +140,10 @@ async fn one_time_codes_are_asked_for_once_they_are_confirmed_and_each_is_good_o
         let store = open(&location, directory.path()).await;
         let ann = ann(&store).await;
         assert!(store.confirm_codes(&ann, "000000").await.is_err(), "no secret yet");
-        store.begin_codes(&ann).await.unwrap();
-        let totp = TOTP::from_url(store.begin_codes(&ann).await.unwrap()).unwrap();
+        let denied = store.begin_codes(&ann, "wrong password").await;
+        assert!(matches!(denied, Err(StoreError::Denied(_))), "{denied:?}");
+        store.begin_codes(&ann, PASSWORD).await.unwrap();
+        let totp = TOTP::from_url(store.begin_codes(&ann, PASSWORD).await.unwrap()).unwrap();
         let code = |steps: i64| totp.generate((now() / 1000 + steps * 30).unsigned_abs());
         assert!(logs_in(&store, "ann@example.org", PASSWORD, "").await, "not confirmed");
         assert!(store.confirm_codes(&ann, &code(20)).await.is_err());
@@ -154,7 +156,7 @@ async fn one_time_codes_are_asked_for_once_they_are_confirmed_and_each_is_good_o
         assert!(!logs_in(&store, "ann@example.org", "wrong password", &next).await);
         assert!(logs_in(&store, "ann@example.org", PASSWORD, &next).await);
         assert!(!logs_in(&store, "ann@example.org", PASSWORD, &next).await, "the same code again");
-        assert!(store.begin_codes(&ann).await.is_err(), "on already");
+        assert!(store.begin_codes(&ann, PASSWORD).await.is_err(), "on already");
 
         assert!(store.end_own_codes(&ann, "wrong password").await.is_err());
         let auditor = {
@@ -174,7 +176,7 @@ async fn one_time_codes_are_asked_for_once_they_are_confirmed_and_each_is_good_o
         store.end_pauses().await.unwrap();
         assert!(logs_in(&store, "ann@example.org", PASSWORD, "").await);
 
-        let totp = TOTP::from_url(store.begin_codes(&ann).await.unwrap()).unwrap();
+        let totp = TOTP::from_url(store.begin_codes(&ann, PASSWORD).await.unwrap()).unwrap();
         let code = totp.generate((now() / 1000).unsigned_abs());
         for _ in 0..5 {
             assert!(store.confirm_codes(&ann, "wrong").await.is_err());
@@ -251,7 +253,7 @@ async fn a_user_who_is_there_gets_a_password_by_a_link_unless_a_provider_knows_i
         assert!(logs_in(&store, "bob@example.org", PASSWORD, "").await);
 
         // Forgotten; one-time codes stay what they were, and logins end.
-        let totp = TOTP::from_url(store.begin_codes(&came).await.unwrap()).unwrap();
+        let totp = TOTP::from_url(store.begin_codes(&came, PASSWORD).await.unwrap()).unwrap();
         let code = |steps: i64| totp.generate((now() / 1000 + steps * 30).unsigned_abs());
         store.confirm_codes(&came, &code(0)).await.unwrap();
         let (_, login) = store.create_session(&came, &Via::default()).await.unwrap();
