@@ -25,7 +25,10 @@ pub(crate) const RESOURCE6: [u8; 12] = [0xfd, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 /// The port every rule admits.
 pub(crate) const PORT: u16 = 4433;
 /// A port no rule admits.
-pub(crate) const DENIED_PORT: u16 = 4434;
+pub(crate) const DENIED_PORT: u16 = 4432;
+/// Resources there are at most: further policies admit all peers to further ports of the same, [`PORT`] + 1 and so on. A gateway
+/// routes no more than 65,536 prefixes, and each resource has two.
+const RESOURCES_MAX: u32 = 10_000;
 /// Resources in the small account.
 pub(crate) const FEW: u32 = 10;
 /// Resources in the large account.
@@ -50,8 +53,8 @@ fn wide(upper: [u8; 12], lower: u32) -> Ipv6Addr {
     bytes.into()
 }
 
-/// `resources` host resources behind one masquerading gateway; every one has a policy that admits all peers to its port.
-pub(crate) fn state(resources: u32) -> Result<State> {
+/// `policies` policies that admit all peers to a port of a host resource each, all behind one masquerading gateway.
+pub(crate) fn state(policies: u32) -> Result<State> {
     let gateway = (
         "gw".to_owned(),
         Peer {
@@ -73,6 +76,7 @@ pub(crate) fn state(resources: u32) -> Result<State> {
         "users".to_owned(),
         Group { name: "users".into(), peers: users.into(), ..Group::default() },
     )]);
+    let resources = policies.min(RESOURCES_MAX);
     let hosts = (0..resources)
         .map(|number| {
             let (v4, v6) = resource(number);
@@ -90,8 +94,9 @@ pub(crate) fn state(resources: u32) -> Result<State> {
         resources: hosts,
         routers: BTreeMap::from([("router".to_owned(), router)]),
     };
-    let policies = (0..resources)
+    let policies = (0..policies)
         .map(|number| {
+            let port = PORT + (number / RESOURCES_MAX) as u16;
             let rule = Rule {
                 id: format!("rule{number:06}"),
                 name: "users".into(),
@@ -99,9 +104,9 @@ pub(crate) fn state(resources: u32) -> Result<State> {
                 enabled: true,
                 action: Action::Accept,
                 bidirectional: false,
-                service: Service::Udp(vec![PORT..=PORT]),
+                service: Service::Udp(vec![port..=port]),
                 sources: End::Groups(BTreeSet::from(["users".to_owned()])),
-                destinations: End::Resource(format!("res{number:06}")),
+                destinations: End::Resource(format!("res{:06}", number % RESOURCES_MAX)),
             };
             let policy = Policy {
                 name: format!("policy{number}"),
@@ -123,8 +128,8 @@ pub(crate) fn state(resources: u32) -> Result<State> {
 }
 
 /// The gateway's image for that account.
-pub(crate) fn image(resources: u32) -> Result<Image> {
-    Ok(Compiler::new(Arc::new(state(resources)?))?.compile(GATEWAY)?)
+pub(crate) fn image(policies: u32) -> Result<Image> {
+    Ok(Compiler::new(Arc::new(state(policies)?))?.compile(GATEWAY)?)
 }
 
 /// The ruleset NetBird writes for that account on a routing peer (facts: its nftables backend): for every masqueraded

@@ -111,15 +111,20 @@ impl Contestant {
         Ok(Self { name: name.to_owned(), source, gateway, traffic, plan, datapath })
     }
 
-    /// Opens `flows` flows and lets each be answered once, so that every contestant has them established.
+    /// Opens `flows` flows and lets each be answered and go on, so that every contestant has them established.
     pub(crate) fn establish(&mut self, family: Family, flows: u32) -> Result<()> {
+        // A flow is half open until its opener sends again: no more at a time than there is room for.
+        const TOGETHER: u32 = 4_096;
         let plan = Plan { sequential: 1, ..self.flows(flows) };
         self.traffic.set_echo(true)?;
-        self.traffic.rewind()?;
-        for _ in 0..3 {
-            self.traffic.send(&self.source, family, &plan, flows)?;
+        for first in (0..flows).step_by(TOGETHER as usize) {
+            for _ in 0..3 {
+                self.traffic.start_with(first)?;
+                self.traffic.send(&self.source, family, &plan, TOGETHER.min(flows - first))?;
+            }
         }
         self.traffic.set_echo(false)?;
+        self.traffic.start_with(0)?;
         let burst = self.traffic.send(&self.source, family, &plan, flows)?;
         require_arrival(&burst, &format!("{} ({} established flows, {})", self.name, flows, family.name()))
     }

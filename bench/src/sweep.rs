@@ -19,23 +19,25 @@ fn best(effort: &Effort, mut round: impl FnMut() -> Result<f64>) -> Result<f64> 
     (0..effort.rounds).try_fold(f64::INFINITY, |best, _| Ok(best.min(round()?)))
 }
 
-/// From one flow to a quarter of a million; the rivals as far as the host's connection table goes.
+/// From one flow to a million; the rivals as far as the host's connection table goes.
 fn flows(lab: &Lab, effort: &Effort) -> Result<Chart> {
     const RIVAL_MAX: u32 = 32_768;
     let mut chart = Chart::new("flows", "Established packet against number of flows", "flows");
-    // Two half-entries a flow.
-    const ROOM: u32 = 600_000;
+    // Two half-entries a flow, for every point of the curve at once.
+    const ROOM: u32 = 2_700_000;
+    // One gateway address has 12,768 masquerade ports towards each.
+    const HOSTS: u32 = 256;
     let mut field = [
-        ("XDP", Contestant::with_room(lab, "flows-xdp", &Way::OursXdp(FEW), FEW, ROOM)?, u32::MAX),
-        ("TC", Contestant::with_room(lab, "flows-tc", &Way::Ours(FEW), FEW, ROOM)?, u32::MAX),
+        ("XDP", Contestant::with_room(lab, "flows-xdp", &Way::OursXdp(HOSTS), HOSTS, ROOM)?, u32::MAX),
+        ("TC", Contestant::with_room(lab, "flows-tc", &Way::Ours(HOSTS), HOSTS, ROOM)?, u32::MAX),
         (
             "nftables sets",
-            Contestant::new(lab, "flows-nft", &Way::Nftables(account::expert_ruleset(FEW)), FEW)?,
+            Contestant::new(lab, "flows-nft", &Way::Nftables(account::expert_ruleset(HOSTS)), HOSTS)?,
             RIVAL_MAX,
         ),
     ];
     for family in Family::BOTH {
-        for flows in [1, 16, 256, 4_096, 32_768, 262_144] {
+        for flows in [1, 16, 256, 4_096, 32_768, 262_144, 1_000_000] {
             eprintln!("bench: curve, {flows} flows, {}", family.name());
             for (name, contestant, most) in &mut field {
                 if flows <= *most {

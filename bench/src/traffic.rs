@@ -123,10 +123,10 @@ impl Traffic {
         Ok(self.echo.set(0, u32::from(on), 0)?)
     }
 
-    /// Starts again with the first flow.
-    pub(crate) fn rewind(&mut self) -> Result<()> {
-        let zeros = PerCpuValues::try_from(vec![0u32; aya::util::nr_cpus().map_err(|(_, e)| e)?])?;
-        Ok(self.next.set(0, zeros, 0)?)
+    /// The next flow, when they come in order, is this one.
+    pub(crate) fn start_with(&mut self, flow: u32) -> Result<()> {
+        let flows = PerCpuValues::try_from(vec![flow; aya::util::nr_cpus().map_err(|(_, e)| e)?])?;
+        Ok(self.next.set(0, flows, 0)?)
     }
 
     /// Sends `count` packets by `plan` from inside `source` and waits until the kernel has carried them through.

@@ -121,7 +121,9 @@ fn a_bad_image_is_refused_as_a_whole_and_the_old_one_stays() {
 
 #[test]
 fn a_new_agent_takes_over_image_flows_and_counters() {
-    let stage = Stage::new();
+    let mut stage = Stage::new();
+    // An emulated kernel takes longer to verify the second agent's programs than an unanswered flow lives.
+    stage.settings.flows.timeouts.udp_unreplied = 3_600;
     let mut first = stage.open();
     stage.apply(&mut first, 3);
     for frame in Frame::admitted() {

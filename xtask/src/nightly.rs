@@ -17,6 +17,10 @@ pub(crate) struct Args {
     no_bench: bool,
 }
 
+/// How often `gateway/tests/reliability/exchanges.rs` changes what is enforced: whole images, small changes, devices lost and found.
+const EXCHANGES: [(&str, &str); 3] =
+    [("SLUICEGATE_EXCHANGES", "1000"), ("SLUICEGATE_DELTAS", "10000"), ("SLUICEGATE_SIGHTS", "1000")];
+
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     project::require_root("nightly")?;
     setup::run(setup::Voice::OnlyChanges)?;
@@ -29,9 +33,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut differential = project::cargo();
     differential.args(["test", "--locked", "--package", "sluicegate-gateway", "--test", "differential"]);
     differential.env(CASES, args.cases.to_string());
+    let mut reliability = project::cargo();
+    reliability.args(["test", "--locked", "--package", "sluicegate-gateway", "--test", "reliability"]);
+    reliability.args(["--", "--show-output", "exchanges::"]);
+    reliability.envs(EXCHANGES);
     let mut steps = vec![
         Step { name: "kernels", command: verb("vm") },
         Step { name: "long differential test", command: differential },
+        Step { name: "exchanges under traffic", command: reliability },
     ];
     if !args.no_bench {
         steps.push(Step { name: "benchmarks", command: verb("bench") });

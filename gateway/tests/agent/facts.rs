@@ -1,5 +1,6 @@
 //! What an agent tells of its machine for posture checks.
 
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -68,7 +69,8 @@ async fn looks_all_the_time(world: &World) {
     };
     let facts = world.told("what control asked about", is(State::Stopped)).await;
     assert_eq!(state(&facts, &absent), Some(State::Absent));
-    let process = Process(Command::new(&program).arg("600").spawn().unwrap());
+    // Where many commands are one program it goes by the name it is called by.
+    let process = Process(Command::new(&program).arg0("sleep").arg("600").spawn().unwrap());
     world.told("it runs", is(State::Running)).await;
     drop(process);
     world.told("it has ended", is(State::Stopped)).await;

@@ -29,7 +29,8 @@ use tokio::task::{JoinHandle, block_in_place};
 use control::Control;
 use image::Rule;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// An emulated kernel takes the better part of a minute to verify the programs.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A joined agent that does not run yet.
 struct World {
