@@ -322,6 +322,27 @@ fn c_15_and_16_a_domain_has_the_families_its_addresses_have() {
 }
 
 /// The D cases: packets from pa at pb, under rules whose source is pa (".1") or the others (".99" is pf).
+/// NetBird opens 22022 as well where a rule has TCP 22 and the agent an SSH server there. No agent here has one: a rule says which ports it
+/// opens, and those are open.
+#[test]
+fn c_17_a_rule_for_port_22_opens_no_other_port() {
+    let cases: [(&str, [(u32, bool); 3]); 8] = [
+        ("tcp/22", [(tcp(22), true), (tcp(22022), false), (udp(22022), false)]),
+        ("tcp/22,80", [(tcp(80), true), (tcp(22), true), (tcp(22022), false)]),
+        ("tcp/20-25", [(tcp(22), true), (tcp(26), false), (tcp(22022), false)]),
+        ("tcp/20-32000", [(tcp(22), true), (tcp(22022), true), (tcp(32001), false)]),
+        ("tcp/80", [(tcp(80), true), (tcp(22), false), (tcp(22022), false)]),
+        ("udp/22", [(udp(22), true), (udp(22022), false), (tcp(22022), false)]),
+        ("tcp/22022", [(tcp(22022), true), (tcp(22), false), (udp(22022), false)]),
+        ("icmp", [(ECHO, true), (tcp(22), false), (tcp(22022), false)]),
+    ];
+    for (service, judged) in cases {
+        for (l4, expected) in judged {
+            assert_eq!(at_b(vec![from_a(service)], l4), expected, "{service}, {l4:#x}");
+        }
+    }
+}
+
 fn at_b(rules: Vec<Rule>, l4: u32) -> bool {
     let mut state = world();
     add_group(&mut state, "All", &PEERS, &[]);

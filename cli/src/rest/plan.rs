@@ -66,6 +66,8 @@ pub struct LiveFlows {
     pub known: u64,
     /// Those that are cut.
     pub cut: u64,
+    /// What the account's settings keep from being known.
+    pub note: Option<String>,
     /// Some of them.
     pub examples: Vec<Traffic>,
     /// Gateways that were asked for theirs.

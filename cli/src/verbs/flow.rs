@@ -70,6 +70,10 @@ pub(super) fn show(event: &Event, terminal: &mut Terminal<'_>) -> Result<bool, F
         terminal.note(format!("missed {} events: they came faster than they were read", count(missed)));
         return Ok(false);
     }
+    if event.kind == "off" {
+        terminal.note(data["message"].as_str().unwrap_or("control keeps no flow events").to_owned());
+        return Ok(false);
+    }
     if terminal.is_json() {
         terminal.json_line("flow", json!({ "flow": data }))?;
     } else {

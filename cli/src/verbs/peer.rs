@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{connected, read_all};
+use super::{connected, read, read_all};
 use crate::client::Client;
 use crate::error::Failure;
 use crate::human::ago;
@@ -63,17 +63,27 @@ pub(crate) async fn key(client: &Client, terminal: &mut Terminal<'_>) -> Result<
 
 /// Renews the login on a peer of the user who asks.
 pub(crate) async fn renew(client: &Client, terminal: &mut Terminal<'_>, peer: &str) -> Result<(), Failure> {
-    let items: Vec<Value> = client.get("/api/peers").await?;
-    let peers: Vec<Peer> = read_all(&items, "a peer")?;
-    let Some(found) = peers.iter().find(|own| own.id == peer || own.name == peer) else {
-        return Err(Failure::usage(format!("there is no peer '{peer}'")).next("see `sluice peer list`"));
-    };
-    let path = format!("/api/peers/{}/login", found.id);
-    let answer: Value = client.post(&path, &json!({})).await.map_err(other_way)?;
+    // Control finds it by id or name: the account's settings may keep users from seeing peers.
+    let mut path =
+        reqwest::Url::parse("http://control/api/peers").map_err(|e| Failure::failed(e.to_string()))?;
+    if let Ok(mut segments) = path.path_segments_mut() {
+        segments.extend([peer, "login"]);
+    }
+    let answer: Value =
+        client.post(path.path(), &json!({})).await.map_err(|failure| not_own(failure, peer))?;
     if terminal.is_json() {
         return terminal.json("peer", json!({ "peer": answer }));
     }
-    terminal.line(format!("The login on {} is as of now.", found.name))
+    let renewed: Peer = read(&answer, "a peer")?;
+    terminal.line(format!("The login on {} is as of now.", renewed.name))
+}
+
+/// A peer of others is as one that is not there.
+fn not_own(failure: Failure, peer: &str) -> Failure {
+    if failure.what.contains("(status 404)") {
+        return Failure::usage(format!("there is no peer '{peer}' of yours")).next("see `sluice peer list`");
+    }
+    other_way(failure)
 }
 
 /// It is the kind of token that is refused: no other role would help.

@@ -157,6 +157,7 @@ impl Driver {
             // Whoever enforces this state may tell of its flows at once: they are named by it.
             let directory = Arc::new(directory.after(&snapshot.state));
             flows.set_directory(directory.clone());
+            flows.set_log(&snapshot.flow_log, &snapshot.state);
             let plan = Plan::new(snapshot, before.as_deref())?;
             let targets = plan.targets(before.as_deref(), agents);
             Ok((Arc::new(plan), targets, directory))

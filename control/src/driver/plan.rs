@@ -4,29 +4,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::thread;
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use sluicegate_api::agent::{NetworkConfig, RemotePeer, Route, RoutedPrefix, Router};
 use sluicegate_policy::model::{Network, Shared, State};
 use sluicegate_policy::{Compiler, NetworkView};
 
 use crate::hub::{Base, Compiled, Member, Roster, Target};
-use crate::store::{Agent, Role, Snapshot};
+use crate::store::{Agent, FlowLog, Role, Snapshot};
 
 /// A state of the store, ready to compile from.
 pub(super) struct Plan {
     pub(super) revision: u64,
     compiler: Compiler,
     agents: Shared<BTreeMap<String, Agent>>,
+    flow_log: FlowLog,
 }
 
 impl Plan {
     /// Prepares a state; the error says what in it cannot be compiled. Parts that it shares with the state of `before` cost nothing.
     pub(super) fn new(snapshot: Snapshot, before: Option<&Plan>) -> Result<Self, String> {
-        let Snapshot { revision, state, agents, .. } = snapshot;
+        let Snapshot { revision, state, agents, flow_log, .. } = snapshot;
         let compiler = match before {
             Some(before) => Compiler::after(Arc::new(state), &before.compiler),
             None => Compiler::new(Arc::new(state)),
         };
-        Ok(Self { revision, compiler: compiler.map_err(|error| error.to_string())?, agents })
+        Ok(Self { revision, compiler: compiler.map_err(|error| error.to_string())?, agents, flow_log })
     }
 
     /// The state it is of.
@@ -44,8 +46,7 @@ impl Plan {
         let change = before.map(|before| Change {
             before,
             affected: self.compiler.affected(&before.compiler),
-            range: (self.state().overlay_v4, self.state().overlay_v6)
-                != (before.state().overlay_v4, before.state().overlay_v6),
+            everybody: self.told_everybody() != before.told_everybody(),
             moved: self.moved(before),
         });
         let agents: Vec<(String, Base)> = agents.into_iter().collect();
@@ -59,7 +60,7 @@ impl Plan {
             })
             .partition(|(.., untouched)| {
                 untouched.is_none()
-                    || change.as_ref().is_some_and(|change| change.range || !change.moved.is_empty())
+                    || change.as_ref().is_some_and(|change| change.everybody || !change.moved.is_empty())
             });
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let each = work.len().div_ceil(processors).max(1);
@@ -118,7 +119,7 @@ impl Plan {
     /// The overlay of an agent, or `Some(None)` when it has had the same since the state before; `None` for one that is not there.
     fn overlay(&self, change: Option<&Change<'_>>, agent: &str) -> Option<Option<NetworkConfig>> {
         let view = self.compiler.network(agent);
-        if let Some(change) = change.filter(|change| !change.range && !change.moved.contains(agent)) {
+        if let Some(change) = change.filter(|change| !change.everybody && !change.moved.contains(agent)) {
             let moved =
                 !change.moved.is_empty() && view.peers.iter().any(|peer| change.moved.contains(&**peer));
             let own = self.state().peers.contains_key(agent);
@@ -126,7 +127,16 @@ impl Plan {
                 return Some(None);
             }
         }
-        network(&view, agent, self.state(), &self.agents).map(Some)
+        let mut network = network(&view, agent, self.state(), &self.agents)?;
+        network.no_flow_events = !self.flow_log.enabled;
+        network.no_flow_counters = !self.flow_log.counters;
+        Some(Some(network))
+    }
+
+    /// What of the overlay is the same for every agent.
+    fn told_everybody(&self) -> (Ipv4Net, Ipv6Net, bool, bool) {
+        let (state, log) = (self.state(), &self.flow_log);
+        (state.overlay_v4, state.overlay_v6, log.enabled, log.counters)
     }
 
     /// Peers that were there before and have another address, name, or way to be reached now. Who comes or goes is in the overlays
@@ -149,8 +159,8 @@ struct Change<'a> {
     before: &'a Plan,
     /// Agents whose image or overlay may differ because of rules, networks or groups.
     affected: BTreeSet<Arc<str>>,
-    /// Whether the ranges of the overlay are others.
-    range: bool,
+    /// Whether what every agent is told of the overlay is another.
+    everybody: bool,
     /// See [`Plan::moved`].
     moved: BTreeSet<&'a str>,
 }
@@ -242,6 +252,8 @@ fn network(
         routed: view.routed.iter().map(routed).collect(),
         protocol: sluicegate_api::PROTOCOL,
         watched: agents.get(agent).map(|agent| agent.watched.to_vec()).unwrap_or_default(),
+        no_flow_events: false,
+        no_flow_counters: false,
     })
 }
 

@@ -8,7 +8,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -82,7 +82,8 @@ pub struct StreamQuery {
     replay: usize,
 }
 
-/// The flow events that control still holds, newest first, in NetBird's shape.
+/// The flow events that control still holds, newest first, in NetBird's shape. None while the account's
+/// `network_traffic_logs_enabled` is off.
 #[utoipa::path(get, path = "/api/events/network-traffic", tag = "Events", params(TrafficQuery), responses(
     (status = 200, body = TrafficPage), (status = 400, description = "A parameter has no such value")))]
 pub async fn network_traffic(State(flows): State<Arc<Flows>>, Query(query): Query<TrafficQuery>) -> Response {
@@ -93,14 +94,16 @@ pub async fn network_traffic(State(flows): State<Arc<Flows>>, Query(query): Quer
 }
 
 /// Flow events as they come: server-sent events whose data is a `FlowRecord`. An event of type `lost` says how many this
-/// reader missed because it was slow.
+/// reader missed because it was slow; one of type `off`, at the beginning, that none will come, and why.
 #[utoipa::path(get, path = "/api/flows/stream", tag = "Flows", params(StreamQuery), responses(
     (status = 200, body = FlowRecord, content_type = "text/event-stream"),
     (status = 503, description = "Control is shutting down")))]
 pub async fn flow_stream(State(flows): State<Arc<Flows>>, Query(query): Query<StreamQuery>) -> Response {
     match flows.watch(query.replay) {
         Some(watch) => {
-            Sse::new(events(watch, flows.metrics.clone())).keep_alive(KeepAlive::default()).into_response()
+            let off = stream::iter((!flows.log().enabled).then(|| Ok(off())));
+            let events = off.chain(events(watch, flows.metrics.clone()));
+            Sse::new(events).keep_alive(KeepAlive::default()).into_response()
         }
         None => error(StatusCode::SERVICE_UNAVAILABLE, "control is shutting down; connect again"),
     }
@@ -121,6 +124,10 @@ fn events(watch: Watch, metrics: Metrics) -> impl Stream<Item = Result<Event, In
         };
         Some((Ok(event), (watch, metrics)))
     })
+}
+
+fn off() -> Event {
+    Event::default().event("off").data(serde_json::json!({ "message": super::OFF }).to_string())
 }
 
 fn data(record: &FlowRecord) -> Event {

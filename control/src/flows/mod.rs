@@ -1,9 +1,11 @@
 //! Flow events as agents report them: the most recent ones in a ring, and a live stream for whoever watches.
 //!
 //! Nothing here grows: the ring overwrites its oldest event and counts it, a slow watcher misses events and is told how many.
+//! What the account's settings do not let control keep is neither in the ring nor shown to watchers.
 
 mod directory;
 pub mod http;
+mod keep;
 pub mod netbird;
 
 use std::collections::VecDeque;
@@ -13,11 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use serde::Serialize;
 use sluicegate_api::agent::FlowEvent;
 use sluicegate_api::agent::flow_event::Kind;
+use sluicegate_policy::model::State;
 use tokio::sync::broadcast;
 
 use crate::metrics::Metrics;
+use crate::store::FlowLog;
 use crate::text::printable;
 pub use directory::{Directory, Party, PartyKind};
+use keep::Keep;
 
 /// Label values of `flow_events_total`.
 pub(crate) const KINDS: [&str; 4] = ["start", "end", "drop", "revoke"];
@@ -27,6 +32,10 @@ const RING: usize = 16_384;
 const TEXT: usize = 128;
 /// Events a watcher may be behind before it misses some.
 const WATCH: usize = 4_096;
+
+/// Why there are no events, and what next.
+pub(crate) const OFF: &str = "control keeps no flow events: the account's setting network_traffic_logs_enabled is off; \
+    turn it on by PUT /api/accounts/{id}, and events come from then on";
 
 /// The ring and the stream.
 pub struct Flows {
@@ -39,6 +48,7 @@ struct Inner {
     capacity: usize,
     next: u64,
     directory: Arc<Directory>,
+    keep: Keep,
     /// `None` once the service shuts down.
     watchers: Option<broadcast::Sender<Arc<FlowRecord>>>,
 }
@@ -54,7 +64,7 @@ pub struct Watch {
 /// One event with the names that control can give to its ends, as `GET /api/flows/stream` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct FlowRecord {
-    /// Rises by one with each event control receives; starts again with the process.
+    /// Rises by one with each event control keeps; starts again with the process.
     pub sequence: u64,
     /// When the agent saw it, Unix milliseconds.
     pub time_ms: u64,
@@ -74,9 +84,9 @@ pub struct FlowRecord {
     pub rule: DecidingRule,
     /// Why, for `drop` and `revoke`; else empty.
     pub drop_reason: String,
-    /// Packets of the flow in both directions, for `end` and `revoke`.
+    /// Packets of the flow in both directions, for `end` and `revoke`; 0 where the account's settings turn counting off.
     pub packets: u64,
-    /// Bytes of the flow in both directions, for `end` and `revoke`.
+    /// Bytes of the flow in both directions, likewise.
     pub bytes: u64,
     /// Source address and port after masquerade, or empty.
     pub translated_source: String,
@@ -130,6 +140,7 @@ impl Flows {
             capacity,
             next: 1,
             directory: Arc::default(),
+            keep: Keep::default(),
             watchers: Some(broadcast::channel(WATCH).0),
         };
         Arc::new(Self { inner: Mutex::new(inner), metrics })
@@ -140,7 +151,26 @@ impl Flows {
         self.lock().directory = directory;
     }
 
-    /// Takes in what `reporter` (a peer id) saw, in order. Events without a known kind are not kept.
+    /// From now on events are kept by these settings of the account in this state. What was kept and would not be any more is
+    /// forgotten when the settings change; that somebody leaves a group changes nothing of what was.
+    pub fn set_log(&self, log: &FlowLog, state: &State) {
+        let mut inner = self.lock();
+        let before = std::mem::take(&mut inner.keep);
+        let changed = before.log() != log;
+        inner.keep = before.after(log, state);
+        if changed {
+            let Inner { ring, keep, .. } = &mut *inner;
+            ring.retain(|record| keep.admits(record));
+        }
+    }
+
+    /// Which events are kept.
+    pub fn log(&self) -> FlowLog {
+        self.lock().keep.log().clone()
+    }
+
+    /// Takes in what `reporter` (a peer id) saw, in order. Events without a known kind are not kept, nor are those that the
+    /// account's settings do not want.
     pub fn record(&self, reporter: &str, events: Vec<FlowEvent>, received_ms: u64) {
         if events.is_empty() {
             return;
@@ -148,10 +178,9 @@ impl Flows {
         let directory = self.lock().directory.clone();
         let records: Vec<FlowRecord> =
             events.into_iter().filter_map(|event| name(&directory, reporter, event, received_ms)).collect();
-        for record in &records {
-            self.metrics.flow_events.with_label_values(&[record.kind]).inc();
+        for kind in self.lock().append(records) {
+            self.metrics.flow_events.with_label_values(&[kind]).inc();
         }
-        self.lock().append(records);
     }
 
     /// The events in the ring, oldest first.
@@ -178,8 +207,12 @@ impl Flows {
 }
 
 impl Inner {
-    fn append(&mut self, records: Vec<FlowRecord>) {
-        for mut record in records {
+    /// Appends what is to be kept, and gives its kinds.
+    fn append(&mut self, records: Vec<FlowRecord>) -> Vec<&'static str> {
+        let mut kinds = Vec::with_capacity(records.len());
+        for record in records {
+            let Some(mut record) = self.keep.kept(record) else { continue };
+            kinds.push(record.kind);
             record.sequence = self.next;
             self.next += 1;
             let record = Arc::new(record);
@@ -192,6 +225,7 @@ impl Inner {
                 let _ = watchers.send(record);
             }
         }
+        kinds
     }
 }
 

@@ -12,7 +12,7 @@ use sluicegate_policy::evaluate::decide;
 use utoipa::ToSchema;
 
 use super::plan::GatewayPlan;
-use super::traffic::{ICMP, ICMPV6, Judged, Live, LiveFlows, Row, TCP, UDP, live};
+use super::traffic::{ICMP, ICMPV6, Judged, Live, LiveFlows, Row, TCP, UDP, live, note};
 use super::{Files, Now};
 use crate::flows::{Directory, PartyKind};
 use crate::hub::Asked;
@@ -142,7 +142,7 @@ pub(super) fn judge(
         Some(at.tell(said, &at.read(said)?))
     });
     let flows = told.collect();
-    LiveFlows { asked, flows, ..judged.sum(now.reported, after) }
+    LiveFlows { asked, flows, note: note(&now.log), ..judged.sum(now.reported, after) }
 }
 
 /// The greatest of what is added, and no more of them than so many at any time.

@@ -342,7 +342,7 @@ fn refused(refusal: Refusal) -> ApiError {
         Refusal::File(_) | Refusal::Tests(_) | Refusal::Unwritable(_) | Refusal::Images(_) => {
             ApiError::invalid(message)
         }
-        Refusal::Moved { .. } => ApiError::new(StatusCode::PRECONDITION_FAILED, message),
+        Refusal::Moved { .. } | Refusal::FlowsOff => ApiError::new(StatusCode::PRECONDITION_FAILED, message),
         Refusal::Stopped { cause, .. } => {
             let (status, _) = ApiError::from(cause).into_parts();
             ApiError::new(status, message)

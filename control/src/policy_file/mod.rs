@@ -25,7 +25,7 @@ use sluicegate_policy::reach::{self, Checked};
 use crate::flows::{FlowRecord, Flows};
 use crate::geo::Places;
 use crate::hub::Hub;
-use crate::store::{Actor, PolicyRevision, RevisionKind, Snapshot, Store, StoreError};
+use crate::store::{Actor, FlowLog, PolicyRevision, RevisionKind, Snapshot, Store, StoreError};
 use carry::{Stopped, carry_out};
 use current::Current;
 pub use plan::{GatewayPlan, Plan, PlannedChange};
@@ -99,6 +99,12 @@ pub(crate) enum Refusal {
     /// The outcome cannot be compiled.
     #[error("the policies could not be compiled: {0}")]
     Compile(String),
+    /// There is nothing to suggest from.
+    #[error(
+        "nothing can be suggested: {}; let them come for as long as the suggestion is to cover",
+        crate::flows::OFF
+    )]
+    FlowsOff,
     /// Too many plan at the same time.
     #[error("too many plans are being worked out now; nothing was changed: plan again in a moment")]
     Busy,
@@ -144,6 +150,8 @@ pub(crate) struct Bounds {
 pub(crate) struct Now {
     /// Flow events, oldest first.
     records: Vec<Arc<FlowRecord>>,
+    /// Of which flows there are events.
+    log: FlowLog,
     /// Live flows as gateways count them.
     reported: u64,
 }
@@ -205,7 +213,7 @@ impl Files {
         let gateways = self.hub.gateways();
         let reported = gateways.iter().filter_map(|id| self.hub.overview(id).reported);
         let reported = reported.fold(0_u64, |sum, reported| sum.saturating_add(reported.health.flows));
-        Now { records: self.flows.recent(), reported }
+        Now { records: self.flows.recent(), reported, log: self.flows.log() }
     }
 
     /// The account with the tests kept last, and the last revision.

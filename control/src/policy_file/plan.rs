@@ -11,7 +11,7 @@ use sluicegate_policy::reach::{self, Checked, Difference};
 use utoipa::ToSchema;
 
 use super::posture::Turns;
-use super::traffic::{Judged, LiveFlows, live};
+use super::traffic::{Judged, LiveFlows, live, note};
 use super::{Carried, Now, Refusal, compilers};
 use crate::store::{Role, Snapshot};
 
@@ -118,7 +118,7 @@ impl Plan {
             reach: reach::compare(&before, &after, PAIRS),
             posture: carried.posture.clone(),
             gateways: plans,
-            flows: judged.sum(now.reported, &after),
+            flows: LiveFlows { note: note(&now.log), ..judged.sum(now.reported, &after) },
             peers,
             tests: carried.checked.clone(),
             left_alone: carried.left_alone.clone(),

@@ -41,6 +41,9 @@ pub struct Suggestion {
     pub file: String,
     /// Flows of the policy that were looked at.
     pub flows: u64,
+    /// What the account's settings keep from being known of flows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// When the first and the last event of them were seen; none without any.
     pub seen: Option<[String; 2]>,
     /// The new rules, with what each would have admitted.
@@ -76,7 +79,8 @@ pub fn routes() -> OpenApiRouter<Files> {
 /// Least-privilege rules from the flows that control still holds of a broad policy, what each would have admitted, and what
 /// would have been blocked. Nothing is written.
 #[utoipa::path(post, path = "/api/policy-file/suggest", tag = "Policy files", request_body = SuggestRequest,
-    responses((status = 200, body = Suggestion), (status = 404, description = "No such policy")))]
+    responses((status = 200, body = Suggestion), (status = 404, description = "No such policy"),
+    (status = 412, description = "The account's settings turn flow events off: there is nothing to suggest from")))]
 async fn suggest(
     State(files): State<Files>,
     caller: Caller,
@@ -98,6 +102,10 @@ impl Files {
         let (Some(id), Some(broad)) = (id, broad) else {
             return Err(StoreError::NotFound { kind: "policy", id: request.policy.clone() }.into());
         };
+        let log = self.store.account().await?.settings.flow_log();
+        if !log.enabled {
+            return Err(Refusal::FlowsOff);
+        }
         let seen = seen(&self.flows.recent(), &id);
         let mut off = broad.clone();
         off.enabled = false;
@@ -124,7 +132,8 @@ impl Files {
             let now = self.now();
             tokio::task::spawn_blocking(move || judge(&carried, &now, &name, file, &seen))
         };
-        judged.await.unwrap_or_else(|error| Err(Refusal::Compile(error.to_string())))
+        let judged = judged.await.unwrap_or_else(|error| Err(Refusal::Compile(error.to_string())));
+        Ok(Suggestion { note: traffic::note(&log), ..judged? })
     }
 }
 
@@ -277,6 +286,7 @@ fn judge(
     let time = |time: u64| rfc3339(i64::try_from(time).unwrap_or(i64::MAX));
     Ok(Suggestion {
         file: file::write(&file),
+        note: None,
         flows: seen.rows.values().map(|amount| amount.flows).sum(),
         seen: seen.times.map(|(first, last)| [time(first), time(last)]),
         rules,

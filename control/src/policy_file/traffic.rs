@@ -11,7 +11,8 @@ use sluicegate_policy::service::Probe;
 use utoipa::ToSchema;
 
 use super::asked::{AskedGateway, CutFlow};
-use crate::flows::{FlowRecord, PartyKind};
+use crate::flows::{FlowRecord, OFF, PartyKind};
+use crate::store::FlowLog;
 
 /// IP protocol numbers (IANA): those a rule has a word for.
 pub(super) const ICMP: u32 = 1;
@@ -49,6 +50,9 @@ pub struct LiveFlows {
     /// Those that are judged: what gateways listed when they were asked, and of agents that did not list any, the flows of whose
     /// beginning control was told, and not of their end. One that several agents have counts once.
     pub known: u64,
+    /// What the account's settings keep from being known by events, of flows that no gateway listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Of the known ones, how many would be cut.
     pub cut: u64,
     /// Some of those, alike ones together, the most flows first.
@@ -57,6 +61,22 @@ pub struct LiveFlows {
     pub asked: Vec<AskedGateway>,
     /// Some of the flows that gateways listed and that would be cut, those with the most bytes first.
     pub flows: Vec<CutFlow>,
+}
+
+/// What by these settings is not known of flows through events.
+pub(super) fn note(log: &FlowLog) -> Option<String> {
+    let mut unknown = Vec::new();
+    if !log.enabled {
+        return Some(format!("nothing is known of flows by their events: {OFF}"));
+    }
+    if !log.groups.is_empty() {
+        unknown.push("flows of peers outside the groups of network_traffic_logs_groups");
+    }
+    if !log.counters {
+        unknown.push("packets and bytes (network_traffic_packet_counter_enabled is off)");
+    }
+    let unknown = unknown.join(", nor ");
+    (!unknown.is_empty()).then(|| format!("by the account's settings, events do not tell of {unknown}"))
 }
 
 /// Flows that are alike: the same source, destination and service.

@@ -12,7 +12,7 @@ use axum::response::Response;
 use futures_util::StreamExt;
 
 use super::error::ApiError;
-use super::roles::{Right, admits};
+use super::roles::{Right, admits, is_view};
 use crate::app::App;
 use crate::secret::{looks_like_session, looks_like_token};
 use crate::store::{Actor, StoreError, User, UserRole};
@@ -141,6 +141,14 @@ impl Demand {
             let message = format!("role {} may not {} {}", user.role.as_str(), self.method, self.path);
             return Err(ApiError::forbidden(message));
         };
+        if is_view(right, &self.path) && app.store.account().await?.settings.regular_users_view_blocked {
+            return Err(ApiError::forbidden(format!(
+                "role {} may not {} {}: the account's setting regular_users_view_blocked is on; an administrator can turn it off",
+                user.role.as_str(),
+                self.method,
+                self.path
+            )));
+        }
         Ok(Caller { user, proof, right })
     }
 

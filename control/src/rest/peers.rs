@@ -262,15 +262,23 @@ async fn accessible(
     Ok(Json(blocking(found).await?))
 }
 
-/// The login on an own peer is as of now: what expired takes part again. A personal access token is not enough for that.
+/// The login on an own peer, by its id or name, is as of now: what expired takes part again. A personal access token is not enough
+/// for that.
 #[utoipa::path(post, path = "/api/peers/{peerId}/login", tag = "Peers", params(("peerId" = String, Path)),
     responses((status = 200, body = Peer)))]
 async fn renew(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> ApiResult<Peer> {
-    if app.store.peer(&id).await?.user_id != caller.user.id {
+    // By name as well: whoever is kept from seeing peers knows what the machine is called.
+    let of_id = match app.store.peer(&id).await {
+        Ok(peer) => Some(peer),
+        Err(StoreError::NotFound { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let named = app.store.peers(Some(&id), None).await?;
+    let Some(own) = of_id.into_iter().chain(named).find(|peer| peer.user_id == caller.user.id) else {
         return Err(StoreError::NotFound { kind: "peer", id }.into());
-    }
+    };
     caller.needs_login()?;
-    let peer = app.store.renew_peer(&caller.user, &id).await?;
+    let peer = app.store.renew_peer(&caller.user, &own.id).await?;
     Ok(Json(Shapes::load(&app, Some(&peer.id)).await?.peer(peer)))
 }
 

@@ -131,32 +131,45 @@ pub(super) fn only_asks(path: &str, body: &[u8]) -> bool {
     path == "/api/policy-file/rollback" && serde_json::from_slice::<Wish>(body).is_ok_and(|wish| wish.dry_run)
 }
 
+/// The part of the API that a path belongs to.
+fn module(path: &str) -> Option<Module> {
+    let of = PATHS.iter().filter(|(prefix, _)| {
+        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    of.max_by_key(|(prefix, _)| prefix.len()).map(|(_, module)| *module)
+}
+
+/// Whether the account's `regular_users_view_blocked` refuses the path to who has this right to it: what role `user` may see of
+/// the account. The own user, tokens and logins are no view.
+pub(super) fn is_view(right: Right, path: &str) -> bool {
+    right == Right::Own && module(path) == Some(Module::Peers)
+}
+
 /// The right of a role to a request, or `None` if it is to be refused.
 pub fn admits(role: UserRole, method: &Method, path: &str) -> Option<Right> {
-    let (_, module) = PATHS
-        .iter()
-        .filter(|(prefix, _)| {
-            path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        })
-        .max_by_key(|(prefix, _)| prefix.len())?;
-    let right = right(role, *module);
+    let module = module(path)?;
+    let right = right(role, module);
     let enough = match *method {
         Method::GET | Method::HEAD => right >= Right::Own,
         _ if is_question(method, path) => right >= Right::Read,
-        _ => right == Right::Write || (right == Right::Own && *module == Module::Pats),
+        _ => right == Right::Write || (right == Right::Own && module == Module::Pats),
     };
     enough.then_some(right)
 }
 
-/// The table's column for a role, as NetBird's clients read it.
-pub fn permissions(role: UserRole) -> BTreeMap<String, BTreeMap<String, bool>> {
+/// The table's column for a role, as NetBird's clients read it; `blocked` where its views are.
+pub fn permissions(role: UserRole, blocked: bool) -> BTreeMap<String, BTreeMap<String, bool>> {
+    let right = |module| match (right(role, module), module) {
+        (Right::Own, Module::Peers) if blocked => Right::Nothing,
+        (right, _) => right,
+    };
     let operations = |right: Right| {
         let write = right == Right::Write;
         [("read", right >= Right::Read), ("create", write), ("update", write), ("delete", write)]
             .map(|(name, may)| (name.to_owned(), may))
             .into()
     };
-    MODULES.iter().map(|(module, name)| ((*name).to_owned(), operations(right(role, *module)))).collect()
+    MODULES.iter().map(|(module, name)| ((*name).to_owned(), operations(right(*module)))).collect()
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ pub struct User {
 /// What a role may do.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UserPermissions {
-    /// Whether only the user's own peers are shown.
+    /// Whether the account's `regular_users_view_blocked` keeps every view from the user; otherwise role `user` sees its own peers.
     pub is_restricted: bool,
     /// By part of the API: read, create, update, delete.
     pub modules: BTreeMap<String, BTreeMap<String, bool>>,
@@ -115,14 +115,15 @@ async fn list(
         query.service_user.is_none_or(|wanted| wanted == user.is_service_user)
             && (!caller.own_only() || user.id == caller.user.id)
     });
-    Ok(Json(users.map(|user| shape(user, &caller)).collect()))
+    let blocked = blocked(&app, &caller).await?;
+    Ok(Json(users.map(|user| shape(user, &caller, blocked)).collect()))
 }
 
 /// The user who asks.
 #[utoipa::path(get, path = "/api/users/current", tag = "Users", responses((status = 200, body = User)))]
 async fn current(State(app): State<App>, caller: Caller) -> ApiResult<User> {
     let user = app.store.user(&caller.user.id).await?;
-    Ok(Json(shape(user, &caller)))
+    Ok(Json(shape(user, &caller, blocked(&app, &caller).await?)))
 }
 
 /// One user; of role `user`, only itself.
@@ -132,7 +133,7 @@ async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> 
     if caller.own_only() && id != caller.user.id {
         return Err(ApiError::forbidden("only the own user can be seen"));
     }
-    Ok(Json(shape(app.store.user(&id).await?, &caller)))
+    Ok(Json(shape(app.store.user(&id).await?, &caller, blocked(&app, &caller).await?)))
 }
 
 /// Creates a user: a service user, or one whom an identity provider will know by the e-mail address.
@@ -151,7 +152,7 @@ async fn create(
         auto_groups: request.auto_groups,
     };
     let user = app.store.create_user(&caller.user, new).await?;
-    Ok(Json(shape(user, &caller)))
+    Ok(Json(shape(user, &caller, blocked(&app, &caller).await?)))
 }
 
 /// Changes role, auto groups and block.
@@ -169,7 +170,7 @@ async fn update(
         auto_groups: request.auto_groups,
     };
     let user = app.store.update_user(&caller.user, &id, change).await?;
-    Ok(Json(shape(user, &caller)))
+    Ok(Json(shape(user, &caller, blocked(&app, &caller).await?)))
 }
 
 /// Admits a user who waits for approval.
@@ -177,7 +178,7 @@ async fn update(
     responses((status = 200, body = User)))]
 async fn approve(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> ApiResult<User> {
     let user = app.store.approve_user(&caller.user, &id).await?;
-    Ok(Json(shape(user, &caller)))
+    Ok(Json(shape(user, &caller, blocked(&app, &caller).await?)))
 }
 
 /// Removes a user who waits for approval.
@@ -202,7 +203,12 @@ pub(super) fn role(text: &str) -> Result<UserRole, ApiError> {
     })
 }
 
-fn shape(user: store::User, caller: &Caller) -> User {
+/// Whether the account's settings keep every view from the user who asks.
+async fn blocked(app: &App, caller: &Caller) -> Result<bool, ApiError> {
+    Ok(caller.user.role == UserRole::User && app.store.account().await?.settings.regular_users_view_blocked)
+}
+
+fn shape(user: store::User, caller: &Caller, blocked: bool) -> User {
     let is_current = user.id == caller.user.id;
     let status = match (user.blocked, user.invited) {
         (true, _) => "blocked",
@@ -210,10 +216,8 @@ fn shape(user: store::User, caller: &Caller) -> User {
         (false, false) => "active",
     };
     User {
-        permissions: is_current.then(|| UserPermissions {
-            is_restricted: user.role == UserRole::User,
-            modules: permissions(user.role),
-        }),
+        permissions: is_current
+            .then(|| UserPermissions { is_restricted: blocked, modules: permissions(user.role, blocked) }),
         id: user.id,
         email: user.email,
         name: user.name,

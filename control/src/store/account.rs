@@ -12,7 +12,7 @@ use super::error::{corrupt, invalid};
 use super::peers::{allocate_v4, allocate_v6};
 use super::sql::{self, Connection};
 use super::write::Meta;
-use super::{Activity, Actor, Result, Store, expiry, groups, inherit, resources, text};
+use super::{Activity, Actor, Result, Store, expiry, groups, inherit, resources, text, unserved};
 
 /// Zone of the peers' names unless the settings name another.
 pub(crate) const DNS_DOMAIN: &str = "sluicegate.internal";
@@ -55,7 +55,8 @@ pub struct Settings {
     pub peer_inactivity_expiration_enabled: bool,
     /// Seconds.
     pub peer_inactivity_expiration: i64,
-    /// Whether users of role `user` see nothing of the account.
+    /// Whether users of role `user` are refused every view of the account, that of their own peers included. Their user, tokens
+    /// and logins stay theirs.
     pub regular_users_view_blocked: bool,
     /// Whether a user's auto groups reach the user's peers, when they join and whenever the groups change.
     pub groups_propagation_enabled: bool,
@@ -65,7 +66,7 @@ pub struct Settings {
     pub jwt_groups_claim_name: String,
     /// Who logs in must be in one of these by that claim, if any is named, whether or not groups are taken from it.
     pub jwt_allow_groups: Vec<String>,
-    /// Whether routing peers resolve names for domain resources.
+    /// Whether routing peers resolve names for domain resources: none does, so it cannot be turned on.
     pub routing_peer_dns_resolution_enabled: bool,
     /// Zone of the peers' names.
     pub dns_domain: String,
@@ -73,18 +74,24 @@ pub struct Settings {
     pub network_range: String,
     /// Overlay IPv6 range in CIDR form, /48 to /120.
     pub network_range_v6: String,
-    /// Whether peers may expose services.
+    /// Whether peers may expose services: there is no reverse proxy here, so it cannot be turned on.
     pub peer_expose_enabled: bool,
-    /// The groups whose peers may.
+    /// The groups whose peers may: none.
     pub peer_expose_groups: Vec<String>,
     /// Approval and flow records.
     pub extra: ExtraSettings,
-    /// Whether agents connect to each other on demand only.
+    /// Whether agents connect to each other on demand only: they never do, so it cannot be turned on.
     pub lazy_connection_enabled: bool,
-    /// `disabled`, `latest` or a version.
+    /// Which version agents update themselves to: `disabled`, as control updates no agent.
     pub auto_update_version: String,
-    /// Whether agents update without asking.
+    /// Whether agents update without asking: they never do, so it cannot be turned on.
     pub auto_update_always: bool,
+    /// Whether agents push metrics: they never do, so it cannot be turned on.
+    pub metrics_push_enabled: bool,
+    /// Whether the dashboard shows NetBird's agent network only: there is none, so it cannot be turned on.
+    pub agent_network_only: bool,
+    /// Whether every local user needs codes: each turns them on for itself, so it cannot be turned on.
+    pub local_mfa_enabled: bool,
     /// The groups whose peers have an overlay IPv6 address: always `All` here.
     pub ipv6_enabled_groups: Vec<String>,
 }
@@ -98,12 +105,23 @@ pub struct ExtraSettings {
     pub peer_approval_enabled: bool,
     /// Whether somebody who was not invited must be approved after the first login.
     pub user_approval_required: bool,
-    /// Whether flow events are kept.
+    /// Whether agents tell control of flows, and control keeps what they tell.
     pub network_traffic_logs_enabled: bool,
-    /// Only of peers in these groups, if any is named.
+    /// Only flows of peers in these groups are kept, if any is named: as source, destination or reporter.
     pub network_traffic_logs_groups: Vec<String>,
-    /// Whether flow events carry packet counts.
+    /// Whether flow events carry packets and bytes; 0 otherwise.
     pub network_traffic_packet_counter_enabled: bool,
+}
+
+/// Which flow events are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowLog {
+    /// Whether any are.
+    pub enabled: bool,
+    /// Ids of the groups to whose peers' flows they are limited; empty for those of all.
+    pub groups: Vec<String>,
+    /// Whether packets and bytes are.
+    pub counters: bool,
 }
 
 impl Default for Settings {
@@ -118,7 +136,7 @@ impl Default for Settings {
             jwt_groups_enabled: false,
             jwt_groups_claim_name: String::new(),
             jwt_allow_groups: Vec::new(),
-            routing_peer_dns_resolution_enabled: true,
+            routing_peer_dns_resolution_enabled: false,
             dns_domain: String::new(),
             network_range: String::new(),
             network_range_v6: String::new(),
@@ -128,6 +146,9 @@ impl Default for Settings {
             lazy_connection_enabled: false,
             auto_update_version: "disabled".into(),
             auto_update_always: false,
+            metrics_push_enabled: false,
+            agent_network_only: false,
+            local_mfa_enabled: false,
             ipv6_enabled_groups: Vec::new(),
         }
     }
@@ -154,6 +175,15 @@ impl Settings {
     /// The claim with a user's groups.
     pub fn groups_claim(&self) -> &str {
         if self.jwt_groups_claim_name.is_empty() { GROUPS_CLAIM } else { &self.jwt_groups_claim_name }
+    }
+
+    /// Which flow events are kept.
+    pub fn flow_log(&self) -> FlowLog {
+        FlowLog {
+            enabled: self.extra.network_traffic_logs_enabled,
+            groups: self.extra.network_traffic_logs_groups.clone(),
+            counters: self.extra.network_traffic_packet_counter_enabled,
+        }
     }
 
     /// The overlay ranges, masked.
@@ -195,10 +225,14 @@ impl Store {
         if settings.network_range_v6.is_empty() {
             settings.network_range_v6.clone_from(&before.settings.network_range_v6);
         }
+        if settings.auto_update_version.is_empty() {
+            settings.auto_update_version = Settings::default().auto_update_version;
+        }
         if settings.ipv6_enabled_groups.is_empty() {
             settings.ipv6_enabled_groups = vec![all.clone()];
         }
         validate(&mut settings)?;
+        unserved::refuse(&before.settings, &settings)?;
         if settings.ipv6_enabled_groups != [all] {
             return invalid(
                 "ipv6_enabled_groups: every peer has an overlay IPv6 address here; name group All or leave it out",

@@ -50,6 +50,7 @@ mod temporary;
 mod text;
 mod tokens;
 mod unit;
+mod unserved;
 mod users;
 mod write;
 mod zones;
@@ -61,7 +62,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
-pub use account::{Account, ExtraSettings, Settings};
+pub use account::{Account, ExtraSettings, FlowLog, Settings};
 pub use activity::Activity;
 pub use answers::KeptAnswer;
 pub use audit::{EVENTS_LIMIT, Event, EventFilter};

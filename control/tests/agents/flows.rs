@@ -15,14 +15,14 @@ use tokio::net::TcpListener;
 use crate::support::{Control, FakeAgent, Session, soon};
 
 /// Control's whole REST interface.
-struct Rest {
+pub(crate) struct Rest {
     client: reqwest::Client,
     url: String,
     token: String,
 }
 
 impl Rest {
-    async fn of(control: &Control) -> Self {
+    pub(crate) async fn of(control: &Control) -> Self {
         let app = App {
             store: control.store.clone(),
             control_fingerprint: None,
@@ -38,16 +38,40 @@ impl Rest {
         Self { client: reqwest::Client::new(), url, token: control.token() }
     }
 
-    async fn post(&self, path: &str, body: Value) -> Value {
-        let request = self.client.post(format!("{}{path}", self.url)).json(&body);
-        let request = request.header("Authorization", format!("Token {}", self.token));
-        let answer = soon("an answer", request.send()).await.unwrap();
-        let (status, text) = (answer.status(), answer.text().await.unwrap());
-        assert_eq!(status, 200, "{text}");
-        serde_json::from_str(&text).unwrap()
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.send(self.client.post(format!("{}{path}", self.url)).json(&body)).await;
+        assert_eq!(status, 200, "{answer}");
+        answer
     }
 
-    async fn plan(&self, file: &str) -> Value {
+    /// Status and body of what is refused.
+    pub(crate) async fn refused(&self, path: &str, body: Value) -> (u16, Value) {
+        self.send(self.client.post(format!("{}{path}", self.url)).json(&body)).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let (status, answer) = self.send(self.client.get(format!("{}{path}", self.url))).await;
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    /// What a stream begins with.
+    pub(crate) async fn begins(&self, path: &str) -> String {
+        let request = self.client.get(format!("{}{path}", self.url));
+        let request = request.header("Authorization", format!("Token {}", self.token));
+        let mut answer = soon("an answer", request.send()).await.unwrap();
+        let chunk = soon("a beginning", answer.chunk()).await.unwrap().unwrap();
+        String::from_utf8(chunk.to_vec()).unwrap()
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> (u16, Value) {
+        let request = request.header("Authorization", format!("Token {}", self.token));
+        let answer = soon("an answer", request.send()).await.unwrap();
+        let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap());
+        (status, serde_json::from_str(&text).unwrap())
+    }
+
+    pub(crate) async fn plan(&self, file: &str) -> Value {
         self.post("/api/policy-file/plan", json!({ "file": file })).await
     }
 }
@@ -90,15 +114,15 @@ async fn answer(session: &mut Session, list: FlowList) {
     session.client.report(report).await.unwrap();
 }
 
-struct World {
-    control: Control,
-    rest: Rest,
-    user: FakeAgent,
+pub(crate) struct World {
+    pub(crate) control: Control,
+    pub(crate) rest: Rest,
+    pub(crate) user: FakeAgent,
     policy: String,
 }
 
 /// Four sites behind a gateway each, and a user of all of them by ports 80 and 443.
-async fn world(gateways: &[&FakeAgent], control: Control) -> World {
+pub(crate) async fn world(gateways: &[&FakeAgent], control: Control) -> World {
     control.no_default_policy().await;
     let user = control.join(Role::Peer).await;
     let users = control.group("users", &[&user]).await;
@@ -114,7 +138,7 @@ async fn world(gateways: &[&FakeAgent], control: Control) -> World {
     World { control, rest, user, policy }
 }
 
-fn file(service: &str) -> String {
+pub(crate) fn file(service: &str) -> String {
     format!("policies:\n  - name: web\n    rules:\n      - {{from: users, to: web, service: '{service}'}}\n")
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use sluicegate_api::agent::Role;
 use sluicegate_control::store::{
-    Actor, GroupChange, NetworkChange, PeerChange, ResourceChange, RouteSpec, RouterChange, Store,
+    Actor, GroupChange, Nameserver, NameserverGroupSpec, NetworkChange, PeerChange, ResourceChange,
+    RouteSpec, RouterChange, Store,
 };
 
 use crate::support::{Control, FakeAgent, Session, policy};
@@ -197,6 +198,17 @@ async fn a_change_reaches_whom_it_concerns_and_nobody_else() {
         change(&mut spec);
         spec
     };
+    let own = store.peer(&user).await.unwrap();
+    let names = NameserverGroupSpec {
+        name: "own".into(),
+        description: String::new(),
+        enabled: true,
+        primary: true,
+        search_domains_enabled: false,
+        nameservers: [own.ip.into(), own.ipv6.into()].map(|ip| Nameserver { ip, port: 53 }).into(),
+        domains: Vec::new(),
+        groups: [users.clone()].into(),
+    };
     let mut wrong = Vec::new();
     lines! { world, wrong;
         "another port": images "near user", overlays "",
@@ -248,6 +260,15 @@ async fn a_change_reaches_whom_it_concerns_and_nobody_else() {
                 settings.peer_login_expiration = 3600;
                 store.update_settings(&actor, settings).await.unwrap()
             };
+        "no flow events": images "", overlays "near far user idle",
+            {
+                let mut settings = store.account().await.unwrap().settings;
+                settings.extra.network_traffic_logs_enabled = false;
+                store.update_settings(&actor, settings).await.unwrap()
+            };
+        // NetBird leaves such a group out for the peer that is its nameserver; agents here are told of no nameservers at all.
+        "C-18, nameservers that are peers": images "", overlays "",
+            store.create_nameserver_group(&actor, names).await.unwrap();
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

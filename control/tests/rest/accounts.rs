@@ -121,3 +121,39 @@ async fn ranges_without_host_addresses_and_names_that_are_none_are_refused() {
         assert_eq!(server.owner.put(&path, with("network_range", range)).await.0, 200, "{range}");
     }
 }
+
+#[tokio::test]
+async fn what_nothing_here_could_honour_cannot_be_turned_on() {
+    let server = Server::start().await;
+    let (_, accounts) = server.owner.get("/api/accounts").await;
+    let path = format!("/api/accounts/{}", text(&accounts[0], "id"));
+    let group = server.group("exposers").await;
+    for (field, value, next) in [
+        ("lazy_connection_enabled", json!(true), "leave it false"),
+        ("auto_update_version", json!("latest"), "package manager"),
+        ("auto_update_version", json!("0.50.1"), "package manager"),
+        ("auto_update_always", json!(true), "package manager"),
+        ("peer_expose_enabled", json!(true), "resource of a network"),
+        ("peer_expose_groups", json!([group]), "leave it empty"),
+        ("routing_peer_dns_resolution_enabled", json!(true), "an address or a prefix"),
+        ("metrics_push_enabled", json!(true), "/metrics"),
+        ("agent_network_only", json!(true), "no dashboard"),
+        ("local_mfa_enabled", json!(true), "sluice user totp"),
+    ] {
+        let mut settings = accounts[0]["settings"].clone();
+        settings[field] = value.clone();
+        let (status, answer) = server.owner.put(&path, json!({"settings": settings})).await;
+        let message = text(&answer, "message");
+        assert_eq!(status, 422, "{field}: {answer}");
+        assert!(message.contains(&format!("{field} is not supported: ")), "{message}");
+        assert!(message.contains(next), "{field}: {message}");
+        let (_, after) = server.owner.get("/api/accounts").await;
+        assert_eq!(after, accounts, "{field}");
+    }
+    // Whole objects of what is so are taken, as clients put them back.
+    let mut settings = accounts[0]["settings"].clone();
+    settings["auto_update_version"] = json!("");
+    settings["extra"]["network_traffic_packet_counter_enabled"] = json!(false);
+    let (status, account) = server.owner.put(&path, json!({"settings": settings})).await;
+    assert_eq!((status, &account["settings"]["auto_update_version"]), (200, &json!("disabled")));
+}

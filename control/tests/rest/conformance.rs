@@ -350,3 +350,34 @@ async fn c_8_and_9_a_route_is_open_to_its_groups_or_by_the_policies_of_its_acces
     check("C-8 exit", "203.0.113.9", "443/tcp", true).await;
     check("C-8 exit", "2001:db8::9", "443/tcp", true).await;
 }
+
+/// The protocol of rules that NetBird widens to 22022 by agents' own SSH server: here it is TCP 22, whatever a peer says of SSH.
+#[tokio::test]
+async fn c_17_netbird_ssh_is_port_22_and_no_other() {
+    let server = Server::start().await;
+    let (_, policies) = server.owner.get("/api/policies").await;
+    server.owner.delete(&format!("/api/policies/{}", text(&policies[0], "id"))).await;
+    let (user, host) = (server.peer("user").await.id, server.peer("host").await.id);
+    let (users, hosts) = (server.group("users").await, server.group("hosts").await);
+    for (group, name, peer) in [(&users, "users", &user), (&hosts, "hosts", &host)] {
+        let body = json!({"name": name, "peers": [peer]});
+        assert_eq!(server.owner.put(&format!("/api/groups/{group}"), body).await.0, 200);
+    }
+    let body = json!({"name": "host", "ssh_enabled": true, "login_expiration_enabled": false, "inactivity_expiration_enabled": false});
+    assert_eq!(server.owner.put(&format!("/api/peers/{host}"), body).await.0, 200);
+    let rule = json!({"name": "ssh", "enabled": true, "action": "accept", "protocol": "netbird-ssh",
+        "sources": [users], "destinations": [hosts]});
+    let policy = json!({"name": "ssh", "enabled": true, "rules": [rule]});
+    let made = server.owner.created("/api/policies", policy).await;
+    for (service, allowed) in [
+        ("22/tcp", true),
+        ("22022/tcp", false),
+        ("22022/udp", false),
+        ("22/udp", false),
+        ("44338/tcp", false),
+    ] {
+        let path = format!("/api/explain?source=user&destination=host&service={service}");
+        let (status, told) = server.owner.get(&path).await;
+        assert_eq!((status, &told["allowed"]), (200, &json!(allowed)), "{service}: {told} {made}");
+    }
+}

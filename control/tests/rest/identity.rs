@@ -1,11 +1,14 @@
 //! People who log in with a real identity provider.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use sluicegate_control::identity::oidc::OidcOptions;
 use sluicegate_control::identity::{Identity, IdentityOptions};
 use sluicegate_control::store::EnrolledPeer;
+use sluicegate_policy::Compiler;
 
 use crate::harness::{Server, Session, message, text};
 use crate::provider::{CLIENT, Provider};
@@ -260,8 +263,15 @@ async fn groups_follow_the_claim_to_the_users_peers_and_an_operators_groups_are_
     assert_eq!(site.groups_of("ann").await, ["operators"]);
     assert_eq!(of_peer().await, ["All", "new", "operators", "ops"]);
 
-    // The own peers are what the lowest role sees.
+    // The own peers are what the lowest role sees, where it sees anything; their login it renews in either case, by name too.
     let ann = site.login("ann").await;
+    assert_eq!(ann.get("/api/peers").await.0, 403);
+    assert_eq!(ann.post(&login, json!({})).await.0, 200);
+    let by_name = "/api/peers/laptop/login";
+    let (status, renewed) = ann.post(by_name, json!({})).await;
+    assert_eq!((status, &renewed["id"]), (200, &json!(peer.id)));
+    assert_eq!(site.server.owner.post(by_name, json!({})).await.0, 404, "somebody else's");
+    site.settings(|settings| settings["regular_users_view_blocked"] = json!(false)).await;
     let (_, peers) = ann.get("/api/peers").await;
     assert_eq!(peers.as_array().unwrap().len(), 1);
     assert_eq!(ann.get(&format!("/api/peers/{}", peer.id)).await.0, 200);
@@ -343,4 +353,41 @@ async fn who_is_in_none_of_the_groups_that_may_log_in_is_kept_out() {
     // Nobody was made of them.
     let (_, users) = site.server.owner.get("/api/users").await;
     assert_eq!(users.as_array().unwrap().len(), 2);
+}
+
+/// NetBird lists it among the others' offline peers; agents here have no such list: it is in none at all.
+#[tokio::test]
+async fn c_3_a_peer_whose_login_expired_takes_part_in_nothing_until_the_setting_is_off() {
+    let site = Site::start().await;
+    site.no_approval().await;
+    site.person("ann", &[]).await;
+    let (laptop, other) = (site.machine("ann", "laptop").await, site.server.peer("other").await);
+    let owner = &site.server.owner;
+    let listed = async |peer: &str| {
+        let (_, peers) = owner.get(&format!("/api/peers/{peer}/accessible-peers")).await;
+        peers.as_array().unwrap().iter().map(|peer| text(peer, "id")).collect::<Vec<_>>()
+    };
+    let check = async |connected: bool| {
+        let compiler = Compiler::new(Arc::new(site.server.store.state().await.unwrap())).unwrap();
+        for (peer, to) in [(&laptop.id, &other.id), (&other.id, &laptop.id)] {
+            let remote: Vec<String> = compiler.network(peer).peers.iter().map(|id| id.to_string()).collect();
+            assert_eq!(remote.contains(to), connected, "{peer} {remote:?}");
+            assert_eq!(listed(peer).await.contains(to), connected, "{peer}");
+            let known = owner.get(&format!("/api/peers/{to}")).await.1;
+            for address in ["ip", "ipv6"] {
+                let address = text(&known, address);
+                let path = format!("/api/explain?source={peer}&destination={address}&service=22/tcp");
+                let (status, told) = owner.get(&path).await;
+                assert_eq!((status, &told["allowed"]), (200, &json!(connected)), "{peer} {address}: {told}");
+            }
+        }
+        let (_, shown) = owner.get(&format!("/api/peers/{}", laptop.id)).await;
+        assert_eq!(shown["login_expired"], !connected);
+    };
+    check(true).await;
+    site.server.store.age_peer(&laptop.id, 25 * 3_600_000).await.unwrap();
+    assert_eq!(site.server.store.expire_peers().await.unwrap(), 1);
+    check(false).await;
+    site.settings(|settings| settings["peer_login_expiration_enabled"] = json!(false)).await;
+    check(true).await;
 }

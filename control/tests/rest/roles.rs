@@ -1,7 +1,9 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, Session};
+use sluicegate_control::store::Actor;
+
+use crate::harness::{Server, Session, text};
 
 /// Every documented operation that needs a token, with its parameters filled in.
 async fn operations(session: &Session) -> Vec<(Method, String)> {
@@ -90,6 +92,13 @@ async fn a_network_admin_changes_networks_routes_names_groups_and_policies_only(
     assert_eq!(network_admin.post("/api/groups", json!({"name": "g"})).await.0, 200);
 }
 
+/// Whether the account keeps its views from users of role `user`.
+async fn block_views(server: &Server, blocked: bool) {
+    let mut settings = server.store.account().await.unwrap().settings;
+    settings.regular_users_view_blocked = blocked;
+    server.store.update_settings(&Actor::system(), settings).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_user_sees_itself_and_its_tokens() {
     let server = Server::start().await;
@@ -109,11 +118,19 @@ async fn a_user_sees_itself_and_its_tokens() {
     ] {
         assert_eq!(user.get(path).await.0, 403, "{path}");
     }
+    let (status, refused) = user.get("/api/peers").await;
+    assert_eq!(status, 403);
+    assert!(text(&refused, "message").contains("regular_users_view_blocked is on"), "{refused}");
+    let (_, me) = user.get("/api/users/current").await;
+    assert_eq!(me["permissions"]["is_restricted"], true);
+    assert_eq!(me["permissions"]["modules"]["peers"]["read"], false);
+    block_views(&server, false).await;
     assert_eq!(user.get("/api/peers").await, (200, json!([])));
     let (_, me) = user.get("/api/users/current").await;
     let (status, users) = user.get("/api/users").await;
     assert_eq!((status, users.as_array().unwrap().len(), &users[0]["id"]), (200, 1, &me["id"]));
-    assert_eq!(me["permissions"]["is_restricted"], true);
+    assert_eq!(me["permissions"]["is_restricted"], false);
+    assert_eq!(me["permissions"]["modules"]["peers"]["read"], true);
     assert_eq!(me["permissions"]["modules"]["groups"]["read"], false);
 
     let own = format!("/api/users/{}/tokens", me["id"].as_str().unwrap());
@@ -128,15 +145,18 @@ async fn a_user_sees_itself_and_its_tokens() {
 async fn of_everything_documented_a_user_is_refused_all_but_its_own() {
     let server = Server::start().await;
     let user = server.user("user").await;
-    let mut admitted = Vec::new();
-    for (method, path) in operations(&user).await {
-        let body = (method != Method::GET).then(|| "{}".to_owned());
-        let answer = user.ask(method.clone(), &path, &[], body).await;
-        if answer.status != 403 {
-            admitted.push(format!("{method} {path}"));
+    let admitted = async || {
+        let mut admitted = Vec::new();
+        for (method, path) in operations(&user).await {
+            let body = (method != Method::GET).then(|| "{}".to_owned());
+            let answer = user.ask(method.clone(), &path, &[], body).await;
+            if answer.status != 403 {
+                admitted.push(format!("{method} {path}"));
+            }
         }
-    }
-    admitted.sort();
+        admitted.sort();
+        admitted
+    };
     // What is the own, a list that is always empty, and logins on own machines, and the end of the own login.
     let own = [
         "GET /api/ingress/peers",
@@ -151,7 +171,16 @@ async fn of_everything_documented_a_user_is_refused_all_but_its_own() {
         "POST /api/logout",
         "POST /api/peers/x/login",
     ];
-    assert_eq!(admitted, own);
+    let views = ["/api/peers", "/api/ingress"];
+    let is_view = |operation: &str| {
+        operation.strip_prefix("GET ").is_some_and(|path| views.iter().any(|view| path.starts_with(view)))
+    };
+    let no_view: Vec<_> = own.into_iter().filter(|operation| !is_view(operation)).collect();
+    assert_eq!(admitted().await, no_view, "a new account keeps its views from users");
+    // The other roles are kept from nothing by it: `owner_and_admin_are_refused_nothing` and the others run with it.
+    assert_eq!(server.user("auditor").await.get("/api/peers").await.0, 200);
+    block_views(&server, false).await;
+    assert_eq!(admitted().await, own);
     let gateway = server.peer("gateway").await.id;
     for path in [
         "/api/gateways".to_owned(),

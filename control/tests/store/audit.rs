@@ -364,7 +364,7 @@ async fn every_kind_of_change_has_its_states_and_no_secret() {
         let mut settings = store.account().await.unwrap().settings;
         settings.peer_login_expiration_enabled = false;
         settings.peer_inactivity_expiration = 1200;
-        settings.lazy_connection_enabled = true;
+        settings.groups_propagation_enabled = false;
         settings.extra.peer_approval_enabled = true;
         settings.dns_domain = "example.org".into();
         settings.regular_users_view_blocked = false;
@@ -396,7 +396,7 @@ async fn every_kind_of_change_has_its_states_and_no_secret() {
         for code in [
             "account.create",
             "account.setting.peer.login.expiration.disable",
-            "account.setting.lazy.connection.enable",
+            "account.setting.group.propagation.disable",
             "account.peer.inactivity.expiration.update",
             "account.setting.peer.approval.enable",
             "account.dns.domain.update",

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sluicegate_api::agent;
 
+use crate::control::Told;
 use crate::facts::Wanted;
 use crate::overlay::PublicKey;
 
@@ -25,6 +26,8 @@ pub(super) struct Network {
     pub routed: Vec<Routed>,
     /// Executables about which control is to be told.
     pub watched: BTreeSet<String>,
+    /// What control is to be told of flows.
+    pub told: Told,
 }
 
 /// Another agent.
@@ -103,7 +106,8 @@ impl TryFrom<&agent::NetworkConfig> for Network {
         let routes = config.routes.iter().map(|r| checked_route(r, &peers)).collect::<anyhow::Result<_>>()?;
         let routed = config.routed.iter().map(checked_routed).collect::<anyhow::Result<_>>()?;
         let watched = config.watched.iter().cloned().collect();
-        Ok(Self { own_v4, own_v6, peers, routes, routed, watched })
+        let told = Told { events: !config.no_flow_events, counters: !config.no_flow_counters };
+        Ok(Self { own_v4, own_v6, peers, routes, routed, watched, told })
     }
 }
 
@@ -209,6 +213,8 @@ pub(crate) mod tests {
             routes: vec![route("10.1.0.9/24", &[("g1", 100), ("g2", 200), ("unknown", 1)])],
             routed: vec![],
             watched: vec!["/usr/sbin/clamd".into()],
+            no_flow_events: false,
+            no_flow_counters: false,
         }
     }
 
@@ -218,6 +224,18 @@ pub(crate) mod tests {
         assert_eq!(network.routes[0].prefix, "10.1.0.0/24".parse().unwrap());
         assert_eq!(network.routes[0].routers, [("g1".into(), 100), ("g2".into(), 200)].into());
         assert_eq!(network.peers["p"].endpoint, None);
+    }
+
+    #[test]
+    fn what_control_is_told_of_flows_is_part_of_it() {
+        let told = |no_flow_events, no_flow_counters| {
+            let config = agent::NetworkConfig { no_flow_events, no_flow_counters, ..config() };
+            Network::try_from(&config).unwrap().told
+        };
+        // A control that does not say wants everything.
+        assert_eq!(told(false, false), Told::default());
+        assert_eq!(told(true, false), Told { events: false, counters: true });
+        assert_eq!(told(false, true), Told { events: true, counters: false });
     }
 
     #[test]

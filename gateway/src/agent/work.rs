@@ -260,6 +260,7 @@ impl<O: Overlay> Agent<'_, O> {
         self.note(Trouble::Device, set.err().map(|e| e.to_string()));
         self.routing.decide(&network, &self.around.settings.failover, Instant::now());
         self.around.wanted.send_replace(network.wanted());
+        self.around.outbox.tell(network.told);
         self.network = Some(network);
         self.names = None;
         self.replan(true).await

@@ -7,7 +7,7 @@ mod sync;
 mod url;
 
 pub use dial::{dial, dial_for_enrolment, reason};
-pub use outbox::Outbox;
+pub use outbox::{Outbox, Told};
 pub use report::report;
 pub use sync::{FromControl, Known, Session};
 pub use url::{Url, Urls};

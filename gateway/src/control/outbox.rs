@@ -20,8 +20,35 @@ pub struct Outbox {
     urgent: Notify,
 }
 
+/// What control is told of flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Whether it is told of any.
+    pub events: bool,
+    /// Whether with packets and bytes.
+    pub counters: bool,
+}
+
+impl Default for Told {
+    /// Everything, unless control says otherwise.
+    fn default() -> Self {
+        Self { events: true, counters: true }
+    }
+}
+
+impl Told {
+    /// The event as control is told of it, if it is.
+    fn of(self, mut event: FlowEvent) -> Option<FlowEvent> {
+        if !self.counters {
+            (event.packets, event.bytes) = (0, 0);
+        }
+        self.events.then_some(event)
+    }
+}
+
 #[derive(Default)]
 struct Waiting {
+    told: Told,
     acknowledgements: VecDeque<Acknowledgement>,
     flows: VecDeque<FlowEvent>,
     health: Option<Health>,
@@ -64,10 +91,18 @@ impl Outbox {
         self.urgent.notify_one();
     }
 
+    /// From now on control is told this of flows. What it is not told any more is not lost, and goes.
+    pub fn tell(&self, told: Told) {
+        let mut waiting = self.waiting();
+        waiting.told = told;
+        waiting.flows = waiting.flows.drain(..).filter_map(|event| told.of(event)).collect();
+    }
+
     /// Adds flow events.
     pub fn flows(&self, events: impl IntoIterator<Item = FlowEvent>) {
         let mut waiting = self.waiting();
-        waiting.flows.extend(events);
+        let told = waiting.told;
+        waiting.flows.extend(events.into_iter().filter_map(|event| told.of(event)));
         waiting.trim();
     }
 
@@ -106,7 +141,8 @@ impl Outbox {
         for acknowledgement in report.acknowledgements.into_iter().rev() {
             waiting.acknowledgements.push_front(acknowledgement);
         }
-        for event in report.flows.into_iter().rev() {
+        let told = waiting.told;
+        for event in report.flows.into_iter().rev().filter_map(|event| told.of(event)) {
             waiting.flows.push_front(event);
         }
         // Newer ones may have come meanwhile.
@@ -131,6 +167,28 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_control_is_not_to_be_told_of_does_not_wait_for_it() {
+        let outbox = Outbox::default();
+        let counted = |time_ms| FlowEvent { packets: 7, bytes: 700, ..event(time_ms) };
+        outbox.flows((0..3).map(counted));
+        let under_way = outbox.take();
+        outbox.flows([counted(3)]);
+        outbox.tell(Told { events: true, counters: false });
+        outbox.flows([counted(4)]);
+        let report = outbox.take();
+        assert_eq!(report.flows, [event(3), event(4)]);
+        outbox.tell(Told { events: false, counters: true });
+        outbox.flows([counted(5)]);
+        // Nor what comes back after a report that did not arrive.
+        outbox.put_back(under_way);
+        let report = outbox.take();
+        assert_eq!((report.flows.len(), report.flow_events_lost), (0, 0));
+        outbox.tell(Told::default());
+        outbox.flows([counted(6)]);
+        assert_eq!(outbox.take().flows, [counted(6)]);
+    }
 
     fn event(time_ms: u64) -> FlowEvent {
         FlowEvent { time_ms, ..FlowEvent::default() }

@@ -13,7 +13,7 @@ use rcgen::{
 use sluicegate_api::agent::agent_server::{Agent, AgentServer};
 use sluicegate_api::agent::sync_update::Update;
 use sluicegate_api::agent::{
-    Acknowledgement, EnrollRequest, EnrollResponse, Facts, FlowList, FlowsQuery, ReportRequest,
+    Acknowledgement, EnrollRequest, EnrollResponse, Facts, FlowEvent, FlowList, FlowsQuery, ReportRequest,
     ReportResponse, SyncRequest, SyncUpdate,
 };
 use sluicegate_gateway::config::Role;
@@ -47,6 +47,7 @@ struct Said {
     facts: Option<Facts>,
     lists_flows: bool,
     flow_list: Option<FlowList>,
+    flows: Vec<FlowEvent>,
 }
 
 impl Control {
@@ -135,6 +136,11 @@ impl Control {
         said.flow_list.take()
     }
 
+    /// The flow events that came since this was asked last.
+    pub(crate) fn flow_events(&self) -> Vec<FlowEvent> {
+        std::mem::take(&mut self.said().flows)
+    }
+
     fn said(&self) -> std::sync::MutexGuard<'_, Said> {
         self.0.said.lock().unwrap()
     }
@@ -187,6 +193,7 @@ impl Agent for Control {
         let report = request.into_inner();
         said.acknowledgements.extend(report.acknowledgements);
         said.facts = report.facts.or(said.facts.take());
+        said.flows.extend(report.flows);
         said.flow_list = report.flow_list.or(said.flow_list.take());
         Ok(Response::new(ReportResponse {}))
     }

@@ -6,7 +6,7 @@ mod facts;
 #[path = "../userspace/image.rs"]
 mod image;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
@@ -61,13 +61,7 @@ fn with_agent(
             control.join(address, lab.dir()).await.unwrap();
             let mut settings = settings(choice, lab.dir(), &bpf_dir);
             change(&mut settings);
-            control.tell(Update::Network(NetworkConfig {
-                protocol: sluicegate_api::PROTOCOL,
-                serial: 1,
-                address_v4: "100.64.0.1/24".into(),
-                address_v6: "fd64::1/64".into(),
-                ..NetworkConfig::default()
-            }));
+            control.tell(Update::Network(overlay(1)));
             control.tell(Update::Snapshot(snapshot(1, &image::image(Rule::Accept { masquerade: true }))));
             test(&World { control, settings }).await;
         });
@@ -108,6 +102,16 @@ fn settings(choice: Choice, dir: &Path, bpf_dir: &Path) -> Settings {
             dead_after: Duration::from_secs(3),
             return_after: Duration::from_secs(2),
         },
+    }
+}
+
+fn overlay(serial: u64) -> NetworkConfig {
+    NetworkConfig {
+        protocol: sluicegate_api::PROTOCOL,
+        serial,
+        address_v4: "100.64.0.1/24".into(),
+        address_v6: "fd64::1/64".into(),
+        ..NetworkConfig::default()
     }
 }
 
@@ -363,6 +367,68 @@ async fn tells_its_flows(world: &World) {
     let some = answer(8, 3).await;
     assert_eq!((some.flows.len(), some.live >= 10), (3, true));
     running.stop().await;
+}
+
+/// Control may want no events of flows; those of the meantime are not told later either.
+async fn tells_of_flows_while_control_wants_it(world: &World) {
+    let running = world.run();
+    let is_up =
+        |s: &Status| s.policy.revision == Some(1) && s.identity.address_v6.is_some() && s.control.connected;
+    world.status("the agent comes up", is_up).await;
+    let permit = image::image(Rule::Accept { masquerade: true });
+    // Ten flows, and who opened those of which control is told.
+    let opened = async || {
+        world.send(5);
+        let (begun, mut ports) = (Instant::now(), BTreeSet::new());
+        while ports.len() < 10 {
+            assert!(begun.elapsed() < PATIENCE, "{ports:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let events = world.control.flow_events();
+            let mine = events.iter().filter(|event| (9000..9005).contains(&event.destination_port));
+            ports.extend(mine.map(|event| (event.source.clone(), event.source_port, event.destination_port)));
+        }
+        ports
+    };
+    opened().await;
+    world.control.tell(Update::Network(NetworkConfig { no_flow_events: true, ..overlay(2) }));
+    // Updates are taken in order, and reports come in order.
+    world.control.tell(Update::Snapshot(snapshot(2, &permit)));
+    assert!(world.acknowledged(2).await.applied);
+    world.control.flow_events();
+    world.send(5);
+    let begun = Instant::now();
+    let unseen = loop {
+        match world.control.ask_flows(FlowsQuery { id: 1, most: 1000 }) {
+            Some(list) if list.live >= 20 => break list,
+            last => assert!(begun.elapsed() < PATIENCE, "{last:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let told = world.control.flow_events();
+    assert!(told.is_empty(), "{told:?}");
+    world.control.tell(Update::Network(overlay(3)));
+    world.control.tell(Update::Snapshot(snapshot(3, &permit)));
+    assert!(world.acknowledged(3).await.applied);
+    for (address, port, _) in opened().await {
+        let address: std::net::IpAddr = address.parse().unwrap();
+        let bytes = match address {
+            std::net::IpAddr::V4(v4) => v4.octets().to_vec(),
+            std::net::IpAddr::V6(v6) => v6.octets().to_vec(),
+        };
+        let of_then = unseen.flows.iter().any(|flow| flow.source == bytes && flow.source_port == port);
+        assert!(!of_then, "{address} {port}");
+    }
+    running.stop().await;
+}
+
+#[test]
+fn an_agent_tells_of_flows_while_control_wants_it() {
+    with_agent(Choice::Ebpf, |_| {}, tells_of_flows_while_control_wants_it);
+}
+
+#[test]
+fn an_agent_tells_of_flows_while_control_wants_it_in_user_space_too() {
+    with_agent(Choice::Userspace, |_| {}, tells_of_flows_while_control_wants_it);
 }
 
 #[test]

@@ -161,6 +161,9 @@ fn show(terminal: &mut Terminal<'_>, plan: &Plan) -> Result<(), Failure> {
         for gateway in &flows.asked {
             terminal.line(format!("  {}", asked(gateway)))?;
         }
+        if let Some(note) = &flows.note {
+            terminal.line(format!("  {note}"))?;
+        }
     }
     if !plan.tests.is_empty() {
         tests::show(terminal, &plan.tests)?;

@@ -17,6 +17,7 @@ use crate::verbs::read;
 struct Suggestion {
     file: String,
     flows: u64,
+    note: Option<String>,
     seen: Option<[String; 2]>,
     rules: Vec<Suggested>,
     blocked: Vec<Traffic>,
@@ -53,6 +54,9 @@ pub(super) async fn run(
                 .line(format!("{name} is written; `sluice policy plan -f {name}` says what it would do"))?;
         }
         None => terminal.out.write_all(told.file.as_bytes())?,
+    }
+    if let Some(note) = &told.note {
+        terminal.note(format!("Note: {note}."));
     }
     let Some([first, last]) = &told.seen else {
         terminal.note(format!(

@@ -66,7 +66,8 @@ fn snapshot() -> Snapshot {
         policies: [("p".to_owned(), policy)].into(),
     };
     let agents = ids.into_iter().map(|(id, last, role)| (id.to_owned(), agent(last, role))).collect();
-    Snapshot { revision: 7, state, agents, break_glass_until: None }
+    let flow_log = FlowLog { enabled: true, groups: Vec::new(), counters: true };
+    Snapshot { revision: 7, state, agents, flow_log, break_glass_until: None }
 }
 
 fn all(image: impl Fn(&str) -> Option<Arc<Compiled>>, current: bool) -> BTreeMap<String, Base> {
@@ -138,6 +139,25 @@ fn a_new_endpoint_or_name_changes_overlays_and_no_image() {
     assert!(Arc::ptr_eq(&image(&first, USER), &image(&second, USER)));
     let (_, second) = again(true, |next| next.state.peers.get_mut(GATEWAY).unwrap().name = "new".into());
     assert_eq!(second[USER].network.as_ref().unwrap().peers[0].name, "new");
+}
+
+#[test]
+fn every_agent_is_told_what_to_tell_of_flows_and_no_image_changes() {
+    let told = |targets: &BTreeMap<String, Target>| {
+        targets
+            .values()
+            .map(|target| target.network.as_ref().map(|n| (n.no_flow_events, n.no_flow_counters)))
+            .collect::<Vec<_>>()
+    };
+    let (first, second) = again(true, |next| next.flow_log.enabled = false);
+    assert_eq!(told(&first), [Some((false, false)); 3]);
+    assert_eq!(told(&second), [Some((true, false)); 3]);
+    assert!([GATEWAY, USER, OTHER].iter().all(|id| Arc::ptr_eq(&image(&first, id), &image(&second, id))));
+    let (_, second) = again(true, |next| next.flow_log.counters = false);
+    assert_eq!(told(&second), [Some((false, true)); 3]);
+    // Of whose flows events are kept is control's own to know.
+    let (_, second) = again(true, |next| next.flow_log.groups = vec!["users".into()]);
+    assert_eq!(told(&second), [None; 3]);
 }
 
 #[test]

@@ -25,6 +25,7 @@ impl Known {
         let overlay = account.settings.overlay()?;
         (self.snapshot.state.overlay_v4, self.snapshot.state.overlay_v6) = overlay;
         self.snapshot.revision = account.revision;
+        self.snapshot.flow_log = account.settings.flow_log();
         self.position = position;
         spread(&mut touched, db).await?;
 

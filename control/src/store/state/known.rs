@@ -42,7 +42,9 @@ impl Known {
             policies: Default::default(),
         };
         let agents = agents.into();
-        let snapshot = Snapshot { revision: account.revision, state, agents, break_glass_until: None };
+        let flow_log = account.settings.flow_log();
+        let snapshot =
+            Snapshot { revision: account.revision, state, agents, flow_log, break_glass_until: None };
         let mut known = Self {
             snapshot,
             position,
@@ -68,6 +70,7 @@ impl Known {
             (a.revision != b.revision).then(|| "the revision".to_owned()),
             ((a.state.overlay_v4, a.state.overlay_v6) != (b.state.overlay_v4, b.state.overlay_v6))
                 .then(|| "the overlay".to_owned()),
+            (a.flow_log != b.flow_log).then(|| "the settings of flow events".to_owned()),
             differs("peer", &a.state.peers, &b.state.peers),
             differs("agent", &a.agents, &b.agents),
             differs("group", &a.state.groups, &b.state.groups),

@@ -18,7 +18,7 @@ use sluicegate_policy::model::{self, Shared};
 
 use self::known::Known;
 pub use self::reading::Reading;
-use super::{Result, Role, Store};
+use super::{FlowLog, Result, Role, Store};
 use crate::ids::now;
 
 /// Everything the driver compiles from.
@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub state: model::State,
     /// How agents reach each other, by peer id. Every peer of `state` is here.
     pub agents: Shared<BTreeMap<String, Agent>>,
+    /// Which flow events are kept.
+    pub flow_log: FlowLog,
     /// When the first break-glass policy that is on here ends, Unix milliseconds: the state is another one then, though
     /// nothing is written.
     pub break_glass_until: Option<i64>,
