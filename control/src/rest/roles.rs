@@ -157,19 +157,15 @@ pub fn admits(role: UserRole, method: &Method, path: &str) -> Option<Right> {
     enough.then_some(right)
 }
 
-/// The table's column for a role, as NetBird's clients read it; `blocked` where its views are.
-pub fn permissions(role: UserRole, blocked: bool) -> BTreeMap<String, BTreeMap<String, bool>> {
-    let right = |module| match (right(role, module), module) {
-        (Right::Own, Module::Peers) if blocked => Right::Nothing,
-        (right, _) => right,
-    };
+/// The table's column for a role, as NetBird's clients read it.
+pub fn permissions(role: UserRole) -> BTreeMap<String, BTreeMap<String, bool>> {
     let operations = |right: Right| {
         let write = right == Right::Write;
         [("read", right >= Right::Read), ("create", write), ("update", write), ("delete", write)]
             .map(|(name, may)| (name.to_owned(), may))
             .into()
     };
-    MODULES.iter().map(|(module, name)| ((*name).to_owned(), operations(right(*module)))).collect()
+    MODULES.iter().map(|(module, name)| ((*name).to_owned(), operations(right(role, *module)))).collect()
 }
 
 #[cfg(test)]

@@ -217,7 +217,7 @@ fn shape(user: store::User, caller: &Caller, blocked: bool) -> User {
     };
     User {
         permissions: is_current
-            .then(|| UserPermissions { is_restricted: blocked, modules: permissions(user.role, blocked) }),
+            .then(|| UserPermissions { is_restricted: blocked, modules: permissions(user.role) }),
         id: user.id,
         email: user.email,
         name: user.name,
