@@ -1,6 +1,9 @@
 //! The command line: nouns, verbs and their flags.
 
+mod access;
+mod dns;
 mod policy;
+mod route;
 mod user;
 
 use std::path::PathBuf;
@@ -13,7 +16,10 @@ use sluicegate_audit::Head;
 use crate::destination::Destination;
 use crate::filter::Filter;
 use crate::source::Source;
+pub use access::{Access, Grant, Posture};
+pub use dns::{Dns, DnsSettings, Nameserver, NameserverFields, Record, RecordKind, Zone, ZoneFields};
 pub use policy::{Apply, BreakGlass, Change, File, Policy, Prune, Pruning, Rollback, Suggest};
+pub use route::{Route, RouteFields};
 pub use user::{Codes, Invite, SetUp, User};
 
 /// The operator's command line of Sluicegate.
@@ -78,6 +84,22 @@ pub enum Format {
     Json,
 }
 
+/// Something that is on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+}
+
+impl Switch {
+    /// Whether it is on.
+    pub fn is_on(self) -> bool {
+        self == Switch::On
+    }
+}
+
 /// What a command is about.
 #[derive(Debug, Subcommand)]
 pub enum Noun {
@@ -111,6 +133,15 @@ pub enum Noun {
     /// Resources behind gateways, and the routers that reach them
     #[command(subcommand)]
     Network(Network),
+    /// Prefixes that peers reach through other peers: exit nodes, site to site
+    #[command(subcommand)]
+    Route(Route),
+    /// Nameservers, zones and records
+    #[command(subcommand)]
+    Dns(Dns),
+    /// WireGuard clients without an agent that are let to one peer for a while
+    #[command(subcommand)]
+    Access(Access),
     /// What gateways let through and what they dropped
     #[command(subcommand)]
     Flow(Flow),
@@ -185,13 +216,6 @@ pub enum Peer {
         #[arg(value_name = "PEER")]
         peer: String,
     },
-}
-
-/// `sluice posture`.
-#[derive(Debug, Subcommand)]
-pub enum Posture {
-    /// All posture checks: what they ask for, the policies that ask, and who fails why
-    List,
 }
 
 /// `sluice group`.

@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -29,6 +30,10 @@ pub struct Refused {
     /// All of it.
     pub body: Value,
 }
+
+/// What an object was when it was read.
+#[derive(Clone, Debug)]
+pub struct Version(Option<HeaderValue>);
 
 impl Client {
     /// A client; nothing is sent yet.
@@ -110,6 +115,24 @@ impl Client {
     /// Replaces what is at `path`.
     pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Failure> {
         self.call(Method::PUT, path, Some(body)).await
+    }
+
+    /// Reads what is at `path`, with the version by which [`Client::replace`] knows it.
+    pub async fn versioned(&self, path: &str) -> Result<(Value, Version), Failure> {
+        let request = self.request(Method::GET, path).timeout(self.timeout);
+        let response = self.send(&Method::GET, path, request).await?;
+        let version = Version(response.headers().get("etag").cloned());
+        let body = response.bytes().await.map_err(|error| self.unreachable(path, &error))?;
+        Ok((self.parse(&Method::GET, path, &body)?, version))
+    }
+
+    /// Replaces what is at `path`, unless somebody changed it since it was read.
+    pub async fn replace(&self, path: &str, body: &Value, version: Version) -> Result<Value, Failure> {
+        let mut request = self.request(Method::PUT, path).json(body);
+        if let Version(Some(tag)) = version {
+            request = request.header("if-match", tag);
+        }
+        self.answer(&Method::PUT, path, request).await
     }
 
     /// Opens an event stream: only the answer's head is bounded in time.

@@ -79,7 +79,7 @@ pub async fn run(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         Noun::Gateway(Gateway::Show { id }) => verbs::gateway::show(&client, terminal, &id).await,
         Noun::Policy(asked) => verbs::policy::run(&client, terminal, asked).await,
         Noun::Peer(args::Peer::List) => verbs::peer::list(&client, terminal).await,
-        Noun::Posture(args::Posture::List) => verbs::posture::list(&client, terminal).await,
+        Noun::Posture(asked) => verbs::posture::run(&client, terminal, asked).await,
         Noun::Peer(args::Peer::Key) => verbs::peer::key(&client, terminal).await,
         Noun::Peer(args::Peer::Renew { peer }) => verbs::peer::renew(&client, terminal, &peer).await,
         Noun::Group(args::Group::List) => verbs::group::list(&client, terminal).await,
@@ -89,6 +89,9 @@ pub async fn run(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
             verbs::setup_key::create(&client, terminal, &options).await
         }
         Noun::Network(args::Network::List) => verbs::network::list(&client, terminal).await,
+        Noun::Route(asked) => verbs::route::run(&client, terminal, asked).await,
+        Noun::Dns(asked) => verbs::dns::run(&client, terminal, asked).await,
+        Noun::Access(asked) => verbs::access::run(&client, terminal, asked).await,
         Noun::Flow(Flow::Watch(options)) => verbs::flow::watch(&client, terminal, &options).await,
         Noun::Audit(args::Audit::List(options)) => verbs::audit::list(&client, terminal, &options).await,
         Noun::Audit(args::Audit::Verify(options)) => {

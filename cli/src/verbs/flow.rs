@@ -162,6 +162,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn that_control_keeps_no_events_is_said_and_is_no_event() {
+        let (mut out, mut notes) = (Vec::new(), Vec::new());
+        let mut terminal = Terminal {
+            out: &mut out,
+            notes: &mut notes,
+            input: &mut "".as_bytes(),
+            asks: false,
+            colour: false,
+            width: None,
+            now: time::macros::utc_datetime!(2026-11-22 12:00:00),
+            format: crate::args::Format::Table,
+        };
+        let event = Event { kind: "off".into(), data: json!({"message": "it is off"}).to_string() };
+        assert!(!show(&event, &mut terminal).unwrap());
+        assert_eq!((out, notes), (Vec::new(), b"it is off\n".to_vec()));
+    }
+
+    #[test]
     fn a_masqueraded_end_and_a_dropped_ping_read_well() {
         let flow: Flow = serde_json::from_value(json!({
             "time_ms": 1_795_332_909_120_i64, "kind": "end", "reporter": {"id": "g1", "name": "gw-a"}, "protocol": 6,

@@ -1,6 +1,8 @@
 //! One module per noun or verb: fetch, then print.
 
+pub(crate) mod access;
 pub(crate) mod audit;
+pub(crate) mod dns;
 pub(crate) mod explain;
 pub(crate) mod flow;
 pub(crate) mod gateway;
@@ -8,9 +10,11 @@ pub(crate) mod group;
 pub(crate) mod local;
 pub(crate) mod login;
 pub(crate) mod network;
+pub(crate) mod object;
 pub(crate) mod peer;
 pub(crate) mod policy;
 pub(crate) mod posture;
+pub(crate) mod route;
 pub(crate) mod setup_key;
 pub(crate) mod status;
 pub(crate) mod user;

@@ -53,7 +53,7 @@ async fn a_closed_pipe_is_silent() {
 /// What each verb's help says, so that a change of the command line is seen in review.
 #[test]
 fn help_is_as_written_down() {
-    let verbs: [&[&str]; 32] = [
+    let verbs: [&[&str]; 43] = [
         &[],
         &["login"],
         &["status"],
@@ -81,6 +81,17 @@ fn help_is_as_written_down() {
         &["user"],
         &["user", "invite"],
         &["network", "list"],
+        &["route"],
+        &["route", "create"],
+        &["route", "update"],
+        &["dns"],
+        &["dns", "nameserver", "create"],
+        &["dns", "zone", "create"],
+        &["dns", "record", "create"],
+        &["access"],
+        &["access", "grant"],
+        &["posture"],
+        &["posture", "create"],
         &["flow", "watch"],
         &["audit", "list"],
         &["audit", "verify"],

@@ -6,6 +6,7 @@ mod run;
 
 mod audit;
 mod document;
+mod objects;
 mod sso;
 mod users;
 
