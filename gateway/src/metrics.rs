@@ -148,6 +148,18 @@ fn describe(registry: &Registry, status: &Status) -> anyhow::Result<()> {
         "When this run put the image in force; 0 when an earlier run did.",
         status.policy.applied_ms,
     )?;
+    seconds(
+        registry,
+        "policy_next_end_timestamp_seconds",
+        "When the next grant of the image in force ends; 0 when none does.",
+        status.policy.ends_ms,
+    )?;
+    gauge(
+        registry,
+        "policy_shut",
+        "Whether nothing is forwarded because a grant ended that could not be taken from the image in force.",
+        u64::from(status.policy.shut),
+    )?;
     gauge(
         registry,
         "control_connected",

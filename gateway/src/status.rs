@@ -196,6 +196,15 @@ pub struct Policy {
     /// Whether it has: then nothing is forwarded.
     #[serde(default)]
     pub expired: bool,
+    /// When the next grant of it ends, Unix milliseconds by this host's clock; `None` when nothing ends.
+    #[serde(default)]
+    pub ends_ms: Option<u64>,
+    /// At how many moments grants of it end.
+    #[serde(default)]
+    pub ends: u64,
+    /// Whether nothing is forwarded because a grant ended that could not be taken from it: `degraded` says why.
+    #[serde(default)]
+    pub shut: bool,
     /// Whether what control has sent since was refused: `degraded` says why.
     #[serde(default)]
     pub refused: bool,

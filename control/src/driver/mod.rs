@@ -3,6 +3,7 @@
 //! The first change after a quiet time is compiled at once; those that come while a compilation runs share the next one.
 //! What cannot be compiled changes nothing: agents keep the images they have, and the reason is shown.
 
+mod ends;
 mod plan;
 
 use std::sync::Arc;
@@ -38,8 +39,8 @@ pub struct Driver {
     published: Option<Arc<Plan>>,
     /// The last revision looked at, compiled or not.
     seen: u64,
-    /// When the first break-glass policy that is on in it ends, Unix milliseconds.
-    break_glass_until: Option<i64>,
+    /// When something in it ends by the clock, Unix milliseconds.
+    ends_at: Option<i64>,
 }
 
 /// Why nothing was published.
@@ -66,7 +67,7 @@ impl Driver {
             roster,
             published: None,
             seen: 0,
-            break_glass_until: None,
+            ends_at: None,
         }
     }
 
@@ -85,7 +86,7 @@ impl Driver {
                 self.hub.compilation_failed(error.to_string());
             }
             let unread = matches!(outcome, Err(RoundError::Store(_)));
-            let ends = self.break_glass_until.filter(|_| !unread);
+            let ends = self.ends_at.filter(|_| !unread);
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
                 () = self.hub.newcomer() => {}
@@ -100,7 +101,7 @@ impl Driver {
     /// Brings every agent up to the store's revision, or only the new ones when nothing else has changed.
     async fn round(&mut self, revision: u64) -> Result<(), RoundError> {
         // A break-glass policy ends by the clock: whether that can be written as well, and by whom, is another matter.
-        let ended = self.break_glass_until.is_some_and(|until| until <= now());
+        let ended = self.ends_at.is_some_and(|until| until <= now());
         if self.published.is_none() || self.seen < revision || ended {
             return self.follow().await;
         }
@@ -148,7 +149,7 @@ impl Driver {
         self.hub.set_roster(roster.clone(), revision);
         self.roster = Some((of, roster));
         self.seen = revision;
-        self.break_glass_until = snapshot.break_glass_until;
+        self.ends_at = snapshot.ends_at();
 
         let (agents, before) = (self.hub.to_compile(false), self.published.clone());
         let started = Instant::now();

@@ -9,7 +9,10 @@ use sluicegate_api::agent::{NetworkConfig, RemotePeer, Route, RoutedPrefix, Rout
 use sluicegate_policy::model::{Network, Shared, State};
 use sluicegate_policy::{Compiler, NetworkView};
 
-use crate::hub::{Base, Compiled, Member, Roster, Target};
+use super::ends::Ends;
+
+
+use crate::hub::{Base, Compiled, Later, Member, Roster, Target};
 use crate::store::{Agent, FlowLog, Role, Snapshot};
 
 /// A state of the store, ready to compile from.
@@ -18,17 +21,23 @@ pub(super) struct Plan {
     compiler: Compiler,
     agents: Shared<BTreeMap<String, Agent>>,
     flow_log: FlowLog,
+    ends: Ends,
 }
+
+/// An image, and what it becomes by the clock.
+type Images = (Arc<Compiled>, Arc<[Later]>);
 
 impl Plan {
     /// Prepares a state; the error says what in it cannot be compiled. Parts that it shares with the state of `before` cost nothing.
     pub(super) fn new(snapshot: Snapshot, before: Option<&Plan>) -> Result<Self, String> {
-        let Snapshot { revision, state, agents, flow_log, .. } = snapshot;
+        let Snapshot { revision, state, agents, flow_log, ends } = snapshot;
         let compiler = match before {
             Some(before) => Compiler::after(Arc::new(state), &before.compiler),
             None => Compiler::new(Arc::new(state)),
         };
-        Ok(Self { revision, compiler: compiler.map_err(|error| error.to_string())?, agents, flow_log })
+        let compiler = compiler.map_err(|error| error.to_string())?;
+        let ends = Ends::new(ends, &compiler)?;
+        Ok(Self { revision, compiler, agents, flow_log, ends })
     }
 
     /// The state it is of.
@@ -48,6 +57,7 @@ impl Plan {
             affected: self.compiler.affected(&before.compiler),
             everybody: self.told_everybody() != before.told_everybody(),
             moved: self.moved(before),
+            ends: self.ends.affected(&before.ends),
         });
         let agents: Vec<(String, Base)> = agents.into_iter().collect();
         let (work, mut rest): (Vec<_>, Vec<_>) = agents
@@ -56,7 +66,13 @@ impl Plan {
                 let known = base.image.clone().filter(|_| base.current);
                 let known = known.zip(change.as_ref());
                 let untouched = known.filter(|(_, change)| !change.affected.contains(agent.as_str()));
-                (agent, base, untouched.map(|(image, _)| image))
+                let untouched = untouched.and_then(|(image, change)| {
+                    if change.ends.as_ref().is_some_and(|ends| !ends.contains(agent.as_str())) {
+                        return Some((image, base.later.clone()));
+                    }
+                    (!self.ends.concern(&agent)).then(|| (image, Arc::default()))
+                });
+                (agent, base, untouched)
             })
             .partition(|(.., untouched)| {
                 untouched.is_none()
@@ -88,11 +104,11 @@ impl Plan {
                 }
             }
         });
-        let same = rest.drain(..).filter_map(|(agent, _, image)| {
+        let same = rest.drain(..).filter_map(|(agent, _, images)| {
             self.state()
                 .peers
                 .contains_key(&agent)
-                .then_some((agent, Target { image: Ok(image?), network: None }))
+                .then_some((agent, Target { image: Ok(images?), network: None }))
         });
         done.extend(same);
         done
@@ -104,13 +120,13 @@ impl Plan {
         change: Option<&Change<'_>>,
         agent: String,
         base: Base,
-        untouched: Option<Arc<Compiled>>,
+        untouched: Option<Images>,
     ) -> Option<(String, Target)> {
         // An agent without an image of the state before may have no overlay either.
         let known = change.filter(|_| base.image.is_some() && base.current);
         let network = self.overlay(known, &agent)?;
         let image = match untouched {
-            Some(image) => Ok(image),
+            Some(images) => Ok(images),
             None => self.compile(&agent, base.image),
         };
         Some((agent, Target { image, network }))
@@ -148,9 +164,12 @@ impl Plan {
         moved
     }
 
-    fn compile(&self, agent: &str, before: Option<Arc<Compiled>>) -> Result<Arc<Compiled>, String> {
+    fn compile(&self, agent: &str, before: Option<Arc<Compiled>>) -> Result<Images, String> {
         let image = self.compiler.compile(agent).map_err(|error| error.to_string())?;
-        Ok(Compiled::new(&image, before))
+        let image = Compiled::new(&image, before);
+        // An image of which it is not known what it is to become grants for too long: then the one before it stays.
+        let later = self.ends.compile(agent, &image)?;
+        Ok((image, later))
     }
 }
 
@@ -163,6 +182,8 @@ struct Change<'a> {
     everybody: bool,
     /// See [`Plan::moved`].
     moved: BTreeSet<&'a str>,
+    /// See [`Ends::affected`].
+    ends: Option<BTreeSet<Arc<str>>>,
 }
 
 /// Ids of entries that are in both maps and not the same.

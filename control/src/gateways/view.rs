@@ -163,8 +163,19 @@ pub struct RuleTraffic {
     pub bytes: u64,
 }
 
+const KEEPS_GRANTS: &str = "this agent's version is too old to end grants by itself: a break-glass policy that is on here ends with the \
+                            word of control, and while control is away only with the agent's max_policy_age; install the \
+                            release of control there";
+
 pub(super) fn joined_as_gateway(peer: &Peer) -> bool {
     peer.role == Role::Gateway
+}
+
+/// What an agent says of itself, and what it is too old to say.
+fn degraded(overview: &Overview) -> Vec<String> {
+    let reported = overview.reported.as_ref().map(|reported| reported.health.degraded.clone());
+    let keeps = overview.keeps_grants.then(|| KEEPS_GRANTS.to_owned());
+    reported.unwrap_or_default().into_iter().chain(keeps).collect()
 }
 
 pub(super) fn gateway(
@@ -182,7 +193,7 @@ pub(super) fn gateway(
         datapath: health.map(|health| health.datapath.clone()),
         counters: health.map(|health| counters(health, overview.events_lost)),
         drops: health.map(|health| health.drops.clone().into_iter().collect()).unwrap_or_default(),
-        degraded: health.map(|health| health.degraded.clone()).unwrap_or_default(),
+        degraded: degraded(overview),
         links: health.map(|health| links(health, names)).unwrap_or_default(),
         last_report: overview.reported.as_ref().map(|reported| rfc3339(reported.at_ms)),
         last_seen: rfc3339(peer.last_seen.unsigned_abs()),

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::flows::Asking;
 use super::stream::{Sending, Step};
-use super::{Compiled, Refused};
+use super::{Compiled, Later, Refused, ends};
 
 #[derive(Default)]
 pub(super) struct Entry {
@@ -23,8 +23,10 @@ pub(super) struct Entry {
     bases: Vec<Arc<Compiled>>,
     applied: Option<Applied>,
     refusal: Option<Refusal>,
-    /// The highest revision this agent was offered or says it has: the next one is above it.
-    floor: u64,
+    /// The highest revision this agent was offered, may reach by itself or says it has: the next one is above it.
+    pub(super) floor: u64,
+    /// By the clock another image is wanted than the one published last.
+    pub(super) ahead: bool,
     events_lost: u64,
 }
 
@@ -32,6 +34,8 @@ pub(super) struct Entry {
 pub(super) struct Wanted {
     pub(super) revision: u64,
     pub(super) image: Arc<Compiled>,
+    /// What it becomes by the clock, in the order of time.
+    pub(super) later: Arc<[Later]>,
 }
 
 /// The stream that serves an agent now.
@@ -41,6 +45,10 @@ pub(super) struct Stream {
     pub(super) notify: Arc<Notify>,
     /// Whether the agent answers when it is asked for its flows.
     pub(super) lists_flows: bool,
+    /// Whether the agent takes from its image by itself what ends.
+    follows_schedules: bool,
+    /// What it was told of that; `None` when it may know something else.
+    pub(super) told: Option<Arc<[Later]>>,
     /// That question, while it is not answered.
     pub(super) asking: Option<Asking>,
     /// What the agent holds once it has taken everything sent so far.
@@ -118,6 +126,8 @@ pub struct Overview {
     pub compile_error: Option<String>,
     /// Flow events it lost, since it started.
     pub events_lost: u64,
+    /// Whether something of its image ends by the clock, and it will not know by itself: its version is too old.
+    pub keeps_grants: bool,
 }
 
 impl Stream {
@@ -134,6 +144,8 @@ impl Stream {
             gateway,
             notify,
             lists_flows: request.lists_flows,
+            follows_schedules: request.follows_schedules,
+            told: (request.scheduled == 0).then(Arc::default),
             asking: None,
             holds,
             opened_at,
@@ -144,6 +156,15 @@ impl Stream {
             retried: None,
             parked: None,
         }
+    }
+
+    pub(super) fn nothing_in_flight(&self) -> bool {
+        self.in_flight.is_none()
+    }
+
+    /// The agent holds this image without having been sent it.
+    pub(super) fn holds(&mut self, held: Held) {
+        self.holds = Some(held);
     }
 }
 
@@ -172,6 +193,11 @@ impl Entry {
         self.applied.map(|applied| applied.held)
     }
 
+    /// Whether what is wanted is what was published last.
+    pub(super) fn is_current(&self) -> bool {
+        self.compile_error.is_none() && !self.ahead
+    }
+
     pub(super) fn has_network(&self) -> bool {
         self.network.is_some()
     }
@@ -188,10 +214,19 @@ impl Entry {
         true
     }
 
-    /// Sets the image, under a revision above every one this agent knows; false when it is the one already wanted.
-    pub(super) fn want_image(&mut self, store_revision: u64, image: Arc<Compiled>) -> bool {
-        if self.wanted.as_ref().is_some_and(|wanted| wanted.image.hash == image.hash) {
-            return false;
+    /// Sets the image, under a revision above every one this agent knows, and what it becomes by the clock; false when both are
+    /// what is already wanted.
+    pub(super) fn want_image(
+        &mut self,
+        store_revision: u64,
+        image: Arc<Compiled>,
+        later: Arc<[Later]>,
+    ) -> bool {
+        self.ahead = false;
+        if let Some(wanted) = self.wanted.as_mut().filter(|wanted| wanted.image.hash == image.hash) {
+            let same = ends::knows(&wanted.later, &later);
+            wanted.later = later;
+            return !same;
         }
         // An agent that already enforces this image keeps it under its own revision.
         let in_force = self.applied.filter(|applied| applied.held.hash == image.hash);
@@ -200,7 +235,7 @@ impl Entry {
             _ => store_revision.max(self.floor + 1),
         };
         self.floor = self.floor.max(revision);
-        self.wanted = Some(Wanted { revision, image });
+        self.wanted = Some(Wanted { revision, image, later });
         true
     }
 
@@ -210,7 +245,8 @@ impl Entry {
     }
 
     /// What the stream is to send next, when the images stand for the store's revision `compiled`.
-    pub(super) fn next(&mut self, stream: u64, compiled: u64) -> Result<Step, Refused> {
+    pub(super) fn next(&mut self, stream: u64, compiled: u64, now_ms: u64) -> Result<Step, Refused> {
+        self.pass_ends(now_ms);
         let Some(current) = self.stream.as_mut().filter(|current| current.id == stream) else {
             return Err(Refused::Replaced);
         };
@@ -226,20 +262,28 @@ impl Entry {
         }
         let Some(wanted) = &mut self.wanted else { return Ok(Step::Wait) };
         let hash = wanted.image.hash;
+        let later = current.follows_schedules.then(|| wanted.later.clone()).unwrap_or_default();
         if current.parked == Some(hash) {
             return Ok(Step::Wait);
         }
         if let Some(held) = current.holds.filter(|held| held.hash == hash && !current.snapshot_next) {
             // There and back before anything was sent: the agent's revision stands.
             wanted.revision = held.revision;
-            return Ok(Step::Wait);
+            if !current.follows_schedules
+                || current.told.as_ref().is_some_and(|told| ends::knows(told, &later))
+            {
+                return Ok(Step::Wait);
+            }
+            self.floor = self.floor.max(wanted.revision + later.len() as u64);
+            return Ok(Step::Schedule { revision: wanted.revision, image: wanted.image.clone(), later });
         }
         let base = current.holds.filter(|_| !current.snapshot_next);
         let base = base.and_then(|held| {
             let image = self.bases.iter().find(|image| image.hash == held.hash)?;
             Some((held.revision, image.clone()))
         });
-        Ok(Step::Image { base, revision: wanted.revision, image: wanted.image.clone() })
+        self.floor = self.floor.max(wanted.revision + later.len() as u64);
+        Ok(Step::Image { base, revision: wanted.revision, image: wanted.image.clone(), later })
     }
 
     /// The stream has handed a message to its connection.
@@ -248,7 +292,9 @@ impl Entry {
         match what {
             Sending::Flows { query } => current.asking.iter_mut().for_each(|asking| asking.sent(*query)),
             Sending::Network { serial } => current.network_sent = *serial,
-            Sending::Image { revision, image, .. } => {
+            Sending::Schedule { later } => current.told = Some(later.clone()),
+            Sending::Image { revision, image, later, .. } => {
+                current.told = Some(later.clone());
                 let held = Held { revision: *revision, hash: image.hash };
                 current.holds = Some(held);
                 current.in_flight = Some((held, now));
@@ -267,6 +313,12 @@ impl Entry {
             return None;
         }
         self.applied = Some(Applied { held, at_ms: now_ms, microseconds: Some(said.apply_microseconds) });
+        self.floor = self.floor.max(said.revision);
+        if self.stream.as_ref().is_none_or(|stream| stream.in_flight.is_none_or(|(sent, _)| sent != held)) {
+            self.went_ahead(held);
+            self.raise_wanted(said.revision);
+            return None;
+        }
         let stream = self.stream.as_mut()?;
         let (_, since) = stream.in_flight.take_if(|(sent, _)| *sent == held)?;
         stream.retried = None;
@@ -284,6 +336,8 @@ impl Entry {
             return;
         };
         stream.holds = in_force;
+        // It goes by what it was told with the image that it has.
+        stream.told = None;
         stream.snapshot_next = true;
         if stream.retried.replace(sent.hash) == Some(sent.hash) {
             stream.parked = Some(sent.hash);
@@ -311,6 +365,7 @@ impl Entry {
     /// A peer that is not connected costs no memory for images.
     pub(super) fn forget_images(&mut self) {
         self.wanted = None;
+        self.ahead = false;
         self.network = None;
         self.bases.clear();
     }
@@ -325,6 +380,8 @@ impl Entry {
             reported: self.reported.clone(),
             compile_error: self.compile_error.clone(),
             events_lost: self.events_lost,
+            keeps_grants: self.stream.as_ref().is_some_and(|stream| !stream.follows_schedules)
+                && self.wanted.as_ref().is_some_and(|wanted| !wanted.later.is_empty()),
         }
     }
 
@@ -342,7 +399,7 @@ impl Entry {
         }
     }
 
-    fn keep(&mut self, image: Arc<Compiled>) {
+    pub(super) fn keep(&mut self, image: Arc<Compiled>) {
         self.bases.retain(|base| base.hash != image.hash);
         self.bases.push(image);
         self.prune();

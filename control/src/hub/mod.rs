@@ -5,6 +5,7 @@
 //! is wanted now. Changes that come faster than an agent takes them therefore coalesce, and nothing queues.
 
 mod bounds;
+mod ends;
 mod entry;
 mod flows;
 mod stream;
@@ -18,7 +19,9 @@ use sluicegate_api::image::{Hash, Image, Parts};
 use tokio::sync::{Notify, watch};
 
 use crate::flows::Flows;
+use crate::ids::now;
 use crate::metrics::Metrics;
+pub(crate) use ends::Later;
 pub use entry::{Applied, Held, Overview, Refusal, Reported};
 use entry::{Entry, Stream};
 pub use flows::Asked;
@@ -69,8 +72,9 @@ pub struct Compiled {
 
 /// What the driver made for one agent.
 pub(crate) struct Target {
-    /// The image, the same `Arc` as before when it did not change; or why there is none, and the one before it stays.
-    pub(crate) image: Result<Arc<Compiled>, String>,
+    /// The image, the same `Arc` as before when it did not change, and what it becomes by the clock; or why there is none, and the
+    /// one before it stays.
+    pub(crate) image: Result<(Arc<Compiled>, Arc<[Later]>), String>,
     /// The overlay, unless it did not change; its serial is given by the hub.
     pub(crate) network: Option<NetworkConfig>,
 }
@@ -79,7 +83,9 @@ pub(crate) struct Target {
 pub(crate) struct Base {
     /// Its image so far.
     pub(crate) image: Option<Arc<Compiled>>,
-    /// Whether that is the image of the state published last; not when compiling it failed.
+    /// What that becomes by the clock.
+    pub(crate) later: Arc<[Later]>,
+    /// Whether that is the image of the state published last; not when compiling it failed, or its time came since.
     pub(crate) current: bool,
 }
 
@@ -299,7 +305,8 @@ impl Hub {
         });
         let base = |entry: &Entry| Base {
             image: entry.wanted.as_ref().map(|wanted| wanted.image.clone()),
-            current: entry.compile_error.is_none(),
+            later: entry.wanted.as_ref().map(|wanted| wanted.later.clone()).unwrap_or_default(),
+            current: entry.is_current(),
         };
         served.map(|(peer, entry)| (peer.clone(), base(entry))).collect()
     }
@@ -316,9 +323,9 @@ impl Hub {
             let Some(entry) = entry else { continue };
             let network = target.network.is_some_and(|network| entry.want_network(network));
             let image = match target.image {
-                Ok(image) => {
+                Ok((image, later)) => {
                     entry.compile_error = None;
-                    entry.want_image(revision, image)
+                    entry.want_image(revision, image, later)
                 }
                 Err(error) => {
                     errors.push(format!("agent {peer} keeps its image: {error}"));
@@ -370,7 +377,8 @@ impl Hub {
             return Err(Refused::Closing);
         }
         let compiled = inner.compilation.revision;
-        inner.agents.get_mut(peer).ok_or(Refused::Deleted)?.next(stream, compiled)
+        let now = now().unsigned_abs();
+        inner.agents.get_mut(peer).ok_or(Refused::Deleted)?.next(stream, compiled, now)
     }
 
     fn sent(&self, peer: &str, stream: u64, what: &stream::Sending) {
@@ -378,7 +386,7 @@ impl Hub {
             entry.sent(stream, what, Instant::now());
         }
         match what {
-            stream::Sending::Flows { .. } => {}
+            stream::Sending::Flows { .. } | stream::Sending::Schedule { .. } => {}
             stream::Sending::Network { .. } => self.metrics.networks_pushed.inc(),
             stream::Sending::Image { kind, bytes, .. } => {
                 self.metrics.images_pushed.with_label_values(&[kind]).inc();

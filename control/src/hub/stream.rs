@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use sluicegate_api::agent::sync_update::Update;
-use sluicegate_api::agent::{Delta, FlowsQuery, NetworkConfig, Snapshot, SyncUpdate};
+use sluicegate_api::agent::{Delta, FlowsQuery, NetworkConfig, Schedule, Snapshot, SyncUpdate};
 use tokio::sync::Notify;
 
-use super::{Compiled, Hub, Refused};
+use super::{Compiled, Hub, Later, Refused, ends};
+use crate::ids::now;
 
 /// Encoded images shorter than this are compared in well under a millisecond: no thread change for them.
 const INLINE_BYTES: usize = 16_384;
@@ -16,14 +17,26 @@ pub(super) enum Step {
     Wait,
     Flows(FlowsQuery),
     Network(Arc<NetworkConfig>),
-    Image { base: Option<(u64, Arc<Compiled>)>, revision: u64, image: Arc<Compiled> },
+    Image {
+        base: Option<(u64, Arc<Compiled>)>,
+        revision: u64,
+        image: Arc<Compiled>,
+        later: Arc<[Later]>,
+    },
+    /// What becomes by the clock of an image that the agent has.
+    Schedule {
+        revision: u64,
+        image: Arc<Compiled>,
+        later: Arc<[Later]>,
+    },
 }
 
 /// What was handed to the connection.
 pub(super) enum Sending {
     Flows { query: u64 },
     Network { serial: u64 },
-    Image { revision: u64, image: Arc<Compiled>, kind: &'static str, bytes: usize },
+    Image { revision: u64, image: Arc<Compiled>, later: Arc<[Later]>, kind: &'static str, bytes: usize },
+    Schedule { later: Arc<[Later]> },
 }
 
 /// The updates of one agent, in order. Dropping it ends the agent's presence.
@@ -48,19 +61,30 @@ impl UpdateStream {
     /// The next update, once there is one.
     pub async fn next(&mut self) -> Result<SyncUpdate, Refused> {
         loop {
+            let only = |update| SyncUpdate { update: Some(update), schedule: None };
             let (sending, update) = match self.hub.next(&self.peer, self.id)? {
                 Step::Wait => {
                     self.notify.notified().await;
                     continue;
                 }
-                Step::Flows(query) => (Sending::Flows { query: query.id }, Update::Flows(query)),
+                Step::Flows(query) => (Sending::Flows { query: query.id }, only(Update::Flows(query))),
                 Step::Network(network) => {
-                    (Sending::Network { serial: network.serial }, Update::Network(network.as_ref().clone()))
+                    let sending = Sending::Network { serial: network.serial };
+                    (sending, only(Update::Network(network.as_ref().clone())))
                 }
-                Step::Image { base, revision, image } => encode(base, revision, image).await,
+                Step::Image { base, revision, image, later } => {
+                    let schedule = schedule(revision, &image, &later).await;
+                    let (sending, update) = encode(base, revision, image, later).await;
+                    let schedule = (!schedule.ends.is_empty()).then_some(schedule);
+                    (sending, SyncUpdate { update: Some(update), schedule })
+                }
+                Step::Schedule { revision, image, later } => {
+                    let schedule = Some(schedule(revision, &image, &later).await);
+                    (Sending::Schedule { later }, SyncUpdate { update: None, schedule })
+                }
             };
             self.hub.sent(&self.peer, self.id, &sending);
-            return Ok(SyncUpdate { update: Some(update) });
+            return Ok(update);
         }
     }
 }
@@ -75,24 +99,43 @@ impl Drop for UpdateStream {
     }
 }
 
+/// What becomes of an image, as it is told now.
+async fn schedule(revision: u64, image: &Arc<Compiled>, later: &Arc<[Later]>) -> Schedule {
+    let (image, later) = (image.clone(), later.clone());
+    let (spare_image, spare) = (image.clone(), later.clone());
+    if later.is_empty() || image.parts.encoded_len() <= INLINE_BYTES {
+        return ends::schedule(revision, &image, &later, now().unsigned_abs());
+    }
+    let made =
+        tokio::task::spawn_blocking(move || ends::schedule(revision, &image, &later, now().unsigned_abs()));
+    // The pool only refuses while the runtime ends.
+    made.await.unwrap_or_else(|_| ends::schedule(revision, &spare_image, &spare, now().unsigned_abs()))
+}
+
 async fn encode(
     base: Option<(u64, Arc<Compiled>)>,
     revision: u64,
     image: Arc<Compiled>,
+    later: Arc<[Later]>,
 ) -> (Sending, Update) {
     if image.parts.encoded_len() <= INLINE_BYTES {
-        return encode_now(base, revision, image);
+        return encode_now(base, revision, image, later);
     }
-    let (spare_base, spare) = (base.clone(), image.clone());
-    match tokio::task::spawn_blocking(move || encode_now(base, revision, image)).await {
+    let (spare_base, spare, spare_later) = (base.clone(), image.clone(), later.clone());
+    match tokio::task::spawn_blocking(move || encode_now(base, revision, image, later)).await {
         Ok(encoded) => encoded,
         // The pool only refuses while the runtime ends.
-        Err(_) => encode_now(spare_base, revision, spare),
+        Err(_) => encode_now(spare_base, revision, spare, spare_later),
     }
 }
 
 /// A delta when the base is known and it is shorter than the image, else the image.
-fn encode_now(base: Option<(u64, Arc<Compiled>)>, revision: u64, image: Arc<Compiled>) -> (Sending, Update) {
+fn encode_now(
+    base: Option<(u64, Arc<Compiled>)>,
+    revision: u64,
+    image: Arc<Compiled>,
+    later: Arc<[Later]>,
+) -> (Sending, Update) {
     let hash = image.hash.to_vec();
     if let Some((base_revision, base)) = base {
         let delta = base.parts.difference(&image.parts).encode();
@@ -100,10 +143,10 @@ fn encode_now(base: Option<(u64, Arc<Compiled>)>, revision: u64, image: Arc<Comp
             let bytes = delta.len();
             let base_hash = base.hash.to_vec();
             let update = Update::Delta(Delta { base_revision, base_hash, revision, hash, delta });
-            return (Sending::Image { revision, image, kind: "delta", bytes }, update);
+            return (Sending::Image { revision, image, later, kind: "delta", bytes }, update);
         }
     }
     let bytes = image.parts.encoded_len();
     let update = Update::Snapshot(Snapshot { revision, hash, image: image.parts.encode() });
-    (Sending::Image { revision, image, kind: "snapshot", bytes }, update)
+    (Sending::Image { revision, image, later, kind: "snapshot", bytes }, update)
 }

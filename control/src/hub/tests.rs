@@ -1,5 +1,5 @@
-use sluicegate_api::agent::Health;
 use sluicegate_api::agent::sync_update::Update;
+use sluicegate_api::agent::{Health, Schedule, SyncUpdate};
 use sluicegate_api::image::Delta;
 
 use super::*;
@@ -24,7 +24,7 @@ fn publish(hub: &Hub, revision: u64, image: &Arc<Compiled>) {
 
 fn publish_network(hub: &Hub, revision: u64, image: &Arc<Compiled>, address: &str) {
     let network = NetworkConfig { address_v4: address.into(), ..NetworkConfig::default() };
-    let target = Target { image: Ok(image.clone()), network: Some(network) };
+    let target = Target { image: Ok((image.clone(), Arc::default())), network: Some(network) };
     hub.publish(revision, BTreeMap::from([(PEER.to_owned(), target)]), true);
 }
 
@@ -308,7 +308,7 @@ async fn a_peer_that_left_and_came_back_during_a_compilation_is_a_newcomer_to_th
     publish(&hub, 5, &image(1));
     drop(stream);
     let mut stream = hub.open(PEER, &SyncRequest::default(), 0).unwrap();
-    let unchanged = Target { image: Ok(image(1)), network: None };
+    let unchanged = Target { image: Ok((image(1), Arc::default())), network: None };
     hub.publish(6, BTreeMap::from([(PEER.to_owned(), unchanged)]), true);
     assert_eq!(hub.to_compile(true).len(), 1);
     publish(&hub, 6, &image(1));
@@ -382,4 +382,169 @@ async fn a_peer_that_joined_after_the_state_was_read_is_not_taken_for_deleted() 
     assert!(poll(&mut stream).await.is_none(), "it waits for the state that has it");
     hub.set_roster(Default::default(), 6);
     assert_eq!(poll(&mut stream).await.unwrap().unwrap_err(), Refused::Deleted);
+}
+
+/// Milliseconds from now on; far beyond what a test takes.
+const LONG: u64 = 3_600_000;
+
+fn publish_until(hub: &Hub, revision: u64, image: &Arc<Compiled>, later: &[(u64, u32)]) {
+    let later = later.iter().map(|&(at_ms, which)| Later { at_ms, image: self::image(which) });
+    let target = Target { image: Ok((image.clone(), later.collect())), network: None };
+    hub.publish(revision, BTreeMap::from([(PEER.to_owned(), target)]), true);
+}
+
+fn following() -> SyncRequest {
+    SyncRequest { follows_schedules: true, ..SyncRequest::default() }
+}
+
+/// The next message, with what it says of ends.
+async fn whole(stream: &mut UpdateStream) -> Option<SyncUpdate> {
+    let next = stream.next();
+    tokio::pin!(next);
+    tokio::select! {
+        biased;
+        update = &mut next => Some(update.unwrap()),
+        () = std::future::ready(()) => None,
+    }
+}
+
+/// An agent that knows schedules holds image 1 of revision 5, of which nothing ends.
+async fn followed(hub: &Arc<Hub>) -> UpdateStream {
+    roster(hub, true);
+    let mut stream = hub.open(PEER, &following(), 0).unwrap();
+    publish(hub, 5, &image(1));
+    network(&mut stream).await;
+    let first = whole(&mut stream).await.unwrap();
+    assert!(matches!(first.update, Some(Update::Snapshot(_))) && first.schedule.is_none());
+    say(hub, 5, &image(1), "");
+    stream
+}
+
+fn revisions(schedule: &Schedule) -> Vec<u64> {
+    schedule.ends.iter().map(|end| end.revision).collect()
+}
+
+#[tokio::test]
+async fn what_an_image_becomes_comes_with_it_and_leads_from_one_to_the_next() {
+    let hub = hub();
+    let mut stream = followed(&hub).await;
+    let at = now().unsigned_abs() + LONG;
+    publish_until(&hub, 9, &image(2), &[(at, 3), (at + LONG, 1)]);
+    let sent = whole(&mut stream).await.unwrap();
+    assert!(matches!(sent.update, Some(Update::Delta(ref delta)) if delta.revision == 9));
+    let schedule = sent.schedule.unwrap();
+    assert_eq!((&schedule.base_hash, revisions(&schedule)), (&image(2).hash.to_vec(), vec![10, 11]));
+    let mut held = image(2).image();
+    for (end, which) in schedule.ends.iter().zip([3, 1]) {
+        held = held.apply(&Delta::decode(&end.delta).unwrap()).unwrap();
+        assert_eq!((held.hash().to_vec(), &end.hash), (image(which).hash.to_vec(), &end.hash));
+    }
+    assert!((LONG - 60_000..=LONG).contains(&schedule.ends[0].left_ms) && schedule.ends[0].at_ms == at);
+    say(&hub, 9, &image(2), "");
+    // The same again: nothing is sent. Another time, or none: that alone.
+    publish_until(&hub, 10, &image(2), &[(at, 3), (at + LONG, 1)]);
+    assert!(whole(&mut stream).await.is_none());
+    publish_until(&hub, 11, &image(2), &[(at + 5, 1)]);
+    let alone = whole(&mut stream).await.unwrap();
+    assert_eq!((alone.update, revisions(alone.schedule.as_ref().unwrap())), (None, vec![10]));
+    publish_until(&hub, 12, &image(2), &[]);
+    let alone = whole(&mut stream).await.unwrap();
+    assert_eq!((alone.update, revisions(alone.schedule.as_ref().unwrap())), (None, vec![]));
+    assert!(whole(&mut stream).await.is_none());
+    // What the agent could have reached by itself is not given to another image.
+    publish_until(&hub, 10, &image(4), &[]);
+    assert!(
+        matches!(whole(&mut stream).await.unwrap().update, Some(Update::Delta(delta)) if delta.revision == 12)
+    );
+}
+
+#[tokio::test]
+async fn an_agent_that_is_too_old_gets_no_schedule_and_is_named() {
+    let hub = hub();
+    let mut stream = synced(&hub).await;
+    let at = now().unsigned_abs() + LONG;
+    assert!(!hub.overview(PEER).keeps_grants);
+    publish_until(&hub, 9, &image(2), &[(at, 1)]);
+    let sent = whole(&mut stream).await.unwrap();
+    assert!(sent.update.is_some() && sent.schedule.is_none());
+    say(&hub, 9, &image(2), "");
+    publish_until(&hub, 10, &image(2), &[(at + 1, 1)]);
+    assert!(whole(&mut stream).await.is_none());
+    assert!(hub.overview(PEER).keeps_grants);
+    publish_until(&hub, 11, &image(1), &[]);
+    assert!(!hub.overview(PEER).keeps_grants);
+}
+
+#[tokio::test]
+async fn an_agent_that_ended_a_grant_by_itself_is_not_given_it_back() {
+    let hub = hub();
+    let mut stream = followed(&hub).await;
+    let at = now().unsigned_abs() + LONG;
+    publish_until(&hub, 9, &image(2), &[(at, 3), (at + LONG, 1)]);
+    whole(&mut stream).await.unwrap();
+    say(&hub, 9, &image(2), "");
+    // Its clock is a little ahead.
+    say(&hub, 10, &image(3), "");
+    assert!(whole(&mut stream).await.is_none());
+    let overview = hub.overview(PEER);
+    assert_eq!(overview.wanted, Some(overview.applied.unwrap().held));
+    assert!(!hub.to_compile(false)[PEER].current, "it is compiled anew the next time");
+    // Control comes to it as well.
+    publish_until(&hub, 11, &image(3), &[(at + LONG, 1)]);
+    assert!(whole(&mut stream).await.is_none());
+    assert!(hub.to_compile(false)[PEER].current);
+    publish_until(&hub, 12, &image(4), &[]);
+    let Some(Update::Delta(delta)) = whole(&mut stream).await.unwrap().update else { panic!("no delta") };
+    assert_eq!((delta.base_hash, delta.revision), (image(3).hash.to_vec(), 12));
+    // And where the grant is extended, it comes back.
+    say(&hub, 12, &image(4), "");
+    publish_until(&hub, 13, &image(2), &[(at, 3)]);
+    whole(&mut stream).await.unwrap();
+    say(&hub, 13, &image(2), "");
+    say(&hub, 14, &image(3), "");
+    publish_until(&hub, 14, &image(2), &[(at + LONG, 3)]);
+    let again = whole(&mut stream).await.unwrap();
+    let Some(Update::Delta(delta)) = again.update else { panic!("no delta") };
+    assert_eq!(
+        (delta.base_hash, delta.revision, delta.hash),
+        (image(3).hash.to_vec(), 15, image(2).hash.to_vec())
+    );
+    assert_eq!(revisions(&again.schedule.unwrap()), [16]);
+}
+
+#[tokio::test]
+async fn what_has_ended_is_sent_to_nobody_though_nothing_was_compiled_since() {
+    let hub = hub();
+    roster(&hub, true);
+    publish(&hub, 5, &image(1));
+    let past = now().unsigned_abs() - 1;
+    publish_until(&hub, 9, &image(2), &[(past - 1, 3), (past, 4), (past + LONG, 1)]);
+    let mut stream = hub.open(PEER, &following(), 0).unwrap();
+    network(&mut stream).await;
+    let sent = whole(&mut stream).await.unwrap();
+    let Some(Update::Snapshot(snapshot)) = sent.update else { panic!("no snapshot") };
+    assert_eq!((snapshot.hash, snapshot.revision), (image(4).hash.to_vec(), 11));
+    assert_eq!(revisions(&sent.schedule.unwrap()), [12]);
+    // One that comes back with what it ended by itself is left alone.
+    drop(stream);
+    let held = SyncRequest { follows_schedules: true, scheduled: 1, ..holding(11, &image(4)) };
+    let mut stream = hub.open(PEER, &held, 0).unwrap();
+    network(&mut stream).await;
+    let sent = whole(&mut stream).await.unwrap();
+    assert_eq!((sent.update, revisions(&sent.schedule.unwrap())), (None, vec![12]));
+    assert!(whole(&mut stream).await.is_none());
+}
+
+#[tokio::test]
+async fn an_agent_that_knows_of_ends_is_told_when_there_are_none() {
+    let hub = hub();
+    roster(&hub, true);
+    publish(&hub, 5, &image(1));
+    for (scheduled, told) in [(0, None), (2, Some(vec![]))] {
+        let held = SyncRequest { follows_schedules: true, scheduled, ..holding(5, &image(1)) };
+        let mut stream = hub.open(PEER, &held, 0).unwrap();
+        network(&mut stream).await;
+        let sent = whole(&mut stream).await;
+        assert_eq!(sent.map(|sent| revisions(&sent.schedule.unwrap())), told);
+    }
 }

@@ -337,27 +337,29 @@ impl FakeAgent {
 
     /// Opens the stream, telling what is held.
     pub(crate) async fn sync(&self, control: &Control) -> Result<Session, Status> {
-        self.open(control, false).await
+        self.open(control, SyncRequest::default()).await
     }
 
     /// The same, as an agent that answers when it is asked for its flows.
     pub(crate) async fn sync_listing(&self, control: &Control) -> Session {
-        self.open(control, true).await.unwrap()
+        let request = SyncRequest { lists_flows: true, ..SyncRequest::default() };
+        self.open(control, request).await.unwrap()
     }
 
-    async fn open(&self, control: &Control, lists_flows: bool) -> Result<Session, Status> {
+    /// The same, as an agent that ends grants by itself.
+    pub(crate) async fn sync_following(&self, control: &Control) -> Session {
+        let request = SyncRequest { follows_schedules: true, ..SyncRequest::default() };
+        self.open(control, request).await.unwrap()
+    }
+
+    async fn open(&self, control: &Control, request: SyncRequest) -> Result<Session, Status> {
         let mut client = self.client(control).await;
         let (applied_revision, applied_hash) = match &self.held {
             Some((revision, image)) => (*revision, image.hash().to_vec()),
             None => (0, Vec::new()),
         };
-        let request = SyncRequest {
-            applied_revision,
-            applied_hash,
-            protocol: sluicegate_api::PROTOCOL,
-            lists_flows,
-            ..SyncRequest::default()
-        };
+        let request =
+            SyncRequest { applied_revision, applied_hash, protocol: sluicegate_api::PROTOCOL, ..request };
         let stream = client.sync(request).await?.into_inner();
         Ok(Session { client, stream })
     }
@@ -409,6 +411,14 @@ impl FakeAgent {
             apply_microseconds: 2_500,
             refusal: refusal.into(),
         };
+        let report = ReportRequest { acknowledgements: vec![acknowledgement], ..ReportRequest::default() };
+        session.client.report(report).await.unwrap();
+    }
+
+    /// Says that an image is in force.
+    pub(crate) async fn say(&self, session: &mut Session, revision: u64, hash: &[u8]) {
+        let acknowledgement =
+            Acknowledgement { revision, hash: hash.to_vec(), applied: true, ..Acknowledgement::default() };
         let report = ReportRequest { acknowledgements: vec![acknowledgement], ..ReportRequest::default() };
         session.client.report(report).await.unwrap();
     }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use sluicegate_api::agent::Role;
+use sluicegate_api::agent::sync_update::Update;
+use sluicegate_api::agent::{Role, Schedule};
 use sluicegate_control::store::{
     Actor, GroupChange, Nameserver, NameserverGroupSpec, NetworkChange, PeerChange, ResourceChange,
     RouteSpec, RouterChange, Store,
 };
 
-use crate::support::{Control, FakeAgent, Session, policy};
+use crate::support::{Control, FakeAgent, Session, policy, soon};
 
 /// Two sites behind gateways, a peer that may reach the near one, and a peer that may reach nothing.
 struct World {
@@ -147,6 +148,78 @@ async fn a_break_glass_policy_ends_by_the_clock_though_nothing_is_written() {
     gateway.apply(&mut session).await;
     assert_eq!(gateway.held.as_ref().unwrap().1.hash(), off);
     assert_eq!(control.store.revision().await.unwrap(), revision);
+}
+
+/// The images of an agent, with what ends of them; `None` while there is nothing to be told but of the overlay.
+async fn told(session: &mut Session) -> (Option<Update>, Option<Schedule>) {
+    loop {
+        let message = soon("an update", session.stream.message()).await.unwrap().unwrap();
+        if !matches!(message.update, Some(Update::Network(_))) {
+            return (message.update, message.schedule);
+        }
+    }
+}
+
+#[tokio::test]
+async fn when_a_break_glass_policy_ends_is_told_ahead_to_both_sides_and_nobody_else() {
+    let control = Control::start().await;
+    control.no_default_policy().await;
+    let (gateway, far) = (control.join(Role::Gateway).await, control.join(Role::Gateway).await);
+    let user = control.join(Role::Peer).await;
+    let users = control.group("users", &[&user]).await;
+    let (web, other) = (control.group("web", &[]).await, control.group("other", &[]).await);
+    control.site("site", "10.1.0.10", &gateway, &web).await;
+    control.site("far", "10.2.0.10", &far, &other).await;
+    let policy = control.policy("emergency", &users, &web, 443).await;
+    let actor = Actor::system();
+    control.store.limit_break_glass(&actor, &policy, Some(3600)).await.unwrap();
+    control.settled().await;
+    let mut sessions = Vec::new();
+    let mut before = Vec::new();
+    for agent in [&gateway, &user, &far] {
+        let mut session = agent.sync_following(&control).await;
+        let (update, schedule) = told(&mut session).await;
+        let Some(Update::Snapshot(snapshot)) = update else { panic!("{update:?}") };
+        assert_eq!(schedule, None, "nothing ends");
+        agent.say(&mut session, snapshot.revision, &snapshot.hash).await;
+        before.push(snapshot.hash);
+        sessions.push(session);
+    }
+    let until = control.store.break_glass_on(&actor, &policy, 600, "a test").await.unwrap();
+    let at = until.break_glass.unwrap().until.unwrap().unsigned_abs();
+    let mut revisions = Vec::new();
+    for (place, agent) in [&gateway, &user].into_iter().enumerate() {
+        let (update, schedule) = told(&mut sessions[place]).await;
+        let Some(Update::Delta(delta)) = update else { panic!("{update:?}") };
+        let schedule = schedule.unwrap();
+        let [end] = &schedule.ends[..] else { panic!("{schedule:?}") };
+        assert_eq!((&schedule.base_hash, &end.hash), (&delta.hash, &before[place]), "it is as before then");
+        assert_eq!((end.at_ms, end.revision), (at, delta.revision + 1));
+        assert!((500_000..=600_000).contains(&end.left_ms), "{}", end.left_ms);
+        agent.say(&mut sessions[place], delta.revision, &delta.hash).await;
+        revisions.push(end.revision);
+    }
+    // It is extended: the image is the same, and when it ends is not.
+    control.store.break_glass_on(&actor, &policy, 3000, "a test").await.unwrap();
+    for session in &mut sessions[..2] {
+        let (update, schedule) = told(session).await;
+        assert_eq!((update, schedule.unwrap().ends[0].left_ms > 2_000_000), (None, true));
+    }
+    // An agent ends it by itself: that is what it is to have.
+    gateway.say(&mut sessions[0], revisions[0], &before[0]).await;
+    let overview = control.agents.hub().overview(&gateway.id());
+    assert_eq!(overview.applied.unwrap().held, overview.wanted.unwrap());
+    // It is turned off by hand: nothing ends any more.
+    control.store.break_glass_off(&actor, &policy).await.unwrap();
+    let (update, schedule) = told(&mut sessions[1]).await;
+    assert!(matches!(update, Some(Update::Delta(delta)) if delta.hash == before[1]) && schedule.is_none());
+    // Whom it does not concern has been told nothing since the first image.
+    let far_overview = control.agents.hub().overview(&far.id());
+    assert_eq!(far_overview.wanted.unwrap().hash[..], before[2][..]);
+    control.settled().await;
+    drop(control.policy("other", &users, &other, 22).await);
+    let (update, schedule) = told(&mut sessions[2]).await;
+    assert!(matches!(update, Some(Update::Delta(_))) && schedule.is_none(), "the next it hears of is that");
 }
 
 /// The lines: what is done, and what it is to be to whom.

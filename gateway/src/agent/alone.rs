@@ -27,12 +27,12 @@ impl Images {
 
     /// Takes a whole image from control.
     pub fn snapshot(&mut self, snapshot: &Snapshot) -> Acknowledgement {
-        self.policy.snapshot(self.datapath.as_mut(), snapshot, &mut nowhere).acknowledgement
+        self.policy.snapshot(self.datapath.as_mut(), snapshot, None, &mut nowhere).acknowledgement
     }
 
     /// Takes a change from control.
     pub fn delta(&mut self, delta: &Delta) -> Acknowledgement {
-        self.policy.delta(self.datapath.as_mut(), delta, &mut nowhere).acknowledgement
+        self.policy.delta(self.datapath.as_mut(), delta, None, &mut nowhere).acknowledgement
     }
 }
 

@@ -39,6 +39,11 @@ impl Contact {
         self.expires = allowance.and_then(|allowance| now.checked_add(allowance));
     }
 
+    /// For how long from `now` on the image in force may be enforced; `None` is for ever.
+    pub(super) fn left(&self, now: Instant) -> Option<Duration> {
+        self.expires.map(|at| at.saturating_duration_since(now))
+    }
+
     /// Whether the image in force may no longer be enforced at `now`.
     pub(super) fn expired(&self, now: Instant) -> bool {
         self.expires.is_some_and(|at| now >= at)

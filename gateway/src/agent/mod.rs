@@ -4,6 +4,7 @@ mod alone;
 mod contact;
 mod device;
 mod egress;
+mod ends;
 mod local;
 mod masquerade;
 mod network;
@@ -78,6 +79,8 @@ struct Agent<'a, O: Overlay> {
     datapath: Box<dyn Datapath>,
     policy: Policy,
     applied_ms: Option<u64>,
+    /// Whether the datapath's deadline is the next end of the image in force.
+    capped: bool,
     network: Option<Network>,
     routing: Routing,
     plan: Plan,
@@ -125,6 +128,7 @@ enum Trouble {
     Expired,
     Routes,
     Egress,
+    Ends,
     Counters,
     Capture,
     Store,

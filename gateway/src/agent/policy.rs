@@ -1,13 +1,18 @@
 //! Images from control: checked, put in force as a whole or refused as a whole, remembered.
 
+mod ends;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sluicegate_api::agent::{Acknowledgement, Delta, Snapshot};
+use sluicegate_api::agent::{Acknowledgement, Delta, Schedule, Snapshot};
 use sluicegate_api::image::{self, CodecError, Hash, Hashes, Image, RouteInfo, RuleInfo};
 
-use super::store::Store;
+use self::ends::Clock;
+pub(super) use self::ends::Remembered;
+use super::ends::Moment;
+use super::store::{Store, StoredImage};
 use crate::control::Known;
 use crate::datapath::{ApplyError, Change, Datapath, Egress};
 use crate::system;
@@ -23,6 +28,15 @@ pub(super) struct Policy {
     refused: Option<Refused>,
     /// A difference did not lead to what control said it would: the next image must be a whole one.
     distrust: bool,
+    clock: Clock,
+}
+
+/// What ends by the clock of an image that comes into force.
+enum Until {
+    /// What control says.
+    Said(Option<Schedule>),
+    /// The clock brought it: what is known goes on.
+    Known,
 }
 
 /// An image that was refused, until another one is not.
@@ -65,6 +79,8 @@ enum Refusal {
     Hash { found: String, said: String },
     #[error("it is a difference to revision {base}, which is not what is in force here")]
     Base { base: u64 },
+    #[error("what control says of its ends is of another image")]
+    Schedule,
     #[error("{0}")]
     Apply(#[from] ApplyError),
 }
@@ -73,7 +89,7 @@ impl Refusal {
     /// The metric's label, from a closed list.
     fn label(&self) -> &'static str {
         match self {
-            Self::Codec(_) => "malformed",
+            Self::Codec(_) | Self::Schedule => "malformed",
             Self::Hash { .. } => "hash",
             Self::Base { .. } => "base",
             Self::Apply(ApplyError::Invalid(_)) => "invalid",
@@ -86,7 +102,7 @@ impl Refusal {
     /// What a person can do about it.
     fn remedy(&self) -> &'static str {
         match self {
-            Self::Codec(_) | Self::Hash { .. } | Self::Base { .. } => {
+            Self::Codec(_) | Self::Hash { .. } | Self::Base { .. } | Self::Schedule => {
                 "control is asked for a whole image, which mends it; if it stays, run the same version here and there"
             }
             // Its sentence has it.
@@ -108,17 +124,31 @@ pub const REFUSALS: [&str; 7] = ["malformed", "hash", "base", "invalid", "too_la
 impl Policy {
     /// Takes up what the last run left: the image whose maps were found, or the remembered one where it is newer.
     pub(super) fn start(store: Arc<Store>, datapath: &mut dyn Datapath, exits: &mut Exits<'_>) -> Self {
+        let remembered = Remembered::load(&store);
+        Self::take_up(store, remembered, datapath, exits)
+    }
+
+    /// The same, of what was remembered.
+    pub(super) fn take_up(
+        store: Arc<Store>,
+        mut remembered: Remembered,
+        datapath: &mut dyn Datapath,
+        exits: &mut Exits<'_>,
+    ) -> Self {
+        // Some time may have passed since it was read.
+        remembered.pass(&store, &Moment::now());
+        let Remembered { image, trouble, clock, .. } = remembered;
         let mut policy =
-            Self { store, held: None, previous: None, trouble: None, refused: None, distrust: false };
-        let stored = match policy.store.image() {
-            Ok(Some(stored)) => stored,
-            Ok(None) => return policy,
-            Err(e) => {
-                policy.trouble = Some(format!("{e:#}; control is asked for a whole image"));
-                return policy;
-            }
-        };
-        policy.trouble = stored.cut;
+            Self { store, held: None, previous: None, trouble, refused: None, distrust: false, clock };
+        if let Some(stored) = image {
+            policy.bring_back(stored, datapath, exits);
+        }
+        policy.shut_unless_held(datapath.in_force());
+        policy
+    }
+
+    fn bring_back(&mut self, stored: StoredImage, datapath: &mut dyn Datapath, exits: &mut Exits<'_>) {
+        let policy = self;
         let held = Held {
             revision: stored.revision,
             hash: stored.hashes.root(),
@@ -141,40 +171,44 @@ impl Policy {
                 Err(e) => policy.trouble = Some(format!("the remembered image was refused: {e}")),
             },
         }
-        policy
     }
 
     /// What control is told when the stream opens.
     pub(super) fn known(&self, datapath: &dyn Datapath) -> Known {
+        let ends = u32::try_from(self.clock.len()).unwrap_or(u32::MAX);
         match (&self.held, datapath.in_force()) {
-            (Some(held), _) => Known { revision: held.revision, hash: (!self.distrust).then_some(held.hash) },
-            (None, Some(now)) => Known { revision: now.revision, hash: None },
+            (Some(held), _) => {
+                Known { revision: held.revision, hash: (!self.distrust).then_some(held.hash), ends }
+            }
+            (None, Some(now)) => Known { revision: now.revision, hash: None, ends },
             (None, None) => Known::default(),
         }
     }
 
-    /// A whole image.
+    /// A whole image, of which `ends` says what ends by the clock.
     pub(super) fn snapshot(
         &mut self,
         datapath: &mut dyn Datapath,
         snapshot: &Snapshot,
+        ends: Option<Schedule>,
         exits: &mut Exits<'_>,
     ) -> Outcome {
         let started = Instant::now();
-        let result = self.put(datapath, snapshot, exits, started);
+        let result = self.put(datapath, snapshot, ends, exits, started);
         self.note(snapshot.revision, &result);
         outcome(snapshot.revision, &snapshot.hash, result)
     }
 
-    /// A difference to the image in force.
+    /// A difference to the image in force, of which `ends` says what ends by the clock.
     pub(super) fn delta(
         &mut self,
         datapath: &mut dyn Datapath,
         delta: &Delta,
+        ends: Option<Schedule>,
         exits: &mut Exits<'_>,
     ) -> Outcome {
         let started = Instant::now();
-        let result = self.change(datapath, delta, exits, started);
+        let result = self.change(datapath, delta, Until::Said(ends), exits, started);
         self.note(delta.revision, &result);
         let mut outcome = outcome(delta.revision, &delta.hash, result);
         outcome.resync = matches!(outcome.refused, Some("base" | "hash" | "malformed"));
@@ -210,7 +244,7 @@ impl Policy {
             let since = system::time(*since_ms);
             format!("since {since} the policy from control is refused, last revision {revision}: {why}; {stays}; {remedy}")
         });
-        refused.into_iter().chain(self.trouble.clone()).collect()
+        refused.into_iter().chain(self.trouble.clone()).chain(self.clock.shut()).collect()
     }
 
     /// Whether what control sent last was refused.
@@ -231,12 +265,14 @@ impl Policy {
         &mut self,
         datapath: &mut dyn Datapath,
         snapshot: &Snapshot,
+        ends: Option<Schedule>,
         exits: &mut Exits<'_>,
         started: Instant,
     ) -> Result<u64, Refusal> {
         let image = Image::decode(&snapshot.image)?;
         let hashes = Hashes::of(&image);
         let hash = said(&hashes, &snapshot.hash)?;
+        Self::fits(ends.as_ref(), &hash)?;
         let revision = snapshot.revision;
         if !in_force(datapath, revision, &hash) {
             put(datapath, revision, hash, &image, exits)?;
@@ -249,8 +285,10 @@ impl Policy {
             Arc::new(Image { words: Vec::new(), rules, routes })
         });
         // It is in force already: not to remember it is a worry for the next start, not a reason to refuse it.
-        let remembered = self.store.put_image(revision, &hash, &snapshot.image);
-        self.trouble = self.forget_unless(revision, remembered);
+        self.reopen();
+        let told = self.expect(ends, &hash);
+        let remembered = told.and_then(|()| self.store.put_image(revision, &hash, &snapshot.image));
+        self.trouble = self.forget_unless(revision, remembered).or_else(|| self.forget_ends());
         Ok(took)
     }
 
@@ -258,12 +296,23 @@ impl Policy {
         &mut self,
         datapath: &mut dyn Datapath,
         delta: &Delta,
+        until: Until,
         exits: &mut Exits<'_>,
         started: Instant,
     ) -> Result<u64, Refusal> {
-        let held = self.held.as_mut().filter(|held| held.hash[..] == delta.base_hash[..]);
-        let held = held.ok_or(Refusal::Base { base: delta.base_revision })?;
-        let changes = image::Delta::decode(&delta.delta)?;
+        let named: Option<Hash> = delta.hash[..].try_into().ok();
+        if let (Until::Said(ends), Some(hash)) = (&until, named) {
+            Self::fits(ends.as_ref(), &hash)?;
+        }
+        let Some(held) = &mut self.held else { return Err(Refusal::Base { base: delta.base_revision }) };
+        // The clock may have brought here already what control says: then it is the same image under another revision.
+        let here = held.hash[..] == delta.hash[..];
+        let changes = match held.hash[..] == delta.base_hash[..] {
+            true => image::Delta::decode(&delta.delta)?,
+            false if here => nothing(&held.image),
+            false => return Err(Refusal::Base { base: delta.base_revision }),
+        };
+        let encoded = if here { nothing(&held.image).encode() } else { delta.delta.clone() };
         let (revision, base) = (delta.revision, held.hash);
         let image = Arc::make_mut(&mut held.image);
         let undo = image.change(&changes)?;
@@ -294,10 +343,24 @@ impl Policy {
         fn gone<T>(names: BTreeMap<u32, Option<T>>) -> BTreeMap<u32, T> {
             names.into_iter().filter_map(|(number, name)| Some((number, name?))).collect()
         }
-        let (rules, routes) = (gone(undo.rules), gone(undo.routes));
-        self.previous = Some(Arc::new(Image { words: Vec::new(), rules, routes }));
-        let remembered = self.store.put_change(&base, revision, &hash, &delta.delta, &held.image);
-        self.trouble = self.forget_unless(revision, remembered);
+        let image = held.image.clone();
+        if !here {
+            let (rules, routes) = (gone(undo.rules), gone(undo.routes));
+            self.previous = Some(Arc::new(Image { words: Vec::new(), rules, routes }));
+        }
+        let remember = |policy: &Self| policy.store.put_change(&base, revision, &hash, &encoded, &image);
+        self.trouble = match until {
+            Until::Said(ends) => {
+                self.reopen();
+                let told = self.expect(ends, &hash);
+                let remembered = told.and_then(|()| remember(self));
+                self.forget_unless(revision, remembered).or_else(|| self.forget_ends())
+            }
+            // The image before is on disk with its end: a start brings it to the same one.
+            Until::Known => remember(self).err().map(|e| {
+                format!("revision {revision} is in force and could not be remembered; a restart makes it again: {e:#}")
+            }),
+        };
         Ok(took)
     }
 
@@ -311,6 +374,11 @@ impl Policy {
         };
         Some(format!("revision {revision} is in force but could not be remembered, so {then}: {why:#}"))
     }
+}
+
+/// The difference between an image and itself.
+fn nothing(image: &Image) -> image::Delta {
+    image::Delta { words: u32::try_from(image.words.len()).unwrap_or(u32::MAX), ..image::Delta::default() }
 }
 
 /// Puts an image in force, with the ways out of its routes.
@@ -369,322 +437,4 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::datapath::fake::FakeDatapath;
-
-    fn image(words: &[u32]) -> Image {
-        Image { words: words.to_vec(), ..Image::default() }
-    }
-
-    fn snapshot(revision: u64, image: &Image) -> Snapshot {
-        Snapshot { revision, hash: image.hash().to_vec(), image: image.encode() }
-    }
-
-    fn delta(from: (u64, &Image), to: (u64, &Image)) -> Delta {
-        Delta {
-            base_revision: from.0,
-            base_hash: from.1.hash().to_vec(),
-            revision: to.0,
-            hash: to.1.hash().to_vec(),
-            delta: image::Delta::between(from.1, to.1).encode(),
-        }
-    }
-
-    fn nowhere(_: &BTreeMap<u32, RouteInfo>) -> anyhow::Result<Vec<Egress>> {
-        Ok(Vec::new())
-    }
-
-    struct Bench {
-        dir: tempfile::TempDir,
-        store: Arc<Store>,
-        fake: FakeDatapath,
-        policy: Policy,
-    }
-
-    fn bench() -> Bench {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::new(dir.path()));
-        let mut fake = FakeDatapath::default();
-        let policy = Policy::start(store.clone(), &mut fake, &mut nowhere);
-        Bench { dir, store, fake, policy }
-    }
-
-    impl Bench {
-        fn in_force(&self) -> Option<u64> {
-            self.fake.in_force().map(|now| now.revision)
-        }
-    }
-
-    #[test]
-    fn a_snapshot_and_a_delta_come_into_force_and_are_remembered() {
-        let mut b = bench();
-        let (one, two) = (image(&[1, 2, 3]), image(&[1, 9, 3, 4]));
-        let outcome = b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut nowhere);
-        assert!(outcome.acknowledgement.applied && outcome.refused.is_none());
-        let outcome = b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)), &mut nowhere);
-        assert!(outcome.acknowledgement.applied, "{}", outcome.acknowledgement.refusal);
-        assert_eq!(b.store.image().unwrap().unwrap().image, two);
-        assert_eq!(b.policy.known(&b.fake), Known { revision: 6, hash: Some(two.hash()) });
-    }
-
-    #[test]
-    fn bad_images_are_refused_as_a_whole_and_the_old_one_stays() {
-        let mut b = bench();
-        let (one, two) = (image(&[1]), image(&[2, 2]));
-        b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut nowhere);
-        let whole = snapshot(6, &two);
-        let truncated = {
-            let image = whole.image[..whole.image.len() - 1].to_vec();
-            Snapshot { image, ..whole.clone() }
-        };
-        let unknown = {
-            let image = [&whole.image[..], &[0]].concat();
-            Snapshot { image, ..whole.clone() }
-        };
-        let cases = [
-            (truncated, "malformed"),
-            (unknown, "malformed"),
-            (Snapshot { hash: vec![0; 32], ..whole.clone() }, "hash"),
-            (Snapshot { hash: vec![], ..whole.clone() }, "hash"),
-            (Snapshot { revision: 4, ..whole.clone() }, "stale"),
-            (Snapshot { revision: 5, ..whole }, "stale"),
-        ];
-        for (bad, label) in cases {
-            let outcome = b.policy.snapshot(&mut b.fake, &bad, &mut nowhere);
-            assert_eq!(outcome.refused, Some(label));
-            assert!(!outcome.acknowledgement.applied && !outcome.acknowledgement.refusal.is_empty());
-            assert_eq!(b.in_force(), Some(5));
-            assert_eq!(b.store.image().unwrap().unwrap().image, one);
-        }
-    }
-
-    #[test]
-    fn an_image_too_large_for_the_maps_is_refused() {
-        let mut b = bench();
-        b.fake.0.lock().unwrap().refuse_above = Some(2);
-        let outcome = b.policy.snapshot(&mut b.fake, &snapshot(1, &image(&[1, 2, 3])), &mut nowhere);
-        assert_eq!(outcome.refused, Some("too_large"));
-        assert!(outcome.acknowledgement.refusal.contains("image_words"));
-        assert_eq!(b.in_force(), None);
-    }
-
-    #[test]
-    fn a_delta_to_another_base_asks_for_a_whole_image() {
-        let mut b = bench();
-        let (one, two, three) = (image(&[1]), image(&[2]), image(&[3]));
-        b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut nowhere);
-        let outcome = b.policy.delta(&mut b.fake, &delta((5, &two), (6, &three)), &mut nowhere);
-        assert_eq!((outcome.refused, outcome.resync), (Some("base"), true));
-        let damaged = Delta { hash: vec![1; 32], ..delta((5, &one), (6, &three)) };
-        let outcome = b.policy.delta(&mut b.fake, &damaged, &mut nowhere);
-        assert_eq!((outcome.refused, outcome.resync), (Some("hash"), true));
-        assert_eq!(b.in_force(), Some(5));
-        assert_eq!(b.policy.known(&b.fake), Known { revision: 5, hash: None });
-    }
-
-    /// Whatever refuses a difference, what is held is as it was, so that the next one fits.
-    #[test]
-    fn a_refused_delta_leaves_nothing_half_applied() {
-        let mut b = bench();
-        let one = image(&(0..5000).collect::<Vec<u32>>());
-        let two = {
-            let mut two = image(&(0..6000).map(|i| i * 3).collect::<Vec<u32>>());
-            two.rules.insert(7, rule("r"));
-            two
-        };
-        b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut nowhere);
-        /// The outcome, what is sent, and what is done to the bench before.
-        type Refused = (&'static str, Delta, fn(&mut Bench));
-        let refusals: [Refused; 4] = [
-            ("hash", Delta { hash: vec![1; 32], ..delta((5, &one), (6, &two)) }, |_| {}),
-            ("too_large", delta((5, &one), (6, &two)), |b| {
-                b.fake.0.lock().unwrap().refuse_above = Some(5500)
-            }),
-            ("stale", delta((5, &one), (5, &two)), |_| {}),
-            ("malformed", Delta { delta: vec![9, 9], ..delta((5, &one), (6, &two)) }, |_| {}),
-        ];
-        for (label, bad, prepare) in refusals {
-            prepare(&mut b);
-            assert_eq!(b.policy.delta(&mut b.fake, &bad, &mut nowhere).refused, Some(label));
-            b.fake.0.lock().unwrap().refuse_above = None;
-            assert_eq!(b.in_force(), Some(5));
-            let held = b.policy.held.as_ref().unwrap();
-            assert_eq!((&*held.image, &held.hashes, held.revision), (&one, &Hashes::of(&one), 5), "{label}");
-            assert_eq!(b.store.image().unwrap().unwrap().image, one);
-        }
-        let outcome = b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)), &mut nowhere);
-        assert!(outcome.acknowledgement.applied, "{}", outcome.acknowledgement.refusal);
-        assert_eq!(b.fake.0.lock().unwrap().images.last().unwrap().1, two);
-        assert_eq!(b.store.image().unwrap().unwrap().image, two);
-    }
-
-    fn rule(id: &str) -> RuleInfo {
-        let text = || id.to_owned();
-        RuleInfo { policy_id: text(), policy_name: text(), rule_id: text(), rule_name: text(), accept: true }
-    }
-
-    #[test]
-    fn a_rule_that_a_delta_removed_is_still_known_by_name() {
-        let mut b = bench();
-        let (mut one, mut two) = (image(&[1]), image(&[2]));
-        one.rules = [(1, rule("a")), (2, rule("b"))].into();
-        two.rules = [(1, rule("c"))].into();
-        b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut nowhere);
-        b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)), &mut nowhere);
-        let name = |slot| b.policy.rule(slot).map(|rule| rule.rule_id.as_str());
-        assert_eq!((name(1), name(2), name(3)), (Some("c"), Some("b"), None));
-    }
-
-    /// The agent died when a change was in force, and before it was on disk.
-    #[test]
-    fn a_change_in_force_that_was_not_remembered_stays_in_force() {
-        let mut b = bench();
-        let (one, two) = (image(&[1]), image(&[2]));
-        b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut nowhere);
-        b.fake.apply(6, &two).unwrap();
-        let mut again = Policy::start(b.store.clone(), &mut b.fake, &mut nowhere);
-        assert_eq!(b.in_force(), Some(6));
-        assert_eq!(again.known(&b.fake), Known { revision: 6, hash: None });
-        let outcome = again.delta(&mut b.fake, &delta((5, &one), (7, &two)), &mut nowhere);
-        assert_eq!((outcome.refused, outcome.resync), (Some("base"), true));
-        assert!(again.snapshot(&mut b.fake, &snapshot(7, &two), &mut nowhere).acknowledgement.applied);
-    }
-
-    /// The agent died while it wrote a change to disk, and the kernel started again with it.
-    #[test]
-    fn a_change_that_was_not_written_to_its_end_is_told_and_the_one_before_is_in_force() {
-        let mut b = bench();
-        let (one, two, three) = (image(&[1]), image(&[2]), image(&[3]));
-        b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut nowhere);
-        b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)), &mut nowhere);
-        b.policy.delta(&mut b.fake, &delta((6, &two), (7, &three)), &mut nowhere);
-        let journal = b.dir.path().join("image.journal");
-        let whole = std::fs::read(&journal).unwrap();
-        std::fs::write(&journal, &whole[..whole.len() - 1]).unwrap();
-        let mut fresh = FakeDatapath::default();
-        let policy = Policy::start(Arc::new(Store::new(b.dir.path())), &mut fresh, &mut nowhere);
-        assert_eq!(fresh.in_force().map(|now| now.revision), Some(6));
-        assert!(policy.degraded(Some(6)).concat().contains("revision 6 is the last one remembered"));
-    }
-
-    #[test]
-    fn a_restart_takes_up_what_is_pinned_or_applies_what_is_remembered() {
-        let mut b = bench();
-        let one = image(&[1]);
-        b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut nowhere);
-        // The programs survived: nothing is applied again.
-        let again = Policy::start(b.store.clone(), &mut b.fake, &mut nowhere);
-        assert_eq!(b.fake.0.lock().unwrap().images.len(), 1);
-        assert_eq!(again.known(&b.fake).hash, Some(one.hash()));
-        // They did not: the remembered image comes into force before control is reached.
-        let mut fresh = FakeDatapath::default();
-        Policy::start(b.store.clone(), &mut fresh, &mut nowhere);
-        assert_eq!(fresh.in_force().map(|now| now.revision), Some(5));
-    }
-
-    #[test]
-    fn on_a_full_disk_a_revoked_image_does_not_come_back_with_the_next_start() {
-        let mut b = bench();
-        b.policy.snapshot(&mut b.fake, &snapshot(5, &image(&[1])), &mut nowhere);
-        // A directory in the place of the temporary file: no image can be written.
-        std::fs::create_dir(b.dir.path().join("image.new")).unwrap();
-        let outcome = b.policy.snapshot(&mut b.fake, &snapshot(6, &image(&[2])), &mut nowhere);
-        assert!(outcome.acknowledgement.applied);
-        assert!(b.policy.degraded(b.in_force()).concat().contains("could not be remembered"));
-        let mut fresh = FakeDatapath::default();
-        Policy::start(b.store.clone(), &mut fresh, &mut nowhere);
-        assert_eq!(fresh.in_force(), None);
-    }
-
-    #[test]
-    fn an_image_in_force_that_was_not_remembered_is_acknowledged_when_it_comes_again() {
-        let mut b = bench();
-        let two = image(&[2]);
-        b.fake.apply(6, &two).unwrap();
-        assert_eq!(b.policy.known(&b.fake), Known { revision: 6, hash: None });
-        let outcome = b.policy.snapshot(&mut b.fake, &snapshot(6, &two), &mut nowhere);
-        assert!(outcome.acknowledgement.applied, "{}", outcome.acknowledgement.refusal);
-    }
-
-    fn routed(numbers: &[u32], words: &[u32]) -> Image {
-        let info = |number: &u32| RouteInfo {
-            prefix: format!("10.{number}.0.0/16").parse().unwrap(),
-            network_id: "n".into(),
-            resource_id: number.to_string(),
-            resource_name: "a resource".into(),
-            masquerade: true,
-        };
-        Image { routes: numbers.iter().map(|number| (*number, info(number))).collect(), ..image(words) }
-    }
-
-    /// Every route leaves by the device whose index is the route's number.
-    fn by_number(routes: &BTreeMap<u32, RouteInfo>) -> anyhow::Result<Vec<Egress>> {
-        let way = |number: &u32| Egress {
-            route: *number as u16,
-            device: *number,
-            source_v4: None,
-            source_v6: None,
-            pool: [1; 2],
-        };
-        Ok(routes.keys().map(way).collect())
-    }
-
-    /// The old image read the ways out of the new one, for as long as that took, or for ever when it was refused.
-    #[test]
-    fn ways_out_come_into_force_with_their_image_and_not_without_it() {
-        let mut b = bench();
-        let devices =
-            |b: &Bench| b.fake.0.lock().unwrap().egress.iter().map(|e| e.device).collect::<Vec<_>>();
-        let (one, two) = (routed(&[1, 2], &[1]), routed(&[2, 3], &[1, 2]));
-        b.policy.snapshot(&mut b.fake, &snapshot(5, &one), &mut by_number);
-        assert_eq!(devices(&b), [1, 2]);
-        b.fake.0.lock().unwrap().refuse_above = Some(1);
-        let refused = b.policy.snapshot(&mut b.fake, &snapshot(6, &two), &mut by_number);
-        assert_eq!((refused.refused, devices(&b)), (Some("too_large"), vec![1, 2]));
-        let refused = b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)), &mut by_number);
-        assert_eq!((refused.refused, devices(&b)), (Some("too_large"), vec![1, 2]));
-        b.fake.0.lock().unwrap().refuse_above = None;
-        let unknown = &mut |_: &_| anyhow::bail!("no answer");
-        assert_eq!(b.policy.snapshot(&mut b.fake, &snapshot(6, &two), unknown).refused, Some("kernel"));
-        assert_eq!((b.in_force(), devices(&b)), (Some(5), vec![1, 2]));
-        b.policy.delta(&mut b.fake, &delta((5, &one), (6, &two)), &mut by_number);
-        assert_eq!((b.in_force(), devices(&b)), (Some(6), vec![2, 3]));
-        // What changes no route asks nobody.
-        let same = Image { words: vec![9], ..two.clone() };
-        let outcome = b.policy.delta(&mut b.fake, &delta((6, &two), (7, &same)), unknown);
-        assert!(outcome.acknowledgement.applied, "{}", outcome.acknowledgement.refusal);
-        assert_eq!(devices(&b), [2, 3]);
-    }
-
-    #[test]
-    fn a_refused_image_is_told_of_until_another_is_accepted() {
-        let mut b = bench();
-        b.fake.0.lock().unwrap().refuse_above = Some(2);
-        b.policy.snapshot(&mut b.fake, &snapshot(1, &image(&[1, 2, 3])), &mut nowhere);
-        let told = b.policy.degraded(b.in_force()).concat();
-        assert!(told.contains("nothing is forwarded") && b.policy.is_refused(), "{told}");
-        b.policy.snapshot(&mut b.fake, &snapshot(2, &image(&[1])), &mut nowhere);
-        assert_eq!((b.policy.degraded(b.in_force()), b.policy.is_refused()), (Vec::new(), false));
-        for revision in [7, 8] {
-            let large = snapshot(revision, &image(&[1, 2, 3, revision as u32]));
-            b.policy.snapshot(&mut b.fake, &large, &mut nowhere);
-        }
-        let told = b.policy.degraded(b.in_force());
-        assert_eq!(told.len(), 1);
-        for part in
-            ["since 20", "revision 8", "4 words of policy", "revision 2 stays in force", "image_words"]
-        {
-            assert!(told[0].contains(part), "{part}: {}", told[0]);
-        }
-        b.policy.delta(&mut b.fake, &delta((2, &image(&[1])), (9, &image(&[4]))), &mut nowhere);
-        assert_eq!((b.in_force(), b.policy.degraded(Some(9))), (Some(9), Vec::new()));
-    }
-
-    #[test]
-    fn every_refusal_has_a_label_of_the_list() {
-        for label in ["malformed", "hash", "base", "invalid", "too_large", "stale", "kernel"] {
-            assert!(REFUSALS.contains(&label));
-        }
-    }
-}
+mod tests;

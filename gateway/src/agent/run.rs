@@ -13,7 +13,7 @@ use super::device::Device;
 use super::egress::Lookups;
 use super::masquerade::Exhausted;
 use super::network::Network;
-use super::policy::Policy;
+use super::policy::{Policy, Remembered};
 use super::routing::{Plan, Routing};
 use super::store::Store;
 use super::{Agent, Contact, Surroundings, Trouble, work};
@@ -183,7 +183,9 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, AnyOverlay>
     let places = around.store.places();
     let mut routing = Routing::default();
     let mut early = None;
-    if let Ok(Some(network)) = &remembered
+    let kept = block_in_place(|| Remembered::load(&around.store));
+    if !kept.has_ended()
+        && let Ok(Some(network)) = &remembered
         && let Device::Tun(tun) = &device
         && datapath::guarded(&settings.datapath, tun)
     {
@@ -213,14 +215,14 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, AnyOverlay>
     datapath.set_listen_port(overlay.listen_port())?;
     // Before an image comes into force: one that has outlived its age must not pass a single packet.
     let allowance = around.contact.allowance(settings.max_policy_age, around.store.since_contact());
-    datapath.set_deadline(allowance)?;
+    datapath.set_deadline(allowance.into_iter().chain(kept.cap(datapath.in_force())).min())?;
     around.contact.allowed(allowance, Instant::now());
     around.contact.deadline_set = None;
     let mut lookups = Lookups::default();
     let policy = block_in_place(|| {
         let mut resolved = None;
         let mut exits = work::exits(work::host(&netlink, &sites, settings), &mut lookups, &mut resolved);
-        Policy::start(around.store.clone(), datapath.as_mut(), &mut exits)
+        Policy::take_up(around.store.clone(), kept, datapath.as_mut(), &mut exits)
     });
     around.known.send_replace(policy.known(datapath.as_ref()));
     let nowhere = around.identity.card.role == Role::Gateway
@@ -236,6 +238,7 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, AnyOverlay>
         datapath,
         policy,
         applied_ms: None,
+        capped: true,
         network: None,
         routing,
         plan: Plan::default(),
@@ -252,6 +255,7 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, AnyOverlay>
         capture_missed: 0,
         trouble: BTreeMap::new(),
     };
+    agent.set_deadline()?;
     agent.note(Trouble::Datapath, opened.degraded);
     agent.note(Trouble::Endpoint, endpoint);
     if agent.around.contact.expelled {

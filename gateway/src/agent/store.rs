@@ -1,5 +1,6 @@
 //! What the agent must remember over a restart: the last good image, the overlay, where peers were, when control spoke.
 
+mod ends;
 mod image;
 mod journal;
 
@@ -16,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use sluicegate_api::agent::NetworkConfig;
 use sluicegate_api::image::{Hash, Image};
 
+pub(super) use self::ends::Kept;
 use self::image::Images;
 pub(super) use self::image::StoredImage;
 use crate::overlay::PublicKey;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use sluicegate_api::agent::NetworkConfig;
 use sluicegate_api::agent::sync_update::Update;
+use sluicegate_api::agent::{NetworkConfig, SyncUpdate};
 use sluicegate_api::image::RouteInfo;
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
@@ -13,12 +13,12 @@ use tokio::time::MissedTickBehavior;
 
 use super::egress::{Host, Lookups, Resolved};
 use super::network::Network;
-use super::policy::Outcome;
+use super::policy::{Exits, Outcome, Policy};
 use super::routing::Plan;
 use super::{Agent, Trouble, report};
 use crate::config::Settings;
 use crate::control::FromControl;
-use crate::datapath::Egress;
+use crate::datapath::{Datapath, Egress};
 use crate::netlink::{Changes, Neighbours, Netlink};
 use crate::overlay::Overlay;
 use crate::system;
@@ -53,7 +53,9 @@ impl<O: Overlay> Agent<'_, O> {
         let mut sweep = every(SWEEP);
         let mut review = every(REVIEW);
         loop {
+            let ends_in = self.policy.ends_in().filter(|_| !self.policy.is_shut());
             tokio::select! {
+                () = tokio::time::sleep(ends_in.unwrap_or_default()), if ends_in.is_some() => self.end_grants().await?,
                 Some(said) = self.around.control.recv() => self.heard(said).await?,
                 () = changes.next() => self.surroundings_changed().await?,
                 () = neighbours.next() => self.neighbours_moved(),
@@ -95,43 +97,69 @@ impl<O: Overlay> Agent<'_, O> {
         }
         self.contact()?;
         match said {
-            FromControl::Update(update) => match *update {
-                Update::Network(config) => self.network(config).await?,
-                Update::Snapshot(snapshot) => {
-                    let mut resolved = None;
-                    let outcome = block_in_place(|| {
-                        let Self { policy, datapath, netlink, sites, around, lookups, .. } = self;
-                        let host = host(netlink, sites, &around.settings);
-                        let mut exits = exits(host, lookups, &mut resolved);
-                        policy.snapshot(datapath.as_mut(), &snapshot, &mut exits)
-                    });
-                    self.settle(outcome, resolved);
-                    self.catch_up().await?;
-                }
-                Update::Delta(delta) => {
-                    // Whoever holds names holds the image, which is changed in place.
-                    self.names = None;
-                    let mut resolved = None;
-                    let outcome = block_in_place(|| {
-                        let Self { policy, datapath, netlink, sites, around, lookups, .. } = self;
-                        let host = host(netlink, sites, &around.settings);
-                        let mut exits = exits(host, lookups, &mut resolved);
-                        policy.delta(datapath.as_mut(), &delta, &mut exits)
-                    });
-                    self.settle(outcome, resolved);
-                    self.catch_up().await?;
-                }
-                Update::Flows(query) => {
-                    let list = block_in_place(|| report::flow_list(&query, &self.flows, &self.policy));
-                    self.around.outbox.flow_list(list);
-                }
-            },
+            FromControl::Update(update) => self.updated(*update).await?,
             FromControl::Connected
             | FromControl::Heard
             | FromControl::Disconnected(_)
             | FromControl::Expelled(_) => {}
         }
         Ok(())
+    }
+
+    async fn updated(&mut self, message: SyncUpdate) -> anyhow::Result<()> {
+        let SyncUpdate { update, schedule } = message;
+        match update {
+            Some(Update::Network(config)) => return self.network(config).await,
+            Some(Update::Flows(query)) => {
+                let list = block_in_place(|| report::flow_list(&query, &self.flows, &self.policy));
+                self.around.outbox.flow_list(list);
+                return Ok(());
+            }
+            Some(Update::Snapshot(snapshot)) => {
+                self.put(|policy, datapath, exits| {
+                    Some(policy.snapshot(datapath, &snapshot, schedule, exits))
+                });
+            }
+            Some(Update::Delta(delta)) => {
+                self.put(|policy, datapath, exits| Some(policy.delta(datapath, &delta, schedule, exits)));
+            }
+            None => {
+                let Some(schedule) = schedule else { return Ok(()) };
+                block_in_place(|| self.policy.reschedule(schedule));
+                self.around.known.send_replace(self.policy.known(self.datapath.as_ref()));
+            }
+        }
+        if self.capped || self.policy.cap().is_some() {
+            self.set_deadline()?;
+        }
+        self.catch_up().await
+    }
+
+    /// Puts in force what `put` says; whether there was something, and it was not refused.
+    fn put(
+        &mut self,
+        put: impl FnOnce(&mut Policy, &mut dyn Datapath, &mut Exits<'_>) -> Option<Outcome>,
+    ) -> bool {
+        // Whoever holds names holds the image, which is changed in place.
+        self.names = None;
+        let mut resolved = None;
+        let outcome = block_in_place(|| {
+            let Self { policy, datapath, netlink, sites, around, lookups, .. } = self;
+            let host = host(netlink, sites, &around.settings);
+            let mut exits = exits(host, lookups, &mut resolved);
+            put(policy, datapath.as_mut(), &mut exits)
+        });
+        let Some(outcome) = outcome else { return false };
+        let done = outcome.refused.is_none();
+        self.settle(outcome, resolved);
+        done
+    }
+
+    /// Takes from the image in force what has ended by now.
+    async fn end_grants(&mut self) -> anyhow::Result<()> {
+        while self.put(|policy, datapath, exits| policy.end(datapath, exits)) {}
+        self.set_deadline()?;
+        self.catch_up().await
     }
 
     fn connected(&mut self) {
@@ -164,10 +192,19 @@ impl<O: Overlay> Agent<'_, O> {
 
     /// Tells the datapath for how long the image in force may be enforced from now on.
     fn allow(&mut self, allowance: Option<Duration>) -> anyhow::Result<()> {
-        self.datapath.set_deadline(allowance)?;
         self.around.contact.allowed(allowance, Instant::now());
+        self.set_deadline()?;
         self.note_expiry();
         Ok(())
+    }
+
+    /// Tells the datapath until when the image in force may be enforced: by the last word of control, and no longer than until
+    /// just after something of it ends, should nobody be there to take that from it.
+    pub(super) fn set_deadline(&mut self) -> anyhow::Result<()> {
+        let cap = self.policy.cap();
+        self.capped = cap.is_some();
+        let left = self.around.contact.left(Instant::now());
+        self.datapath.set_deadline(left.into_iter().chain(cap).min())
     }
 
     /// Says so when the image in force has outlived its age; why is said already where control has removed this agent.
@@ -307,6 +344,8 @@ impl<O: Overlay> Agent<'_, O> {
             self.counters = counters;
         }
         self.note_expiry();
+        let remembered = self.policy.remember_moment(REMEMBER_CONTACT);
+        self.note(Trouble::Ends, remembered.err().map(|e| format!("{e:#}")));
         self.tell();
         let in_force = self.datapath.in_force().map_or(0, |now| now.revision);
         let health = report::health(
@@ -348,6 +387,9 @@ impl<O: Overlay> Agent<'_, O> {
 
     async fn review(&mut self) -> anyhow::Result<()> {
         self.surroundings_changed().await?;
+        if self.policy.is_shut() {
+            self.end_grants().await?;
+        }
         self.replan(true).await
     }
 

@@ -82,7 +82,17 @@ fn write_head(text: &mut String, status: &Status) -> std::fmt::Result {
                 text,
                 "Policy     revision {revision} ({}), put in force {applied}",
                 hash.get(..12).unwrap_or(hash)
-            )
+            )?;
+            match policy.ends_ms {
+                Some(at) => writeln!(
+                    text,
+                    "Ends       the next grant at {} (in {}), {} in all",
+                    system::time(at),
+                    span(at.saturating_sub(system::unix_ms()) / 1000),
+                    policy.ends
+                ),
+                None => Ok(()),
+            }
         }
         _ => writeln!(text, "Policy     none yet: nothing is forwarded"),
     }
@@ -227,7 +237,10 @@ fn yes(is: bool) -> String {
 }
 
 fn ago(unix_ms: u64) -> String {
-    let seconds = system::unix_ms().saturating_sub(unix_ms) / 1000;
+    span(system::unix_ms().saturating_sub(unix_ms) / 1000)
+}
+
+fn span(seconds: u64) -> String {
     match seconds {
         0..=119 => format!("{seconds} s"),
         120..=7199 => format!("{} min", seconds / 60),

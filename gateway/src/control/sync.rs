@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sluicegate_api::PROTOCOL;
 use sluicegate_api::agent::sync_update::Update;
-use sluicegate_api::agent::{Facts, NetworkConfig, SyncRequest};
+use sluicegate_api::agent::{Facts, NetworkConfig, SyncRequest, SyncUpdate};
 use tokio::sync::{Notify, mpsc, watch};
 use tonic::Code;
 
@@ -27,7 +27,7 @@ pub enum FromControl {
     /// Control answered something.
     Heard,
     /// Something to enforce.
-    Update(Box<Update>),
+    Update(Box<SyncUpdate>),
     /// The stream is gone; it will be opened again.
     Disconnected(String),
     /// Control does not know this agent any more, and says why; it will be asked again.
@@ -41,6 +41,8 @@ pub struct Known {
     pub revision: u64,
     /// Its hash, when control may send differences to it.
     pub hash: Option<[u8; 32]>,
+    /// How many ends of it are known.
+    pub ends: u32,
 }
 
 /// What the stream needs.
@@ -106,6 +108,8 @@ impl Session {
             protocol: PROTOCOL,
             facts: self.facts.borrow().clone(),
             lists_flows: true,
+            follows_schedules: true,
+            scheduled: known.ends,
         };
         let mut stream = client.sync(request).await.map_err(|s| gone(url, "refused", &s))?.into_inner();
         self.client.send_replace(Some(client));
@@ -122,11 +126,10 @@ impl Session {
             let Some(message) = message else {
                 return Err(anyhow::anyhow!("control at {url} closed the stream").into());
             };
-            let Some(update) = message.update else { continue };
-            if let Update::Network(network) = &update {
+            if let Some(Update::Network(network)) = &message.update {
                 same_protocol(url, network)?;
             }
-            if self.agent.send(FromControl::Update(Box::new(update))).await.is_err() {
+            if self.agent.send(FromControl::Update(Box::new(message))).await.is_err() {
                 return Ok(());
             }
         }

@@ -14,7 +14,7 @@ use sluicegate_api::agent::agent_server::{Agent, AgentServer};
 use sluicegate_api::agent::sync_update::Update;
 use sluicegate_api::agent::{
     Acknowledgement, EnrollRequest, EnrollResponse, Facts, FlowEvent, FlowList, FlowsQuery, ReportRequest,
-    ReportResponse, SyncRequest, SyncUpdate,
+    ReportResponse, Schedule, SyncRequest, SyncUpdate,
 };
 use sluicegate_gateway::config::Role;
 use sluicegate_gateway::join::{Fingerprint, Request, join};
@@ -40,12 +40,13 @@ struct Inner {
 #[derive(Default)]
 struct Said {
     /// Told to every stream that opens.
-    updates: Vec<Update>,
+    updates: Vec<SyncUpdate>,
     stream: Option<Updates>,
     refusal: Option<Status>,
     acknowledgements: Vec<Acknowledgement>,
     facts: Option<Facts>,
     lists_flows: bool,
+    asked: (u64, Vec<u8>, u32),
     flow_list: Option<FlowList>,
     flows: Vec<FlowEvent>,
 }
@@ -87,11 +88,27 @@ impl Control {
 
     /// Tells the agent, and whoever opens a stream later.
     pub(crate) fn tell(&self, update: Update) {
+        self.tell_until(update, None);
+    }
+
+    /// The same, with what ends of it.
+    pub(crate) fn tell_until(&self, update: Update, schedule: Option<Schedule>) {
         let mut said = self.said();
+        let update = SyncUpdate { update: Some(update), schedule };
         said.updates.push(update.clone());
         if let Some(stream) = &said.stream {
-            let _ = stream.send(Ok(SyncUpdate { update: Some(update) }));
+            let _ = stream.send(Ok(update));
         }
+    }
+
+    /// What an agent said it has when it opened its stream last: revision, hash, and how many ends it knows.
+    pub(crate) fn asked(&self) -> (u64, Vec<u8>, u32) {
+        self.said().asked.clone()
+    }
+
+    /// Says nothing more to streams that open.
+    pub(crate) fn fall_silent(&self) {
+        self.said().updates.clear();
     }
 
     /// Ends the stream and refuses the agent, as one that was deleted.
@@ -170,6 +187,7 @@ impl Agent for Control {
     async fn sync(&self, request: tonic::Request<SyncRequest>) -> Result<Response<Self::SyncStream>, Status> {
         let mut said = self.said();
         let request = request.into_inner();
+        said.asked = (request.applied_revision, request.applied_hash, request.scheduled);
         (said.facts, said.lists_flows) = (request.facts, request.lists_flows);
         if let Some(refusal) = &said.refusal {
             return Err(refusal.clone());

@@ -1,6 +1,7 @@
 use sluicegate_policy::model::{Action, End, Group, Network, Peer, Policy, Resource, Rule, Service};
 
 use super::*;
+use crate::store::Ending;
 
 const GATEWAY: &str = "gw";
 const USER: &str = "user";
@@ -67,15 +68,16 @@ fn snapshot() -> Snapshot {
     };
     let agents = ids.into_iter().map(|(id, last, role)| (id.to_owned(), agent(last, role))).collect();
     let flow_log = FlowLog { enabled: true, groups: Vec::new(), counters: true };
-    Snapshot { revision: 7, state, agents, flow_log, break_glass_until: None }
+    Snapshot { revision: 7, state, agents, flow_log, ends: Vec::new() }
 }
 
 fn all(image: impl Fn(&str) -> Option<Arc<Compiled>>, current: bool) -> BTreeMap<String, Base> {
-    [GATEWAY, USER, OTHER].into_iter().map(|id| (id.to_owned(), Base { image: image(id), current })).collect()
+    let base = |id: &str| Base { image: image(id), later: Arc::default(), current };
+    [GATEWAY, USER, OTHER].into_iter().map(|id| (id.to_owned(), base(id))).collect()
 }
 
 fn image(targets: &BTreeMap<String, Target>, agent: &str) -> Arc<Compiled> {
-    targets[agent].image.clone().unwrap()
+    targets[agent].image.clone().unwrap().0
 }
 
 /// A first compilation, and what a second one of `change`d state makes of it.
@@ -176,4 +178,77 @@ fn gateways_are_those_that_joined_as_one_or_route_a_network() {
     let gateways: Vec<String> =
         roster(&state).into_iter().filter(|(_, member)| member.gateway).map(|(id, _)| id).collect();
     assert_eq!(gateways, [GATEWAY, OTHER]);
+}
+
+fn later(targets: &BTreeMap<String, Target>, agent: &str) -> Vec<(u64, Arc<Compiled>)> {
+    let (_, later) = targets[agent].image.clone().unwrap();
+    later.iter().map(|later| (later.at_ms, later.image.clone())).collect()
+}
+
+fn ending(at: i64) -> Ending {
+    Ending { at, policies: vec!["p".to_owned()] }
+}
+
+#[test]
+fn what_ends_is_compiled_ahead_for_those_it_concerns() {
+    let mut bounded = snapshot();
+    bounded.ends = vec![ending(1_000)];
+    let plan = Plan::new(bounded, None).unwrap();
+    let targets = plan.targets(None, all(|_| None, true));
+    // What the same state is without the policy, compiled from the beginning.
+    let mut over = snapshot();
+    over.state.policies.get_mut("p").unwrap().enabled = false;
+    let after = Plan::new(over, None).unwrap().targets(None, all(|_| None, true));
+    for agent in [GATEWAY, USER] {
+        let [(1_000, image)] = &later(&targets, agent)[..] else { panic!("{agent}") };
+        assert_eq!(image.hash, self::image(&after, agent).hash, "{agent}");
+        assert_ne!(image.hash, self::image(&targets, agent).hash, "{agent}");
+    }
+    assert!(later(&targets, OTHER).is_empty(), "its image is the same before and after");
+    let ordinary = Plan::new(snapshot(), None).unwrap().targets(None, all(|_| None, true));
+    assert!([GATEWAY, USER, OTHER].iter().all(|agent| later(&ordinary, agent).is_empty()));
+}
+
+#[test]
+fn what_ends_follows_every_change_of_the_state_and_of_the_time() {
+    let plan = |before: Option<&Plan>, change: &dyn Fn(&mut Snapshot)| {
+        let mut next = snapshot();
+        next.ends = vec![ending(1_000)];
+        change(&mut next);
+        Plan::new(next, before).unwrap()
+    };
+    let first = plan(None, &|_| {});
+    let known = first.targets(None, all(|_| None, true));
+    let bases = || -> BTreeMap<String, Base> {
+        let base = |(id, target): (&String, &Target)| {
+            let (image, later) = target.image.clone().unwrap();
+            (id.clone(), Base { image: Some(image), later, current: true })
+        };
+        known.iter().map(base).collect()
+    };
+    // Nothing that concerns them: the very same.
+    let same = plan(Some(&first), &|next| next.revision += 1).targets(Some(&first), bases());
+    assert!(Arc::ptr_eq(&later(&same, USER)[0].1, &later(&known, USER)[0].1));
+    // Another time, and none.
+    let moved = plan(Some(&first), &|next| next.ends = vec![ending(2_000)]).targets(Some(&first), bases());
+    assert_eq!(later(&moved, USER)[0].0, 2_000);
+    let none = plan(Some(&first), &|next| next.ends.clear()).targets(Some(&first), bases());
+    assert!(later(&none, USER).is_empty());
+    // Another policy, which stays when the bounded one ends.
+    let stays = |next: &mut Snapshot| {
+        let mut stays = next.state.policies["p"].clone();
+        stays.name = "stays".into();
+        let mut rule = stays.rules[0].clone();
+        (rule.id, rule.service) = ("s".into(), Service::Tcp(vec![22..=22]));
+        stays.rules = vec![rule].into();
+        next.state.policies.insert("q".into(), stays);
+    };
+    let other = plan(Some(&first), &stays).targets(Some(&first), bases());
+    let mut over = snapshot();
+    stays(&mut over);
+    over.state.policies.get_mut("p").unwrap().enabled = false;
+    let over = Plan::new(over, None).unwrap().targets(None, all(|_| None, true));
+    for agent in [GATEWAY, USER] {
+        assert_eq!(later(&other, agent)[0].1.hash, image(&over, agent).hash, "{agent}");
+    }
 }

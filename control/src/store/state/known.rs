@@ -7,7 +7,7 @@ use super::super::sql::Connection;
 use super::super::standing::Standing;
 use super::super::{NetworkRoute, Policy, Result, policies, routes};
 use super::touched::Position;
-use super::{Snapshot, rows};
+use super::{Ending, Snapshot, rows};
 use sluicegate_policy::model;
 
 /// What was read.
@@ -44,7 +44,7 @@ impl Known {
         let agents = agents.into();
         let flow_log = account.settings.flow_log();
         let snapshot =
-            Snapshot { revision: account.revision, state, agents, flow_log, break_glass_until: None };
+            Snapshot { revision: account.revision, state, agents, flow_log, ends: Vec::new() };
         let mut known = Self {
             snapshot,
             position,
@@ -77,7 +77,7 @@ impl Known {
             differs("network", &a.state.networks, &b.state.networks),
             differs("policy", &a.state.policies, &b.state.policies),
             differs("posture of policy", &reasons(a), &reasons(b)),
-            (a.break_glass_until != b.break_glass_until).then(|| "the end of break-glass".to_owned()),
+            (a.ends != b.ends).then(|| "the end of break-glass".to_owned()),
             differs("checks of policy", &self.checks, &other.checks),
             differs("break-glass policy", &self.glass, &other.glass),
             differs("route", &self.routes, &other.routes),
@@ -128,18 +128,20 @@ impl Known {
 
     /// Break-glass policies whose time came are off, whether or not anybody was there to end them.
     pub(super) fn by_the_clock(&mut self, now: i64) {
-        let mut first = None::<i64>;
+        let mut ends = BTreeMap::<i64, Vec<String>>::new();
         for (id, &(enabled, until)) in &self.glass {
-            let until = until.filter(|until| *until > now);
-            first = first.into_iter().chain(until).min();
-            let on = enabled && until.is_some();
+            let until = until.filter(|until| enabled && *until > now);
+            let on = until.is_some();
             if self.snapshot.state.policies.get(id).is_some_and(|policy| policy.enabled != on)
                 && let Some(policy) = self.snapshot.state.policies.get_mut(id)
             {
                 policy.enabled = on;
             }
+            if let Some(until) = until {
+                ends.entry(until).or_default().push(id.clone());
+            }
         }
-        self.snapshot.break_glass_until = first;
+        self.snapshot.ends = ends.into_iter().map(|(at, policies)| Ending { at, policies }).collect();
     }
 }
 
@@ -175,14 +177,14 @@ mod tests {
         let begin = now();
         store.break_glass_on(&actor, &id, 60, "fire").await.unwrap();
         let mut known = Known::load(&mut store.read().await.unwrap(), begin).await.unwrap();
-        let until = known.snapshot.break_glass_until.unwrap();
+        let until = known.snapshot.ends_at().unwrap();
         assert!(known.snapshot.state.policies[&id].enabled);
         // Past its end, and back with a clock that was set.
         for (at, on) in [(until - 1, true), (until, false), (until + 1, false), (until - 1, true)] {
             let mut db = store.read().await.unwrap();
             assert!(known.follow(&mut db, at).await.unwrap());
             assert_eq!(known.snapshot.state.policies[&id].enabled, on, "{}", at - until);
-            assert_eq!(known.snapshot.break_glass_until, on.then_some(until));
+            assert_eq!(known.snapshot.ends_at(), on.then_some(until));
             let whole = Known::load(&mut db, at).await.unwrap();
             assert_eq!(known.difference(&whole), None);
         }

@@ -32,9 +32,24 @@ pub struct Snapshot {
     pub agents: Shared<BTreeMap<String, Agent>>,
     /// Which flow events are kept.
     pub flow_log: FlowLog,
-    /// When the first break-glass policy that is on here ends, Unix milliseconds: the state is another one then, though
-    /// nothing is written.
-    pub break_glass_until: Option<i64>,
+    /// What is on here and ends by the clock, in the order of time: the state is another one then, though nothing is written.
+    pub ends: Vec<Ending>,
+}
+
+/// A moment at which break-glass policies end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// When, Unix milliseconds.
+    pub at: i64,
+    /// The policies that are off from then on.
+    pub policies: Vec<String>,
+}
+
+impl Snapshot {
+    /// When the state is another one though nothing is written, Unix milliseconds.
+    pub fn ends_at(&self) -> Option<i64> {
+        self.ends.first().map(|end| end.at)
+    }
 }
 
 /// A peer as the overlay sees it.

@@ -205,10 +205,14 @@ impl Images {
 
 impl StoredImage {
     fn replay(&mut self, record: &journal::Record<'_>) -> anyhow::Result<()> {
-        let revision = record.name.revision;
-        let undo = self.image.change(&Delta::decode(record.delta)?)?;
+        self.change(record.name.revision, &record.name.hash, record.delta)
+    }
+
+    /// Applies an encoded difference, which leads to the image of `revision` and `hash`. Of no use after an error.
+    pub(crate) fn change(&mut self, revision: u64, hash: &[u8], delta: &[u8]) -> anyhow::Result<()> {
+        let undo = self.image.change(&Delta::decode(delta)?)?;
         self.hashes.update(&self.image, &undo);
-        if self.hashes.root() != record.name.hash {
+        if self.hashes.root()[..] != *hash {
             bail!("the change to revision {revision} does not lead to the image it names");
         }
         self.revision = revision;
