@@ -113,6 +113,7 @@ impl Remembered {
     pub(in super::super) fn has_ended(&self) -> bool {
         self.ended || self.clock.shut.is_some()
     }
+
     /// For how long what an earlier run left in force may be enforced before this is taken up.
     pub(in super::super) fn cap(&self, in_force: Option<InForce>) -> Option<Duration> {
         let now = Moment::now().boot_ms;
