@@ -148,7 +148,7 @@ impl Control {
     pub(crate) fn ask_flows(&self, query: FlowsQuery) -> Option<FlowList> {
         let mut said = self.said();
         if let Some(stream) = said.stream.as_ref().filter(|_| said.lists_flows) {
-            let _ = stream.send(Ok(SyncUpdate { update: Some(Update::Flows(query)) }));
+            let _ = stream.send(Ok(SyncUpdate { update: Some(Update::Flows(query)), schedule: None }));
         }
         said.flow_list.take()
     }
@@ -194,7 +194,7 @@ impl Agent for Control {
         }
         let (stream, updates) = mpsc::unbounded_channel();
         for update in &said.updates {
-            let _ = stream.send(Ok(SyncUpdate { update: Some(update.clone()) }));
+            let _ = stream.send(Ok(update.clone()));
         }
         said.stream = Some(stream);
         Ok(Response::new(Box::pin(UnboundedReceiverStream::new(updates))))
