@@ -11,7 +11,6 @@ use sluicegate_policy::{Compiler, NetworkView};
 
 use super::ends::Ends;
 
-
 use crate::hub::{Base, Compiled, Later, Member, Roster, Target};
 use crate::store::{Agent, FlowLog, Role, Snapshot};
 

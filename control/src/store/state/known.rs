@@ -43,8 +43,7 @@ impl Known {
         };
         let agents = agents.into();
         let flow_log = account.settings.flow_log();
-        let snapshot =
-            Snapshot { revision: account.revision, state, agents, flow_log, ends: Vec::new() };
+        let snapshot = Snapshot { revision: account.revision, state, agents, flow_log, ends: Vec::new() };
         let mut known = Self {
             snapshot,
             position,
