@@ -7,6 +7,7 @@ use sluicegate_engine::image::Places;
 
 use super::destinations::Destinations;
 use super::lanes::Lanes;
+use super::shares::Alone;
 use super::short;
 use super::slots::{assign, mix_words};
 
@@ -25,18 +26,21 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// `weights` has about how many words a column takes that a set alone leads to, for each set; `price` as in [`Lanes`];
-    /// `key` tells sets apart whatever their number.
+    /// `alone` has what the column is that a set alone leads to, for each set; `price` as in [`Lanes`]; `key` tells sets apart
+    /// whatever their number.
     pub(super) fn new(
         destinations: &Destinations,
-        weights: &FxHashMap<u32, u64>,
+        alone: &FxHashMap<u32, Alone>,
         price: Option<u64>,
         key: impl Fn(u32) -> u64,
     ) -> Self {
-        let profiles = Profiles::new(destinations);
+        // Which lane a set gets depends on those before it: their order must not depend on how they are numbered.
+        let first = |set: &u32| alone.get(set).map_or(0, |column| column.first);
+        let order = |set: &u32| if price.is_some() { (key(*set), first(set)) } else { (0, 0) };
+        let profiles = Profiles::new(destinations, order);
         let mut lanes = Lanes::new(profiles.keys.len(), price);
         for (set, members) in &profiles.sets {
-            lanes.add(*set, members, weights.get(set).copied().unwrap_or(0));
+            lanes.add(*set, members, alone.get(set).map_or(0, |column| column.words));
         }
         // A column is placed by the first of its profiles, and in one lane of several by the lane's first set: whatever rules
         // come and go, it stays where it is.
@@ -92,12 +96,12 @@ struct Profiles {
     of_class: Vec<Option<u32>>,
     /// The lowest of the keys of each profile's classes.
     keys: Vec<u64>,
-    /// Profiles of each set: large sets first, among equals as they are numbered.
+    /// Profiles of each set: large sets first, among equals by their order.
     sets: Vec<(u32, Vec<u32>)>,
 }
 
 impl Profiles {
-    fn new(destinations: &Destinations) -> Self {
+    fn new(destinations: &Destinations, order: impl Fn(&u32) -> (u64, u32)) -> Self {
         let mut numbers: FxHashMap<&[u32], u32> = FxHashMap::default();
         let (mut of_class, mut keys) = (Vec::new(), Vec::new());
         let mut sets: FxHashMap<u32, Vec<u32>> = FxHashMap::default();
@@ -117,7 +121,7 @@ impl Profiles {
             of_class.push(Some(profile));
         }
         let mut sets: Vec<(u32, Vec<u32>)> = sets.into_iter().collect();
-        sets.sort_unstable_by_key(|(set, members)| (Reverse(members.len()), *set));
+        sets.sort_by_cached_key(|(set, members)| (Reverse(members.len()), order(set), *set));
         Self { of_class, keys, sets }
     }
 }

@@ -116,7 +116,8 @@ impl Kinds {
 fn peers(r: &Resolved, scope: &Scope, kinds: &mut Kinds) -> Vec<u32> {
     let mut of_peer = vec![0; r.peers.len()];
     let Some(me) = scope.me else { return of_peer };
-    let mut sets: Vec<SetId> = scope.outbound.iter().map(|&h| r.halves[h as usize].destination).collect();
+    let mut sets: Vec<SetId> =
+        scope.outbound.iter().map(|&h| r.written.halves[h as usize].destination).collect();
     sets.sort_unstable();
     sets.dedup();
     let mut lanes = Lanes::new(r.peers.len(), None);

@@ -83,7 +83,7 @@ impl Matrix {
         let placed = rows.place(&cells, &numbered.rows, numbered.count);
         let (of_peer, row_lists) = short::lists(&numbered.of_peer);
         let lists = !row_lists.is_empty() || !columns.lists.is_empty();
-        let slots: Vec<u32> = rules.iter().map(|&rule| r.rules[rule as usize].slot).collect();
+        let slots: Vec<u32> = rules.iter().map(|&rule| r.written.rules[rule as usize].slot).collect();
         Ok(Self {
             sources: of_peer,
             destinations: columns.of_class,
@@ -108,15 +108,15 @@ fn sides(
     halves: &Halves,
     limits: &Limits,
 ) -> (Columns, Sources, Option<u64>) {
-    let weights = halves.columns();
+    let alone = halves.columns();
     let key = |set: u32| r.sets.key(set >> 1) ^ u64::from(set & 1);
-    let columns = Columns::new(destinations, &weights, None, key);
+    let columns = Columns::new(destinations, &alone, None, key);
     let sources = Sources::new(r, scope, &halves.rows(&columns), None, limits.together);
     if sources.lanes.weight() <= limits.together {
         return (columns, sources, None);
     }
     let price = Some(limits.look_up);
-    let columns = Columns::new(destinations, &weights, price, key);
+    let columns = Columns::new(destinations, &alone, price, key);
     let sources = Sources::new(r, scope, &halves.rows(&columns), price, u64::MAX);
     (columns, sources, price)
 }

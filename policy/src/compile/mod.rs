@@ -169,7 +169,7 @@ impl Compiler {
                 });
             }
         }
-        let rule_slot = |&rule: &u32| r.rules[rule as usize].slot;
+        let rule_slot = |&rule: &u32| r.written.rules[rule as usize].slot;
         let slots = matrix.rules.iter().map(rule_slot).max().map_or(0, |slot| slot + 1);
         let mut ranks = vec![0; if matrix.ranks.is_empty() { 0 } else { slots as usize }];
         for (rule, &rank) in matrix.rules.iter().zip(&matrix.ranks) {
@@ -221,7 +221,7 @@ impl Compiler {
             policy_name: policy.name.clone(),
             rule_id: model.id.clone(),
             rule_name: model.name.clone(),
-            accept: self.resolved.rules[rule as usize].accept,
+            accept: self.resolved.written.rules[rule as usize].accept,
         };
         (model.slot, info)
     }

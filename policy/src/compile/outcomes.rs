@@ -56,11 +56,13 @@ impl<'a> Outcomes<'a> {
     /// The outcome where these rules meet; rising.
     pub(super) fn of_rules(&mut self, rules: &[u32]) -> u32 {
         let r = self.r;
-        let candidate =
-            |&rule: &u32| Candidate { accept: r.rules[rule as usize].accept, ranges: r.service(rule) };
+        let candidate = |&rule: &u32| Candidate {
+            accept: r.written.rules[rule as usize].accept,
+            ranges: r.service(rule),
+        };
         let candidates: Vec<Candidate<'_>> = rules.iter().map(candidate).collect();
-        let accepts = r.rules.len() as u32;
-        let rank = |rule: u32| if r.rules[rule as usize].accept { accepts + rule } else { rule };
+        let accepts = r.written.rules.len() as u32;
+        let rank = |rule: u32| if r.written.rules[rule as usize].accept { accepts + rule } else { rule };
         let intervals = decide(&candidates);
         self.scratch.clear();
         self.scratch.extend(
@@ -185,14 +187,14 @@ impl<'a> Outcomes<'a> {
     }
 
     fn rule(&self, rank: u32) -> u32 {
-        rank % self.r.rules.len() as u32
+        rank % self.r.written.rules.len() as u32
     }
 
     fn decision(&self, rank: u32) -> Decision {
         if rank == NOBODY {
             return Decision::NONE;
         }
-        let rule = &self.r.rules[self.rule(rank) as usize];
+        let rule = &self.r.written.rules[self.rule(rank) as usize];
         if rule.accept { Decision::accept(rule.slot) } else { Decision::drop(rule.slot) }
     }
 

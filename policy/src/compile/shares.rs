@@ -20,7 +20,7 @@ const CELL: u64 = 16;
 
 impl Halves {
     pub(super) fn new(r: &Resolved, scope: &Scope) -> Self {
-        let half = |&h: &u32| &r.halves[h as usize];
+        let half = |&h: &u32| &r.written.halves[h as usize];
         let rising = |mut halves: Vec<[u32; 3]>| {
             halves.sort_unstable();
             halves.dedup();
@@ -31,24 +31,43 @@ impl Halves {
         Self { inbound: rising(others.collect()), own: rising(own.collect()) }
     }
 
-    /// About how many words the column of each destination set takes alone.
-    pub(super) fn columns(&self) -> FxHashMap<u32, u64> {
-        let mut weights = FxHashMap::default();
+    /// The column of each destination set, alone.
+    pub(super) fn columns(&self) -> FxHashMap<u32, Alone> {
+        let mut columns = FxHashMap::default();
         for halves in [&self.inbound, &self.own] {
             for meeting in halves.chunk_by(|a, b| a[..2] == b[..2]) {
-                *weights.entry(meeting[0][1]).or_default() += CELL;
+                columns.entry(meeting[0][1]).or_insert(Alone::NOTHING).add(CELL, meeting);
             }
         }
-        weights
+        columns
     }
 
-    /// About how many words the row of each source set takes alone.
-    pub(super) fn rows(&self, columns: &Columns) -> FxHashMap<SetId, u64> {
-        let mut weights = FxHashMap::default();
+    /// The row of each source set, alone.
+    pub(super) fn rows(&self, columns: &Columns) -> FxHashMap<SetId, Alone> {
+        let mut rows = FxHashMap::default();
         for meeting in self.inbound.chunk_by(|a, b| a[..2] == b[..2]) {
-            *weights.entry(meeting[0][0]).or_default() += CELL * columns.of(meeting[0][1]).count() as u64;
+            let words = CELL * columns.of(meeting[0][1]).count() as u64;
+            rows.entry(meeting[0][0]).or_insert(Alone::NOTHING).add(words, meeting);
         }
-        weights
+        rows
+    }
+}
+
+/// What a row or a column would be if there were no others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Alone {
+    /// About how many words it takes.
+    pub(super) words: u64,
+    /// The first of its rules: what tells sets apart that are equal in all else.
+    pub(super) first: u32,
+}
+
+impl Alone {
+    const NOTHING: Self = Self { words: 0, first: u32::MAX };
+
+    fn add(&mut self, words: u64, meeting: &[[u32; 3]]) {
+        self.words += words;
+        self.first = self.first.min(meeting[0][2]);
     }
 }
 

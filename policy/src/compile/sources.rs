@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use rustc_hash::FxHashMap;
 
 use super::lanes::Lanes;
+use super::shares::Alone;
 use crate::resolve::{Resolved, Scope, SetId};
 
 /// The sources of one agent's image.
@@ -19,19 +20,21 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// `weights` has about how many words the row of a set alone takes, for each set that inbound halves start at; `price` as
+    /// `rows` has what the row of a set is alone, for each set that inbound halves start at; `price` as
     /// in [`Lanes`]. Breaks off when all rows take more than about `most` words.
     pub(super) fn new(
         r: &Resolved,
         scope: &Scope,
-        weights: &FxHashMap<SetId, u64>,
+        rows: &FxHashMap<SetId, Alone>,
         price: Option<u64>,
         most: u64,
     ) -> Self {
         let mut known = vec![false; r.peers.len()];
         scope.neighbours(r).iter().for_each(|peer| known[peer as usize] = true);
-        let mut sets: Vec<(Reverse<usize>, SetId, u64)> =
-            weights.iter().map(|(&set, &weight)| (Reverse(r.sets.peers(set).len()), set, weight)).collect();
+        // Which lane a set gets depends on those before it: their order must not depend on how they are numbered.
+        let key = |set: SetId| if price.is_some() { r.sets.key(set) } else { 0 };
+        let order = |set: SetId, row: &Alone| (Reverse(r.sets.peers(set).len()), key(set), row.first);
+        let mut sets: Vec<_> = rows.iter().map(|(&set, row)| (order(set, row), set, row.words)).collect();
         sets.sort_unstable();
         let mut lanes = Lanes::new(r.peers.len(), price);
         let mut others = Vec::new();

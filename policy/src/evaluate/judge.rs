@@ -57,7 +57,10 @@ pub(super) fn judge(r: &Resolved, me: u32, opener: u32, target: &Target, l4: u32
     let sets = target.sets(r, me, opener);
     let halves = r.sets.of_peer(opener).into_iter().flat_map(|set| r.halves_from(set));
     let leads_here =
-        halves.map(|&h| &r.halves[h as usize]).filter(|h| sets.binary_search(&h.destination).is_ok());
+        halves.map(|&h| &r.written.halves[h as usize]).filter(|h| sets.binary_search(&h.destination).is_ok());
     let covers = |rule: &u32| r.service(*rule).iter().any(|range| range.contains(&l4));
-    leads_here.map(|h| h.rule).filter(covers).min_by_key(|&rule| (r.rules[rule as usize].accept, rule))
+    leads_here
+        .map(|h| h.rule)
+        .filter(covers)
+        .min_by_key(|&rule| (r.written.rules[rule as usize].accept, rule))
 }

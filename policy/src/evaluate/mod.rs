@@ -37,7 +37,7 @@ pub struct Query {
 pub fn decide(compiler: &Compiler, agent: &str, source: IpAddr, destination: IpAddr, l4: u32) -> Decision {
     let r = compiler.resolved();
     let (Some(me), Some(opener)) = (r.peer(agent), r.peer_at(source)) else { return Decision::NONE };
-    match judge(r, me, opener, &Target::at(r, destination), l4).map(|rule| &r.rules[rule as usize]) {
+    match judge(r, me, opener, &Target::at(r, destination), l4).map(|rule| &r.written.rules[rule as usize]) {
         None => Decision::NONE,
         Some(rule) if rule.accept => Decision::accept(rule.slot),
         Some(rule) => Decision::drop(rule.slot),
@@ -54,7 +54,7 @@ pub(crate) fn accepting(
 ) -> Option<RuleRef> {
     let r = compiler.resolved();
     let rule = judge(r, me, opener, &Target::at(r, address), l4)?;
-    r.rules[rule as usize].accept.then(|| RuleRef::new(r, rule))
+    r.written.rules[rule as usize].accept.then(|| RuleRef::new(r, rule))
 }
 
 /// Answers a query.
@@ -98,7 +98,8 @@ pub fn explain(compiler: &Compiler, query: &Query) -> Explanation {
     let outcomes: Vec<(u32, Option<u32>)> =
         agents.into_iter().flatten().map(|me| (me, judge(r, me, opener, &target, l4))).collect();
     report.judgements = outcomes.iter().map(|&(me, rule)| Judgement::new(r, me, rule)).collect();
-    let refused = outcomes.iter().find(|(_, rule)| !rule.is_some_and(|rule| r.rules[rule as usize].accept));
+    let refused =
+        outcomes.iter().find(|(_, rule)| !rule.is_some_and(|rule| r.written.rules[rule as usize].accept));
     let deciding = refused.or(outcomes.last()).and_then(|o| o.1);
     report.rule = deciding.map(|rule| RuleRef::new(r, rule));
     let verdict = match (refused, far_end) {
@@ -169,13 +170,13 @@ fn carrier(r: &Resolved, scope: &Scope, address: IpAddr) -> Way {
 fn missing(report: &mut Explanation, r: &Resolved, opener: u32, to: &Destination<'_>) {
     let state = &r.state;
     let mut accepts = r.sets.of_peer(opener).into_iter().flat_map(|set| r.halves_from(set));
-    if !accepts.any(|&h| r.accepts(&r.halves[h as usize])) {
+    if !accepts.any(|&h| r.accepts(&r.written.halves[h as usize])) {
         report
             .missing
             .push(Missing::SourceInNoRule { peer: state.peers[&*r.peers[opener as usize].id].name.clone() });
     }
     let leads_to = |sets: Vec<u32>| {
-        sets.into_iter().flat_map(|set| r.halves_to(set)).any(|&h| r.accepts(&r.halves[h as usize]))
+        sets.into_iter().flat_map(|set| r.halves_to(set)).any(|&h| r.accepts(&r.written.halves[h as usize]))
     };
     if r.in_overlay(to.address) {
         match to.peer {

@@ -339,7 +339,7 @@ impl Judgement {
         Self {
             agent_id: id.into(),
             agent_name: r.state.peers[id].name.clone(),
-            accepts: rule.is_some_and(|rule| r.rules[rule as usize].accept),
+            accepts: rule.is_some_and(|rule| r.written.rules[rule as usize].accept),
             rule: rule.map(|rule| RuleRef::new(r, rule)),
         }
     }

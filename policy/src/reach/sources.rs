@@ -45,7 +45,7 @@ impl<'a> View<'a> {
         let r = self.r;
         let mut to_set = FxHashMap::<SetId, Vec<u32>>::default();
         for half in r.sets.of_peer(source).into_iter().flat_map(|set| r.halves_from(set)) {
-            let half = &r.halves[*half as usize];
+            let half = &r.written.halves[*half as usize];
             to_set.entry(half.destination).or_default().push(half.rule);
         }
         let mut reached = Reached::default();
@@ -83,8 +83,9 @@ impl<'a> View<'a> {
     /// Resources that an accept rule gives the source a route to.
     fn opened(&self, source: u32, to_set: &FxHashMap<SetId, Vec<u32>>) -> FxHashSet<u32> {
         let r = self.r;
-        let accepting =
-            to_set.iter().filter(|(_, rules)| rules.iter().any(|&rule| r.rules[rule as usize].accept));
+        let accepting = to_set
+            .iter()
+            .filter(|(_, rules)| rules.iter().any(|&rule| r.written.rules[rule as usize].accept));
         let resources = accepting.flat_map(|(&set, _)| r.sets.resources(set)).copied();
         resources.filter(|&q| !r.routes_resource(source, q) && !r.routers(q).is_empty()).collect()
     }
@@ -150,7 +151,7 @@ impl<'a> View<'a> {
             return known.clone();
         }
         let of = |accept: bool| {
-            let some = rules.iter().filter(|&&rule| self.r.rules[rule as usize].accept == accept);
+            let some = rules.iter().filter(|&&rule| self.r.written.rules[rule as usize].accept == accept);
             Ranges::new(some.flat_map(|&rule| self.r.service(rule)).cloned().collect())
         };
         let ranges = Arc::new(of(true).minus(&of(false)));

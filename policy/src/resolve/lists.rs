@@ -1,7 +1,10 @@
 //! Many short lists of numbers in two arrays.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 /// Lists 0..n, each rising and without duplicates.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Lists {
     starts: Vec<u32>,
     items: Vec<u32>,
@@ -38,6 +41,35 @@ impl Lists {
         }
         lists.starts.push(lists.items.len() as u32);
         lists
+    }
+
+    /// These, with others in the place of some. Each of `changed` is rising, without duplicates, and among 0..n.
+    pub(crate) fn with(&self, changed: &BTreeMap<u32, Vec<u32>>) -> Self {
+        let more: usize = changed.values().map(Vec::len).sum();
+        let mut lists = Self {
+            starts: Vec::with_capacity(self.starts.len()),
+            items: Vec::with_capacity(self.items.len() + more),
+        };
+        let mut from = 0;
+        for (&list, items) in changed {
+            lists.append(self, from..list as usize);
+            lists.starts.push(lists.items.len() as u32);
+            lists.items.extend_from_slice(items);
+            from = list as usize + 1;
+        }
+        lists.append(self, from..self.starts.len().saturating_sub(1));
+        lists.starts.push(lists.items.len() as u32);
+        lists
+    }
+
+    fn append(&mut self, other: &Self, which: Range<usize>) {
+        if which.is_empty() {
+            return;
+        }
+        let (begin, end) = (other.starts[which.start], other.starts[which.end]);
+        let here = self.items.len() as u32;
+        self.starts.extend(other.starts[which].iter().map(|start| start - begin + here));
+        self.items.extend_from_slice(&other.items[begin as usize..end as usize]);
     }
 
     /// One list; empty beyond the last.
@@ -87,6 +119,20 @@ mod tests {
             (lists.get(0), lists.get(1), lists.get(2), lists.get(3)),
             (&[9][..], &[][..], &[1, 5][..], &[][..])
         );
+    }
+
+    #[test]
+    fn some_lists_are_replaced_and_the_others_stay() {
+        let lists = Lists::new(4, &[(0, 1), (1, 2), (1, 3), (3, 4)]);
+        for changed in [vec![], vec![(0, vec![7, 8])], vec![(1, vec![]), (3, vec![5, 6])], vec![(2, vec![9])]]
+        {
+            let changed: BTreeMap<u32, Vec<u32>> = changed.into_iter().collect();
+            let with = lists.with(&changed);
+            for list in 0..5 {
+                let expected = changed.get(&list).map_or(lists.get(list), Vec::as_slice);
+                assert_eq!(with.get(list), expected, "{list} of {changed:?}");
+            }
+        }
     }
 
     #[test]

@@ -12,9 +12,11 @@
 //! The ends of halves are interned as *sets*, and a set's members are counted out only when somebody asks for them.
 
 mod lists;
+mod members;
 mod routes;
 mod scope;
 mod sets;
+mod written;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -23,16 +25,15 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
-use sluicegate_engine::image::SLOTS_MAX;
 
 use crate::compile::CompileError;
-use crate::model::{Action, Rule, State};
+use crate::model::{Rule, State};
 
 pub(crate) use lists::{Bits, Lists};
 pub(crate) use routes::numbers;
 pub(crate) use scope::{Routed, Scope};
-use sets::Members;
 pub(crate) use sets::{SetId, Sets};
+use written::Written;
 
 /// A peer that may take part. Numbered in the order of their IPv4 addresses.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ pub(crate) struct RuleEntry {
     pub(crate) index: u32,
     pub(crate) slot: u32,
     pub(crate) accept: bool,
-    /// Where in `Resolved::ranges` its service is.
+    /// Where in `Written::ranges` its service is.
     ranges: Range<u32>,
 }
 
@@ -103,14 +104,12 @@ pub(crate) struct Resolved {
     pub(crate) networks: Arc<Vec<NetworkEntry>>,
     /// Networks each peer routes.
     routes: Arc<Lists>,
-    pub(crate) policies: Vec<Arc<str>>,
-    pub(crate) rules: Vec<RuleEntry>,
-    ranges: Vec<Range<u32>>,
-    pub(crate) halves: Vec<Half>,
     pub(crate) sets: Sets,
-    by_source: Lists,
-    by_destination: Lists,
+    pub(crate) written: Arc<Written>,
 }
+
+/// How many sets that no rule has any more are kept, beside as many as there are in use.
+const SETS_LEFT: usize = 1024;
 
 impl Resolved {
     /// Looks everything up. Refused when the state breaks what `model` promises. What has already been looked up `before`, in
@@ -141,82 +140,30 @@ impl Resolved {
                 (Arc::new(networks), Arc::new(resources), Arc::new(routes))
             }
         };
-        let sets = match same_networks {
-            Some(before) => Sets::after(&state, &before.sets, &before.state),
+        let numbered = same_networks.and_then(|before| {
+            let sets = Sets::after(&state, &before.sets, &before.state)?;
+            Some((sets, &before.written, &*before.state))
+        });
+        let (sets, written) = match numbered {
+            Some((sets, written, old)) if old.policies.is_same(&state.policies) => (sets, written.clone()),
+            Some((mut sets, before, old)) => {
+                let written = Written::new(&state, &mut sets, Some((before, old)))?;
+                if written.unused_sets(&sets) <= sets.len() / 2 + SETS_LEFT {
+                    (sets, Arc::new(written))
+                } else {
+                    sets.forget();
+                    let written = Written::new(&state, &mut sets, None)?;
+                    (sets, Arc::new(written))
+                }
+            }
             None => {
                 let numbers = resources.iter().zip(0..).map(|(r, i)| (r.id.clone(), i)).collect();
-                Sets::new(&state, peer_numbers.clone(), Arc::new(numbers))
+                let mut sets = Sets::new(&state, peer_numbers.clone(), numbers);
+                let written = Written::new(&state, &mut sets, None)?;
+                (sets, Arc::new(written))
             }
         };
-        let mut resolved = Self {
-            state: state.clone(),
-            peers,
-            by_v6,
-            peer_numbers,
-            resources,
-            networks,
-            routes,
-            policies: Vec::new(),
-            rules: Vec::new(),
-            ranges: Vec::new(),
-            halves: Vec::new(),
-            sets,
-            by_source: Lists::default(),
-            by_destination: Lists::default(),
-        };
-        resolved.rules(&state)?;
-        Ok(resolved)
-    }
-
-    fn rules(&mut self, state: &State) -> Result<(), CompileError> {
-        for (id, policy) in &state.policies {
-            let number = self.policies.len() as u32;
-            self.policies.push(id.as_str().into());
-            if !policy.enabled {
-                continue;
-            }
-            let failing = self.sets.failing(&policy.posture_failed, &self.peer_numbers);
-            for (rule, index) in policy.rules.iter().zip(0..).filter(|(r, _)| r.enabled) {
-                if rule.slot >= SLOTS_MAX {
-                    return Err(CompileError::Slot { rule: rule.id.clone(), slot: rule.slot });
-                }
-                let start = self.ranges.len() as u32;
-                self.ranges.extend(rule.service.axis_ranges());
-                let ranges = start..self.ranges.len() as u32;
-                let accept = rule.action == Action::Accept;
-                self.rules.push(RuleEntry { policy: number, index, slot: rule.slot, accept, ranges });
-                // Who fails is let in by nothing, and kept out as before.
-                self.halves(rule, if accept { failing } else { 0 });
-            }
-        }
-        self.sets.index();
-        let pairs = |end: fn(&Half) -> SetId| {
-            self.halves.iter().zip(0..).map(|(h, i)| (end(h), i)).collect::<Vec<_>>()
-        };
-        self.by_source = Lists::new(self.sets.len(), &pairs(|h| h.source));
-        self.by_destination = Lists::new(self.sets.len(), &pairs(|h| h.destination));
-        Ok(())
-    }
-
-    fn halves(&mut self, rule: &Rule, failing: u32) {
-        let number = self.rules.len() as u32 - 1;
-        let sets = &mut self.sets;
-        let Some(sources) = sets.intern(&rule.sources, failing, 0, Members::Peers) else { return };
-        if let Some(destination) = sets.intern(&rule.destinations, 0, 0, Members::All) {
-            self.halves.push(Half { rule: number, source: sources, destination });
-        }
-        for distribution in sets.distributions_of(&rule.destinations) {
-            let within = sets.intern(&rule.sources, failing, distribution, Members::Peers);
-            let to = sets.intern(&rule.destinations, 0, 0, Members::Distributed(distribution));
-            if let (Some(source), Some(destination)) = (within, to) {
-                self.halves.push(Half { rule: number, source, destination });
-            }
-        }
-        if effectively_bidirectional(rule)
-            && let Some(source) = sets.intern(&rule.destinations, failing, 0, Members::Peers)
-        {
-            self.halves.push(Half { rule: number, source, destination: sources });
-        }
+        Ok(Self { state, peers, by_v6, peer_numbers, resources, networks, routes, sets, written })
     }
 
     /// A peer's number, if it may take part.
@@ -246,21 +193,20 @@ impl Resolved {
 
     /// The axis ranges of a rule.
     pub(crate) fn service(&self, rule: u32) -> &[Range<u32>] {
-        let Range { start, end } = self.rules[rule as usize].ranges;
-        &self.ranges[start as usize..end as usize]
+        self.written.service(rule)
     }
 
     /// The rule as the state has it.
     pub(crate) fn rule(&self, rule: u32) -> (&str, &crate::model::Policy, &Rule) {
-        let entry = &self.rules[rule as usize];
-        let id = &*self.policies[entry.policy as usize];
+        let entry = &self.written.rules[rule as usize];
+        let id = &*self.written.policies[entry.policy as usize];
         let policy = &self.state.policies[id];
         (id, policy, &policy.rules[entry.index as usize])
     }
 
     /// Whether a half belongs to an accept rule.
     pub(crate) fn accepts(&self, half: &Half) -> bool {
-        self.rules[half.rule as usize].accept
+        self.written.rules[half.rule as usize].accept
     }
 
     /// Networks the peer routes.
@@ -280,12 +226,12 @@ impl Resolved {
 
     /// Halves whose sources are the set.
     pub(crate) fn halves_from(&self, set: SetId) -> &[u32] {
-        self.by_source.get(set)
+        self.written.halves_from(set)
     }
 
     /// Halves whose destinations are the set.
     pub(crate) fn halves_to(&self, set: SetId) -> &[u32] {
-        self.by_destination.get(set)
+        self.written.halves_to(set)
     }
 }
 

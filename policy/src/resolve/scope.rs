@@ -66,7 +66,7 @@ impl Scope {
     pub(crate) fn remote_resources(&self, r: &Resolved) -> BTreeMap<u32, Vec<SetId>> {
         let mut remote: BTreeMap<u32, Vec<SetId>> = BTreeMap::new();
         let Some(me) = self.me else { return remote };
-        for set in rising(self.outbound.iter().map(|&h| r.halves[h as usize].destination)) {
+        for set in rising(self.outbound.iter().map(|&h| r.written.halves[h as usize].destination)) {
             for &resource in r.sets.resources(set) {
                 if !r.routes_resource(me, resource) && !r.routers(resource).is_empty() {
                     remote.entry(resource).or_default().push(set);
@@ -82,13 +82,15 @@ impl Scope {
         let mut neighbours = Bits::new(r.peers.len());
         let Some(me) = self.me else { return neighbours };
         let halves = |sets: &[SetId]| rising(sets.iter().flat_map(|&set| r.halves_to(set)).copied());
-        let sources = halves(&self.own_sets).into_iter().map(|h| r.halves[h as usize].source);
-        let destinations = self.outbound.iter().map(|&h| r.halves[h as usize].destination);
+        let sources = halves(&self.own_sets).into_iter().map(|h| r.written.halves[h as usize].source);
+        let destinations = self.outbound.iter().map(|&h| r.written.halves[h as usize].destination);
         for set in rising(sources.chain(destinations)) {
             r.sets.peers(set).iter().for_each(|&p| neighbours.insert(p));
         }
         for (&resource, sets) in &self.routed_resources {
-            for half in halves(sets).into_iter().map(|h| &r.halves[h as usize]).filter(|h| r.accepts(h)) {
+            for half in
+                halves(sets).into_iter().map(|h| &r.written.halves[h as usize]).filter(|h| r.accepts(h))
+            {
                 let users = r.sets.peers(half.source).iter().filter(|&&p| !r.routes_resource(p, resource));
                 users.for_each(|&p| neighbours.insert(p));
             }
@@ -103,7 +105,7 @@ impl Scope {
     /// Resources the agent reaches through routers because an accept rule opens them to it, rising.
     pub(crate) fn opened_resources(&self, r: &Resolved) -> Vec<u32> {
         let Some(me) = self.me else { return Vec::new() };
-        let accepts = self.outbound.iter().map(|&h| &r.halves[h as usize]).filter(|h| r.accepts(h));
+        let accepts = self.outbound.iter().map(|&h| &r.written.halves[h as usize]).filter(|h| r.accepts(h));
         let sets = rising(accepts.map(|h| h.destination));
         let mut opened: Vec<u32> = sets.into_iter().flat_map(|set| r.sets.resources(set)).copied().collect();
         opened.sort_unstable();

@@ -5,20 +5,14 @@ use std::sync::{Arc, OnceLock};
 use rustc_hash::FxHashMap;
 
 use super::Lists;
+use super::members::Membership;
 use crate::compile::mix_words;
 use crate::model::{End, PostureFailed, State};
 
 /// Number of a set.
 pub(crate) type SetId = u32;
 
-/// One end of a half.
-#[derive(Debug)]
-pub(crate) struct Set {
-    key: Key,
-    peers: OnceLock<Box<[u32]>>,
-    resources: OnceLock<Box<[u32]>>,
-}
-
+/// What makes a set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     ends: Ends,
@@ -53,54 +47,67 @@ enum Ends {
 /// Every set, and who is in which.
 #[derive(Debug)]
 pub(crate) struct Sets {
-    sets: Vec<Set>,
+    ids: Arc<Ids>,
+    interned: Arc<Interned>,
+    /// The number of each list of failing peers that was asked for, by where it is.
+    failing_seen: FxHashMap<usize, u32>,
+    members: Arc<Membership>,
+    /// Members of each set, once they were asked for.
+    counted: Vec<Counted>,
+}
+
+/// What groups, peers and resources are called, and whom resources are for.
+#[derive(Debug)]
+struct Ids {
+    groups: FxHashMap<Arc<str>, u32>,
+    peers: Arc<FxHashMap<Arc<str>, u32>>,
+    resources: FxHashMap<Arc<str>, u32>,
+    /// A hash of the id of each group, peer and resource.
+    group_keys: Vec<u64>,
+    peer_keys: Vec<u64>,
+    resource_keys: Vec<u64>,
+    /// Groups that resources are distributed to, one list for each distinct list; the first stands for everybody.
+    distributions: Vec<Box<[u32]>>,
+    /// The distribution of each resource.
+    resource_distribution: Vec<Distribution>,
+}
+
+/// The sets by number. Shared with the states that follow, until one of them has another set.
+#[derive(Clone, Debug)]
+struct Interned {
+    keys: Vec<Key>,
     numbers: FxHashMap<Key, SetId>,
     /// Peers that fail posture checks, one list for each distinct list; the first is empty.
-    failing: Vec<Box<[u32]>>,
-    failing_numbers: FxHashMap<Box<[u32]>, u32>,
-    /// The number of each list that was asked for, by where it is.
-    failing_seen: FxHashMap<usize, u32>,
-    /// Groups that resources are distributed to, one list for each distinct list; the first stands for everybody.
-    distributions: Arc<Vec<Box<[u32]>>>,
-    /// The distribution of each resource.
-    resource_distribution: Arc<Vec<Distribution>>,
-    group_numbers: Arc<FxHashMap<Arc<str>, u32>>,
-    peer_numbers: Arc<FxHashMap<Arc<str>, u32>>,
-    resource_numbers: Arc<FxHashMap<Arc<str>, u32>>,
-    /// A hash of the id of each group, peer and resource.
-    group_keys: Arc<Vec<u64>>,
-    peer_keys: Arc<Vec<u64>>,
-    resource_keys: Arc<Vec<u64>>,
-    members: Arc<Membership>,
-    group_sets: Lists,
-    peer_sets: Lists,
-    resource_sets: Lists,
+    failing: Vec<Arc<[u32]>>,
+    failing_numbers: FxHashMap<Arc<[u32]>, u32>,
+    /// How many of the sets are in the lists below.
+    indexed: usize,
+    /// Sets that name each group, peer and resource.
+    of_group: Lists,
+    of_peer: Lists,
+    of_resource: Lists,
 }
 
-/// Who is in which group.
-#[derive(Debug)]
-struct Membership {
-    group_peers: Lists,
-    group_resources: Lists,
-    peer_groups: Lists,
-    resource_groups: Lists,
-}
-
-impl Membership {
-    /// From (group, member) pairs, for so many groups, peers and resources.
-    fn new(
-        (groups, peers, resources): (usize, usize, usize),
-        of_peers: &[(u32, u32)],
-        of_resources: &[(u32, u32)],
-    ) -> Arc<Self> {
-        let turned = |pairs: &[(u32, u32)]| pairs.iter().map(|&(a, b)| (b, a)).collect::<Vec<_>>();
-        Arc::new(Self {
-            peer_groups: Lists::new(peers, &turned(of_peers)),
-            resource_groups: Lists::new(resources, &turned(of_resources)),
-            group_peers: Lists::new(groups, of_peers),
-            group_resources: Lists::new(groups, of_resources),
-        })
+impl Default for Interned {
+    fn default() -> Self {
+        let empty: Arc<[u32]> = Arc::default();
+        Self {
+            keys: Vec::new(),
+            numbers: FxHashMap::default(),
+            failing: vec![empty.clone()],
+            failing_numbers: FxHashMap::from_iter([(empty, 0)]),
+            indexed: 0,
+            of_group: Lists::default(),
+            of_peer: Lists::default(),
+            of_resource: Lists::default(),
+        }
     }
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    peers: OnceLock<Box<[u32]>>,
+    resources: OnceLock<Box<[u32]>>,
 }
 
 impl Sets {
@@ -108,91 +115,63 @@ impl Sets {
     pub(crate) fn new(
         state: &State,
         peers: Arc<FxHashMap<Arc<str>, u32>>,
-        resources: Arc<FxHashMap<Arc<str>, u32>>,
+        resources: FxHashMap<Arc<str>, u32>,
     ) -> Self {
-        let group_numbers: FxHashMap<Arc<str>, u32> =
+        let groups: FxHashMap<Arc<str>, u32> =
             state.groups.keys().zip(0..).map(|(id, i)| (Arc::from(id.as_str()), i)).collect();
-        let mut group_peers = Vec::new();
-        let mut group_resources = Vec::new();
-        for (group, number) in state.groups.values().zip(0..) {
-            group_peers.extend(group.peers.iter().filter_map(|p| Some((number, *peers.get(p.as_str())?))));
-            group_resources
-                .extend(group.resources.iter().filter_map(|r| Some((number, *resources.get(r.as_str())?))));
-        }
-        let (distributions, resource_distribution) = distributions(state, &group_numbers, &resources);
-        let counts = (state.groups.len(), peers.len(), resources.len());
+        let members = Membership::new(state, &peers, &resources);
+        let (distributions, resource_distribution) = distributions(state, &groups, &resources);
+        let ids = Ids {
+            group_keys: state.groups.keys().map(|id| key_of(id)).collect(),
+            peer_keys: keys(&peers),
+            resource_keys: keys(&resources),
+            groups,
+            peers,
+            resources,
+            distributions,
+            resource_distribution,
+        };
         Self {
-            sets: Vec::new(),
-            numbers: FxHashMap::default(),
-            failing: vec![Box::default()],
-            failing_numbers: FxHashMap::default(),
+            ids: Arc::new(ids),
+            interned: Arc::default(),
             failing_seen: FxHashMap::default(),
-            distributions: Arc::new(distributions),
-            resource_distribution: Arc::new(resource_distribution),
-            group_keys: Arc::new(state.groups.keys().map(|id| key_of(id)).collect()),
-            peer_keys: Arc::new(keys(&peers)),
-            resource_keys: Arc::new(keys(&resources)),
-            group_numbers: Arc::new(group_numbers),
-            members: Membership::new(counts, &group_peers, &group_resources),
-            peer_numbers: peers,
-            resource_numbers: resources,
-            group_sets: Lists::default(),
-            peer_sets: Lists::default(),
-            resource_sets: Lists::default(),
+            members: Arc::new(members),
+            counted: Vec::new(),
         }
     }
 
-    /// As [`Sets::new`], of a state whose peers and networks are the very ones of `old`, which `before` is of.
-    pub(crate) fn after(state: &State, before: &Self, old: &State) -> Self {
-        let groups_stay = state.groups.len() == old.groups.len() && state.groups.keys().eq(old.groups.keys());
-        if !groups_stay {
-            return Self::new(state, before.peer_numbers.clone(), before.resource_numbers.clone());
+    /// Of a state whose peers and networks are the very ones of `old`, which `before` is of: a set keeps its number. `None`
+    /// where groups came or went, or what rules with distributed resources lead to may be other sets.
+    pub(crate) fn after(state: &State, before: &Self, old: &State) -> Option<Self> {
+        let same_groups = state.groups.is_same(&old.groups);
+        if !same_groups && (before.ids.distributions.len() > 1 || !state.groups.keys().eq(old.groups.keys()))
+        {
+            return None;
         }
-        let members = if state.groups.is_same(&old.groups) {
-            before.members.clone()
-        } else {
-            let (mut peers, mut resources) = (Vec::new(), Vec::new());
-            for ((group, was), number) in state.groups.values().zip(old.groups.values()).zip(0..) {
-                if group.peers.is_same(&was.peers) {
-                    peers.extend(before.members.group_peers.get(number).iter().map(|&p| (number, p)));
-                } else {
-                    let known = group.peers.iter().filter_map(|p| before.peer_numbers.get(p.as_str()));
-                    peers.extend(known.map(|&p| (number, p)));
-                }
-                if group.resources.is_same(&was.resources) {
-                    resources.extend(before.members.group_resources.get(number).iter().map(|&r| (number, r)));
-                } else {
-                    let known =
-                        group.resources.iter().filter_map(|r| before.resource_numbers.get(r.as_str()));
-                    resources.extend(known.map(|&r| (number, r)));
-                }
-            }
-            let counts = (state.groups.len(), before.peer_numbers.len(), before.resource_numbers.len());
-            Membership::new(counts, &peers, &resources)
+        let members = match same_groups {
+            true => before.members.clone(),
+            false => Arc::new(before.members.after(state, old, &before.ids.peers, &before.ids.resources)),
         };
-        Self {
-            sets: Vec::new(),
-            numbers: FxHashMap::default(),
-            failing: vec![Box::default()],
-            failing_numbers: FxHashMap::default(),
+        let mut sets = Self {
+            ids: before.ids.clone(),
+            interned: before.interned.clone(),
             failing_seen: FxHashMap::default(),
-            distributions: before.distributions.clone(),
-            resource_distribution: before.resource_distribution.clone(),
-            group_keys: before.group_keys.clone(),
-            peer_keys: before.peer_keys.clone(),
-            resource_keys: before.resource_keys.clone(),
-            group_numbers: before.group_numbers.clone(),
             members,
-            peer_numbers: before.peer_numbers.clone(),
-            resource_numbers: before.resource_numbers.clone(),
-            group_sets: Lists::default(),
-            peer_sets: Lists::default(),
-            resource_sets: Lists::default(),
-        }
+            counted: Vec::new(),
+        };
+        sets.counted.resize_with(sets.len(), Counted::default);
+        Some(sets)
+    }
+
+    /// Forgets every set.
+    pub(super) fn forget(&mut self) {
+        self.interned = Arc::default();
+        self.failing_seen.clear();
+        self.counted.clear();
     }
 
     /// The number of a list of peers to leave out of sources.
-    pub(crate) fn failing(&mut self, peers: &PostureFailed, numbers: &FxHashMap<Arc<str>, u32>) -> u32 {
+    pub(crate) fn failing(&mut self, peers: &PostureFailed) -> u32 {
         if peers.is_empty() {
             return 0;
         }
@@ -200,31 +179,32 @@ impl Sets {
         if let Some(&number) = self.failing_seen.get(&peers.address()) {
             return number;
         }
-        let mut list: Vec<u32> = peers.peers().filter_map(|p| numbers.get(p.as_str()).copied()).collect();
+        let ids = peers.peers().filter_map(|p| self.ids.peers.get(p.as_str()).copied());
+        let mut list: Vec<u32> = ids.collect();
         list.sort_unstable();
-        let number = match list.is_empty() {
-            true => 0,
-            false => *self.failing_numbers.entry(list.into()).or_insert_with_key(|list| {
-                self.failing.push(list.clone());
-                self.failing.len() as u32 - 1
-            }),
-        };
+        let number = self.interned.failing_numbers.get(&list[..]).copied().unwrap_or_else(|| {
+            let interned = Arc::make_mut(&mut self.interned);
+            let (list, number) = (Arc::<[u32]>::from(list), interned.failing.len() as u32);
+            interned.failing.push(list.clone());
+            interned.failing_numbers.insert(list, number);
+            number
+        });
         self.failing_seen.insert(peers.address(), number);
         number
     }
 
     /// The distributions of the resources that an end names, rising; that to everybody is not among them.
     pub(crate) fn distributions_of(&self, end: &End) -> Vec<Distribution> {
-        if self.distributions.len() == 1 {
+        if self.ids.distributions.len() == 1 {
             return Vec::new();
         }
-        let of = |resource: &u32| self.resource_distribution[*resource as usize];
+        let of = |resource: &u32| self.ids.resource_distribution[*resource as usize];
         let mut found: Vec<Distribution> = match end {
             End::Peer(_) => Vec::new(),
-            End::Resource(id) => self.resource_numbers.get(id.as_str()).map(of).into_iter().collect(),
+            End::Resource(id) => self.ids.resources.get(id.as_str()).map(of).into_iter().collect(),
             End::Groups(ids) => {
-                let numbers = ids.iter().filter_map(|id| self.group_numbers.get(id.as_str()));
-                numbers.flat_map(|&group| self.members.group_resources.get(group)).map(of).collect()
+                let numbers = ids.iter().filter_map(|id| self.ids.groups.get(id.as_str()));
+                numbers.flat_map(|&group| self.members.resources.of_group.get(group)).map(of).collect()
             }
         };
         found.sort_unstable();
@@ -244,16 +224,16 @@ impl Sets {
         let ends = match end {
             End::Groups(ids) => {
                 let known: Box<[u32]> =
-                    ids.iter().filter_map(|id| self.group_numbers.get(id.as_str()).copied()).collect();
+                    ids.iter().filter_map(|id| self.ids.groups.get(id.as_str()).copied()).collect();
                 if known.is_empty() {
                     return None;
                 }
                 Ends::Groups(known)
             }
-            End::Peer(id) => Ends::Peer(*self.peer_numbers.get(id.as_str())?),
+            End::Peer(id) => Ends::Peer(*self.ids.peers.get(id.as_str())?),
             End::Resource(_) if members == Members::Peers => return None,
             End::Resource(id) => {
-                let resource = *self.resource_numbers.get(id.as_str())?;
+                let resource = *self.ids.resources.get(id.as_str())?;
                 if !self.holds(members, resource) {
                     return None;
                 }
@@ -261,77 +241,92 @@ impl Sets {
             }
         };
         let key = Key { ends, failing, within, members };
-        if let Some(&number) = self.numbers.get(&key) {
+        if let Some(&number) = self.interned.numbers.get(&key) {
             return Some(number);
         }
-        let number = self.sets.len() as u32;
-        self.sets.push(Set { key: key.clone(), peers: OnceLock::new(), resources: OnceLock::new() });
-        self.numbers.insert(key, number);
+        let interned = Arc::make_mut(&mut self.interned);
+        let number = interned.keys.len() as u32;
+        interned.keys.push(key.clone());
+        interned.numbers.insert(key, number);
         Some(number)
     }
 
     /// To be called once every set is interned: makes it known who is in which set.
     pub(crate) fn index(&mut self) {
+        self.counted.resize_with(self.len(), Counted::default);
+        if self.interned.indexed == self.len() {
+            return;
+        }
+        let interned = Arc::make_mut(&mut self.interned);
         let (mut groups, mut peers, mut resources) = (Vec::new(), Vec::new(), Vec::new());
-        for (set, number) in self.sets.iter().zip(0..) {
-            match &set.key.ends {
+        for (key, number) in interned.keys.iter().zip(0..) {
+            match &key.ends {
                 Ends::Groups(list) => groups.extend(list.iter().map(|&g| (g, number))),
                 Ends::Peer(peer) => peers.push((*peer, number)),
                 Ends::Resource(resource) => resources.push((*resource, number)),
             }
         }
-        self.group_sets = Lists::new(self.group_numbers.len(), &groups);
-        self.peer_sets = Lists::new(self.peer_numbers.len(), &peers);
-        self.resource_sets = Lists::new(self.resource_numbers.len(), &resources);
+        interned.of_group = Lists::new(self.ids.groups.len(), &groups);
+        interned.of_peer = Lists::new(self.ids.peers.len(), &peers);
+        interned.of_resource = Lists::new(self.ids.resources.len(), &resources);
+        interned.indexed = interned.keys.len();
     }
 
     /// How many sets there are.
     pub(crate) fn len(&self) -> usize {
-        self.sets.len()
+        self.interned.keys.len()
     }
 
     /// The set's peers, rising.
     pub(crate) fn peers(&self, set: SetId) -> &[u32] {
-        let set = &self.sets[set as usize];
-        match &set.key.ends {
-            _ if matches!(set.key.members, Members::Distributed(_)) => &[],
-            Ends::Groups(groups) if groups.len() == 1 && set.key.failing == 0 && set.key.within == 0 => {
-                self.members.group_peers.get(groups[0])
+        let key = &self.interned.keys[set as usize];
+        match &key.ends {
+            _ if matches!(key.members, Members::Distributed(_)) => &[],
+            Ends::Groups(groups) if groups.len() == 1 && key.failing == 0 && key.within == 0 => {
+                self.members.peers.of_group.get(groups[0])
             }
-            _ => set.peers.get_or_init(|| self.count_peers(&set.key)),
+            _ => self.counted[set as usize].peers.get_or_init(|| self.count_peers(key)),
         }
     }
 
     /// The set's resources, rising.
     pub(crate) fn resources(&self, set: SetId) -> &[u32] {
-        let set = &self.sets[set as usize];
-        match &set.key.ends {
-            _ if set.key.members == Members::Peers => &[],
+        let key = &self.interned.keys[set as usize];
+        match &key.ends {
+            _ if key.members == Members::Peers => &[],
             Ends::Peer(_) => &[],
             Ends::Resource(resource) => std::slice::from_ref(resource),
-            Ends::Groups(groups) if groups.len() == 1 && self.distributions.len() == 1 => {
-                self.members.group_resources.get(groups[0])
+            Ends::Groups(groups) if groups.len() == 1 && self.ids.distributions.len() == 1 => {
+                self.members.resources.of_group.get(groups[0])
             }
-            Ends::Groups(groups) => set.resources.get_or_init(|| {
-                let all = merged(&self.members.group_resources, groups);
-                all.into_iter().filter(|&resource| self.holds(set.key.members, resource)).collect()
+            Ends::Groups(groups) => self.counted[set as usize].resources.get_or_init(|| {
+                let all = merged(&self.members.resources.of_group, groups);
+                all.into_iter().filter(|&resource| self.holds(key.members, resource)).collect()
             }),
         }
     }
 
-    /// A hash of what the set's end names: the same whatever else there is.
+    /// A hash of what the set's end names, and of whom of these it leaves out: the same whatever else there is. Sets that leave
+    /// out others beside may have the same.
     pub(crate) fn key(&self, set: SetId) -> u64 {
-        let key = &self.sets[set as usize].key;
+        let key = &self.interned.keys[set as usize];
         let words = |key: u64| [key as u32, (key >> 32) as u32];
-        let named = match &key.ends {
+        let (kind, named) = match &key.ends {
             Ends::Groups(groups) => {
-                mix_words(groups.iter().flat_map(|&group| words(self.group_keys[group as usize])))
+                (0, mix_words(groups.iter().flat_map(|&group| words(self.ids.group_keys[group as usize]))))
             }
-            Ends::Peer(peer) => mix_words(words(self.peer_keys[*peer as usize])),
-            Ends::Resource(resource) => mix_words(words(self.resource_keys[*resource as usize])),
+            Ends::Peer(peer) => (3, mix_words(words(self.ids.peer_keys[*peer as usize]))),
+            Ends::Resource(resource) => (6, mix_words(words(self.ids.resource_keys[*resource as usize]))),
         };
-        let failing = self.failing[key.failing as usize].iter();
-        let failing = failing.flat_map(|&peer| words(self.peer_keys[peer as usize]));
+        let named_by_end = |&&peer: &&u32| match &key.ends {
+            Ends::Groups(groups) => {
+                self.members.peers.groups_of.get(peer).iter().any(|group| groups.binary_search(group).is_ok())
+            }
+            Ends::Peer(named) => *named == peer,
+            Ends::Resource(_) => false,
+        };
+        let failing = self.interned.failing[key.failing as usize].iter().filter(named_by_end);
+        let failing = failing.flat_map(|&peer| words(self.ids.peer_keys[peer as usize]));
         let members = match key.members {
             Members::Peers => 0,
             Members::All => 1,
@@ -341,19 +336,21 @@ impl Sets {
             Members::Distributed(distribution) => distribution,
             Members::Peers | Members::All => key.within,
         };
-        let groups = self.distributions[distribution as usize].iter();
-        let groups = groups.flat_map(|&group| words(self.group_keys[group as usize]));
-        mix_words(words(named).into_iter().chain([members]).chain(failing).chain(groups))
+        let groups = self.ids.distributions[distribution as usize].iter();
+        let groups = groups.flat_map(|&group| words(self.ids.group_keys[group as usize]));
+        mix_words(words(named).into_iter().chain([kind + members]).chain(failing).chain(groups))
     }
 
     /// Sets the peer is a member of, rising.
     pub(crate) fn of_peer(&self, peer: u32) -> Vec<SetId> {
-        let mut sets = self.peer_sets.get(peer).to_vec();
-        sets.extend(self.members.peer_groups.get(peer).iter().flat_map(|&g| self.group_sets.get(g)));
+        let mut sets = self.interned.of_peer.get(peer).to_vec();
+        sets.extend(
+            self.members.peers.groups_of.get(peer).iter().flat_map(|&g| self.interned.of_group.get(g)),
+        );
         sets.sort_unstable();
         sets.dedup();
         sets.retain(|&s| {
-            let key = &self.sets[s as usize].key;
+            let key = &self.interned.keys[s as usize];
             let peers = !matches!(key.members, Members::Distributed(_));
             peers && !self.leaves_out(s, peer) && self.reaches(key.within, peer)
         });
@@ -362,17 +359,24 @@ impl Sets {
 
     /// Sets the resource is a member of, rising.
     pub(crate) fn of_resource(&self, resource: u32) -> Vec<SetId> {
-        let mut sets = self.resource_sets.get(resource).to_vec();
-        sets.extend(self.members.resource_groups.get(resource).iter().flat_map(|&g| self.group_sets.get(g)));
+        let mut sets = self.interned.of_resource.get(resource).to_vec();
+        sets.extend(
+            self.members
+                .resources
+                .groups_of
+                .get(resource)
+                .iter()
+                .flat_map(|&g| self.interned.of_group.get(g)),
+        );
         sets.sort_unstable();
         sets.dedup();
-        sets.retain(|&s| self.holds(self.sets[s as usize].key.members, resource));
+        sets.retain(|&s| self.holds(self.interned.keys[s as usize].members, resource));
         sets
     }
 
     /// Whether a set is the far end of a rule as it is written: only there resources count.
     pub(crate) fn takes_resources(&self, set: SetId) -> bool {
-        self.sets[set as usize].key.members != Members::Peers
+        self.interned.keys[set as usize].members != Members::Peers
     }
 
     /// Whether the end behind a set names a group, peer or resource of a kind, or is bound to a group of it.
@@ -383,8 +387,8 @@ impl Sets {
         peer: impl Fn(u32) -> bool,
         resource: impl Fn(u32) -> bool,
     ) -> bool {
-        let key = &self.sets[set as usize].key;
-        if self.distributions[key.within as usize].iter().any(|&g| group(g)) {
+        let key = &self.interned.keys[set as usize];
+        if self.ids.distributions[key.within as usize].iter().any(|&g| group(g)) {
             return true;
         }
         match &key.ends {
@@ -396,7 +400,7 @@ impl Sets {
 
     /// Whether a set of these members has the resource, where its end names it.
     fn holds(&self, members: Members, resource: u32) -> bool {
-        let distribution = self.resource_distribution[resource as usize];
+        let distribution = self.ids.resource_distribution[resource as usize];
         match members {
             Members::Peers => false,
             Members::All => distribution == 0,
@@ -406,21 +410,21 @@ impl Sets {
 
     /// Whether something is distributed to the peer.
     fn reaches(&self, distribution: Distribution, peer: u32) -> bool {
-        let groups = &self.distributions[distribution as usize];
-        let mut of_peer = self.members.peer_groups.get(peer).iter();
+        let groups = &self.ids.distributions[distribution as usize];
+        let mut of_peer = self.members.peers.groups_of.get(peer).iter();
         distribution == 0 || of_peer.any(|group| groups.binary_search(group).is_ok())
     }
 
     fn leaves_out(&self, set: SetId, peer: u32) -> bool {
-        let failing = self.sets[set as usize].key.failing;
-        failing != 0 && self.failing[failing as usize].binary_search(&peer).is_ok()
+        let failing = self.interned.keys[set as usize].failing;
+        failing != 0 && self.interned.failing[failing as usize].binary_search(&peer).is_ok()
     }
 
     fn count_peers(&self, key: &Key) -> Box<[u32]> {
-        let failing = &self.failing[key.failing as usize];
+        let failing = &self.interned.failing[key.failing as usize];
         let passes = |p: &u32| failing.binary_search(p).is_err();
         let all = match &key.ends {
-            Ends::Groups(groups) => merged(&self.members.group_peers, groups),
+            Ends::Groups(groups) => merged(&self.members.peers.of_group, groups),
             Ends::Peer(peer) => Box::new([*peer]),
             Ends::Resource(_) => Box::default(),
         };

@@ -1,0 +1,136 @@
+//! Whoever follows a state change by change has, after each, the images of one who compiles that state from scratch, word by
+//! word: whatever was kept from the states before.
+#![expect(clippy::unwrap_used, reason = "a test may panic anywhere")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use sluicegate_policy::model::*;
+use sluicegate_policy::{Compiler, Limits};
+use support::*;
+
+/// One change: what, to which, and how.
+type Step = (u8, usize, usize);
+
+fn agents() -> impl Iterator<Item = &'static str> {
+    PEERS.into_iter().chain(["unknown"])
+}
+
+fn turn(set: &mut Shared<BTreeSet<String>>, id: &str) {
+    if !set.remove(id) {
+        set.insert(id.to_owned());
+    }
+}
+
+fn nth<T>(map: &mut Shared<std::collections::BTreeMap<String, T>>, n: usize) -> Option<&mut T>
+where
+    T: Clone,
+{
+    let count = map.len().max(1);
+    map.values_mut().nth(n % count)
+}
+
+/// Changes what a person or a peer changes at a time. Everything else stays shared with the state before.
+fn change(state: &mut State, &(what, which, how): &Step) {
+    let peer = PEERS[how % PEERS.len()];
+    match what {
+        0..4 => {
+            let Some(group) = nth(&mut state.groups, which) else { return };
+            turn(&mut group.peers, peer);
+        }
+        4 => {
+            let ids: Vec<String> =
+                state.networks.values().flat_map(|network| network.resources.keys().cloned()).collect();
+            let Some(group) = nth(&mut state.groups, which) else { return };
+            ids.get(how % ids.len().max(1)).into_iter().for_each(|id| turn(&mut group.resources, id));
+        }
+        5..8 => {
+            let Some(policy) = nth(&mut state.policies, which) else { return };
+            let count = policy.rules.len();
+            let Some(rule) = policy.rules.iter_mut().nth(how % count.max(1)) else { return };
+            match how / 8 % 6 {
+                0 => rule.enabled = !rule.enabled,
+                1 => rule.bidirectional = !rule.bidirectional,
+                2 => std::mem::swap(&mut rule.sources, &mut rule.destinations),
+                3 => rule.action = Action::Drop,
+                4 => rule.slot = 200 + (how % 8) as u32 * 10 + (which % 8) as u32,
+                _ => rule.service = Service::Tcp(vec![80..=80 + how as u16 % 9]),
+            }
+        }
+        8..11 => {
+            let Some(policy) = nth(&mut state.policies, which) else { return };
+            if !policy.posture_failed.remove(peer) {
+                policy.posture_failed.insert(peer.to_owned());
+            }
+        }
+        11 => nth(&mut state.policies, which).into_iter().for_each(|policy| policy.enabled = !policy.enabled),
+        12 => {
+            // A policy comes or goes, ahead of others or behind them.
+            let id = ["a", "policy1a", "z"][which % 3];
+            if state.policies.remove(id).is_none()
+                && let Some(mut policy) = nth(&mut state.policies, how).cloned()
+            {
+                policy.rules.iter_mut().zip(300u32..).for_each(|(rule, slot)| {
+                    rule.slot = slot + 20 * (which % 3) as u32;
+                    rule.id = format!("{id}-{slot}");
+                });
+                state.policies.insert(id.to_owned(), policy);
+            }
+        }
+        13 => nth(&mut state.peers, which).into_iter().for_each(|peer| peer.allowed = !peer.allowed),
+        14 => {
+            let Some(network) = nth(&mut state.networks, which) else { return };
+            match how % 3 {
+                0 => network.resources.values_mut().take(1).for_each(|r| r.enabled = !r.enabled),
+                1 => network.routers.values_mut().take(1).for_each(|r| r.masquerade = !r.masquerade),
+                _ => drop(network.resources.pop_first()),
+            }
+        }
+        _ => {
+            if state.groups.remove("ge").is_none() {
+                state.groups.insert("ge".to_owned(), Group::default());
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    #[test]
+    fn images_are_those_of_one_who_starts_anew(
+        mut state in states(),
+        steps in vec((0u8..16, 0usize..64, 0usize..64), 1..12),
+    ) {
+        let limits = [Limits::default(), apart(0), apart(100)];
+        let mut followers = limits.map(|limits| compiler(&state).with_limits(limits));
+        for follower in &followers {
+            agents().for_each(|agent| drop(follower.compile(agent).unwrap()));
+        }
+        for step in &steps {
+            change(&mut state, step);
+            for (follower, limits) in followers.iter_mut().zip(limits) {
+                let scratch = compiler(&state).with_limits(limits);
+                let next = Compiler::after(Arc::new(state.clone()), follower).unwrap();
+                let affected = next.affected(follower);
+                for agent in agents() {
+                    let image = scratch.compile(agent).unwrap();
+                    prop_assert_eq!(&next.compile(agent).unwrap(), &image, "{} after {:?}", agent, step);
+                    prop_assert_eq!(next.network(agent), scratch.network(agent), "{} after {:?}", agent, step);
+                    // With lists, rows and columns of others may change places: it says the same all the same.
+                    if !affected.contains(agent) && limits == Limits::default() {
+                        prop_assert_eq!(follower.compile(agent).unwrap(), image, "{} after {:?}", agent, step);
+                    }
+                    if !affected.contains(agent) {
+                        prop_assert_eq!(follower.network(agent), next.network(agent), "{}", agent);
+                    }
+                }
+                *follower = next;
+            }
+        }
+    }
+}
