@@ -133,15 +133,16 @@ impl Plan {
 
     /// The overlay of an agent, or `Some(None)` when it has had the same since the state before; `None` for one that is not there.
     fn overlay(&self, change: Option<&Change<'_>>, agent: &str) -> Option<Option<NetworkConfig>> {
-        let view = self.compiler.network(agent);
         if let Some(change) = change.filter(|change| !change.everybody && !change.moved.contains(agent)) {
-            let moved =
-                !change.moved.is_empty() && view.peers.iter().any(|peer| change.moved.contains(&**peer));
             let own = self.state().peers.contains_key(agent);
-            if own && !moved && view == change.before.compiler.network(agent) {
-                return Some(None);
+            if own && self.compiler.same_network(&change.before.compiler, agent) {
+                let moved = |peer: &Arc<str>| change.moved.contains(&**peer);
+                if change.moved.is_empty() || !self.compiler.network(agent).peers.iter().any(moved) {
+                    return Some(None);
+                }
             }
         }
+        let view = self.compiler.network(agent);
         let mut network = network(&view, agent, self.state(), &self.agents)?;
         network.no_flow_events = !self.flow_log.enabled;
         network.no_flow_counters = !self.flow_log.counters;

@@ -18,11 +18,13 @@ use sluicegate_engine::image::Places;
 
 use super::columns::Columns;
 use super::destinations::Destinations;
+use super::kept::Kept;
+use super::lanes::Lanes;
 use super::outcomes::{Outcomes, Words};
-use super::rows::{Placed, Rows};
+use super::rows::{Placed, Rows, Used};
 use super::shares::{Halves, Shares};
 use super::slots::{assign, mix, mix_words};
-use super::sources::Sources;
+use super::sources::{self, Sources};
 use super::{CompileError, Limits, ranks, short};
 use crate::resolve::{Resolved, Scope, SetId};
 
@@ -54,93 +56,181 @@ pub(super) struct Matrix {
 }
 
 impl Matrix {
+    /// `kept` is what was kept of an agent's matrix, of whatever state; it makes this cheaper, and never another.
     pub(super) fn new(
         r: &Resolved,
         scope: &Scope,
         agent: &str,
         destinations: &Destinations,
         limits: &Limits,
-    ) -> Result<Self, CompileError> {
+        kept: Option<Kept>,
+    ) -> Result<(Self, Option<Kept>), CompileError> {
         let halves = Halves::new(r, scope);
-        let (columns, sources, price) = sides(r, scope, destinations, &halves, limits);
-        let mut outcomes = Outcomes::new(r, agent, limits.steps);
-        let shares = Shares::new(&halves, &columns, &mut outcomes)?;
-        let mut rows = Rows::new(&columns.numbers, columns.count);
-        let too_large = |words: usize| CompileError::Words {
-            agent: agent.into(),
-            words: words as u64,
-            sources: sources.lanes.len() as u64 + 1,
-            destinations: u64::from(columns.count),
-            max: limits.words as u64,
-        };
-        let found = walk(&sources, &shares, &mut outcomes, &mut rows, (limits.words, &too_large))?;
-        let numbered = Numbered::new(r, scope, &sources, &found, price);
-        let row_words = u64::from(numbered.count) * u64::from(rows.width);
-        if row_words + rows.words() as u64 > limits.words as u64 {
-            return Err(too_large(row_words as usize + rows.words()));
+        let alone = halves.columns();
+        let columns = Columns::new(destinations, &alone, None, |set| key(r, set));
+        let rows = halves.rows(&columns);
+        // Where each source might have a row of its own, sources are surely told apart in one lane.
+        let apart: u64 = rows.iter().map(|(&set, row)| r.sets.peers(set).len() as u64 * row.words).sum();
+        if apart <= limits.together
+            && let Some(kept) = kept
+            && let Some(kept) = kept.follow(r, scope, agent, &halves, &columns)
+        {
+            let known = sources::known(r, scope, rows.keys().copied());
+            if let Ok(done) = Self::in_one_lane(r, scope, agent, &columns, &known, limits, kept) {
+                return Ok(done);
+            }
         }
-        let Words { cells, services, rules } = outcomes.words(&rows.outcomes())?;
-        let placed = rows.place(&cells, &numbered.rows, numbered.count);
-        let (of_peer, row_lists) = short::lists(&numbered.of_peer);
+        let sources = Sources::new(r, scope, &rows, None, limits.together);
+        let too_large = |words: usize| too_large(agent, words, &sources, &columns, limits);
+        if sources.lanes.weight() > limits.together {
+            return Self::in_lanes(r, scope, agent, destinations, limits, &halves)
+                .map(|matrix| (matrix, None));
+        }
+        let most: Most<'_> = Some((limits.words, &too_large));
+        let kept = Kept::new(r, agent, &halves, &columns, &sources, limits.steps, most)?;
+        Self::in_one_lane(r, scope, agent, &columns, &sources.known, limits, kept)
+            .map_err(|error| error.unwrap_or_else(too_large))
+    }
+
+    /// From the rows of sources that are told apart in one lane. Where the error is how many words rows, pages and blocks take,
+    /// these are too many.
+    fn in_one_lane(
+        r: &Resolved,
+        scope: &Scope,
+        agent: &str,
+        columns: &Columns,
+        known: &[bool],
+        limits: &Limits,
+        kept: Kept,
+    ) -> Result<(Self, Option<Kept>), NoMatrix> {
+        let (of_peer, numbered) = Numbered::in_one_lane(r, scope, known, &kept);
+        let used = kept.used(&numbered.rows);
+        let words = numbered.count as usize * kept.rows.width as usize + used.words();
+        if words > limits.words {
+            return Err(NoMatrix::TooLarge(words));
+        }
+        let outcomes = kept.rows.outcomes(&used, kept.outcomes.len());
+        let words = kept.outcomes.words(r, agent, &outcomes).map_err(NoMatrix::Error)?;
+        let matrix =
+            Self::put_together(r, columns, &kept.rows, &used, &numbered, words, (of_peer, Vec::new()));
+        Ok((matrix, kept.worth_keeping(numbered.rows.len(), outcomes.len())))
+    }
+
+    /// Sources and destinations in several lanes.
+    fn in_lanes(
+        r: &Resolved,
+        scope: &Scope,
+        agent: &str,
+        destinations: &Destinations,
+        limits: &Limits,
+        halves: &Halves,
+    ) -> Result<Self, CompileError> {
+        let price = Some(limits.look_up);
+        let columns = Columns::new(destinations, &halves.columns(), price, |set| key(r, set));
+        let sources = Sources::new(r, scope, &halves.rows(&columns), price, u64::MAX);
+        let too_large = |words: usize| too_large(agent, words, &sources, &columns, limits);
+        let mut outcomes = Outcomes::new(limits.steps);
+        let shares = Shares::new(r, agent, halves, &columns, &mut outcomes)?;
+        let mut rows = Rows::new(columns.numbers.clone(), columns.count);
+        let most: Most<'_> = Some((limits.words, &too_large));
+        let found = walk(agent, &sources.lanes, &shares, &mut outcomes, &mut rows, most)?;
+        let (of_peer, numbered) = Numbered::in_lanes(r, scope, &sources, &found);
+        let used = rows.used(numbered.rows.iter().map(|row| row.1));
+        let words = numbered.count as usize * rows.width as usize + used.words();
+        if words > limits.words {
+            return Err(too_large(words));
+        }
+        let words = outcomes.words(r, agent, &rows.outcomes(&used, outcomes.len()))?;
+        Ok(Self::put_together(r, &columns, &rows, &used, &numbered, words, short::lists(&of_peer)))
+    }
+
+    fn put_together(
+        r: &Resolved,
+        columns: &Columns,
+        rows: &Rows,
+        used: &Used,
+        numbered: &Numbered,
+        Words { cells, services, rules }: Words,
+        (sources, row_lists): (Vec<Places>, Vec<u32>),
+    ) -> Self {
         let lists = !row_lists.is_empty() || !columns.lists.is_empty();
-        let slots: Vec<u32> = rules.iter().map(|&rule| r.written.rules[rule as usize].slot).collect();
-        Ok(Self {
-            sources: of_peer,
-            destinations: columns.of_class,
+        let slot = |&rule: &u32| r.written.rules[rule as usize].slot;
+        Self {
+            sources,
+            destinations: columns.of_class.clone(),
             rows: numbered.count,
             columns: columns.count,
             width: rows.width,
-            placed,
+            placed: rows.place(used, &cells, &numbered.rows, numbered.count),
             row_lists,
-            column_lists: columns.lists,
+            column_lists: columns.lists.clone(),
             services,
-            ranks: if lists { ranks::ranks(&slots) } else { Vec::new() },
+            ranks: if lists { ranks::ranks(&rules.iter().map(slot).collect::<Vec<_>>()) } else { Vec::new() },
             rules,
-        })
+        }
     }
 }
 
-/// Tells both sides apart: in one lane each, if that is small enough, else in several; and at which price of a look-up.
-fn sides(
-    r: &Resolved,
-    scope: &Scope,
-    destinations: &Destinations,
-    halves: &Halves,
-    limits: &Limits,
-) -> (Columns, Sources, Option<u64>) {
-    let alone = halves.columns();
-    let key = |set: u32| r.sets.key(set >> 1) ^ u64::from(set & 1);
-    let columns = Columns::new(destinations, &alone, None, key);
-    let sources = Sources::new(r, scope, &halves.rows(&columns), None, limits.together);
-    if sources.lanes.weight() <= limits.together {
-        return (columns, sources, None);
+/// Why there is no matrix.
+enum NoMatrix {
+    /// Rows, pages and blocks would take so many words.
+    TooLarge(usize),
+    Error(CompileError),
+}
+
+impl NoMatrix {
+    fn unwrap_or_else(self, too_large: impl Fn(usize) -> CompileError) -> CompileError {
+        match self {
+            Self::TooLarge(words) => too_large(words),
+            Self::Error(error) => error,
+        }
     }
-    let price = Some(limits.look_up);
-    let columns = Columns::new(destinations, &alone, price, key);
-    let sources = Sources::new(r, scope, &halves.rows(&columns), price, u64::MAX);
-    (columns, sources, price)
+}
+
+fn too_large(
+    agent: &str,
+    words: usize,
+    sources: &Sources,
+    columns: &Columns,
+    limits: &Limits,
+) -> CompileError {
+    CompileError::Words {
+        agent: agent.into(),
+        words: words as u64,
+        sources: sources.lanes.len() as u64 + 1,
+        destinations: u64::from(columns.count),
+        max: limits.words as u64,
+    }
+}
+
+/// Tells destination sets apart, as in `DestinationClass::sets`, whatever their numbers.
+fn key(r: &Resolved, set: u32) -> u64 {
+    r.sets.key(set >> 1) ^ u64::from(set & 1)
 }
 
 /// The distinct row of each kind of source, and the agent's own.
-struct Found {
-    of_kind: Vec<u32>,
-    own: u32,
+pub(super) struct Found {
+    pub(super) of_kind: Vec<u32>,
+    pub(super) own: u32,
 }
 
-/// Works out every row.
-fn walk(
-    sources: &Sources,
+/// The most words of rows that are worked out, and what is said above.
+pub(super) type Most<'a> = Option<(usize, &'a dyn Fn(usize) -> CompileError)>;
+
+/// Works out the rows of every kind in use, and the agent's own.
+pub(super) fn walk(
+    agent: &str,
+    lanes: &Lanes,
     shares: &Shares,
-    outcomes: &mut Outcomes<'_>,
-    rows: &mut Rows<'_>,
-    (most, too_large): (usize, &dyn Fn(usize) -> CompileError),
+    outcomes: &mut Outcomes,
+    rows: &mut Rows,
+    most: Most<'_>,
 ) -> Result<Found, CompileError> {
     enum Step {
         Down(u32),
         /// Back to the row of so many changes.
         Up(usize),
     }
-    let lanes = &sources.lanes;
     let mut of_kind = vec![0; lanes.len()];
     let changes = rows.meet(&shares.own, outcomes);
     let own = rows.keep();
@@ -161,11 +251,11 @@ fn walk(
         };
         if lanes.in_use(kind) {
             of_kind[kind as usize] = rows.keep();
-            if rows.words() > most {
+            if let Some((_, too_large)) = most.filter(|(most, _)| rows.words() > *most) {
                 return Err(too_large(rows.words()));
             }
         }
-        outcomes.check_room()?;
+        outcomes.check_room(agent)?;
         steps.push(Step::Up(before));
         steps.extend(children[kind as usize].iter().map(|&child| Step::Down(child)));
     }
@@ -174,8 +264,6 @@ fn walk(
 
 /// Where rows go.
 struct Numbered {
-    /// Rows of each peer, rising.
-    of_peer: Vec<Vec<u32>>,
     /// (place, number among distinct rows).
     rows: Vec<(u32, u32)>,
     /// One more than the last place.
@@ -187,9 +275,46 @@ const KNOWN: u64 = u64::MAX;
 const OWN: u64 = u64::MAX - 1;
 
 impl Numbered {
-    /// A row is placed by the address of the first peer that has it, and in one lane of several by the lane's first set:
-    /// whatever rules come and go, it stays where it is.
-    fn new(r: &Resolved, scope: &Scope, sources: &Sources, found: &Found, price: Option<u64>) -> Self {
+    /// From the key of each distinct row.
+    fn new(mut keys: Vec<(u64, u64)>, own: u32) -> (Self, FxHashMap<u64, u32>) {
+        keys.sort_unstable();
+        let (places, count) = assign(&keys.iter().map(|row| row.0).collect::<Vec<_>>());
+        let number = |row: u64| match row {
+            KNOWN => 0,
+            OWN => own,
+            row => row as u32,
+        };
+        let rows = keys.iter().zip(&places).map(|(row, &place)| (place, number(row.1))).collect();
+        let place_of = keys.iter().zip(&places).map(|(row, &place)| (row.1, place)).collect();
+        (Self { rows, count }, place_of)
+    }
+
+    /// A row is placed by the address of the first peer that has it: whatever rules come and go, it stays where it is.
+    fn in_one_lane(r: &Resolved, scope: &Scope, known: &[bool], kept: &Kept) -> (Vec<Places>, Self) {
+        let mut seen = vec![false; kept.rows.len()];
+        let mut keys: Vec<(u64, u64)> = Vec::new();
+        for (peer, &row) in r.peers.iter().zip(&kept.of_peer) {
+            if row != 0 && !std::mem::replace(&mut seen[row as usize], true) {
+                keys.push((u64::from(peer.v4), u64::from(row)));
+            }
+        }
+        let others = known.iter().zip(&kept.of_peer).zip(0..).filter(|(_, peer)| Some(*peer) != scope.me);
+        if others.into_iter().any(|((&known, &row), _)| known && row == 0) {
+            keys.push((mix(KNOWN), KNOWN));
+        }
+        keys.extend(scope.me.map(|me| (u64::from(r.peers[me as usize].v4), OWN)));
+        let (numbered, place_of) = Self::new(keys, kept.own);
+        let mut places = vec![0; kept.rows.len()];
+        place_of.iter().filter(|row| *row.0 < OWN).for_each(|(&row, &place)| places[row as usize] = place);
+        places[0] = place_of.get(&KNOWN).copied().unwrap_or(0);
+        let place = |(&known, &row): (&bool, &u32)| Places::one(if known { places[row as usize] } else { 0 });
+        let mut of_peer: Vec<Places> = known.iter().zip(&kept.of_peer).map(place).collect();
+        scope.me.into_iter().for_each(|me| of_peer[me as usize] = Places::one(place_of[&OWN]));
+        (of_peer, numbered)
+    }
+
+    /// Rows of each peer, rising. A row is placed by the address of the first peer that has it and by its lane's first set.
+    fn in_lanes(r: &Resolved, scope: &Scope, sources: &Sources, found: &Found) -> (Vec<Vec<u32>>, Self) {
         let lanes = &sources.lanes;
         // The key of each distinct row: the lowest of whoever has it.
         let mut keys: FxHashMap<u64, u64> = FxHashMap::default();
@@ -203,13 +328,8 @@ impl Numbered {
             }
             for kind in lanes.of(peer as u32).filter(|&kind| found.of_kind[kind as usize] != 0) {
                 let row = u64::from(found.of_kind[kind as usize]);
-                let key = match price {
-                    None => u64::from(address),
-                    Some(_) => {
-                        let root: SetId = lanes.sets(kind).last().unwrap_or(0);
-                        mix_words([address, r.sets.key(root) as u32, (r.sets.key(root) >> 32) as u32])
-                    }
-                };
+                let root: SetId = lanes.sets(kind).last().unwrap_or(0);
+                let key = mix_words([address, r.sets.key(root) as u32, (r.sets.key(root) >> 32) as u32]);
                 keys.entry(row).and_modify(|known| *known = key.min(*known)).or_insert(key);
                 rows.push(row);
             }
@@ -218,26 +338,14 @@ impl Numbered {
                 keys.insert(KNOWN, mix(KNOWN));
             }
         }
-        let mut distinct: Vec<(u64, u64)> = keys.into_iter().collect();
-        distinct.sort_unstable();
-        let (places, count) = assign(&distinct.iter().map(|row| row.1).collect::<Vec<_>>());
-        let place_of: FxHashMap<u64, u32> =
-            distinct.iter().zip(&places).map(|(row, &p)| (row.0, p)).collect();
-        let number = |row: u64| match row {
-            KNOWN => 0,
-            OWN => found.own,
-            row => row as u32,
-        };
+        let (numbered, place_of) =
+            Self::new(keys.into_iter().map(|(row, key)| (key, row)).collect(), found.own);
         let of_peer = rows_of.into_iter().map(|rows| {
             let mut places: Vec<u32> = rows.into_iter().map(|row| place_of[&row]).collect();
             places.sort_unstable();
             places.dedup();
             places
         });
-        Self {
-            of_peer: of_peer.collect(),
-            rows: distinct.iter().zip(&places).map(|(row, &place)| (place, number(row.0))).collect(),
-            count,
-        }
+        (of_peer.collect(), numbered)
     }
 }

@@ -18,8 +18,10 @@ mod columns;
 mod destinations;
 mod error;
 mod intervals;
+mod kept;
 mod lanes;
 mod matrix;
+mod memory;
 mod outcomes;
 mod ranks;
 mod rows;
@@ -42,6 +44,7 @@ use crate::resolve::{Resolved, Scope};
 use destinations::Destinations;
 pub use error::CompileError;
 use matrix::Matrix;
+use memory::Memory;
 pub(crate) use slots::mix_words;
 use words::Words;
 
@@ -56,6 +59,7 @@ const OVERLAY_MAX: u64 = 1 << 16;
 pub struct Compiler {
     resolved: Resolved,
     limits: Limits,
+    memory: Arc<Memory>,
 }
 
 /// How much an image may take, and what is traded for what.
@@ -85,9 +89,10 @@ impl Compiler {
         Self::prepare(state, None)
     }
 
-    /// The same as [`Compiler::new`], for less where the state shares parts with the one of `before`.
+    /// The same as [`Compiler::new`], for less where the state shares parts with the one of `before`: so are images of agents that
+    /// `before`, or any one it came from, has compiled. Limits are those of `before`.
     pub fn after(state: Arc<State>, before: &Self) -> Result<Self, CompileError> {
-        Self::prepare(state, Some(before)).map(|new| new.with_limits(before.limits))
+        Self::prepare(state, Some(before))
     }
 
     fn prepare(state: Arc<State>, before: Option<&Self>) -> Result<Self, CompileError> {
@@ -96,13 +101,16 @@ impl Compiler {
             return Err(CompileError::Overlay { overlay: state.overlay_v4, addresses, max: OVERLAY_MAX });
         }
         let resolved = Resolved::new(state, before.map(|before| &before.resolved))?;
-        Ok(Self { resolved, limits: Limits::default() })
+        Ok(match before {
+            Some(before) => Self { resolved, limits: before.limits, memory: before.memory.clone() },
+            None => Self { resolved, limits: Limits::default(), memory: Arc::default() },
+        })
     }
 
     /// This with other limits. Images of other limits say the same of every packet.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
-        Self { limits, ..self }
+        Self { limits, memory: Arc::default(), ..self }
     }
 
     /// The state this was made from.
@@ -123,7 +131,9 @@ impl Compiler {
             return Err(CompileError::Routes { agent: agent.into(), routes: scope.routed.len() });
         }
         let destinations = Destinations::new(r, &scope);
-        let matrix = Matrix::new(r, &scope, agent, &destinations, &self.limits)?;
+        let kept = self.memory.take(agent);
+        let (matrix, kept) = Matrix::new(r, &scope, agent, &destinations, &self.limits, kept)?;
+        kept.into_iter().for_each(|kept| self.memory.put(agent, kept));
         let words = self.words(agent, &scope, &destinations, &matrix)?;
         let rules = matrix.rules.iter().map(|&rule| self.rule_info(rule)).collect();
         Ok(Image { words, rules, routes: self.route_infos(&scope) })
@@ -132,6 +142,20 @@ impl Compiler {
     /// Whom the agent talks to, what it reaches through routers and what it routes.
     pub fn network(&self, agent: &str) -> NetworkView {
         NetworkView::new(&self.resolved, &Scope::new(&self.resolved, agent))
+    }
+
+    /// Whether [`Compiler::network`] surely says what `before` says. Where peers and networks are the very ones this takes less
+    /// than both views, and may be `false` of equal ones: of a resource without a prefix that is opened.
+    pub fn same_network(&self, before: &Self, agent: &str) -> bool {
+        let (new, old) = (&self.resolved, &before.resolved);
+        if !Arc::ptr_eq(&new.peers, &old.peers) || !Arc::ptr_eq(&new.networks, &old.networks) {
+            return self.network(agent) == before.network(agent);
+        }
+        let [new, old] = [new, old].map(|r| {
+            let scope = Scope::new(r, agent);
+            (scope.neighbours(r), scope.opened_resources(r), scope.routed)
+        });
+        new == old
     }
 
     fn words(

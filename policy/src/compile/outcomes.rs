@@ -4,7 +4,7 @@
 //! that decides is the one of lowest rank, and two outcomes meet in the lower rank of both at every value. Meeting is
 //! associative and does not mind repetition, which is what lets the matrix be put together from shares (`matrix`).
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use sluicegate_engine::image::{Cell, Decision, SERVICE_LOG_MAX};
@@ -12,21 +12,22 @@ use sluicegate_engine::image::{Cell, Decision, SERVICE_LOG_MAX};
 use super::CompileError;
 use super::services::{Candidate, decide};
 use super::slots::{assign, mix_words};
-use crate::resolve::Resolved;
+use crate::resolve::{Bits, Resolved};
 
 /// Number of the outcome of no rule at all.
 pub(super) const NOTHING: u32 = 0;
 
 /// The rank of no rule.
 const NOBODY: u32 = u32::MAX;
+/// The rank of the first accept rule. Rules are fewer: each has a slot below `SLOTS_MAX`.
+const ACCEPTS: u32 = 1 << 31;
 
 /// (first value, rank of the rule that decides from there), rising, neighbours different, the first at 0.
-type Steps = Rc<[(u32, u32)]>;
+type Steps = Arc<[(u32, u32)]>;
 
-/// Every outcome met so far.
-pub(super) struct Outcomes<'a> {
-    r: &'a Resolved,
-    agent: &'a str,
+/// Every outcome met so far. They name rules by their ranks alone: what holds for these holds for other rules as well.
+#[derive(Debug)]
+pub(super) struct Outcomes {
     all: Vec<Steps>,
     numbers: FxHashMap<Steps, u32>,
     /// What two outcomes meet in, by their numbers, the lower one first.
@@ -37,11 +38,9 @@ pub(super) struct Outcomes<'a> {
     most: usize,
 }
 
-impl<'a> Outcomes<'a> {
-    pub(super) fn new(r: &'a Resolved, agent: &'a str, most: usize) -> Self {
+impl Outcomes {
+    pub(super) fn new(most: usize) -> Self {
         let mut this = Self {
-            r,
-            agent,
             all: Vec::new(),
             numbers: FxHashMap::default(),
             met: FxHashMap::default(),
@@ -54,15 +53,13 @@ impl<'a> Outcomes<'a> {
     }
 
     /// The outcome where these rules meet; rising.
-    pub(super) fn of_rules(&mut self, rules: &[u32]) -> u32 {
-        let r = self.r;
+    pub(super) fn of_rules(&mut self, r: &Resolved, rules: &[u32]) -> u32 {
         let candidate = |&rule: &u32| Candidate {
             accept: r.written.rules[rule as usize].accept,
             ranges: r.service(rule),
         };
         let candidates: Vec<Candidate<'_>> = rules.iter().map(candidate).collect();
-        let accepts = r.written.rules.len() as u32;
-        let rank = |rule: u32| if r.written.rules[rule as usize].accept { accepts + rule } else { rule };
+        let rank = |rule: u32| if r.written.rules[rule as usize].accept { ACCEPTS + rule } else { rule };
         let intervals = decide(&candidates);
         self.scratch.clear();
         self.scratch.extend(
@@ -104,46 +101,49 @@ impl<'a> Outcomes<'a> {
     }
 
     /// Refuses when so many outcomes were met that the image cannot become anything but too large.
-    pub(super) fn check_room(&self) -> Result<(), CompileError> {
+    pub(super) fn check_room(&self, agent: &str) -> Result<(), CompileError> {
         if self.steps <= self.most {
             return Ok(());
         }
         Err(CompileError::Outcomes {
-            agent: self.agent.into(),
+            agent: agent.into(),
             outcomes: self.all.len(),
             steps: self.steps,
             max: self.most,
         })
     }
 
+    /// How many there are, the one of no rule included.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// About how many bytes they take.
+    pub(super) fn size(&self) -> usize {
+        self.steps * size_of::<(u32, u32)>() + self.all.len() * 64 + self.met.len() * 16
+    }
+
     /// The cell word of each of `used` (rising, without duplicates), by outcome number; the service entries; and the rules
     /// that decide anything, rising.
-    pub(super) fn words(&self, used: &[u32]) -> Result<Words, CompileError> {
+    pub(super) fn words(&self, r: &Resolved, agent: &str, used: &[u32]) -> Result<Words, CompileError> {
         let mut cells = vec![0; self.all.len()];
-        let mut rules = Vec::new();
+        let mut rules = Bits::new(r.written.rules.len());
         let mut sets: Vec<u32> = Vec::new();
         for &outcome in used {
             let steps = &self.all[outcome as usize];
-            rules.extend(steps.iter().filter(|s| s.1 != NOBODY).map(|s| self.rule(s.1)));
+            steps.iter().filter(|s| s.1 != NOBODY).for_each(|s| rules.insert(rule(s.1)));
             match steps[..] {
-                [(_, rank)] => cells[outcome as usize] = Cell::decided(self.decision(rank)).0,
-                _ if steps.len() > 1 << SERVICE_LOG_MAX => return Err(self.too_many_steps(steps)),
+                [(_, rank)] => cells[outcome as usize] = Cell::decided(decision(r, rank)).0,
+                _ if steps.len() > 1 << SERVICE_LOG_MAX => return Err(too_many_steps(r, agent, steps)),
                 _ => sets.push(outcome),
             }
-            // Some rules decide in most cells: the list must not grow with the cells.
-            if rules.len() > 1 << 20 {
-                rules.sort_unstable();
-                rules.dedup();
-            }
         }
-        rules.sort_unstable();
-        rules.dedup();
-        let services = self.services(&sets, &mut cells);
-        Ok(Words { cells, services, rules })
+        let services = self.services(r, &sets, &mut cells);
+        Ok(Words { cells, services, rules: rules.iter().collect() })
     }
 
     /// The service entries, whose places go into `cells`. Sets of one size are together, smallest first.
-    fn services(&self, sets: &[u32], cells: &mut [u32]) -> Vec<u32> {
+    fn services(&self, r: &Resolved, sets: &[u32], cells: &mut [u32]) -> Vec<u32> {
         let mut entries = Vec::new();
         for log in 3..=SERVICE_LOG_MAX {
             let of_size = |&&set: &&u32| {
@@ -158,7 +158,7 @@ impl<'a> Outcomes<'a> {
             let keys: Vec<u64> = sized
                 .iter()
                 .map(|&set| {
-                    self.encode(set, log, &mut words);
+                    self.encode(r, set, log, &mut words);
                     mix_words(words.iter().copied())
                 })
                 .collect();
@@ -166,7 +166,7 @@ impl<'a> Outcomes<'a> {
             let base = entries.len();
             entries.resize(base + ((size as usize) << (log + 1)), 0);
             for (&set, &place) in sized.iter().zip(&places) {
-                self.encode(set, log, &mut words);
+                self.encode(r, set, log, &mut words);
                 let start = base + ((place as usize) << (log + 1));
                 entries[start..start + words.len()].copy_from_slice(&words);
                 cells[set as usize] = Cell::services(start as u32 / 2, log).0;
@@ -176,38 +176,38 @@ impl<'a> Outcomes<'a> {
     }
 
     /// A service set of `1 << log` entries; what is not needed repeats the last decision.
-    fn encode(&self, set: u32, log: u32, words: &mut Vec<u32>) {
+    fn encode(&self, r: &Resolved, set: u32, log: u32, words: &mut Vec<u32>) {
         let steps = &self.all[set as usize];
         words.clear();
-        words.extend(steps.iter().flat_map(|&(start, rank)| [start, self.decision(rank).0]));
-        let last = steps.last().map_or(Decision::NONE.0, |s| self.decision(s.1).0);
+        words.extend(steps.iter().flat_map(|&(start, rank)| [start, decision(r, rank).0]));
+        let last = steps.last().map_or(Decision::NONE.0, |s| decision(r, s.1).0);
         while words.len() < 2 << log {
             words.extend([u32::MAX, last]);
         }
     }
+}
 
-    fn rule(&self, rank: u32) -> u32 {
-        rank % self.r.written.rules.len() as u32
+fn rule(rank: u32) -> u32 {
+    rank & !ACCEPTS
+}
+
+fn decision(r: &Resolved, rank: u32) -> Decision {
+    if rank == NOBODY {
+        return Decision::NONE;
     }
+    let rule = &r.written.rules[rule(rank) as usize];
+    if rule.accept { Decision::accept(rule.slot) } else { Decision::drop(rule.slot) }
+}
 
-    fn decision(&self, rank: u32) -> Decision {
-        if rank == NOBODY {
-            return Decision::NONE;
-        }
-        let rule = &self.r.written.rules[self.rule(rank) as usize];
-        if rule.accept { Decision::accept(rule.slot) } else { Decision::drop(rule.slot) }
-    }
-
-    fn too_many_steps(&self, steps: &[(u32, u32)]) -> CompileError {
-        let mut rules: Vec<u32> = steps.iter().filter(|s| s.1 != NOBODY).map(|s| self.rule(s.1)).collect();
-        rules.sort_unstable();
-        rules.dedup();
-        CompileError::Services {
-            agent: self.agent.into(),
-            rules: rules.len(),
-            first_rule: rules.first().map(|&rule| self.r.rule(rule).2.id.clone()).unwrap_or_default(),
-            entries: steps.len(),
-        }
+fn too_many_steps(r: &Resolved, agent: &str, steps: &[(u32, u32)]) -> CompileError {
+    let mut rules: Vec<u32> = steps.iter().filter(|s| s.1 != NOBODY).map(|s| rule(s.1)).collect();
+    rules.sort_unstable();
+    rules.dedup();
+    CompileError::Services {
+        agent: agent.into(),
+        rules: rules.len(),
+        first_rule: rules.first().map(|&rule| r.rule(rule).2.id.clone()).unwrap_or_default(),
+        entries: steps.len(),
     }
 }
 

@@ -9,10 +9,11 @@ use super::slots::{assign, mix_words};
 
 type Block = [u32; LINE];
 
-/// The distinct rows of one agent.
-pub(super) struct Rows<'a> {
+/// The distinct rows of one agent, and perhaps some that it had.
+#[derive(Debug)]
+pub(super) struct Rows {
     /// Column number by index.
-    columns: &'a [u32],
+    columns: Vec<u32>,
     /// Pages in a row.
     pub(super) width: u32,
     /// The row in hand: outcome by index of the column.
@@ -27,6 +28,7 @@ pub(super) struct Rows<'a> {
 }
 
 /// Things by number; the first is the empty one.
+#[derive(Debug)]
 struct Kept<T> {
     all: Vec<T>,
     numbers: FxHashMap<T, u32>,
@@ -48,6 +50,19 @@ impl<T: Clone + Eq + std::hash::Hash> Kept<T> {
     }
 }
 
+/// Numbers of the pages and blocks that some rows have, the empty ones included; rising.
+pub(super) struct Used {
+    pages: Vec<u32>,
+    blocks: Vec<u32>,
+}
+
+impl Used {
+    /// Words that they take at the least.
+    pub(super) fn words(&self) -> usize {
+        (self.pages.len() + self.blocks.len()) * LINE
+    }
+}
+
 /// The words of rows, pages and blocks.
 #[derive(Debug)]
 pub(super) struct Placed {
@@ -56,13 +71,13 @@ pub(super) struct Placed {
     pub(super) blocks: Vec<u32>,
 }
 
-impl<'a> Rows<'a> {
+impl Rows {
     /// For columns with these numbers, all of which are below `count`.
-    pub(super) fn new(columns: &'a [u32], count: u32) -> Self {
+    pub(super) fn new(columns: Vec<u32>, count: u32) -> Self {
         Self {
-            columns,
             width: count.div_ceil(PAGE as u32),
             row: vec![NOTHING; columns.len()],
+            columns,
             changes: Vec::new(),
             blocks: Kept::new([NOTHING; LINE]),
             pages: Kept::new([0; LINE]),
@@ -72,7 +87,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Lets the row in hand meet a share. Returns how many changes there were before.
-    pub(super) fn meet(&mut self, share: &Share, outcomes: &mut Outcomes<'_>) -> usize {
+    pub(super) fn meet(&mut self, share: &Share, outcomes: &mut Outcomes) -> usize {
         let before = self.changes.len();
         for &(column, outcome) in share {
             let cell = &mut self.row[column as usize];
@@ -118,28 +133,50 @@ impl<'a> Rows<'a> {
         (self.blocks.all.len() + self.pages.all.len()) * LINE
     }
 
-    /// Every outcome in any block, rising.
-    pub(super) fn outcomes(&self) -> Vec<u32> {
-        let mut used: Vec<u32> = Vec::new();
-        for block in &self.blocks.all {
-            used.extend(block.iter().filter(|&&outcome| outcome != NOTHING));
-            if used.len() > 1 << 22 {
-                used.sort_unstable();
-                used.dedup();
-            }
-        }
-        used.sort_unstable();
-        used.dedup();
-        used
+    /// How many rows are known, in use or not; the empty one included.
+    pub(super) fn len(&self) -> usize {
+        self.rows.all.len()
     }
 
-    /// Everything at its place, given the cell of each outcome. `numbers` has (place, number among distinct rows) of the rows;
-    /// all places are below `count`.
-    pub(super) fn place(&self, cells: &[u32], numbers: &[(u32, u32)], count: u32) -> Placed {
-        let blocks = self.blocks.all.iter().map(|block| block.map(|outcome| cells[outcome as usize]));
-        let (block_places, blocks) = place(blocks.collect());
-        let pages = self.pages.all.iter().map(|page| page.map(|block| block_places[block as usize]));
-        let (page_places, pages) = place(pages.collect());
+    /// About how many bytes they take: everything is there twice, as what is known and as what is looked up.
+    pub(super) fn size(&self) -> usize {
+        let rows: usize = self.rows.all.iter().map(|row| row.len() * size_of::<(u32, u32)>() + 48).sum();
+        2 * (rows + (self.blocks.all.len() + self.pages.all.len()) * (size_of::<Block>() + 4))
+    }
+
+    /// Number of each column, by its index.
+    pub(super) fn columns(&self) -> &[u32] {
+        &self.columns
+    }
+
+    /// What the rows of these numbers are made of.
+    pub(super) fn used(&self, rows: impl Iterator<Item = u32>) -> Used {
+        let mut pages = vec![false; self.pages.all.len()];
+        rows.flat_map(|row| &self.rows.all[row as usize]).for_each(|&(_, page)| pages[page as usize] = true);
+        pages[0] = true;
+        let pages = marked(&pages);
+        let mut blocks = vec![false; self.blocks.all.len()];
+        pages.iter().flat_map(|&page| self.pages.all[page as usize]).for_each(|b| blocks[b as usize] = true);
+        blocks[0] = true;
+        Used { pages, blocks: marked(&blocks) }
+    }
+
+    /// Every outcome in a block that is used, rising, of so many.
+    pub(super) fn outcomes(&self, used: &Used, count: usize) -> Vec<u32> {
+        let mut outcomes = vec![false; count];
+        for &block in &used.blocks {
+            self.blocks.all[block as usize].iter().for_each(|&outcome| outcomes[outcome as usize] = true);
+        }
+        outcomes[NOTHING as usize] = false;
+        marked(&outcomes)
+    }
+
+    /// Everything that is used at its place, given the cell of each outcome. `numbers` has (place, number among distinct rows) of
+    /// the rows; all places are below `count`.
+    pub(super) fn place(&self, used: &Used, cells: &[u32], numbers: &[(u32, u32)], count: u32) -> Placed {
+        let cell = |outcome: u32| cells[outcome as usize];
+        let (block_places, blocks) = place(&self.blocks.all, &used.blocks, cell);
+        let (page_places, pages) = place(&self.pages.all, &used.pages, |block| block_places[block as usize]);
         let mut rows = vec![0; (count * self.width) as usize];
         for &(at, row) in numbers {
             for &(i, page) in &self.rows.all[row as usize] {
@@ -150,14 +187,21 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Where each goes, and the words of all. The first, which is empty, stays the first.
-fn place(lines: Vec<Block>) -> (Vec<u32>, Vec<u32>) {
-    let keys: Vec<u64> = lines[1..].iter().map(|line| mix_words(line.iter().copied())).collect();
-    let (mut places, size) = assign(&keys);
-    places.insert(0, 0);
+fn marked(marks: &[bool]) -> Vec<u32> {
+    marks.iter().zip(0..).filter(|(marked, _)| **marked).map(|(_, number)| number).collect()
+}
+
+/// Where each of `used` goes, by its number, and the words of all, each of which `word` turns into what it says. The first,
+/// which is empty, stays the first.
+fn place(all: &[Block], used: &[u32], word: impl Fn(u32) -> u32) -> (Vec<u32>, Vec<u32>) {
+    let line = |number: u32| all[number as usize].map(&word);
+    let keys: Vec<u64> = used[1..].iter().map(|&number| mix_words(line(number))).collect();
+    let (places, size) = assign(&keys);
+    let mut place_of = vec![0; all.len()];
     let mut words = vec![0; size as usize * LINE];
-    for (line, &place) in lines.iter().zip(&places) {
-        words[place as usize * LINE..][..LINE].copy_from_slice(line);
+    for (&number, place) in used.iter().zip(std::iter::once(0).chain(places)) {
+        place_of[number as usize] = place;
+        words[place as usize * LINE..][..LINE].copy_from_slice(&line(number));
     }
-    (places, words)
+    (place_of, words)
 }

@@ -75,6 +75,7 @@ impl Alone {
 pub(super) type Share = Vec<(u32, u32)>;
 
 /// The shares of one agent.
+#[derive(Debug)]
 pub(super) struct Shares {
     pub(super) of_set: FxHashMap<SetId, Share>,
     pub(super) own: Share,
@@ -82,26 +83,36 @@ pub(super) struct Shares {
 
 impl Shares {
     pub(super) fn new(
+        r: &Resolved,
+        agent: &str,
         halves: &Halves,
         columns: &Columns,
-        outcomes: &mut Outcomes<'_>,
+        outcomes: &mut Outcomes,
     ) -> Result<Self, CompileError> {
         let mut of_set = FxHashMap::default();
         for from in halves.inbound.chunk_by(|a, b| a[0] == b[0]) {
-            of_set.insert(from[0][0], share(from, columns, outcomes)?);
+            of_set.insert(from[0][0], share(r, from, columns, outcomes));
+            outcomes.check_room(agent)?;
         }
-        Ok(Self { of_set, own: share(&halves.own, columns, outcomes)? })
+        let own = share(r, &halves.own, columns, outcomes);
+        outcomes.check_room(agent)?;
+        Ok(Self { of_set, own })
+    }
+
+    /// About how many bytes they take.
+    pub(super) fn size(&self) -> usize {
+        self.of_set.values().map(|share| share.len() * size_of::<(u32, u32)>() + 64).sum()
     }
 }
 
 /// From halves of one source.
-fn share(halves: &[[u32; 3]], columns: &Columns, outcomes: &mut Outcomes<'_>) -> Result<Share, CompileError> {
+fn share(r: &Resolved, halves: &[[u32; 3]], columns: &Columns, outcomes: &mut Outcomes) -> Share {
     let mut pairs: Share = Vec::new();
     let mut rules = Vec::new();
     for to in halves.chunk_by(|a, b| a[1] == b[1]) {
         rules.clear();
         rules.extend(to.iter().map(|h| h[2]));
-        let outcome = outcomes.of_rules(&rules);
+        let outcome = outcomes.of_rules(r, &rules);
         pairs.extend(columns.of(to[0][1]).map(|column| (column, outcome)));
     }
     pairs.sort_unstable();
@@ -112,6 +123,5 @@ fn share(halves: &[[u32; 3]], columns: &Columns, outcomes: &mut Outcomes<'_>) ->
             _ => share.push((column, outcome)),
         }
     }
-    outcomes.check_room()?;
-    Ok(share)
+    share
 }

@@ -29,8 +29,7 @@ impl Sources {
         price: Option<u64>,
         most: u64,
     ) -> Self {
-        let mut known = vec![false; r.peers.len()];
-        scope.neighbours(r).iter().for_each(|peer| known[peer as usize] = true);
+        let known = known(r, scope, rows.keys().copied());
         // Which lane a set gets depends on those before it: their order must not depend on how they are numbered.
         let key = |set: SetId| if price.is_some() { r.sets.key(set) } else { 0 };
         let order = |set: SetId, row: &Alone| (Reverse(r.sets.peers(set).len()), key(set), row.first);
@@ -41,13 +40,20 @@ impl Sources {
         for (_, set, weight) in sets {
             others.clear();
             others.extend(r.sets.peers(set).iter().copied().filter(|&peer| Some(peer) != scope.me));
-            others.iter().for_each(|&peer| known[peer as usize] = true);
             lanes.add(set, &others, weight);
             if lanes.weight() > most {
                 break;
             }
         }
-        scope.me.into_iter().for_each(|me| known[me as usize] = true);
         Self { lanes, known }
     }
+}
+
+/// Whom the agent knows: its neighbours, members of these sets, and itself.
+pub(super) fn known(r: &Resolved, scope: &Scope, sets: impl Iterator<Item = SetId>) -> Vec<bool> {
+    let mut known = vec![false; r.peers.len()];
+    let members = sets.flat_map(|set| r.sets.peers(set)).copied();
+    let others = scope.neighbours(r);
+    others.iter().chain(members).chain(scope.me).for_each(|peer| known[peer as usize] = true);
+    known
 }

@@ -24,7 +24,7 @@ pub(crate) struct Scope {
 }
 
 /// A prefix the agent routes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Routed {
     /// Its route number.
     pub(crate) number: u16,

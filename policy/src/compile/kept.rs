@@ -1,0 +1,157 @@
+//! What is kept of an agent's matrix, so that the next one costs what has changed.
+//!
+//! The row of a source follows from the shares of the sets it is in, and from nothing else. Where neither these shares nor who
+//! is in these sets is other than before, the row is what it was; all other rows are worked out anew, as all are the first time.
+//! Nothing is taken over for what a change was said to be: shares and members are compared. Where rows, pages, blocks and
+//! services go in the image is found anew each time, from those in use, since it depends on all of them.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::CompileError;
+use super::columns::Columns;
+use super::lanes::Lanes;
+use super::matrix::{Most, walk};
+use super::outcomes::Outcomes;
+use super::rows::{Rows, Used};
+use super::shares::{Halves, Shares};
+use super::sources::Sources;
+use crate::resolve::{Bits, PeerEntry, Resolved, Scope, SetId};
+
+/// Rows and outcomes that are not in use any more are kept up to as many as are, and these.
+const LEFT: usize = 4096;
+
+/// The rows of an agent whose sources are told apart in one lane, with what they follow from.
+#[derive(Debug)]
+pub(super) struct Kept {
+    peers: Arc<Vec<PeerEntry>>,
+    /// One more than the highest number of a column.
+    columns: u32,
+    members: FxHashMap<SetId, Box<[u32]>>,
+    shares: Shares,
+    pub(super) outcomes: Outcomes,
+    pub(super) rows: Rows,
+    /// The distinct row of each peer; 0 for whoever has none.
+    pub(super) of_peer: Vec<u32>,
+    /// That of the agent itself.
+    pub(super) own: u32,
+}
+
+impl Kept {
+    /// Works out every row.
+    pub(super) fn new(
+        r: &Resolved,
+        agent: &str,
+        halves: &Halves,
+        columns: &Columns,
+        sources: &Sources,
+        steps: usize,
+        most: Most<'_>,
+    ) -> Result<Self, CompileError> {
+        let mut outcomes = Outcomes::new(steps);
+        let shares = Shares::new(r, agent, halves, columns, &mut outcomes)?;
+        let mut rows = Rows::new(columns.numbers.clone(), columns.count);
+        let found = walk(agent, &sources.lanes, &shares, &mut outcomes, &mut rows, most)?;
+        let row = |peer: u32| sources.lanes.of(peer).next().map_or(0, |kind| found.of_kind[kind as usize]);
+        Ok(Self {
+            peers: r.peers.clone(),
+            columns: columns.count,
+            members: shares.of_set.keys().map(|&set| (set, r.sets.peers(set).into())).collect(),
+            shares,
+            outcomes,
+            rows,
+            of_peer: (0..r.peers.len() as u32).map(row).collect(),
+            own: found.own,
+        })
+    }
+
+    /// Brings the rows up to another state, of which `halves` and `columns` are. `None` when that would be no less than to work
+    /// out all of them, or when there is no room: then whoever does that says why.
+    pub(super) fn follow(
+        mut self,
+        r: &Resolved,
+        scope: &Scope,
+        agent: &str,
+        halves: &Halves,
+        columns: &Columns,
+    ) -> Option<Self> {
+        let same_columns = self.rows.columns() == columns.numbers && self.columns == columns.count;
+        if !Arc::ptr_eq(&self.peers, &r.peers) || !same_columns {
+            return None;
+        }
+        let shares = Shares::new(r, agent, halves, columns, &mut self.outcomes).ok()?;
+        let mut changed = self.changed(r, &shares);
+        scope.me.into_iter().for_each(|me| changed.remove(me));
+        let changed: Vec<u32> = changed.iter().collect();
+        let lanes = lanes(r, &shares, &changed);
+        let found = walk(agent, &lanes, &shares, &mut self.outcomes, &mut self.rows, None).ok()?;
+        for (&peer, i) in changed.iter().zip(0..) {
+            let kind = lanes.of(i).next();
+            self.of_peer[peer as usize] = kind.map_or(0, |kind| found.of_kind[kind as usize]);
+        }
+        self.own = found.own;
+        self.shares = shares;
+        Some(self)
+    }
+
+    /// Who may have another row: members of sets with another share, and whoever entered or left one. Notes who is a member now.
+    fn changed(&mut self, r: &Resolved, shares: &Shares) -> Bits {
+        let mut changed = Bits::new(r.peers.len());
+        for (&set, share) in &shares.of_set {
+            let now = r.sets.peers(set);
+            let before = self.members.get(&set).map_or(&[][..], |members| members);
+            if self.shares.of_set.get(&set) != Some(share) {
+                before.iter().chain(now).for_each(|&peer| changed.insert(peer));
+            } else if before != now {
+                let left = before.iter().filter(|peer| now.binary_search(peer).is_err());
+                let entered = now.iter().filter(|peer| before.binary_search(peer).is_err());
+                left.chain(entered).for_each(|&peer| changed.insert(peer));
+            }
+            if before != now {
+                self.members.insert(set, now.into());
+            }
+        }
+        self.members.retain(|set, members| {
+            let stays = shares.of_set.contains_key(set);
+            if !stays {
+                members.iter().for_each(|&peer| changed.insert(peer));
+            }
+            stays
+        });
+        changed
+    }
+
+    /// This, for the next time, unless most of it is of no use any more. `rows` and `outcomes` are how many are in use.
+    pub(super) fn worth_keeping(self, rows: usize, outcomes: usize) -> Option<Self> {
+        let kept = |all: usize, used: usize| all <= 2 * used + LEFT;
+        (kept(self.rows.len(), rows) && kept(self.outcomes.len(), outcomes)).then_some(self)
+    }
+
+    /// What the rows in use are made of.
+    pub(super) fn used(&self, rows: &[(u32, u32)]) -> Used {
+        self.rows.used(rows.iter().map(|row| row.1))
+    }
+
+    /// About how many bytes this takes.
+    pub(super) fn size(&self) -> usize {
+        let members: usize = self.members.values().map(|members| members.len() * 4 + 64).sum();
+        self.of_peer.len() * 4 + members + self.shares.size() + self.outcomes.size() + self.rows.size()
+    }
+}
+
+/// Tells some peers apart, by the sets they are in; members are numbered in their order.
+fn lanes(r: &Resolved, shares: &Shares, peers: &[u32]) -> Lanes {
+    const OTHERS: u32 = u32::MAX;
+    let mut number = vec![OTHERS; r.peers.len()];
+    peers.iter().zip(0..).for_each(|(&peer, i)| number[peer as usize] = i);
+    let mut lanes = Lanes::new(peers.len(), None);
+    let mut members = Vec::new();
+    for &set in shares.of_set.keys() {
+        members.clear();
+        let numbers = r.sets.peers(set).iter().map(|&peer| number[peer as usize]);
+        members.extend(numbers.filter(|&number| number != OTHERS));
+        lanes.add(set, &members, 0);
+    }
+    lanes
+}
