@@ -160,18 +160,27 @@ fn varints(words: &[u32], bytes: &mut Vec<u8>) {
     /// Bytes of one word at the most.
     const LONGEST: usize = 5;
     const CHUNK: usize = 256;
+    const FEW: usize = 8;
     let mut buffer = [0; CHUNK * LONGEST];
     for chunk in words.chunks(CHUNK) {
         let mut at = 0;
-        for &word in chunk {
-            let mut rest = word;
-            while rest >= 0x80 {
-                buffer[at] = rest as u8 | 0x80;
-                rest >>= 7;
+        for few in chunk.chunks(FEW) {
+            // Most words of an image are small, and most of these zero.
+            if few.iter().fold(0, |all, word| all | word) < 0x80 {
+                buffer[at..at + few.len()].iter_mut().zip(few).for_each(|(byte, &word)| *byte = word as u8);
+                at += few.len();
+                continue;
+            }
+            for &word in few {
+                let mut rest = word;
+                while rest >= 0x80 {
+                    buffer[at] = rest as u8 | 0x80;
+                    rest >>= 7;
+                    at += 1;
+                }
+                buffer[at] = rest as u8;
                 at += 1;
             }
-            buffer[at] = rest as u8;
-            at += 1;
         }
         bytes.extend_from_slice(&buffer[..at]);
     }

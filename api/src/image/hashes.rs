@@ -78,6 +78,16 @@ impl Hashes {
         self.leaves.get(part).copied()
     }
 
+    /// The hashes of rules.
+    pub(super) fn rules(&self) -> &BTreeMap<u32, Hash> {
+        &self.rules
+    }
+
+    /// The hashes of routes.
+    pub(super) fn routes(&self) -> &BTreeMap<u32, Hash> {
+        &self.routes
+    }
+
     /// Brings the hashes up to `image`, which differs from what they were of where `undone` says: what
     /// [`Image::change`] returned.
     pub fn update(&mut self, image: &Image, undone: &Delta) {

@@ -25,6 +25,9 @@ pub struct Parts {
     bytes: usize,
 }
 
+/// Encoded names, by as many numbers as have a hash of their own.
+type Names = BTreeMap<u32, Arc<[u8]>>;
+
 impl Parts {
     /// Encodes `image`, which may have come from `before`.
     pub fn new(image: &Image, before: Option<&Self>) -> Self {
@@ -44,11 +47,22 @@ impl Parts {
         }
         let rules = names(&image.rules, before.map(|before| &before.rules));
         let routes = names(&image.routes, before.map(|before| &before.routes));
+        let hash_of = |names: &Names, had: Option<(&Names, &BTreeMap<u32, Hash>)>| {
+            let hash = |(part, bytes): (&u32, &Arc<[u8]>)| {
+                let same =
+                    had.filter(|(names, _)| names.get(part).is_some_and(|had| Arc::ptr_eq(had, bytes)));
+                let hash = same.and_then(|(_, hashes)| hashes.get(part).copied());
+                (*part, hash.unwrap_or_else(|| of_names(bytes)))
+            };
+            names.iter().map(hash).collect()
+        };
         let hashes = Hashes::from_parts(
             image.words.len(),
             leaves,
-            [&rules, &routes]
-                .map(|names| names.iter().map(|(part, bytes)| (*part, of_names(bytes))).collect()),
+            [
+                hash_of(&rules, before.map(|before| (&before.rules, before.hashes.rules()))),
+                hash_of(&routes, before.map(|before| (&before.routes, before.hashes.routes()))),
+            ],
             before.map(|before| &before.hashes),
         );
         let mut parts =

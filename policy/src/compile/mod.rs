@@ -135,7 +135,7 @@ impl Compiler {
         let (matrix, kept) = Matrix::new(r, &scope, agent, &destinations, &self.limits, kept)?;
         kept.into_iter().for_each(|kept| self.memory.put(agent, kept));
         let words = self.words(agent, &scope, &destinations, &matrix)?;
-        let rules = matrix.rules.iter().map(|&rule| self.rule_info(rule)).collect();
+        let rules = self.rule_infos(&matrix.rules);
         Ok(Image { words, rules, routes: self.route_infos(&scope) })
     }
 
@@ -238,16 +238,26 @@ impl Compiler {
         Ok(words)
     }
 
-    fn rule_info(&self, rule: u32) -> (u32, RuleInfo) {
-        let (policy_id, policy, model) = self.resolved.rule(rule);
-        let info = RuleInfo {
-            policy_id: policy_id.into(),
-            policy_name: policy.name.clone(),
-            rule_id: model.id.clone(),
-            rule_name: model.name.clone(),
-            accept: self.resolved.written.rules[rule as usize].accept,
+    /// Who is behind each of these rules, which rise, by slot.
+    fn rule_infos(&self, rules: &[u32]) -> BTreeMap<u32, RuleInfo> {
+        let written = &self.resolved.written;
+        // Policies are numbered in the order in which the state has them.
+        let mut policies = self.resolved.state.policies.iter().zip(0..).peekable();
+        let info = |&rule: &u32| {
+            let entry = &written.rules[rule as usize];
+            while policies.next_if(|(_, number)| *number < entry.policy).is_some() {}
+            let ((id, policy), _) = policies.peek()?;
+            let rule = &policy.rules[entry.index as usize];
+            let info = RuleInfo {
+                policy_id: (*id).clone(),
+                policy_name: policy.name.clone(),
+                rule_id: rule.id.clone(),
+                rule_name: rule.name.clone(),
+                accept: entry.accept,
+            };
+            Some((rule.slot, info))
         };
-        (model.slot, info)
+        rules.iter().filter_map(info).collect()
     }
 
     fn route_infos(&self, scope: &Scope) -> BTreeMap<u32, RouteInfo> {

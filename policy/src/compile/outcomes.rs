@@ -4,10 +4,11 @@
 //! that decides is the one of lowest rank, and two outcomes meet in the lower rank of both at every value. Meeting is
 //! associative and does not mind repetition, which is what lets the matrix be put together from shares (`matrix`).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use sluicegate_engine::image::{Cell, Decision, SERVICE_LOG_MAX};
+use sluicegate_engine::image::{Cell, Decision, SERVICE_LOG_MAX, axis};
 
 use super::CompileError;
 use super::services::{Candidate, decide};
@@ -54,17 +55,20 @@ impl Outcomes {
 
     /// The outcome where these rules meet; rising.
     pub(super) fn of_rules(&mut self, r: &Resolved, rules: &[u32]) -> u32 {
-        let candidate = |&rule: &u32| Candidate {
-            accept: r.written.rules[rule as usize].accept,
-            ranges: r.service(rule),
+        let rank = |rule: u32| if r.written.rules[rule as usize].accept { ACCEPTS + rule } else { rule };
+        self.scratch.clear();
+        if let &[rule] = rules {
+            alone(r.service(rule), rank(rule), &mut self.scratch);
+            return self.intern();
+        }
+        let candidate = |&rule: &u32| {
+            let accept = r.written.rules[rule as usize].accept;
+            Candidate { accept, ranges: r.service(rule) }
         };
         let candidates: Vec<Candidate<'_>> = rules.iter().map(candidate).collect();
-        let rank = |rule: u32| if r.written.rules[rule as usize].accept { ACCEPTS + rule } else { rule };
-        let intervals = decide(&candidates);
-        self.scratch.clear();
-        self.scratch.extend(
-            intervals.into_iter().map(|(at, winner)| (at, winner.map_or(NOBODY, |w| rank(rules[w])))),
-        );
+        let intervals = decide(&candidates).into_iter();
+        let step = |(at, winner): (u32, Option<usize>)| (at, winner.map_or(NOBODY, |w| rank(rules[w])));
+        self.scratch.extend(intervals.map(step));
         self.intern()
     }
 
@@ -218,6 +222,20 @@ pub(super) struct Words {
     pub(super) rules: Vec<u32>,
 }
 
+/// The steps of one rule of these ranges, which rise and do not meet.
+fn alone(ranges: &[Range<u32>], rank: u32, into: &mut Vec<(u32, u32)>) {
+    into.push((0, NOBODY));
+    for range in ranges {
+        match into.last_mut() {
+            Some(last) if last.0 == range.start => last.1 = rank,
+            _ => into.push((range.start, rank)),
+        }
+        if range.end < axis::END {
+            into.push((range.end, NOBODY));
+        }
+    }
+}
+
 /// The lower of two step functions at every value.
 fn merge(a: &[(u32, u32)], b: &[(u32, u32)], into: &mut Vec<(u32, u32)>) {
     into.clear();
@@ -240,6 +258,22 @@ fn merge(a: &[(u32, u32)], b: &[(u32, u32)], into: &mut Vec<(u32, u32)>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "one range of values is meant, not its values")]
+    fn a_rule_alone_is_what_it_is_among_others() {
+        let all = [0..axis::END];
+        let first = [0..7, 9..10];
+        let last = [5..7, axis::END - 1..axis::END];
+        for ranges in [&[][..], &all, &first, &last] {
+            let mut steps = Vec::new();
+            alone(ranges, 3, &mut steps);
+            let decided = decide(&[Candidate { accept: true, ranges }]);
+            let decided: Vec<_> =
+                decided.into_iter().map(|(at, rule)| (at, rule.map_or(NOBODY, |_| 3))).collect();
+            assert_eq!(steps, decided);
+        }
+    }
 
     #[test]
     fn the_lower_rank_holds_at_every_value_and_equal_neighbours_are_joined() {
