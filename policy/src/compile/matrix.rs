@@ -101,7 +101,7 @@ impl Matrix {
         columns: &Columns,
         known: &[bool],
         limits: &Limits,
-        kept: Kept,
+        mut kept: Kept,
     ) -> Result<(Self, Option<Kept>), NoMatrix> {
         let (of_peer, numbered) = Numbered::in_one_lane(r, scope, known, &kept);
         let used = kept.used(&numbered.rows);
@@ -112,7 +112,7 @@ impl Matrix {
         let outcomes = kept.rows.outcomes(&used, kept.outcomes.len());
         let words = kept.outcomes.words(r, agent, &outcomes).map_err(NoMatrix::Error)?;
         let matrix =
-            Self::put_together(r, columns, &kept.rows, &used, &numbered, words, (of_peer, Vec::new()));
+            Self::put_together(r, columns, &mut kept.rows, &used, &numbered, words, (of_peer, Vec::new()));
         Ok((matrix, kept.worth_keeping(numbered.rows.len(), outcomes.len())))
     }
 
@@ -141,13 +141,13 @@ impl Matrix {
             return Err(too_large(words));
         }
         let words = outcomes.words(r, agent, &rows.outcomes(&used, outcomes.len()))?;
-        Ok(Self::put_together(r, &columns, &rows, &used, &numbered, words, short::lists(&of_peer)))
+        Ok(Self::put_together(r, &columns, &mut rows, &used, &numbered, words, short::lists(&of_peer)))
     }
 
     fn put_together(
         r: &Resolved,
         columns: &Columns,
-        rows: &Rows,
+        rows: &mut Rows,
         used: &Used,
         numbered: &Numbered,
         Words { cells, services, rules }: Words,
@@ -275,18 +275,15 @@ const KNOWN: u64 = u64::MAX;
 const OWN: u64 = u64::MAX - 1;
 
 impl Numbered {
-    /// From the key of each distinct row.
-    fn new(mut keys: Vec<(u64, u64)>, own: u32) -> (Self, FxHashMap<u64, u32>) {
-        keys.sort_unstable();
-        let (places, count) = assign(&keys.iter().map(|row| row.0).collect::<Vec<_>>());
+    /// From key and name of each distinct row.
+    fn new(rows: &[(u64, u64)], own: u32) -> Self {
+        let (places, count) = assign(&rows.iter().map(|row| row.0).collect::<Vec<_>>());
         let number = |row: u64| match row {
             KNOWN => 0,
             OWN => own,
             row => row as u32,
         };
-        let rows = keys.iter().zip(&places).map(|(row, &place)| (place, number(row.1))).collect();
-        let place_of = keys.iter().zip(&places).map(|(row, &place)| (row.1, place)).collect();
-        (Self { rows, count }, place_of)
+        Self { rows: rows.iter().zip(places).map(|(row, place)| (place, number(row.1))).collect(), count }
     }
 
     /// A row is placed by the address of the first peer that has it: whatever rules come and go, it stays where it is.
@@ -303,13 +300,18 @@ impl Numbered {
             keys.push((mix(KNOWN), KNOWN));
         }
         keys.extend(scope.me.map(|me| (u64::from(r.peers[me as usize].v4), OWN)));
-        let (numbered, place_of) = Self::new(keys, kept.own);
-        let mut places = vec![0; kept.rows.len()];
-        place_of.iter().filter(|row| *row.0 < OWN).for_each(|(&row, &place)| places[row as usize] = place);
-        places[0] = place_of.get(&KNOWN).copied().unwrap_or(0);
+        let numbered = Self::new(&keys, kept.own);
+        let (mut places, mut own) = (vec![0; kept.rows.len()], 0);
+        for (&(_, row), &(place, _)) in keys.iter().zip(&numbered.rows) {
+            match row {
+                KNOWN => places[0] = place,
+                OWN => own = place,
+                row => places[row as usize] = place,
+            }
+        }
         let place = |(&known, &row): (&bool, &u32)| Places::one(if known { places[row as usize] } else { 0 });
         let mut of_peer: Vec<Places> = known.iter().zip(&kept.of_peer).map(place).collect();
-        scope.me.into_iter().for_each(|me| of_peer[me as usize] = Places::one(place_of[&OWN]));
+        scope.me.into_iter().for_each(|me| of_peer[me as usize] = Places::one(own));
         (of_peer, numbered)
     }
 
@@ -338,8 +340,11 @@ impl Numbered {
                 keys.insert(KNOWN, mix(KNOWN));
             }
         }
-        let (numbered, place_of) =
-            Self::new(keys.into_iter().map(|(row, key)| (key, row)).collect(), found.own);
+        let mut keys: Vec<(u64, u64)> = keys.into_iter().map(|(row, key)| (key, row)).collect();
+        keys.sort_unstable();
+        let numbered = Self::new(&keys, found.own);
+        let place_of: FxHashMap<u64, u32> =
+            keys.iter().zip(&numbered.rows).map(|(row, &(place, _))| (row.1, place)).collect();
         let of_peer = rows_of.into_iter().map(|rows| {
             let mut places: Vec<u32> = rows.into_iter().map(|row| place_of[&row]).collect();
             places.sort_unstable();

@@ -12,7 +12,7 @@ use sluicegate_engine::image::{Cell, Decision, SERVICE_LOG_MAX, axis};
 
 use super::CompileError;
 use super::services::{Candidate, decide};
-use super::slots::{assign, mix_words};
+use super::slots::{Keys, assign};
 use crate::resolve::{Bits, Resolved};
 
 /// Number of the outcome of no rule at all.
@@ -37,6 +37,8 @@ pub(super) struct Outcomes {
     steps: usize,
     /// The most steps that are kept.
     most: usize,
+    /// Of service sets, as they are written.
+    keys: Keys,
 }
 
 impl Outcomes {
@@ -48,6 +50,7 @@ impl Outcomes {
             scratch: vec![(0, NOBODY)],
             steps: 0,
             most,
+            keys: Keys::default(),
         };
         this.intern();
         this
@@ -124,12 +127,12 @@ impl Outcomes {
 
     /// About how many bytes they take.
     pub(super) fn size(&self) -> usize {
-        self.steps * size_of::<(u32, u32)>() + self.all.len() * 64 + self.met.len() * 16
+        self.steps * size_of::<(u32, u32)>() + self.all.len() * 64 + self.met.len() * 16 + self.keys.size()
     }
 
     /// The cell word of each of `used` (rising, without duplicates), by outcome number; the service entries; and the rules
     /// that decide anything, rising.
-    pub(super) fn words(&self, r: &Resolved, agent: &str, used: &[u32]) -> Result<Words, CompileError> {
+    pub(super) fn words(&mut self, r: &Resolved, agent: &str, used: &[u32]) -> Result<Words, CompileError> {
         let mut cells = vec![0; self.all.len()];
         let mut rules = Bits::new(r.written.rules.len());
         let mut sets: Vec<u32> = Vec::new();
@@ -147,7 +150,7 @@ impl Outcomes {
     }
 
     /// The service entries, whose places go into `cells`. Sets of one size are together, smallest first.
-    fn services(&self, r: &Resolved, sets: &[u32], cells: &mut [u32]) -> Vec<u32> {
+    fn services(&mut self, r: &Resolved, sets: &[u32], cells: &mut [u32]) -> Vec<u32> {
         let mut entries = Vec::new();
         for log in 3..=SERVICE_LOG_MAX {
             let of_size = |&&set: &&u32| {
@@ -162,32 +165,31 @@ impl Outcomes {
             let keys: Vec<u64> = sized
                 .iter()
                 .map(|&set| {
-                    self.encode(r, set, log, &mut words);
-                    mix_words(words.iter().copied())
+                    encode(r, &self.all[set as usize], log, &mut words);
+                    self.keys.of(set, &words)
                 })
                 .collect();
             let (places, size) = assign(&keys);
             let base = entries.len();
             entries.resize(base + ((size as usize) << (log + 1)), 0);
             for (&set, &place) in sized.iter().zip(&places) {
-                self.encode(r, set, log, &mut words);
+                let words = self.keys.line(set);
                 let start = base + ((place as usize) << (log + 1));
-                entries[start..start + words.len()].copy_from_slice(&words);
+                entries[start..start + words.len()].copy_from_slice(words);
                 cells[set as usize] = Cell::services(start as u32 / 2, log).0;
             }
         }
         entries
     }
+}
 
-    /// A service set of `1 << log` entries; what is not needed repeats the last decision.
-    fn encode(&self, r: &Resolved, set: u32, log: u32, words: &mut Vec<u32>) {
-        let steps = &self.all[set as usize];
-        words.clear();
-        words.extend(steps.iter().flat_map(|&(start, rank)| [start, decision(r, rank).0]));
-        let last = steps.last().map_or(Decision::NONE.0, |s| decision(r, s.1).0);
-        while words.len() < 2 << log {
-            words.extend([u32::MAX, last]);
-        }
+/// A service set of `1 << log` entries; what is not needed repeats the last decision.
+fn encode(r: &Resolved, steps: &[(u32, u32)], log: u32, words: &mut Vec<u32>) {
+    words.clear();
+    words.extend(steps.iter().flat_map(|&(start, rank)| [start, decision(r, rank).0]));
+    let last = steps.last().map_or(Decision::NONE.0, |s| decision(r, s.1).0);
+    while words.len() < 2 << log {
+        words.extend([u32::MAX, last]);
     }
 }
 

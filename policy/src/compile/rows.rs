@@ -5,7 +5,7 @@ use sluicegate_engine::image::{LINE, PAGE};
 
 use super::outcomes::{NOTHING, Outcomes};
 use super::shares::Share;
-use super::slots::{assign, mix_words};
+use super::slots::{Keys, assign};
 
 type Block = [u32; LINE];
 
@@ -25,6 +25,8 @@ pub(super) struct Rows {
     /// (page in the row, page's number) of the pages of each distinct row that are not empty.
     rows: Kept<Vec<(u32, u32)>>,
     scratch: Vec<(u32, u32)>,
+    block_keys: Keys,
+    page_keys: Keys,
 }
 
 /// Things by number; the first is the empty one.
@@ -83,6 +85,8 @@ impl Rows {
             pages: Kept::new([0; LINE]),
             rows: Kept::new(Vec::new()),
             scratch: Vec::new(),
+            block_keys: Keys::default(),
+            page_keys: Keys::default(),
         }
     }
 
@@ -141,7 +145,8 @@ impl Rows {
     /// About how many bytes they take: everything is there twice, as what is known and as what is looked up.
     pub(super) fn size(&self) -> usize {
         let rows: usize = self.rows.all.iter().map(|row| row.len() * size_of::<(u32, u32)>() + 48).sum();
-        2 * (rows + (self.blocks.all.len() + self.pages.all.len()) * (size_of::<Block>() + 4))
+        let lines = (self.blocks.all.len() + self.pages.all.len()) * (size_of::<Block>() + 4);
+        2 * (rows + lines) + self.block_keys.size() + self.page_keys.size()
     }
 
     /// Number of each column, by its index.
@@ -173,10 +178,9 @@ impl Rows {
 
     /// Everything that is used at its place, given the cell of each outcome. `numbers` has (place, number among distinct rows) of
     /// the rows; all places are below `count`.
-    pub(super) fn place(&self, used: &Used, cells: &[u32], numbers: &[(u32, u32)], count: u32) -> Placed {
-        let cell = |outcome: u32| cells[outcome as usize];
-        let (block_places, blocks) = place(&self.blocks.all, &used.blocks, cell);
-        let (page_places, pages) = place(&self.pages.all, &used.pages, |block| block_places[block as usize]);
+    pub(super) fn place(&mut self, used: &Used, cells: &[u32], numbers: &[(u32, u32)], count: u32) -> Placed {
+        let (block_places, blocks) = place(&self.blocks.all, &used.blocks, &mut self.block_keys, cells);
+        let (page_places, pages) = place(&self.pages.all, &used.pages, &mut self.page_keys, &block_places);
         let mut rows = vec![0; (count * self.width) as usize];
         for &(at, row) in numbers {
             for &(i, page) in &self.rows.all[row as usize] {
@@ -191,17 +195,17 @@ fn marked(marks: &[bool]) -> Vec<u32> {
     marks.iter().zip(0..).filter(|(marked, _)| **marked).map(|(_, number)| number).collect()
 }
 
-/// Where each of `used` goes, by its number, and the words of all, each of which `word` turns into what it says. The first,
-/// which is empty, stays the first.
-fn place(all: &[Block], used: &[u32], word: impl Fn(u32) -> u32) -> (Vec<u32>, Vec<u32>) {
-    let line = |number: u32| all[number as usize].map(&word);
-    let keys: Vec<u64> = used[1..].iter().map(|&number| mix_words(line(number))).collect();
-    let (places, size) = assign(&keys);
+/// Where each of `used` goes, by its number, and the words of all, which are those of `words` that they name. The first, which
+/// is empty, stays the first.
+fn place(all: &[Block], used: &[u32], keys: &mut Keys, words: &[u32]) -> (Vec<u32>, Vec<u32>) {
+    let mut key = |&number: &u32| keys.of(number, &all[number as usize].map(|at| words[at as usize]));
+    let hashes: Vec<u64> = used[1..].iter().map(&mut key).collect();
+    let (places, size) = assign(&hashes);
     let mut place_of = vec![0; all.len()];
-    let mut words = vec![0; size as usize * LINE];
-    for (&number, place) in used.iter().zip(std::iter::once(0).chain(places)) {
+    let mut lines = vec![0; size as usize * LINE];
+    for (&number, place) in used[1..].iter().zip(places) {
         place_of[number as usize] = place;
-        words[place as usize * LINE..][..LINE].copy_from_slice(&line(number));
+        lines[place as usize * LINE..][..LINE].copy_from_slice(keys.line(number));
     }
-    (place_of, words)
+    (place_of, lines)
 }

@@ -25,6 +25,35 @@ pub(super) fn assign(keys: &[u64]) -> (Vec<u32>, u32) {
     (places, size as u32)
 }
 
+/// The keys of lines of words by number, kept for as long as the line stays what it is: to compare it costs less than to hash it.
+#[derive(Debug, Default)]
+pub(super) struct Keys(Vec<(Box<[u32]>, u64)>);
+
+impl Keys {
+    /// The hash of a line, which is what `mix_words` makes of it.
+    pub(super) fn of(&mut self, number: u32, line: &[u32]) -> u64 {
+        let number = number as usize;
+        if self.0.len() <= number {
+            self.0.resize_with(number + 1, Default::default);
+        }
+        let known = &mut self.0[number];
+        if known.0[..] != *line || line.is_empty() {
+            *known = (line.into(), mix_words(line.iter().copied()));
+        }
+        known.1
+    }
+
+    /// The line that was hashed last under a number.
+    pub(super) fn line(&self, number: u32) -> &[u32] {
+        &self.0[number as usize].0
+    }
+
+    /// About how many bytes they take.
+    pub(super) fn size(&self) -> usize {
+        self.0.iter().map(|(line, _)| line.len() * 4 + 32).sum()
+    }
+}
+
 /// Hash and index of each key, rising. Hashes are spread evenly, so as many buckets as keys sort them but for a few.
 fn by_hash(keys: &[u64]) -> Vec<(u64, usize)> {
     let log = keys.len().next_power_of_two().trailing_zeros();
@@ -87,6 +116,16 @@ mod tests {
             assert!(places.iter().all(|&p| p > 0 && p < size), "{n}");
             assert!(size.is_multiple_of(16));
         }
+    }
+
+    #[test]
+    fn a_line_that_changes_has_another_key() {
+        let mut keys = Keys::default();
+        for line in [[1, 2], [1, 2], [1, 3], [0, 0]] {
+            assert_eq!(keys.of(5, &line), mix_words(line));
+            assert_eq!(keys.line(5), line);
+        }
+        assert_eq!(keys.of(2, &[]), mix_words([]));
     }
 
     #[test]
