@@ -17,6 +17,8 @@ const DIFFERENT: usize = 5;
 static TURNS: Semaphore = Semaphore::const_new(2);
 /// Those and the ones that wait for their turn: a few seconds of work.
 static PLACES: Semaphore = Semaphore::const_new(64);
+/// Of those, the ones for logins from where their user has not come before: whoever fills them keeps nobody else out.
+static STRANGERS: Semaphore = Semaphore::const_new(48);
 
 /// Why no hash was made.
 #[derive(Debug, thiserror::Error)]
@@ -48,13 +50,20 @@ pub fn objection(password: &str, address: &str) -> Option<String> {
 #[derive(Debug)]
 pub struct Place {
     _permit: SemaphorePermit<'static>,
+    _stranger: Option<SemaphorePermit<'static>>,
 }
 
 impl Place {
     /// A place, if one is free.
     pub fn take() -> Result<Self, HashError> {
         let permit = PLACES.try_acquire().map_err(|_| HashError::Busy)?;
-        Ok(Place { _permit: permit })
+        Ok(Place { _permit: permit, _stranger: None })
+    }
+
+    /// As [`Place::take`], of the part that is for those who may be anybody.
+    pub fn for_stranger() -> Result<Self, HashError> {
+        let stranger = STRANGERS.try_acquire().map_err(|_| HashError::Busy)?;
+        Ok(Place { _stranger: Some(stranger), ..Self::take()? })
     }
 
     /// The hash of a password as a PHC string.

@@ -1,6 +1,7 @@
 //! The binary as it is started and stopped: readiness, the sentences it ends with, and signals.
 #![expect(clippy::unwrap_used, reason = "every line of this crate is test code; a panic is how it fails")]
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -116,6 +117,60 @@ fn clients_behind_a_trusted_proxy_are_limited_each_and_those_behind_another_toge
         let statuses: Vec<String> = (0..4).map(|_| proxied(&http, "192.0.2.1")).collect();
         assert_eq!((statuses[0].as_str(), statuses[3].as_str()), ("200", "429"), "{statuses:?}");
         assert_eq!(proxied(&http, "192.0.2.2"), other, "{trusted}");
+        assert_eq!(signal(&mut child, "-TERM"), Some(0));
+    }
+}
+
+/// Tries to log in, as a proxy on this host that speaks for `client`; the answer's head and body.
+fn log_in(http: &str, client: &str, email: &str, password: &str) -> String {
+    post(http, client, "/api/login/password", &format!(r#"{{"email":"{email}","password":"{password}"}}"#))
+}
+
+fn post(http: &str, client: &str, path: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(http).unwrap();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: control\r\nX-Forwarded-For: {client}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn guesses_through_a_trusted_proxy_keep_a_user_out_nowhere_he_has_been() {
+    const PASSWORD: &str = "correct horse battery";
+    let accepted = |answer: String| answer.starts_with("HTTP/1.1 200 ");
+    for (trusted, home) in [("[\"127.0.0.0/8\"]", true), ("[]", false)] {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("control.toml");
+        let text = format!(
+            "[rest]\nburst = 0\ntrusted_proxies = {trusted}\n[local_users]\nenabled = true\nopen_setup = true\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut command = serve(directory.path(), "127.0.0.1:0");
+        command.arg("--config").arg(&config);
+        let (mut child, http) = until_ready(command);
+        let first = format!(r#"{{"email":"own@example.org","password":"{PASSWORD}","name":"Olga"}}"#);
+        assert!(accepted(post(&http, "192.0.2.7", "/api/setup", &first)));
+        assert!(accepted(log_in(&http, "192.0.2.7", "own@example.org", PASSWORD)));
+        assert!(accepted(log_in(&http, "2001:db8::7", "own@example.org", PASSWORD)));
+        let mut answers = BTreeSet::new();
+        for bot in 0..22 {
+            let client =
+                if bot % 2 == 0 { format!("198.51.100.{bot}") } else { format!("2001:db8:b07:{bot}::1") };
+            for email in ["own@example.org", "nobody@example.org"] {
+                let answer = log_in(&http, &client, email, "wrong password");
+                let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+                answers.insert((head.lines().next().unwrap().to_owned(), body.to_owned()));
+            }
+        }
+        assert_eq!(answers.len(), 1, "nobody learns who is there, or in a pause: {answers:?}");
+        assert_eq!(accepted(log_in(&http, "192.0.2.7", "own@example.org", PASSWORD)), home, "{trusted}");
+        assert_eq!(accepted(log_in(&http, "2001:db8::9", "own@example.org", PASSWORD)), home, "{trusted}");
+        assert!(!accepted(log_in(&http, "198.51.100.99", "own@example.org", PASSWORD)));
         assert_eq!(signal(&mut child, "-TERM"), Some(0));
     }
 }

@@ -13,6 +13,7 @@ use super::auth::Caller;
 use super::body::Body;
 use super::error::{ApiError, ApiResult, ErrorResponse};
 use super::local_users::served;
+use super::sessions::Asker;
 use super::time::rfc3339;
 use super::users::role;
 use crate::app::App;
@@ -213,6 +214,7 @@ async fn show(State(app): State<App>, Path(token): Path<String>) -> ApiResult<Us
     request_body = UserInviteAcceptRequest, responses((status = 200, body = UserInviteAcceptResponse)))]
 async fn accept(
     State(app): State<App>,
+    from: Asker,
     Path(token): Path<String>,
     Body(request): Body<UserInviteAcceptRequest>,
 ) -> ApiResult<UserInviteAcceptResponse> {
@@ -223,7 +225,7 @@ async fn accept(
             "the invitation has expired: ask for another one",
         ));
     }
-    app.store.accept_invite(&token, &request.password).await?;
+    app.store.accept_invite(&from.source(), &token, &request.password).await?;
     Ok(Json(UserInviteAcceptResponse { success: true }))
 }
 

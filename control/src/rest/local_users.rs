@@ -81,7 +81,8 @@ async fn password(
     Body(request): Body<PasswordLoginRequest>,
 ) -> ApiResult<LoggedIn> {
     served(&app)?;
-    match app.store.password_login(&request.email, &request.password, &request.code).await? {
+    let PasswordLoginRequest { email, password, code } = request;
+    match app.store.password_login(&from.source(), &email, &password, &code).await? {
         Some(user) => Ok(Json(log_in(&app, &user, from.by("password")).await?)),
         None => Err(ApiError::unauthorized(
             "login failed: address, password or one-time code is wrong, or there were too many attempts: wait a while then",
@@ -95,12 +96,14 @@ async fn password(
 async fn change_password(
     State(app): State<App>,
     caller: Caller,
+    from: Asker,
     Path(id): Path<String>,
     Body(request): Body<PasswordChangeRequest>,
 ) -> ApiResult<Empty> {
     own(&app, &caller, &id).await?;
     served(&app)?;
-    app.store.change_password(&caller.user, &request.old_password, &request.new_password).await?;
+    let PasswordChangeRequest { old_password, new_password } = request;
+    app.store.change_password(&caller.user, &from.source(), &old_password, &new_password).await?;
     Ok(Json(Empty {}))
 }
 

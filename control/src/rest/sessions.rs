@@ -1,5 +1,7 @@
 //! `/api/users/{id}/sessions`: where a user is logged in, and how to end that.
 
+use std::net::IpAddr;
+
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::HeaderMap;
@@ -16,7 +18,7 @@ use super::error::{ApiError, ApiResult};
 use super::limits::Client;
 use super::time::rfc3339;
 use crate::app::App;
-use crate::store::{self, Via, may_grant};
+use crate::store::{self, Source, Via, may_grant};
 
 /// Longest name of a program that is kept, in characters.
 const CLIENT_MAX: usize = 200;
@@ -45,14 +47,20 @@ pub struct UserSession {
 
 /// From where and by which program somebody asks.
 pub(super) struct Asker {
-    address: String,
+    address: Option<IpAddr>,
     client: String,
 }
 
 impl Asker {
+    /// What its attempts are counted by.
+    pub(super) fn source(&self) -> Source {
+        Source::of(self.address)
+    }
+
     /// A login from there.
     pub(super) fn by(self, method: &'static str) -> Via {
-        Via { method: method.into(), address: self.address, client: self.client }
+        let address = self.address.map(|address| address.to_canonical().to_string()).unwrap_or_default();
+        Via { method: method.into(), address, client: self.client }
     }
 }
 
@@ -62,10 +70,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Asker {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
         let address = parts.extensions.get::<Client>().and_then(|client| client.0);
         let client = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        Ok(Asker {
-            address: address.map(|address| address.to_canonical().to_string()).unwrap_or_default(),
-            client: client.chars().take(CLIENT_MAX).collect(),
-        })
+        Ok(Asker { address, client: client.chars().take(CLIENT_MAX).collect() })
     }
 }
 

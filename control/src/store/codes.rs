@@ -3,7 +3,8 @@
 use subtle::ConstantTimeEq;
 use totp_rs::{Algorithm, TOTP};
 
-use super::credentials::{credential_of, forget_attempts};
+use super::attempts::forget_inside;
+use super::credentials::credential_of;
 use super::error::{invalid, not_found};
 use super::sql;
 use super::write::Meta;
@@ -25,7 +26,7 @@ impl Store {
         let Some(credential) = current.filter(|current| current.password == known.password) else {
             return invalid("the password was changed meanwhile");
         };
-        forget_attempts(&mut write, &credential.login).await?;
+        forget_inside(&mut write, &credential.login).await?;
         if credential.totp_on {
             write.commit().await?;
             return invalid("one-time codes are on already: switch them off first");
@@ -91,7 +92,7 @@ impl Store {
         let caller = users::user(write.db(), &caller.id).await?;
         users::may_grant(&caller, user.role)?;
         if let Some(login) = tried {
-            forget_attempts(&mut write, login).await?;
+            forget_inside(&mut write, login).await?;
         }
         let Some(before) = credential_of(write.db(), id).await? else {
             return not_found("password of user", id);

@@ -5,6 +5,7 @@ use serde::Serialize;
 use sqlx::FromRow;
 use subtle::ConstantTimeEq;
 
+use super::attempts::{Source, now_known};
 use super::credentials::{LOCAL, credential_of, login, set_password};
 use super::error::{corrupt, duplicate, invalid, not_found};
 use super::sql::{self, Connection};
@@ -175,7 +176,7 @@ impl Store {
     }
 
     /// Sets the password of the user whom an invitation is for, who is made if it is a new one.
-    pub async fn accept_invite(&self, secret: &str, password: &str) -> Result<User> {
+    pub async fn accept_invite(&self, from: &Source, secret: &str, password: &str) -> Result<User> {
         // Before any work is done for somebody without one.
         let found = self.invite_by_secret(secret).await?;
         if let Some(why) = passwords::objection(password, &found.email) {
@@ -220,6 +221,7 @@ impl Store {
             }
         };
         set_password(&mut write, &user, &invite.email, &hash).await?;
+        now_known(&mut write, &user, from).await?;
         let made = users::user(write.db(), &user).await?;
         write.act_as(made.actor());
         write.event(Activity::InviteLinkAccept, &user, Meta::name(&made.name).after(&made)).await?;

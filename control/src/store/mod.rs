@@ -7,6 +7,7 @@
 mod account;
 mod activity;
 mod answers;
+mod attempts;
 mod audit;
 mod authority;
 pub mod backup;
@@ -65,6 +66,7 @@ use tokio::sync::watch;
 pub use account::{Account, ExtraSettings, FlowLog, Settings};
 pub use activity::Activity;
 pub use answers::KeptAnswer;
+pub use attempts::Source;
 pub use audit::{EVENTS_LIMIT, Event, EventFilter};
 pub use authority::AuthorityError;
 pub use bootstrap::TOKEN_FILE;

@@ -70,7 +70,7 @@ impl Observed {
             logins: IntCounterVec::new(
                 Opts::new(
                     "sluicegate_control_password_logins_total",
-                    "Logins by password: accepted, refused, or of an address that is left alone after too many.",
+                    "Logins by password: accepted, refused, or paused after too many.",
                 ),
                 &["result"],
             )?,

@@ -388,6 +388,7 @@ async fn every_table_and_column_is_followed_or_known_not_to_matter() {
         "invite_groups",
         "invites",
         "join_keys",
+        "known_sources",
         "nameserver_group_groups",
         "nameserver_groups",
         "password_attempts",

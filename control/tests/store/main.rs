@@ -4,6 +4,7 @@
 #[path = "../common/postgres.rs"]
 mod postgres;
 
+mod attempts;
 mod audit;
 mod backup;
 mod conformance;
