@@ -37,6 +37,27 @@ enum Command {
         #[command(flatten)]
         data: DataArgs,
     },
+    /// Users, where nobody is left who could help by the REST API
+    User {
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum UserCommand {
+    /// Asks for a new password of a built-in user and ends its logins, while control goes on; from a pipe, the first line is it
+    ResetPassword {
+        /// The user's e-mail address
+        #[arg(long)]
+        email: String,
+        /// Switches one-time codes off as well
+        #[arg(long)]
+        totp: bool,
+        /// Where the data is.
+        #[command(flatten)]
+        data: DataArgs,
+    },
 }
 
 fn main() -> ExitCode {
@@ -66,5 +87,8 @@ async fn start(command: Command) -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(Options::resolve(args)?).await,
         Command::Backup { file, data } => maintain::backup(&Data::resolve(data)?, &file).await,
         Command::Restore { file, data } => maintain::restore(&Data::resolve(data)?, &file).await,
+        Command::User { command: UserCommand::ResetPassword { email, totp, data } } => {
+            maintain::reset_password(&Data::resolve(data)?, &email, totp).await
+        }
     }
 }

@@ -121,6 +121,7 @@ activities! {
     InviteLinkRegenerate "user.invite.link.regenerate" "Invitation renewed",
     InviteLinkDelete "user.invite.link.delete" "Invitation deleted",
     PasswordChange "user.password.change" "User password changed",
+    PasswordReset "user.password.reset" "User password reset at the server",
     OneTimeCodesOn "user.totp.enable" "One-time codes switched on",
     OneTimeCodesOff "user.totp.disable" "One-time codes switched off",
     UserInvite "user.invite" "User invited",

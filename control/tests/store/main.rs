@@ -14,6 +14,7 @@ mod kills;
 mod local_users;
 mod open;
 mod replicas;
+mod reset;
 mod schemas;
 mod tls;
 mod world;
