@@ -3,8 +3,10 @@
 //! Who calls is decided by the client certificate alone, which our authority signed at enrolment; nothing in a message can
 //! name another peer. Setup keys are never logged.
 
+mod bounds;
 mod enroll;
 mod facts;
+mod intake;
 mod limit;
 
 use std::net::IpAddr;
@@ -31,6 +33,7 @@ use crate::pki::{self, Authority};
 use crate::posture::Watch;
 use crate::store::{PeerFacts, Store, StoreError};
 pub(crate) use enroll::RESULTS as ENROLMENT_RESULTS;
+use intake::Intake;
 use limit::{MoveLimit, SourceLimit};
 
 /// A connection on which nothing moves is asked for a sign of life this often, and dropped when none comes in time.
@@ -90,6 +93,7 @@ impl AgentService {
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
+            .layer(Intake::new(REQUEST_MAX))
             .add_service(service)
             .serve_with_incoming_shutdown(incoming, shutdown);
         tokio::select! {

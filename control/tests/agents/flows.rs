@@ -288,3 +288,31 @@ async fn only_gateways_that_get_another_image_are_asked_and_two_questions_at_onc
         assert_eq!((list.flows.len(), list.live), (10, 10), "no more than was asked for is kept");
     }
 }
+
+#[tokio::test]
+async fn a_list_of_more_flows_than_there_can_be_is_refused_before_it_is_decoded() {
+    let control = Control::start().await;
+    let mut gateway = control.join(Role::Gateway).await;
+    let mut session = gateway.sync(&control).await.unwrap();
+    gateway.apply(&mut session).await;
+    let report = |many: usize| {
+        // Two bytes each on the wire.
+        let list = FlowList { flows: vec![LiveFlow::default(); many], ..FlowList::default() };
+        let report = ReportRequest { flow_list: Some(list), ..ReportRequest::default() };
+        assert!(prost::Message::encoded_len(&report) < 1 << 20);
+        report
+    };
+    session.client.report(report(16_384)).await.unwrap();
+    let refused = session.client.report(report(200_000)).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+    assert!(refused.message().contains("more than 16384 live flows"), "{refused:?}");
+    // What is larger than any message is not even read.
+    let flow = LiveFlow { source: vec![1; 1 << 20], ..LiveFlow::default() };
+    let list = FlowList { flows: vec![flow; 5], ..FlowList::default() };
+    let huge = ReportRequest { flow_list: Some(list), ..ReportRequest::default() };
+    let refused = session.client.report(huge).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+    assert!(refused.message().contains("4194304 bytes"), "{refused:?}");
+    // The stream goes on, and so does the agent.
+    gateway.acknowledge(&mut session, "").await;
+}

@@ -1,12 +1,12 @@
 //! A lost password of the owner, helped at the server by the built binary while control goes on.
 
 use std::io::Write;
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use sluicegate_control::ids::now;
 use sluicegate_control::store::{Actor, FirstUser, Location, Reading, Source, Store, User, UserRole, Via};
 use sqlx::ConnectOptions;
+use tempfile::TempDir;
 use totp_rs::TOTP;
 
 use crate::postgres;
@@ -42,9 +42,11 @@ fn refused(url: &str, flags: &[&str], input: &str) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// Both kinds of store, by URL.
-fn stores(directory: &Path) -> [String; 2] {
-    [format!("sqlite:{}", directory.join("control.db").display()), postgres::database()]
+/// Both kinds of store, by URL, each with a data directory.
+fn stores() -> [(TempDir, String); 2] {
+    let [first, second] = [(), ()].map(|()| tempfile::tempdir().unwrap());
+    let file = format!("sqlite:{}", first.path().join("control.db").display());
+    [(first, file), (second, postgres::database())]
 }
 
 /// The first person, who is the owner.
@@ -57,8 +59,7 @@ async fn olga(store: &Store) -> User {
 
 #[tokio::test]
 async fn the_owners_password_and_codes_are_reset_at_the_server_while_control_runs() {
-    let directory = tempfile::tempdir().unwrap();
-    for url in stores(directory.path()) {
+    for (directory, url) in stores() {
         let store = open(&Location::parse(&url, None).unwrap(), directory.path()).await;
         let olga = olga(&store).await;
         let mut reading = Reading::new();
@@ -113,8 +114,7 @@ async fn the_owners_password_and_codes_are_reset_at_the_server_while_control_run
 
 #[tokio::test]
 async fn a_reset_that_cannot_be_says_why_and_changes_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    for url in stores(directory.path()) {
+    for (directory, url) in stores() {
         if url.starts_with("sqlite:") {
             let said = refused(&url, &["--email", OLGA], "another password\n");
             assert!(said.contains("there is no such file") && said.contains("--data-dir"), "{said}");
