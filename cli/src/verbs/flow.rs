@@ -71,7 +71,7 @@ pub(super) fn show(event: &Event, terminal: &mut Terminal<'_>) -> Result<bool, F
         return Ok(false);
     }
     if event.kind == "off" {
-        terminal.note(data["message"].as_str().unwrap_or("control keeps no flow events").to_owned());
+        terminal.note(data["message"].as_str().unwrap_or("control keeps no flow events"));
         return Ok(false);
     }
     if terminal.is_json() {
