@@ -139,7 +139,7 @@ impl Metrics {
             enrolments: make.counter_vec("enrolments_total", "Attempts to join.", &["result"])?,
             flow_events: make.counter_vec(
                 "flow_events_total",
-                "Flow events received from agents.",
+                "Flow events received from agents and kept.",
                 &["kind"],
             )?,
             flow_events_lost: make
