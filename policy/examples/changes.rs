@@ -89,7 +89,7 @@ struct Run {
 
 impl Run {
     fn new(state: &State, gateways: usize) -> Self {
-        let compiler = Compiler::new(Arc::new(state.clone())).expect("a valid state");
+        let compiler = Compiler::new(Arc::new(state.clone())).expect("a valid state").remembering();
         let gateways: BTreeSet<String> = (0..gateways).map(gateway).collect();
         let image = |id: &String| {
             let image = compiler.compile(id).expect("an image");

@@ -112,7 +112,7 @@ proptest! {
         steps in vec((0u8..16, 0usize..64, 0usize..64), 1..12),
     ) {
         let limits = [Limits::default(), apart(0), apart(100)];
-        let mut followers = limits.map(|limits| compiler(&state).with_limits(limits));
+        let mut followers = limits.map(|limits| compiler(&state).with_limits(limits).remembering());
         for follower in &followers {
             agents().for_each(|agent| drop(follower.compile(agent).unwrap()));
         }

@@ -76,7 +76,7 @@ pub(crate) async fn changes(directory: &Path, account: &Account, times: usize) -
     let checked = checked(&store, &group.id, &account.groups[policy.destination].id).await?;
 
     let mut reading = Reading::new();
-    let compiler = Compiler::new(Arc::new(reading.read(&store).await?.state))?;
+    let compiler = Compiler::new(Arc::new(reading.read(&store).await?.state))?.remembering();
     let gateways = account.gateways.iter().map(|gateway| gateway.id.clone()).collect();
     let mut follower = Follower { reading, compiler, gateways, images: Default::default() };
     let (mut joined, mut edited, mut flipped) = (Samples::default(), Samples::default(), Samples::default());

@@ -32,7 +32,7 @@ impl Plan {
         let Snapshot { revision, state, agents, flow_log, ends } = snapshot;
         let compiler = match before {
             Some(before) => Compiler::after(Arc::new(state), &before.compiler),
-            None => Compiler::new(Arc::new(state)),
+            None => Compiler::new(Arc::new(state)).map(Compiler::remembering),
         };
         let compiler = compiler.map_err(|error| error.to_string())?;
         let ends = Ends::new(ends, &compiler)?;
