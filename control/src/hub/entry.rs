@@ -262,7 +262,7 @@ impl Entry {
         }
         let Some(wanted) = &mut self.wanted else { return Ok(Step::Wait) };
         let hash = wanted.image.hash;
-        let later = current.follows_schedules.then(|| wanted.later.clone()).unwrap_or_default();
+        let later = if current.follows_schedules { wanted.later.clone() } else { Arc::default() };
         if current.parked == Some(hash) {
             return Ok(Step::Wait);
         }
