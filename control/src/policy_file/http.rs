@@ -153,6 +153,7 @@ async fn export(State(files): State<Files>) -> ApiResult<ExportedFile> {
 /// written.
 #[utoipa::path(post, path = "/api/policy-file/plan", tag = "Policy files", request_body = FileRequest,
     responses((status = 200, body = Plan), (status = 412, description = "Planned for another version"),
+        (status = 503, description = "Too many plans are worked out already, or the store's database does not answer"),
         (status = 422, description = "The file makes no sense, or names what is not there")))]
 async fn plan(State(files): State<Files>, caller: Caller, Body(request): Body<FileRequest>) -> Response {
     let wish = match wish(&request) {

@@ -1,6 +1,6 @@
 //! `/api/groups`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -149,20 +149,27 @@ async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) 
 
 /// Every group without its members, by id.
 pub(super) async fn minimums(app: &App) -> Result<HashMap<String, GroupMinimum>, ApiError> {
-    let counts = app.store.group_counts().await?;
-    Ok(counts
-        .into_iter()
-        .map(|group| {
-            let minimum = GroupMinimum {
-                id: group.id.clone(),
-                name: group.name,
-                peers_count: group.peers,
-                resources_count: group.resources,
-                issued: group.issued,
-            };
-            (group.id, minimum)
-        })
-        .collect())
+    Ok(app.store.group_counts().await?.into_iter().map(minimum).collect())
+}
+
+/// The same of the groups that one answer names.
+pub(super) async fn minimums_of(
+    app: &App,
+    ids: impl IntoIterator<Item = &String>,
+) -> Result<HashMap<String, GroupMinimum>, ApiError> {
+    let ids: BTreeSet<&str> = ids.into_iter().map(String::as_str).collect();
+    Ok(app.store.group_counts_of(&ids).await?.into_iter().map(minimum).collect())
+}
+
+fn minimum(group: store::GroupCount) -> (String, GroupMinimum) {
+    let minimum = GroupMinimum {
+        id: group.id.clone(),
+        name: group.name,
+        peers_count: group.peers,
+        resources_count: group.resources,
+        issued: group.issued,
+    };
+    (group.id, minimum)
 }
 
 /// The groups of a member, with their counts.

@@ -16,7 +16,7 @@ use super::auth::Caller;
 use super::blocking::blocking;
 use super::body::Body;
 use super::error::{ApiError, ApiResult};
-use super::groups::{GroupMinimum, expand, minimums};
+use super::groups::{GroupMinimum, expand, minimums, minimums_of};
 use super::time::rfc3339;
 use crate::app::App;
 use crate::store::{self, PeerChange, Role, StoreError};
@@ -188,8 +188,8 @@ async fn list(
 ) -> ApiResult<Vec<PeerBatch>> {
     let wanted = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let peers = app.store.peers(wanted(&query.name).as_deref(), wanted(&query.ip).as_deref()).await?;
-    let shapes = Shapes::load(&app, None).await?;
-    let state = app.store.state().await?;
+    let shapes = Shapes::load(&app).await?;
+    let state = app.store.followed_state().await?;
     let seen = peers.into_iter().filter(|peer| !caller.own_only() || peer.user_id == caller.user.id);
     let seen: Vec<_> = seen.collect();
     // Ten thousand peers are work: not on a thread that others' requests wait for.
@@ -209,7 +209,7 @@ async fn list(
     responses((status = 200, body = Peer)))]
 async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> ApiResult<Peer> {
     let peer = visible(&app, &caller, id).await?;
-    Ok(Json(Shapes::load(&app, Some(&peer.id)).await?.peer(peer)))
+    Ok(Json(Shapes::of(&app, &peer).await?.peer(peer)))
 }
 
 /// Changes name, address and approval.
@@ -231,7 +231,7 @@ async fn update(
         ipv6: address("ipv6", request.ipv6)?,
     };
     let peer = app.store.update_peer(&caller.actor(), &id, change).await?;
-    Ok(Json(Shapes::load(&app, Some(&peer.id)).await?.peer(peer)))
+    Ok(Json(Shapes::of(&app, &peer).await?.peer(peer)))
 }
 
 /// Removes a peer from the overlay; refused while a router or a policy names it.
@@ -251,8 +251,8 @@ async fn accessible(
     Path(id): Path<String>,
 ) -> ApiResult<Vec<AccessiblePeer>> {
     let peer = visible(&app, &caller, id).await?;
-    let state = app.store.state().await?;
-    let shapes = Shapes::load(&app, None).await?;
+    let state = app.store.followed_state().await?;
+    let shapes = Shapes::load(&app).await?;
     let peers = app.store.peers(None, None).await?;
     let found = move || {
         let accessible = Accessible::new(&state).of(&peer.id);
@@ -279,7 +279,7 @@ async fn renew(State(app): State<App>, caller: Caller, Path(id): Path<String>) -
     };
     caller.needs_login()?;
     let peer = app.store.renew_peer(&caller.user, &own.id).await?;
-    Ok(Json(Shapes::load(&app, Some(&peer.id)).await?.peer(peer)))
+    Ok(Json(Shapes::of(&app, &peer).await?.peer(peer)))
 }
 
 /// A peer, if the caller may know that it is there.
@@ -308,8 +308,22 @@ struct Shapes {
 }
 
 impl Shapes {
-    /// For all peers, or for one.
-    async fn load(app: &App, peer: Option<&str>) -> Result<Self, ApiError> {
+    /// For all peers.
+    async fn load(app: &App) -> Result<Self, ApiError> {
+        Self::with(app, None, minimums(app).await?).await
+    }
+
+    /// For one.
+    async fn of(app: &App, peer: &store::Peer) -> Result<Self, ApiError> {
+        let groups = minimums_of(app, peer.groups.iter().map(|group| &group.id)).await?;
+        Self::with(app, Some(&peer.id), groups).await
+    }
+
+    async fn with(
+        app: &App,
+        peer: Option<&str>,
+        groups: HashMap<String, GroupMinimum>,
+    ) -> Result<Self, ApiError> {
         let domain = app.store.account().await?.settings.dns_domain().to_owned();
         let places = app.store.places(peer).await?;
         let mut failures = HashMap::<String, Vec<PostureFailure>>::new();
@@ -322,7 +336,7 @@ impl Shapes {
             };
             failures.entry(failing.peer).or_default().push(failure);
         }
-        Ok(Shapes { groups: minimums(app).await?, domain, places, failures })
+        Ok(Shapes { groups, domain, places, failures })
     }
 
     fn place(&self, peer: &str) -> Place {

@@ -13,7 +13,7 @@ use super::Empty;
 use super::auth::Caller;
 use super::body::Body;
 use super::error::{ApiError, ApiResult};
-use super::groups::{GroupMinimum, Resource, expand, minimums};
+use super::groups::{GroupMinimum, Resource, expand, minimums, minimums_of};
 use crate::app::App;
 use crate::store::{self, Action, End, PolicyChange, PortRange, Protocol, RuleChange, RuleSpec};
 
@@ -157,7 +157,7 @@ async fn list(State(app): State<App>) -> ApiResult<Vec<Policy>> {
     responses((status = 200, body = Policy)))]
 async fn get(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Policy> {
     let policy = app.store.policy(&id).await?;
-    Ok(Json(Shapes::load(&app).await?.policy(policy)))
+    Ok(Json(Shapes::of(&app, &policy).await?.policy(policy)))
 }
 
 /// Creates a policy.
@@ -170,7 +170,7 @@ async fn create(
 ) -> ApiResult<Policy> {
     let change = change(&app, request).await?;
     let policy = app.store.create_policy(&caller.actor(), change).await?;
-    Ok(Json(Shapes::load(&app).await?.policy(policy)))
+    Ok(Json(Shapes::of(&app, &policy).await?.policy(policy)))
 }
 
 /// Replaces a policy; rules named by id, or else by name, keep their id and counters.
@@ -185,7 +185,7 @@ async fn update(
     app.store.policy(&id).await?;
     let change = change(&app, request).await?;
     let policy = app.store.update_policy(&caller.actor(), &id, change).await?;
-    Ok(Json(Shapes::load(&app).await?.policy(policy)))
+    Ok(Json(Shapes::of(&app, &policy).await?.policy(policy)))
 }
 
 /// Deletes a policy.
@@ -290,6 +290,21 @@ struct Shapes {
 impl Shapes {
     async fn load(app: &App) -> Result<Self, ApiError> {
         Ok(Shapes { groups: minimums(app).await?, kinds: app.store.resource_kinds().await? })
+    }
+
+    /// For one policy.
+    async fn of(app: &App, policy: &store::Policy) -> Result<Self, ApiError> {
+        let (mut groups, mut kinds) = (Vec::new(), HashMap::new());
+        for end in policy.rules.iter().flat_map(|rule| [&rule.spec.sources, &rule.spec.destinations]) {
+            match end {
+                End::Groups(ids) => groups.extend(ids),
+                End::Peer(_) => {}
+                End::Resource(id) => {
+                    kinds.extend(app.store.resource_kind(id).await?.map(|kind| (id.clone(), kind)));
+                }
+            }
+        }
+        Ok(Shapes { groups: minimums_of(app, groups).await?, kinds })
     }
 
     fn policy(&self, policy: store::Policy) -> Policy {

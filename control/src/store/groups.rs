@@ -102,6 +102,13 @@ pub struct GroupChange {
     pub resources: Vec<String>,
 }
 
+type CountRow = (String, String, String, i64, i64);
+
+fn counted((id, name, issued, peers, resources): CountRow) -> GroupCount {
+    let count = |count: i64| usize::try_from(count).unwrap_or_default();
+    GroupCount { id, name, issued: Issued::parse(&issued), peers: count(peers), resources: count(resources) }
+}
+
 impl Store {
     /// Every group, by id.
     pub async fn groups(&self) -> Result<Vec<Group>> {
@@ -139,23 +146,29 @@ impl Store {
 
     /// Every group with the number of its members.
     pub async fn group_counts(&self) -> Result<Vec<GroupCount>> {
-        let rows: Vec<(String, String, String, i64, i64)> = sql::query_as(
+        let rows: Vec<CountRow> = sql::query_as(
             "SELECT g.id, g.name, g.issued, (SELECT count(*) FROM group_peers m WHERE m.group_id = g.id),
              (SELECT count(*) FROM group_resources m WHERE m.group_id = g.id) FROM groups g ORDER BY g.id",
         )
         .fetch_all(&mut self.reader().await?)
         .await?;
-        let count = |count: i64| usize::try_from(count).unwrap_or_default();
-        Ok(rows
-            .into_iter()
-            .map(|(id, name, issued, peers, resources)| GroupCount {
-                id,
-                name,
-                issued: Issued::parse(&issued),
-                peers: count(peers),
-                resources: count(resources),
-            })
-            .collect())
+        Ok(rows.into_iter().map(counted).collect())
+    }
+
+    /// The same of some groups; what is unknown is left out. Of a few it costs no more than their members.
+    pub async fn group_counts_of(&self, ids: &BTreeSet<&str>) -> Result<Vec<GroupCount>> {
+        let (mut db, mut found) = (self.read().await?, Vec::new());
+        for id in ids {
+            let row: Option<CountRow> = sql::query_as(
+                "SELECT g.id, g.name, g.issued, (SELECT count(*) FROM group_peers m WHERE m.group_id = g.id),
+                 (SELECT count(*) FROM group_resources m WHERE m.group_id = g.id) FROM groups g WHERE g.id = $1",
+            )
+            .bind(*id)
+            .fetch_optional(&mut db)
+            .await?;
+            found.extend(row.map(counted));
+        }
+        Ok(found)
     }
 
     /// One group.

@@ -123,6 +123,8 @@ struct Inner {
     follower: OnceLock<Follower>,
     /// When this control began to see who comes and goes, Unix milliseconds.
     started: AtomicI64,
+    /// The account as readers of lists saw it last.
+    followed: tokio::sync::Mutex<Reading>,
     _locks: Vec<File>,
 }
 
@@ -220,6 +222,7 @@ impl Store {
             shared,
             follower: OnceLock::new(),
             started: AtomicI64::new(now()),
+            followed: tokio::sync::Mutex::default(),
             _locks: locks,
         };
         let store = Store { inner: Arc::new(inner) };

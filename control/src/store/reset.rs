@@ -54,7 +54,9 @@ impl Store {
             observed,
         });
         let (follower, started) = (OnceLock::new(), AtomicI64::new(now()));
-        Ok(Store { inner: Arc::new(Inner { database, shared, follower, started, _locks: Vec::new() }) })
+        let followed = tokio::sync::Mutex::default();
+        let inner = Inner { database, shared, follower, started, followed, _locks: Vec::new() };
+        Ok(Store { inner: Arc::new(inner) })
     }
 
     /// Gives the built-in user of an address another password; with `end_codes`, one-time codes are off as well. Every login and

@@ -71,6 +71,12 @@ impl Store {
         Ok(self.snapshot().await?.state)
     }
 
+    /// The same, for whoever asks again and again: it costs what has changed since somebody asked last. Not in a unit of work.
+    pub async fn followed_state(&self) -> Result<model::State> {
+        let mut followed = self.inner.followed.lock().await;
+        Ok(followed.read(self).await?.state)
+    }
+
     /// State, revision and agents as of one instant, all of it read.
     pub async fn snapshot(&self) -> Result<Snapshot> {
         let mut tx = self.read().await?;
