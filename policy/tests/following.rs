@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::collection::vec;
@@ -26,7 +26,7 @@ fn turn(set: &mut Shared<BTreeSet<String>>, id: &str) {
     }
 }
 
-fn nth<T>(map: &mut Shared<std::collections::BTreeMap<String, T>>, n: usize) -> Option<&mut T>
+fn nth<T>(map: &mut Shared<BTreeMap<String, T>>, n: usize) -> Option<&mut T>
 where
     T: Clone,
 {
@@ -56,7 +56,7 @@ fn change(state: &mut State, &(what, which, how): &Step) {
             let slot = free_slot(state);
             let Some(policy) = nth(&mut state.policies, which) else { return };
             let count = policy.rules.len();
-            let Some(rule) = policy.rules.iter_mut().nth(how % count.max(1)) else { return };
+            let Some(rule) = policy.rules.get_mut(how % count.max(1)) else { return };
             match how / 8 % 6 {
                 0 => rule.enabled = !rule.enabled,
                 1 => rule.bidirectional = !rule.bidirectional,

@@ -63,3 +63,52 @@ impl Memory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Compiler;
+    use crate::model::{Peer, State};
+
+    fn compiler() -> Compiler {
+        let peer = |n: u8| Peer {
+            name: format!("peer {n}"),
+            v4: [100, 64, 0, n].into(),
+            v6: format!("fd5c:1::{n}").parse().unwrap(),
+            allowed: true,
+        };
+        let state = State {
+            overlay_v4: "100.64.0.0/24".parse().unwrap(),
+            overlay_v6: "fd5c:1::/64".parse().unwrap(),
+            peers: [("a".to_owned(), peer(1)), ("b".to_owned(), peer(2))].into(),
+            groups: Default::default(),
+            networks: Default::default(),
+            policies: Default::default(),
+        };
+        Compiler::new(Arc::new(state)).unwrap()
+    }
+
+    #[test]
+    fn what_was_not_asked_for_the_longest_goes_first() {
+        let compiler = compiler().remembering();
+        ["a", "b"].iter().for_each(|agent| drop(compiler.compile(agent).unwrap()));
+        let memory = compiler.memory.unwrap();
+        let a = memory.take("a").unwrap();
+        assert!(memory.take("a").is_none());
+        let size = a.size();
+        assert!(size > 0);
+        memory.put_at_most("a", a, size);
+        assert!(memory.take("b").is_none());
+        let a = memory.take("a").unwrap();
+        memory.put_at_most("a", a, size - 1);
+        assert!(memory.take("a").is_none());
+        assert_eq!(memory.lock().size, 0);
+    }
+
+    #[test]
+    fn only_who_follows_a_state_remembers() {
+        let compiler = compiler();
+        compiler.compile("a").unwrap();
+        assert!(compiler.memory.is_none());
+    }
+}
