@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
 use sluicegate_gateway::datapath::{
-    Choice, Datapath as _, Egress, FlowSettings, Settings, XdpChoice, XdpSettings,
+    Choice, Datapath as _, Egress, FlowSettings, FlowTable, Settings, XdpChoice, XdpSettings,
 };
 use sluicegate_lab::{Lab, Namespace, Program};
 
@@ -126,7 +126,24 @@ impl Contestant {
         self.traffic.set_echo(false)?;
         self.traffic.start_with(0)?;
         let burst = self.traffic.send(&self.source, family, &plan, flows)?;
-        require_arrival(&burst, &format!("{} ({} established flows, {})", self.name, flows, family.name()))
+        require_arrival(&burst, &format!("{} ({} established flows, {})", self.name, flows, family.name()))?;
+        self.require_established(family, flows)
+    }
+
+    /// Refuses flows that pass without being in our table of established ones: their packets would cost what openings cost.
+    fn require_established(&mut self, family: Family, flows: u32) -> Result<()> {
+        let Some(datapath) = &mut self.datapath else { return Ok(()) };
+        self.gateway.enter(|| datapath.sweep())??;
+        let tables = datapath.counters()?.tables;
+        let is_it = |table: &&FlowTable| {
+            table.stage == "confirmed" && table.family.eq_ignore_ascii_case(family.name())
+        };
+        let entries = tables.iter().find(is_it).map_or(0, |table| table.entries);
+        // Two half-entries a flow, those of the points before among them.
+        if entries * 100 < u64::from(flows) * 2 * 99 {
+            bail!("{} has {entries} half-entries of {flows} {} flows", self.name, family.name());
+        }
+        Ok(())
     }
 
     /// One round of packets of established flows, in random order.

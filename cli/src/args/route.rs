@@ -42,6 +42,9 @@ pub enum Route {
         /// Another prefix
         #[arg(long, value_name = "PREFIX")]
         network: Option<String>,
+        /// Take away all access control groups: the route is open to all who get it, for everything
+        #[arg(long, conflicts_with = "access_control_groups")]
+        open: bool,
         /// The rest.
         #[command(flatten)]
         what: RouteFields,
@@ -66,7 +69,7 @@ pub struct RouteFields {
     /// Group whose peers get the route; may be given several times
     #[arg(long = "group", value_name = "GROUP")]
     pub groups: Vec<String>,
-    /// Group by which policies name the route; may be given several times; '' for none, which opens it to all who get it
+    /// Group by which policies name the route; may be given several times; without any it is open to all who get it
     #[arg(long = "access-control-group", value_name = "GROUP")]
     pub access_control_groups: Vec<String>,
     /// 1 to 9999, lower is better; 100 in a new one

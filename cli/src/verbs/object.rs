@@ -118,7 +118,7 @@ pub(crate) async fn peer_id(client: &Client, wanted: &str) -> Result<String, Fai
     Ok(text(kind.find(&peers, wanted)?, "id").to_owned())
 }
 
-/// Sets a list of groups where any is named; the empty name stands for none.
+/// Sets a list of groups where any is named; the empty name alone stands for none.
 pub(crate) async fn set_groups(
     client: &Client,
     object: &mut Value,
@@ -126,14 +126,22 @@ pub(crate) async fn set_groups(
     named: &[String],
 ) -> Result<(), Failure> {
     if !named.is_empty() {
-        object[field] = group_ids(client, &given(named)).await?.into();
+        object[field] = group_ids(client, given(named)?).await?.into();
     }
     Ok(())
 }
 
-/// What was named in a list that is replaced; nothing where only the empty name was.
-pub(crate) fn given(named: &[String]) -> Vec<String> {
-    named.iter().filter(|name| !name.is_empty()).cloned().collect()
+/// What was named in a list that is replaced; nothing where only the empty name was. Beside others it is refused.
+pub(crate) fn given(named: &[String]) -> Result<&[String], Failure> {
+    match named {
+        [only] if only.is_empty() => Ok(&[]),
+        _ if named.iter().any(String::is_empty) => {
+            Err(Failure::usage("a name in a list of several is empty: nothing was changed")
+                .why("'' empties a list alone; beside other names it may be a shell variable that is not set")
+                .next("leave the empty one out, or give it its name"))
+        }
+        _ => Ok(named),
+    }
 }
 
 /// Sets a field where a value is named.
@@ -200,11 +208,19 @@ mod tests {
 
     #[test]
     fn an_empty_name_empties_a_list_and_nothing_leaves_it() {
-        assert_eq!(given(&["".into()]), Vec::<String>::new());
-        assert_eq!(given(&["a".into(), "b".into()]), ["a", "b"]);
+        assert_eq!(given(&["".into()]).unwrap(), Vec::<String>::new());
+        assert_eq!(given(&["a".into(), "b".into()]).unwrap(), ["a", "b"]);
         let mut object = json!({"x": 1, "on": true});
         set(&mut object, "x", None::<u16>);
         switch(&mut object, "on", Some(Switch::Off));
         assert_eq!(object, json!({"x": 1, "on": false}));
+    }
+
+    #[test]
+    fn an_empty_name_beside_others_is_refused() {
+        for named in [["", "a"], ["a", ""], ["", ""]] {
+            let failure = given(&named.map(str::to_owned)).unwrap_err();
+            assert!(failure.kind.exit_code() == 2 && failure.why.is_some() && failure.next.is_some());
+        }
     }
 }

@@ -18,18 +18,23 @@ pub(crate) async fn run(client: &Client, terminal: &mut Terminal<'_>, asked: Ask
         Asked::List => list(client, terminal).await,
         Asked::Show { route } => show(client, terminal, &route).await,
         Asked::Create { name, network, what } => {
+            named(&what.access_control_groups)?;
             let mut body = json!({ "network_id": name, "network": network, "metric": 100, "masquerade": true,
                 "enabled": true });
             apply(client, &mut body, &what).await?;
             let made: Value = client.post(ROUTES, &body).await?;
             ROUTE.done(terminal, "Made", &made)
         }
-        Asked::Update { route, name, network, what } => {
+        Asked::Update { route, name, network, open, what } => {
+            named(&what.access_control_groups)?;
             let path = path(client, &route).await?.0;
             let (mut body, version) = client.versioned(&path).await?;
             set(&mut body, "network_id", name);
             set(&mut body, "network", network);
             apply(client, &mut body, &what).await?;
+            if open {
+                body["access_control_groups"] = json!([]);
+            }
             ROUTE.done(terminal, "Changed", &client.replace(&path, &body, version).await?)
         }
         Asked::Delete { route } => {
@@ -43,6 +48,22 @@ async fn path(client: &Client, wanted: &str) -> Result<(String, Value), Failure>
     let routes: Vec<Value> = client.get(ROUTES).await?;
     let found = ROUTE.find(&routes, wanted)?;
     Ok((format!("{ROUTES}/{}", text(found, "id")), found.clone()))
+}
+
+/// Refuses an access control group without a name: where none is left, the route is open to everybody who gets it.
+fn named(groups: &[String]) -> Result<(), Failure> {
+    if !groups.iter().any(String::is_empty) {
+        return Ok(());
+    }
+    Err(Failure::usage("--access-control-group has no name: nothing was changed")
+        .why(
+            "without access control groups a route is open to everybody who gets it, for everything,\n\
+             and '' may be a shell variable that is not set",
+        )
+        .next(
+            "name a group; to open a route, leave the flag out of `sluice route create`,\n\
+             or run `sluice route update ROUTE --open`",
+        ))
 }
 
 /// Takes over what was named.
@@ -125,5 +146,22 @@ fn by(route: &Value, names: &Names) -> String {
     match route["peer"].as_str() {
         Some(peer) if !peer.is_empty() => names.of(peer).to_owned(),
         _ => format!("group {}", names.list(&route["peer_groups"])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_access_control_group_without_a_name_opens_no_route() {
+        assert_eq!((named(&[]), named(&["guards".into()])), (Ok(()), Ok(())));
+        for groups in [&[""][..], &["guards", ""]] {
+            let groups: Vec<String> = groups.iter().map(|group| (*group).to_owned()).collect();
+            let failure = named(&groups).unwrap_err();
+            assert_eq!(failure.kind.exit_code(), 2);
+            let (why, next) = (failure.why.unwrap(), failure.next.unwrap());
+            assert!(why.contains("open to everybody") && next.contains("--open"));
+        }
     }
 }

@@ -85,9 +85,23 @@ async fn routes_are_made_changed_shown_and_deleted() {
         "fd09::/64",
         "--name",
         "lab6",
-        "--access-control-group",
-        "",
+        "--open",
     ];
+    // An empty name, as of a shell variable that is not set, opens nothing.
+    for more in [
+        &["--access-control-group", ""][..],
+        &["--access-control-group", "guards", "--access-control-group", ""],
+    ] {
+        let update = [&["route", "update", id][..], more].concat();
+        wrong(shell, &update, 2, "--access-control-group has no name").await;
+        let create = ["route", "create", "open", "10.7.0.0/24", "--peer", "gateway-1", "--group", "users"];
+        wrong(shell, &[&create[..], more].concat(), 2, "--access-control-group has no name").await;
+    }
+    let both = ["route", "update", id, "--open", "--access-control-group", "guards"];
+    wrong(shell, &both, 2, "cannot be used with").await;
+    let several = ["route", "update", id, "--group", "users", "--group", ""];
+    wrong(shell, &several, 2, "a name in a list of several is empty").await;
+    assert_eq!(only(shell, &["route", "list"], "routes").await, changed);
     shell.run(&change).await.ok();
     let moved = shell.run(&["route", "show", "lab6", "--output", "json"]).await.json();
     let moved = &moved["route"];

@@ -160,7 +160,8 @@ impl Flows {
         inner.keep = before.after(log, state);
         if changed {
             let Inner { ring, keep, .. } = &mut *inner;
-            ring.retain(|record| keep.admits(record));
+            let kept = |record: &Arc<FlowRecord>| keep.kept(record.as_ref().clone()).map(Arc::new);
+            *ring = ring.iter().filter_map(kept).collect();
         }
     }
 

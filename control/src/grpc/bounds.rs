@@ -53,6 +53,8 @@ pub(super) static REPORT: Shape = Shape(&[
 ]);
 /// `SyncRequest`.
 pub(super) static SYNC: Shape = Shape(&[(6, Part::One(&FACTS))]);
+/// `EnrollRequest`, which has no lists.
+pub(super) static ENROLL: Shape = Shape(&[]);
 static HEALTH: Shape = Shape(&[
     (7, Part::Many(List::Drops)),
     (8, Part::Many(List::Rules)),

@@ -22,6 +22,8 @@ const READ: Duration = Duration::from_secs(60);
 /// Messages of one agent that may wait until those before them are done: an agent sends one after the other, and after a lost
 /// connection one more.
 const WAITING: usize = 4;
+/// Bytes that a message to join has at most, and whatever else comes without a certificate.
+const ENROLL_MAX: usize = 64 * 1024;
 /// gRPC's frame before a message: whether it is compressed, and its length (grpc/doc/PROTOCOL-HTTP2.md).
 const FRAME: usize = 5;
 
@@ -79,9 +81,16 @@ where
         let mut inner = std::mem::replace(&mut self.inner, waiting);
         Box::pin(async move {
             let call = CALLS.iter().find(|(path, _)| *path == request.uri().path());
-            let (Some((path, shape)), Some(peer)) = (call, caller(&request)) else {
-                // To join, or who will be told that a certificate is needed.
-                return inner.call(request).await;
+            let Some((path, shape)) = call else {
+                // To join: short, and without lists.
+                return match read(request, &bounds::ENROLL, ENROLL_MAX).await {
+                    Ok(request) => inner.call(request).await,
+                    Err(refused) => Ok(refused.into_http()),
+                };
+            };
+            // Nothing is read of whoever has not joined.
+            let Some(peer) = caller(&request) else {
+                return Ok(super::stranger().into_http());
             };
             let Some(_turn) = intake.turns.clone().take(peer, path).await else {
                 let why = "too many messages of this agent wait already: send one after the other";
@@ -181,6 +190,37 @@ mod tests {
     /// Once, as nobody is to be woken.
     fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
         std::pin::Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// What comes of a message of so many bytes without a certificate, and whether it was handed on.
+    async fn from_nobody(path: &str, length: usize) -> (Option<tonic::Code>, bool) {
+        let called = Arc::new(Mutex::new(false));
+        let note = called.clone();
+        let inner = tower::service_fn(move |_: Request<Body>| {
+            *note.lock().unwrap() = true;
+            std::future::ready(Ok::<_, std::convert::Infallible>(Response::new(Body::default())))
+        });
+        let mut message = vec![0; FRAME];
+        message[1..].copy_from_slice(&u32::try_from(length).unwrap().to_be_bytes());
+        // A text of field 1, but for its key and length.
+        message.extend([0x0a, 0x80 | (length - 4) as u8 & 0x7f, 0x80 | ((length - 4) >> 7) as u8 & 0x7f]);
+        message.push(((length - 4) >> 14) as u8);
+        message.resize(FRAME + length, b'k');
+        let request = Request::builder().uri(path).body(Body::new(Bytes::from(message))).unwrap();
+        let answer = Intake::new(4 << 20).layer(inner).call(request).await.unwrap();
+        let status = Status::from_header_map(answer.headers()).map(|status| status.code());
+        let called = *called.lock().unwrap();
+        (status, called)
+    }
+
+    #[tokio::test]
+    async fn of_nobody_no_message_is_read_but_a_short_one_to_join() {
+        for (path, _) in CALLS {
+            assert_eq!(from_nobody(path, 1_000).await, (Some(tonic::Code::Unauthenticated), false), "{path}");
+        }
+        let join = "/sluicegate.agent.v1.Agent/Enroll";
+        assert_eq!(from_nobody(join, ENROLL_MAX).await, (None, true));
+        assert_eq!(from_nobody(join, ENROLL_MAX + 1).await, (Some(tonic::Code::ResourceExhausted), false));
     }
 
     #[tokio::test]

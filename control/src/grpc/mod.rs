@@ -239,11 +239,14 @@ fn messages(updates: UpdateStream) -> impl Stream<Item = Result<SyncUpdate, Stat
 fn caller<T>(request: &Request<T>) -> Result<String, Status> {
     let certificates = request.peer_certs();
     let Some(leaf) = certificates.as_ref().and_then(|chain| chain.first()) else {
-        return Err(Status::unauthenticated(
-            "this call needs the client certificate that joining gives: join first",
-        ));
+        return Err(stranger());
     };
     pki::peer_id(leaf).map_err(|error| Status::unauthenticated(error.to_string()))
+}
+
+/// What is said to whoever has no certificate.
+fn stranger() -> Status {
+    Status::unauthenticated("this call needs the client certificate that joining gives: join first")
 }
 
 fn source<T>(request: &Request<T>) -> Option<IpAddr> {

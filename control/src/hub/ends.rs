@@ -8,6 +8,9 @@ use sluicegate_api::image::Hash;
 use super::Compiled;
 use super::entry::{Entry, Held, Wanted};
 
+/// How far the clocks of agents may be ahead, milliseconds: they count the time that was left when they were told.
+const AHEAD_MS: u64 = 5_000;
+
 /// An image that follows another one by the clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Later {
@@ -62,28 +65,38 @@ impl Entry {
         self.floor = self.floor.max(revision);
     }
 
-    /// The agent has applied by itself what was to come with time: that is what it is to have. It may have been told by another
-    /// replica, and so under another revision than here.
-    pub(super) fn went_ahead(&mut self, held: Held) {
-        let was_wanted = self.wanted.as_ref().is_some_and(|wanted| wanted.image.hash == held.hash);
-        let to = self.wanted.as_mut().is_some_and(|wanted| wanted.skip_to(&held.hash, held.revision));
-        if !to && !was_wanted {
-            return;
-        }
-        self.ahead |= to;
+    /// An end that the agent has applied by itself, a little before it is one by this clock, is not taken back. One that is not due
+    /// here was put off since, and the agent did not hear of that in time.
+    pub(super) fn follow(&mut self, held: Held, now_ms: u64) {
         let Some(wanted) = &mut self.wanted else { return };
-        wanted.revision = held.revision;
-        let image = wanted.image.clone();
-        if let Some(stream) = &mut self.stream
-            && stream.nothing_in_flight()
-        {
-            // What it knows of later ends goes on.
-            let place =
-                stream.told.iter().flat_map(|told| told.iter()).position(|l| l.image.hash == held.hash);
-            if let Some((place, told)) = place.zip(stream.told.as_mut()) {
-                *told = told[place + 1..].into();
-            }
-            stream.holds(held);
+        let is_it = |later: &&Later| later.image.hash == held.hash && later.at_ms <= now_ms + AHEAD_MS;
+        if wanted.later.iter().any(|later| is_it(&later)) {
+            // It may have been told by another replica, and so under another revision than here.
+            self.ahead |= wanted.skip_to(&held.hash, held.revision);
+        }
+    }
+
+    /// The agent enforces an image that it was not sent last: it came to that by the clock. Whether that is what it is to have or
+    /// not, it is what it has.
+    pub(super) fn went_ahead(&mut self, held: Held, now_ms: u64) {
+        let known = |told: &[Later]| told.iter().position(|later| later.image.hash == held.hash);
+        let wanted = self.wanted.as_ref().map(|wanted| (wanted.image.clone(), wanted.later.clone()));
+        self.follow(held, now_ms);
+        let Some(stream) = self.stream.as_mut().filter(|stream| stream.could_have_gone_to(held)) else {
+            return;
+        };
+        let place = stream.told.as_deref().and_then(|told| Some((told, known(told)?)));
+        let image = match (place, &wanted) {
+            (Some((told, place)), _) => Some(told[place].image.clone()),
+            (None, Some((image, _))) if image.hash == held.hash => Some(image.clone()),
+            (None, Some((_, later))) => known(later).map(|place| later[place].image.clone()),
+            (None, None) => None,
+        };
+        // What it knows of later ends goes on; where it went by what it was told before, that is not known here.
+        stream.told = place.map(|(told, place)| told[place + 1..].into());
+        stream.holds(held);
+        stream.notify.notify_one();
+        if let Some(image) = image {
             self.keep(image);
         }
     }

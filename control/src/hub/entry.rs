@@ -158,8 +158,9 @@ impl Stream {
         }
     }
 
-    pub(super) fn nothing_in_flight(&self) -> bool {
-        self.in_flight.is_none()
+    /// Whether the agent can have come to this image by itself: it has taken everything sent so far, and that was another one.
+    pub(super) fn could_have_gone_to(&self, held: Held) -> bool {
+        self.in_flight.is_none() && self.holds != Some(held)
     }
 
     /// The agent holds this image without having been sent it.
@@ -176,7 +177,7 @@ impl Entry {
     }
 
     /// A new stream begins: what the agent says it has in force is what it has.
-    pub(super) fn hold(&mut self, request: &SyncRequest) {
+    pub(super) fn hold(&mut self, request: &SyncRequest, now_ms: u64) {
         self.applied = match Hash::try_from(request.applied_hash.as_slice()) {
             Ok(hash) if request.applied_revision > 0 => {
                 let held = Held { revision: request.applied_revision, hash };
@@ -186,6 +187,9 @@ impl Entry {
             _ => None,
         };
         self.floor = self.floor.max(request.applied_revision);
+        if let Some(held) = self.applied_held() {
+            self.follow(held, now_ms);
+        }
         self.raise_wanted(request.applied_revision);
     }
 
@@ -315,7 +319,7 @@ impl Entry {
         self.applied = Some(Applied { held, at_ms: now_ms, microseconds: Some(said.apply_microseconds) });
         self.floor = self.floor.max(said.revision);
         if self.stream.as_ref().is_none_or(|stream| stream.in_flight.is_none_or(|(sent, _)| sent != held)) {
-            self.went_ahead(held);
+            self.went_ahead(held, now_ms);
             self.raise_wanted(said.revision);
             return None;
         }

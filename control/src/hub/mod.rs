@@ -163,7 +163,7 @@ impl Hub {
         let id = inner.next_stream;
         let gateway = inner.roster.get(peer).is_some_and(|member| member.gateway);
         let entry = inner.agents.entry(peer.to_owned()).or_default();
-        entry.hold(request);
+        entry.hold(request, now().unsigned_abs());
         let notify = Arc::new(Notify::new());
         let next = Stream::new(id, gateway, request, entry.applied_held(), revision, notify.clone());
         if let Some(old) = entry.stream.replace(next) {

@@ -484,6 +484,8 @@ async fn an_agent_that_ended_a_grant_by_itself_is_not_given_it_back() {
     whole(&mut stream).await.unwrap();
     say(&hub, 9, &image(2), "");
     // Its clock is a little ahead.
+    publish_until(&hub, 10, &image(2), &[(now().unsigned_abs() + 2_000, 3), (at + LONG, 1)]);
+    whole(&mut stream).await.unwrap();
     say(&hub, 10, &image(3), "");
     assert!(whole(&mut stream).await.is_none());
     let overview = hub.overview(PEER);
@@ -510,6 +512,38 @@ async fn an_agent_that_ended_a_grant_by_itself_is_not_given_it_back() {
         (image(3).hash.to_vec(), 15, image(2).hash.to_vec())
     );
     assert_eq!(revisions(&again.schedule.unwrap()), [16]);
+}
+
+#[tokio::test]
+async fn a_grant_that_is_extended_while_the_agent_ends_it_comes_back() {
+    for lists in [[(LONG, 3), (2 * LONG, 1)].as_slice(), &[(LONG, 4)]] {
+        let hub = hub();
+        let mut stream = followed(&hub).await;
+        let at = now().unsigned_abs();
+        publish_until(&hub, 9, &image(2), &[(at + 10, 3)]);
+        whole(&mut stream).await.unwrap();
+        say(&hub, 9, &image(2), "");
+        // It is put off, and the agent has ended it before it hears of that.
+        let later: Vec<_> = lists.iter().map(|&(left, which)| (at + left, which)).collect();
+        publish_until(&hub, 10, &image(2), &later);
+        assert!(whole(&mut stream).await.unwrap().update.is_none());
+        say(&hub, 10, &image(3), "");
+        let again = whole(&mut stream).await.unwrap();
+        let (hash, revision) = match again.update.unwrap() {
+            Update::Delta(delta) => (delta.hash, delta.revision),
+            Update::Snapshot(snapshot) => (snapshot.hash, snapshot.revision),
+            other => panic!("{other:?}"),
+        };
+        assert!(hash == image(2).hash && revision > 10, "{revision}");
+        assert_eq!(again.schedule.unwrap().ends.len(), lists.len());
+        say(&hub, revision, &image(2), "");
+        let overview = hub.overview(PEER);
+        assert_eq!(overview.wanted, Some(overview.applied.unwrap().held));
+        // The same word once more, late, changes nothing.
+        say(&hub, 10, &image(3), "");
+        assert!(whole(&mut stream).await.is_none());
+        assert_eq!(hub.overview(PEER), overview);
+    }
 }
 
 #[tokio::test]

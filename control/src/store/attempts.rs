@@ -3,8 +3,10 @@
 //! Each place that somebody comes from has its own count for an address, with pauses that grow. All places from which the user
 //! has not logged in before share another one, which leaks: what many places try together is bounded by it (at most 100 an hour,
 //! OWASP ASVS 4.0 2.2.1), and no place from which the user has come before is held up by it. Whoever shows a one-time code that
-//! is good is let try once, whatever others did; the code is used up by that. Who is logged in already and is asked for the password again
-//! has a count of its own, which nobody outside can raise. An address that nobody has is counted like any other.
+//! is good is let try once, whatever passwords were tried; the code is used up by that. Codes that were wrong in a pause are counted in turn, or
+//! who knows the password would try them all: the places that are not known share one count, which leaks as well, and each known one has its
+//! own; while it is full, no code is looked at. Who is logged in already and is asked for the password again has a count of its own, which nobody
+//! outside can raise. An address that nobody has is counted like any other.
 
 use std::net::IpAddr;
 
@@ -24,16 +26,18 @@ const FAILURES: i64 = 5;
 const PAUSE: i64 = 30_000;
 /// And at most.
 const PAUSE_MAX: i64 = 900_000;
-/// Failures that all strangers together have at once.
-const STRANGERS: i64 = 20;
-/// After how long they have one of them back, in milliseconds: with [`STRANGERS`] it is 80 in any hour.
+/// Failures that all strangers together have at once; and wrong one-time codes in pauses.
+const BURST: i64 = 20;
+/// After how long they have one of them back, in milliseconds: with [`BURST`] it is 80 in any hour.
 const LEAK: i64 = 60_000;
-/// After this, failures are forgotten, in milliseconds: no sooner than the longest pause ends and the strangers' count is empty.
+/// After this, failures are forgotten, in milliseconds: no sooner than the longest pause ends and what leaks is empty.
 const REMEMBERED: i64 = 3_600_000;
 /// For how long a place is known after a login from there, in milliseconds: 90 days.
 const KNOWN: i64 = 90 * 24 * 3_600_000;
 /// Places of a user that are known; a further one takes the place of the one that was seen least recently.
 const PLACES: i64 = 20;
+/// What codes are compared with where there are none, as that takes time too.
+const NO_SECRET: &[u8] = &[0; 20];
 
 /// Where somebody comes from who tries a password: an IPv4 address, the /64 of an IPv6 one, or nobody knows where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,9 +80,13 @@ enum Scope<'a> {
     Place(&'a Source),
     Strangers,
     Inside,
+    /// One-time codes that were wrong in a pause, from all places that are not known.
+    Codes,
+    /// And from a known one.
+    CodesAt(&'a Source),
 }
 
-/// Failures, and when the last one was, Unix milliseconds; of strangers, since when none has leaked away.
+/// Failures, and when the last one was, Unix milliseconds; of what leaks, since when none has leaked away.
 type Count = (i64, i64);
 
 impl Scope<'_> {
@@ -87,33 +95,42 @@ impl Scope<'_> {
             Scope::Place(source) => format!("at {}", source.0),
             Scope::Strangers => "strangers".into(),
             Scope::Inside => "inside".into(),
+            Scope::Codes => "codes".into(),
+            Scope::CodesAt(source) => format!("codes at {}", source.0),
         }
     }
 
-    /// What is left of a count after some time.
-    fn left(&self, (failures, since): Count, at: i64) -> Count {
+    /// Whether failures are let go one by one; else all at once, after a pause that grows with them.
+    fn leaks(&self) -> bool {
         match self {
-            Scope::Strangers => {
-                let leaked = ((at - since) / LEAK).max(0);
-                (failures - leaked.min(failures), since + leaked * LEAK)
-            }
-            Scope::Place(_) | Scope::Inside => (failures, since),
+            Scope::Strangers | Scope::Codes | Scope::CodesAt(_) => true,
+            Scope::Place(_) | Scope::Inside => false,
         }
+    }
+
+    /// What is left of a count after some time. A failure in the future is one of now: the clock was set back since.
+    fn left(&self, (failures, since): Count, at: i64) -> Count {
+        let since = since.min(at);
+        if !self.leaks() {
+            return (failures, since);
+        }
+        let leaked = (at - since) / LEAK;
+        (failures - leaked.min(failures), since + leaked * LEAK)
     }
 
     /// Whether nobody may try just now, by what is left of the count.
     fn is_paused(&self, (failures, since): Count, at: i64) -> bool {
-        match self {
-            Scope::Strangers => failures >= STRANGERS,
-            Scope::Place(_) | Scope::Inside => paused_until(failures, since) > at,
+        match self.leaks() {
+            true => failures >= BURST,
+            false => paused_until(failures, since) > at,
         }
     }
 
-    /// One failure more.
+    /// One failure more, by what is left of the count.
     fn counted(&self, (failures, since): Count, at: i64) -> Count {
-        match self {
-            Scope::Strangers if failures > 0 => (failures + 1, since),
-            _ => (failures + 1, at),
+        match self.leaks() && failures > 0 {
+            true => (failures + 1, since),
+            false => (failures + 1, at),
         }
     }
 }
@@ -138,8 +155,10 @@ impl Store {
         let mut write = self.write(&Actor::system()).await?;
         let (at, address) = (write.at(), login(address));
         let hash = digest(&address);
-        sql::query("DELETE FROM password_attempts WHERE failed_at < $1")
+        // Nor is any of what a clock that was far ahead has noted kept until that time comes.
+        sql::query("DELETE FROM password_attempts WHERE failed_at < $1 OR failed_at > $2")
             .bind(at - REMEMBERED)
+            .bind(at + REMEMBERED)
             .execute(write.db())
             .await?;
         let credential: Option<Credential> = sql::query_as("SELECT * FROM credentials WHERE login = $1")
@@ -147,21 +166,23 @@ impl Store {
             .fetch_optional(write.db())
             .await?;
         let user = credential.as_ref().map(|own| own.user_id.as_str()).unwrap_or_default();
-        let (scopes, code) = match trier {
-            Trier::Inside => (vec![Scope::Inside], ""),
+        let (scopes, shown) = match trier {
+            Trier::Inside => (vec![Scope::Inside], None),
             Trier::At(source, code) if is_known(write.db(), user, source, at).await? => {
-                (vec![Scope::Place(source)], code)
+                (vec![Scope::Place(source)], Some((Scope::CodesAt(source), code)))
             }
-            Trier::At(source, code) => (vec![Scope::Place(source), Scope::Strangers], code),
+            Trier::At(source, code) => {
+                (vec![Scope::Place(source), Scope::Strangers], Some((Scope::Codes, code)))
+            }
         };
         let mut counts = Vec::new();
         for scope in &scopes {
-            counts.push((scope, scope.left(read(write.db(), &hash, scope).await?, at)));
+            counts.push((scope, left(&mut write, &hash, scope).await?));
         }
         let paused = counts.iter().any(|(scope, count)| scope.is_paused(*count, at));
         let mut attempt = Attempt { paused, credential, step: None, stranger: !paused && counts.len() > 1 };
         if paused {
-            attempt.pass_by_code(&mut write, code).await?;
+            attempt.pass_by_code(&mut write, &hash, shown).await?;
         } else {
             for (scope, count) in counts {
                 let count = scope.counted(count, at);
@@ -195,22 +216,45 @@ impl Store {
 
 impl Attempt {
     /// In a pause, only a one-time code lets through. It is used up by that, whatever the password is: each is good for one try.
-    async fn pass_by_code(&mut self, write: &mut Write, code: &str) -> Result<()> {
-        let step = match &self.credential {
-            Some(own) if own.totp_on => {
-                step_of(&own.totp_secret, code, write.at())?.filter(|step| *step > own.totp_step)
-            }
-            _ => None,
-        };
-        match (step, &self.credential) {
-            (Some(step), Some(own)) => {
-                use_up(write, &own.user_id, step).await?;
-                self.step = Some(step);
-                self.paused = false;
-            }
-            _ => self.credential = None,
+    async fn pass_by_code(
+        &mut self,
+        write: &mut Write,
+        hash: &[u8; 32],
+        shown: Option<(Scope<'_>, &str)>,
+    ) -> Result<()> {
+        if let Some((scope, code)) = shown.filter(|(_, code)| !code.trim().is_empty()) {
+            self.step = self.use_code(write, hash, &scope, code).await?;
+        }
+        match self.step {
+            Some(_) => self.paused = false,
+            None => self.credential = None,
         }
         Ok(())
+    }
+
+    /// Uses up a code that is good, and counts one that is not, or that is for nobody; after too many of those it looks at none.
+    async fn use_code(
+        &self,
+        write: &mut Write,
+        hash: &[u8; 32],
+        scope: &Scope<'_>,
+        code: &str,
+    ) -> Result<Option<i64>> {
+        let at = write.at();
+        let count = left(write, hash, scope).await?;
+        if scope.is_paused(count, at) {
+            return Ok(None);
+        }
+        let own = self.credential.as_ref().filter(|own| own.totp_on);
+        let found = step_of(own.map_or(NO_SECRET, |own| own.totp_secret.as_slice()), code, at)?;
+        if let (Some(own), Some(step)) = (own, found)
+            && step > own.totp_step
+        {
+            use_up(write, &own.user_id, step).await?;
+            return Ok(Some(step));
+        }
+        set(write, hash, scope, scope.counted(count, at)).await?;
+        Ok(None)
     }
 
     /// The attempt was no failure after all: the place it came from is known from now on.
@@ -301,6 +345,17 @@ async fn read(db: &mut Connection, hash: &[u8; 32], scope: &Scope<'_>) -> Result
     Ok(count.unwrap_or_default())
 }
 
+/// What is left of a count just now. One from a clock that was set back since is noted as of now, so that its pause ends.
+async fn left(write: &mut Write, hash: &[u8; 32], scope: &Scope<'_>) -> Result<Count> {
+    let at = write.at();
+    let noted = read(write.db(), hash, scope).await?;
+    let count = scope.left(noted, at);
+    if noted.1 > at {
+        set(write, hash, scope, count).await?;
+    }
+    Ok(count)
+}
+
 async fn set(write: &mut Write, hash: &[u8; 32], scope: &Scope<'_>, count: Count) -> Result<()> {
     sql::query(
         "INSERT INTO password_attempts (login_hash, scope, failures, failed_at) VALUES ($1, $2, $3, $4)
@@ -358,8 +413,25 @@ mod tests {
             }
         }
         assert_eq!((tried, longest), (79, LEAK));
-        assert_eq!(Scope::Strangers.left(count, last + STRANGERS * LEAK).0, 0);
-        const { assert!(STRANGERS * LEAK <= REMEMBERED && PAUSE_MAX <= REMEMBERED) };
+        assert_eq!(Scope::Strangers.left(count, last + BURST * LEAK).0, 0);
+        const { assert!(BURST * LEAK <= REMEMBERED && PAUSE_MAX <= REMEMBERED) };
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_pause_longer() {
+        let (at, source) = (1_700_000_000_000, Source::default());
+        for (scope, failures) in [
+            (Scope::Place(&source), 1000),
+            (Scope::Inside, 1000),
+            (Scope::Strangers, BURST),
+            (Scope::Codes, BURST),
+            (Scope::CodesAt(&source), BURST),
+        ] {
+            let (count, later) = (scope.left((failures, at + REMEMBERED), at), at + PAUSE_MAX);
+            assert_eq!(count, (failures, at), "{}", scope.key());
+            assert!(scope.is_paused(count, at), "{}", scope.key());
+            assert!(!scope.is_paused(scope.left(count, later), later), "{}", scope.key());
+        }
     }
 
     #[test]

@@ -2,14 +2,19 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use sha2::{Digest, Sha256};
 use sluicegate_control::ids::now;
-use sluicegate_control::store::{NewInvite, Source, Store, StoreError, User, UserRole};
+use sluicegate_control::store::{Location, NewInvite, Source, Store, StoreError, User, UserRole};
+use sqlx::{ConnectOptions, Connection};
 use totp_rs::TOTP;
 
+use crate::audit::behind;
 use crate::world::{check_trail, open, places};
 
 const ANN: &str = "ann@example.org";
 const PASSWORD: &str = "correct horse battery";
+/// A one-time code that nobody ever has.
+const NO_CODE: &str = "00000x";
 
 fn at(address: &str) -> Source {
     Source::of(Some(address.parse().unwrap()))
@@ -49,6 +54,45 @@ async fn logs_in(store: &Store, from: &Source) -> bool {
 async fn guess(store: &Store) {
     for number in 0..22 {
         assert!(!try_with(store, &bot(number), "wrong password", "").await);
+    }
+}
+
+/// And, where none of them is, guess codes: they know the password.
+async fn guess_codes(store: &Store, from: impl Fn(u16) -> Source) {
+    for number in 100..122 {
+        assert!(!try_with(store, &from(number), PASSWORD, NO_CODE).await);
+    }
+}
+
+/// Switches a user's one-time codes on, and gives the two that are good next.
+async fn codes(store: &Store, ann: &User) -> [String; 2] {
+    let totp = TOTP::from_url(store.begin_codes(ann, PASSWORD).await.unwrap()).unwrap();
+    let begun = now() / 1000;
+    let [first, next @ ..] = [-1, 0, 1].map(|steps: i64| totp.generate((begun + steps * 30).unsigned_abs()));
+    store.confirm_codes(ann, &first).await.unwrap();
+    next
+}
+
+/// What is counted of an address.
+async fn counted(location: &Location, address: &str) -> Vec<(String, i64)> {
+    const COUNTS: &str = "SELECT scope, failures FROM password_attempts WHERE login_hash = $1 ORDER BY scope";
+    let hash = Sha256::digest(address).to_vec();
+    match location {
+        Location::Sqlite(file) => {
+            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+            let mut db = options.connect().await.unwrap();
+            let counts: Vec<(String, i64)> =
+                sqlx::query_as(COUNTS).bind(hash).fetch_all(&mut db).await.unwrap();
+            db.close().await.unwrap();
+            counts
+        }
+        Location::Postgres(options) => {
+            let mut db = options.connect().await.unwrap();
+            let counts: Vec<(String, i64)> =
+                sqlx::query_as(COUNTS).bind(hash).fetch_all(&mut db).await.unwrap();
+            db.close().await.unwrap();
+            counts
+        }
     }
 }
 
@@ -108,7 +152,7 @@ async fn one_place_that_guesses_is_left_alone_and_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn a_one_time_code_is_let_through_whatever_others_did_and_once() {
+async fn a_one_time_code_is_let_through_whatever_passwords_were_tried_and_once() {
     for (directory, location) in places() {
         let store = open(&location, directory.path()).await;
         let (home, hotel) = (at("192.0.2.7"), at("203.0.113.9"));
@@ -130,6 +174,102 @@ async fn a_one_time_code_is_let_through_whatever_others_did_and_once() {
         assert!(!try_with(&store, &hotel, PASSWORD, &code(0)).await, "a code is good for one guess");
         assert!(try_with(&store, &hotel, PASSWORD, &code(1)).await);
         assert!(!try_with(&store, &hotel, PASSWORD, &code(1)).await);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn one_time_codes_are_not_guessed_in_a_pause_by_who_knows_the_password() {
+    for (directory, location) in places() {
+        let store = open(&location, directory.path()).await;
+        let (home, hotel) = (at("192.0.2.7"), at("203.0.113.9"));
+        let ann = invite(&store, ANN, &home).await;
+        let [first, second] = codes(&store, &ann).await;
+        guess(&store).await;
+        guess_codes(&store, bot).await;
+        assert!(!try_with(&store, &hotel, PASSWORD, &first).await, "no code is looked at any more");
+        assert!(try_with(&store, &home, PASSWORD, &first).await, "nor used up, and home waits for nobody");
+        assert!(!try_with(&store, &hotel, PASSWORD, &second).await, "a login does not begin the count anew");
+        for _ in 0..5 {
+            assert!(!try_with(&store, &home, "wrong password", "").await);
+        }
+        assert!(!try_with(&store, &home, PASSWORD, "").await, "a pause");
+        assert!(try_with(&store, &home, PASSWORD, &second).await, "the count is that of unknown places");
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn one_time_codes_are_not_guessed_where_the_user_has_been_and_are_listened_to_again_later() {
+    for (directory, location) in places() {
+        let store = open(&location, directory.path()).await;
+        let (home, hotel) = (at("192.0.2.7"), at("203.0.113.9"));
+        let ann = invite(&store, ANN, &home).await;
+        let [first, second] = codes(&store, &ann).await;
+        for _ in 0..5 {
+            assert!(!try_with(&store, &home, "wrong password", "").await);
+        }
+        guess_codes(&store, |_| home.clone()).await;
+        assert!(!try_with(&store, &home, PASSWORD, &first).await);
+        assert!(try_with(&store, &hotel, PASSWORD, &first).await, "what is guessed at home is home's");
+        store.end_pauses().await.unwrap();
+        assert!(!try_with(&store, &home, "wrong password", "").await);
+        assert!(!try_with(&store, &home, PASSWORD, "").await, "a pause");
+        assert!(try_with(&store, &home, PASSWORD, &second).await);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn codes_are_counted_alike_of_an_address_with_codes_without_and_of_nobodys() {
+    for (directory, location) in places() {
+        let store = open(&location, directory.path()).await;
+        let (bob, nobody) = ("bob@example.org", "nobody@example.org");
+        let home = at("192.0.2.7");
+        let ann = invite(&store, ANN, &home).await;
+        invite(&store, bob, &home).await;
+        codes(&store, &ann).await;
+        let hotel = at("203.0.113.9");
+        assert!(counted(&location, ANN).await.is_empty());
+        for address in [ANN, bob, nobody] {
+            // Five failures, and in the pause three codes that are wrong, one empty and one blank.
+            for code in ["", NO_CODE, "", "", "", NO_CODE, NO_CODE, NO_CODE, "", " "] {
+                assert!(
+                    store.password_login(&hotel, address, "wrong password", code).await.unwrap().is_none()
+                );
+            }
+        }
+        let counts = counted(&location, ANN).await;
+        let expected = [("at 203.0.113.9", 5), ("codes", 3), ("strangers", 5)];
+        assert_eq!(counts, expected.map(|(scope, failures)| (scope.to_owned(), failures)));
+        assert_eq!(counted(&location, bob).await, counts);
+        assert_eq!(counted(&location, nobody).await, counts);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_keeps_nobody_out() {
+    for (directory, location) in places() {
+        let store = open(&location, directory.path()).await;
+        let home = at("192.0.2.7");
+        invite(&store, ANN, &home).await;
+        let ahead = async |milliseconds: i64| {
+            let set = format!("UPDATE password_attempts SET failed_at = failed_at + {milliseconds}");
+            behind(&location, set).await;
+        };
+        for _ in 0..5 {
+            assert!(!try_with(&store, &home, "wrong password", "").await);
+        }
+        ahead(3_000_000).await;
+        assert!(!logs_in(&store, &home).await, "the pause begins now, at most");
+        store.end_pauses().await.unwrap();
+        assert!(logs_in(&store, &home).await, "and ends when one does");
+        for _ in 0..5 {
+            assert!(!try_with(&store, &home, "wrong password", "").await);
+        }
+        ahead(24 * 3_600_000).await;
+        assert!(logs_in(&store, &home).await, "from far ahead nothing is kept");
         store.close().await;
     }
 }

@@ -28,7 +28,7 @@ pub(crate) async fn verify(store: &Store, noted: Option<Head>) -> Result<Report,
 }
 
 /// Runs SQL in a store's database, beside control.
-async fn behind(location: &Location, text: String) {
+pub(crate) async fn behind(location: &Location, text: String) {
     let text = sqlx::AssertSqlSafe(text);
     match location {
         Location::Sqlite(file) => {

@@ -94,8 +94,9 @@ impl Kept {
     /// The same as told `now`. `seen` is the last moment that the agent remembered.
     pub(super) fn told_at(mut self, now: &Moment, seen: Option<&Moment>) -> Self {
         let of_this_run = |moment: &&Moment| moment.boot == self.at.boot && moment.boot_ms >= self.at.boot_ms;
-        let (passed, wall) = if now.boot == self.at.boot {
-            (Some(now.boot_ms.saturating_sub(self.at.boot_ms)), None)
+        // A host that does not name its runs, or begins to count anew in one (another time namespace), is as one that was started anew.
+        let (passed, wall) = if of_this_run(&now) && !now.boot.is_empty() {
+            (Some(now.boot_ms - self.at.boot_ms), None)
         } else {
             let last = seen.filter(of_this_run).unwrap_or(&self.at);
             let away = now.wall_ms.checked_sub(last.wall_ms);

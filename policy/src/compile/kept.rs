@@ -5,7 +5,8 @@
 //! Nothing is taken over for what a change was said to be: shares and members are compared. Where rows, pages, blocks and
 //! services go in the image is found anew each time, from those in use, since it depends on all of them.
 
-use std::sync::Arc;
+use std::ptr;
+use std::sync::{Arc, Weak};
 
 use rustc_hash::FxHashMap;
 
@@ -25,7 +26,9 @@ const LEFT: usize = 4096;
 /// The rows of an agent whose sources are told apart in one lane, with what they follow from.
 #[derive(Debug)]
 pub(super) struct Kept {
-    peers: Arc<Vec<PeerEntry>>,
+    /// Those of the state this was last brought up to, compared by where they are, which is given to no others while this is held.
+    /// Not kept alive: `size` does not count them, and an agent that is not asked for again would hold those of a state long gone.
+    peers: Weak<Vec<PeerEntry>>,
     /// One more than the highest number of a column.
     columns: u32,
     members: FxHashMap<SetId, Box<[u32]>>,
@@ -55,7 +58,7 @@ impl Kept {
         let found = walk(agent, &sources.lanes, &shares, &mut outcomes, &mut rows, most)?;
         let row = |peer: u32| sources.lanes.of(peer).next().map_or(0, |kind| found.of_kind[kind as usize]);
         Ok(Self {
-            peers: r.peers.clone(),
+            peers: Arc::downgrade(&r.peers),
             columns: columns.count,
             members: shares.of_set.keys().map(|&set| (set, r.sets.peers(set).into())).collect(),
             shares,
@@ -77,7 +80,7 @@ impl Kept {
         columns: &Columns,
     ) -> Option<Self> {
         let same_columns = self.rows.columns() == columns.numbers && self.columns == columns.count;
-        if !Arc::ptr_eq(&self.peers, &r.peers) || !same_columns {
+        if !ptr::eq(self.peers.as_ptr(), Arc::as_ptr(&r.peers)) || !same_columns {
             return None;
         }
         let shares = Shares::new(r, agent, halves, columns, &mut self.outcomes).ok()?;

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use super::kept::Kept;
 
 /// The most bytes that are kept, of all agents together: 256 MiB. What was not asked for the longest goes first; whoever
-/// is not found here is compiled from scratch.
+/// is not found here is compiled from scratch. What alone takes more is not kept.
 const MOST: usize = 256 << 20;
 
 /// Shared by a compiler and those made after it. What is in it makes images cheaper and never others.
@@ -44,6 +44,10 @@ impl Memory {
 
     fn put_at_most(&self, agent: &str, kept: Kept, most: usize) {
         let size = kept.size();
+        if size > most {
+            // It would throw out all others first, and then itself.
+            return;
+        }
         let mut inner = self.lock();
         inner.clock += 1;
         let entry = Entry { kept, size, at: inner.clock };
@@ -103,6 +107,34 @@ mod tests {
         memory.put_at_most("a", a, size - 1);
         assert!(memory.take("a").is_none());
         assert_eq!(memory.lock().size, 0);
+    }
+
+    #[test]
+    fn what_alone_is_too_large_throws_out_nobody() {
+        let compiler = compiler().remembering();
+        ["a", "b"].iter().for_each(|agent| drop(compiler.compile(agent).unwrap()));
+        let memory = compiler.memory.unwrap();
+        let a = memory.take("a").unwrap();
+        let most = a.size() - 1;
+        memory.put_at_most("a", a, most);
+        assert!(memory.take("a").is_none());
+        assert!(memory.take("b").is_some());
+        assert_eq!(memory.lock().size, 0);
+    }
+
+    #[test]
+    fn an_agent_that_is_not_compiled_again_does_not_keep_old_peers_alive() {
+        let before = compiler().remembering();
+        ["a", "b"].iter().for_each(|agent| drop(before.compile(agent).unwrap()));
+        let mut state = (**before.state()).clone();
+        state.peers.get_mut("b").unwrap().v4 = [100, 64, 0, 3].into();
+        let after = Compiler::after(Arc::new(state), &before).unwrap();
+        after.compile("a").unwrap();
+        let old = Arc::downgrade(&before.resolved.peers);
+        assert!(old.upgrade().is_some());
+        drop(before);
+        assert!(old.upgrade().is_none());
+        assert!(after.memory.unwrap().take("b").is_some(), "b is remembered all the same");
     }
 
     #[test]

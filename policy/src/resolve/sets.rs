@@ -171,7 +171,7 @@ impl Sets {
     }
 
     /// The number of a list of peers to leave out of sources.
-    pub(crate) fn failing(&mut self, peers: &PostureFailed) -> u32 {
+    fn failing(&mut self, peers: &PostureFailed) -> u32 {
         if peers.is_empty() {
             return 0;
         }
@@ -213,11 +213,12 @@ impl Sets {
         found
     }
 
-    /// The set of an end of a rule; `None` when it names nothing that exists.
+    /// The set of an end of a rule without the peers that are `failing`; `None` when it names nothing that exists. A list of failing
+    /// peers gets its number only with a set that wants it: lists go when sets do.
     pub(crate) fn intern(
         &mut self,
         end: &End,
-        failing: u32,
+        failing: Option<&PostureFailed>,
         within: Distribution,
         members: Members,
     ) -> Option<SetId> {
@@ -240,6 +241,7 @@ impl Sets {
                 Ends::Resource(resource)
             }
         };
+        let failing = failing.map_or(0, |peers| self.failing(peers));
         let key = Key { ends, failing, within, members };
         if let Some(&number) = self.interned.numbers.get(&key) {
             return Some(number);
@@ -474,4 +476,64 @@ fn merged(lists: &Lists, which: &[u32]) -> Box<[u32]> {
     all.sort_unstable();
     all.dedup();
     all.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Action, Peer, Policy, Rule, Service};
+    use crate::resolve::Resolved;
+
+    fn rule(slot: u32, action: Action, source: &str) -> Rule {
+        Rule {
+            id: format!("r{slot}"),
+            name: String::new(),
+            slot,
+            enabled: true,
+            action,
+            bidirectional: false,
+            service: Service::All,
+            sources: End::Peer(source.to_owned()),
+            destinations: End::Peer("a".to_owned()),
+        }
+    }
+
+    /// How many lists there are, that of nobody included, once each of four peers alone has failed.
+    fn lists(rules: Vec<Rule>) -> usize {
+        let peer = |n: u8| Peer {
+            name: String::new(),
+            v4: [100, 64, 0, n].into(),
+            v6: format!("fd5c:1::{n}").parse().unwrap(),
+            allowed: true,
+        };
+        let ids = ["a", "b", "c", "d"];
+        let policy = Policy {
+            name: String::new(),
+            enabled: true,
+            posture_failed: PostureFailed::default(),
+            rules: rules.into(),
+        };
+        let mut state = State {
+            overlay_v4: "100.64.0.0/24".parse().unwrap(),
+            overlay_v6: "fd5c:1::/64".parse().unwrap(),
+            peers: ids.map(str::to_owned).into_iter().zip((1..).map(peer)).collect(),
+            groups: Default::default(),
+            networks: Default::default(),
+            policies: [("p".to_owned(), policy)].into(),
+        };
+        let mut resolved = Resolved::new(Arc::new(state.clone()), None).unwrap();
+        for peer in ids {
+            let failed = &mut state.policies.get_mut("p").unwrap().posture_failed;
+            *failed = PostureFailed::default();
+            failed.insert(peer.to_owned());
+            resolved = Resolved::new(Arc::new(state.clone()), Some(&resolved)).unwrap();
+        }
+        resolved.sets.interned.failing.len()
+    }
+
+    #[test]
+    fn a_list_of_failing_peers_that_no_set_wants_is_not_kept() {
+        assert_eq!(lists(vec![rule(1, Action::Drop, "b"), rule(2, Action::Accept, "nobody")]), 1);
+        assert_eq!(lists(vec![rule(1, Action::Drop, "b"), rule(2, Action::Accept, "b")]), 5);
+    }
 }

@@ -8,7 +8,7 @@ use sluicegate_engine::image::SLOTS_MAX;
 use super::sets::Members;
 use super::{Half, Lists, RuleEntry, SetId, Sets, effectively_bidirectional};
 use crate::compile::CompileError;
-use crate::model::{Action, Policy, Rule, State};
+use crate::model::{Action, Policy, PostureFailed, Rule, State};
 
 /// Every rule that counts, and what it leads from and to.
 #[derive(Debug, Default)]
@@ -83,7 +83,6 @@ impl Written {
         if !policy.enabled {
             return Ok(());
         }
-        let failing = sets.failing(&policy.posture_failed);
         for (rule, index) in policy.rules.iter().zip(0..).filter(|(r, _)| r.enabled) {
             if rule.slot >= SLOTS_MAX {
                 return Err(CompileError::Slot { rule: rule.id.clone(), slot: rule.slot });
@@ -94,20 +93,20 @@ impl Written {
             let accept = rule.action == Action::Accept;
             self.rules.push(RuleEntry { policy: number, index, slot: rule.slot, accept, ranges });
             // Who fails is let in by nothing, and kept out as before.
-            self.halves(rule, if accept { failing } else { 0 }, sets);
+            self.halves(rule, accept.then_some(&policy.posture_failed), sets);
         }
         Ok(())
     }
 
-    fn halves(&mut self, rule: &Rule, failing: u32, sets: &mut Sets) {
+    fn halves(&mut self, rule: &Rule, failing: Option<&PostureFailed>, sets: &mut Sets) {
         let number = self.rules.len() as u32 - 1;
         let Some(sources) = sets.intern(&rule.sources, failing, 0, Members::Peers) else { return };
-        if let Some(destination) = sets.intern(&rule.destinations, 0, 0, Members::All) {
+        if let Some(destination) = sets.intern(&rule.destinations, None, 0, Members::All) {
             self.halves.push(Half { rule: number, source: sources, destination });
         }
         for distribution in sets.distributions_of(&rule.destinations) {
             let within = sets.intern(&rule.sources, failing, distribution, Members::Peers);
-            let to = sets.intern(&rule.destinations, 0, 0, Members::Distributed(distribution));
+            let to = sets.intern(&rule.destinations, None, 0, Members::Distributed(distribution));
             if let (Some(source), Some(destination)) = (within, to) {
                 self.halves.push(Half { rule: number, source, destination });
             }

@@ -56,7 +56,7 @@ async fn apply(client: &Client, body: &mut Value, what: &NameserverFields) -> Re
         body["nameservers"] = what.servers.iter().map(server).collect();
     }
     if !what.domains.is_empty() {
-        body["domains"] = given(&what.domains).into();
+        body["domains"] = given(&what.domains)?.into();
     }
     set_groups(client, body, "groups", &what.groups).await?;
     set(body, "description", what.description.as_deref());

@@ -84,6 +84,15 @@ fn in_the_same_run_of_the_kernel_the_wall_clock_does_not_matter() {
 }
 
 #[test]
+fn a_clock_that_begins_anew_and_a_run_without_a_name_are_another_start() {
+    let half = 1000 * HOUR + HOUR / 2;
+    assert_eq!(left(&moment("a", 5 * HOUR - 1, half), None), [30, 90]);
+    let nameless = Kept { at: moment("", 5 * HOUR, 1000 * HOUR), ..kept() };
+    let told = nameless.told_at(&moment("", 5 * HOUR + 1, half), None);
+    assert_eq!(told.schedule.ends[0].left_ms, HOUR / 2);
+}
+
+#[test]
 fn after_another_start_the_time_away_counts() {
     // Half an hour by the wall clock, of which nothing is known but that.
     assert_eq!(left(&moment("b", 60_000, 1000 * HOUR + HOUR / 2), None), [30, 90]);
