@@ -37,6 +37,10 @@ fn holding(revision: u64, image: &Compiled) -> SyncRequest {
 }
 
 fn say(hub: &Hub, revision: u64, image: &Compiled, refusal: &str) {
+    say_at(hub, revision, image, refusal, 1_000);
+}
+
+fn say_at(hub: &Hub, revision: u64, image: &Compiled, refusal: &str, now_ms: u64) {
     let acknowledgement = Acknowledgement {
         revision,
         hash: image.hash.to_vec(),
@@ -45,7 +49,7 @@ fn say(hub: &Hub, revision: u64, image: &Compiled, refusal: &str) {
         refusal: refusal.into(),
     };
     let report = ReportRequest { acknowledgements: vec![acknowledgement], ..ReportRequest::default() };
-    hub.report(PEER, report, 1_000).unwrap();
+    hub.report(PEER, report, now_ms).unwrap();
 }
 
 /// The next message, when there is one without waiting.
@@ -486,7 +490,7 @@ async fn an_agent_that_ended_a_grant_by_itself_is_not_given_it_back() {
     // Its clock is a little ahead.
     publish_until(&hub, 10, &image(2), &[(now().unsigned_abs() + 2_000, 3), (at + LONG, 1)]);
     whole(&mut stream).await.unwrap();
-    say(&hub, 10, &image(3), "");
+    say_at(&hub, 10, &image(3), "", now().unsigned_abs());
     assert!(whole(&mut stream).await.is_none());
     let overview = hub.overview(PEER);
     assert_eq!(overview.wanted, Some(overview.applied.unwrap().held));
@@ -527,7 +531,7 @@ async fn a_grant_that_is_extended_while_the_agent_ends_it_comes_back() {
         let later: Vec<_> = lists.iter().map(|&(left, which)| (at + left, which)).collect();
         publish_until(&hub, 10, &image(2), &later);
         assert!(whole(&mut stream).await.unwrap().update.is_none());
-        say(&hub, 10, &image(3), "");
+        say_at(&hub, 10, &image(3), "", now().unsigned_abs());
         let again = whole(&mut stream).await.unwrap();
         let (hash, revision) = match again.update.unwrap() {
             Update::Delta(delta) => (delta.hash, delta.revision),
@@ -540,7 +544,7 @@ async fn a_grant_that_is_extended_while_the_agent_ends_it_comes_back() {
         let overview = hub.overview(PEER);
         assert_eq!(overview.wanted, Some(overview.applied.unwrap().held));
         // The same word once more, late, changes nothing.
-        say(&hub, 10, &image(3), "");
+        say_at(&hub, 10, &image(3), "", now().unsigned_abs());
         assert!(whole(&mut stream).await.is_none());
         assert_eq!(hub.overview(PEER), overview);
     }

@@ -267,7 +267,6 @@ async fn accessible(
 #[utoipa::path(post, path = "/api/peers/{peerId}/login", tag = "Peers", params(("peerId" = String, Path)),
     responses((status = 200, body = Peer)))]
 async fn renew(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> ApiResult<Peer> {
-    caller.needs_login()?;
     // By name as well: whoever is kept from seeing peers knows what the machine is called.
     let of_id = match app.store.peer(&id).await {
         Ok(peer) => Some(peer),
@@ -278,6 +277,7 @@ async fn renew(State(app): State<App>, caller: Caller, Path(id): Path<String>) -
     let Some(own) = of_id.into_iter().chain(named).find(|peer| peer.user_id == caller.user.id) else {
         return Err(StoreError::NotFound { kind: "peer", id }.into());
     };
+    caller.needs_login()?;
     let peer = app.store.renew_peer(&caller.user, &own.id).await?;
     Ok(Json(Shapes::of(&app, &peer).await?.peer(peer)))
 }
