@@ -187,7 +187,7 @@ async fn when_a_break_glass_policy_ends_is_told_ahead_to_both_sides_and_nobody_e
     }
     let until = control.store.break_glass_on(&actor, &policy, 600, "a test").await.unwrap();
     let at = until.break_glass.unwrap().until.unwrap().unsigned_abs();
-    let mut revisions = Vec::new();
+    let (mut revisions, mut granted) = (Vec::new(), None);
     for (place, agent) in [&gateway, &user].into_iter().enumerate() {
         let (update, schedule) = told(&mut sessions[place]).await;
         let Some(Update::Delta(delta)) = update else { panic!("{update:?}") };
@@ -198,15 +198,22 @@ async fn when_a_break_glass_policy_ends_is_told_ahead_to_both_sides_and_nobody_e
         assert!((500_000..=600_000).contains(&end.left_ms), "{}", end.left_ms);
         agent.say(&mut sessions[place], delta.revision, &delta.hash).await;
         revisions.push(end.revision);
+        granted.get_or_insert(delta.hash);
     }
+    let granted = granted.unwrap();
     // It is extended: the image is the same, and when it ends is not.
     control.store.break_glass_on(&actor, &policy, 3000, "a test").await.unwrap();
     for session in &mut sessions[..2] {
         let (update, schedule) = told(session).await;
         assert_eq!((update, schedule.unwrap().ends[0].left_ms > 2_000_000), (None, true));
     }
-    // An agent ends it by itself: that is what it is to have.
+    // An agent had ended it by itself before it heard of that: it has the grant again.
     gateway.say(&mut sessions[0], revisions[0], &before[0]).await;
+    let (update, schedule) = told(&mut sessions[0]).await;
+    let Some(Update::Delta(delta)) = update else { panic!("{update:?}") };
+    assert_eq!((&delta.base_hash, &delta.hash), (&before[0], &granted));
+    assert_eq!(schedule.unwrap().ends[0].hash, before[0]);
+    gateway.say(&mut sessions[0], delta.revision, &delta.hash).await;
     let overview = control.agents.hub().overview(&gateway.id());
     assert_eq!(overview.applied.unwrap().held, overview.wanted.unwrap());
     // It is turned off by hand: nothing ends any more.
