@@ -1,65 +1,94 @@
-//! Stores of every released schema are brought to the newest, with what is in them; those of a newer one are refused.
+//! Stores of every schema there was are brought to the newest, with what is in them; those of a newer one are refused.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use sluicegate_control::store::{Actor, Location, Store};
+use sqlx::migrate::Migrator;
 use sqlx::{ConnectOptions, Connection, Executor};
 
 use crate::postgres;
 use crate::world::{check_trail, group, open, places, sql};
 
-/// The released schemas, each as the database's own tool wrote down a store of it: see `tests/store/schemas`.
-const RELEASED: [i64; 13] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13];
+const BACKENDS: [&str; 2] = ["sqlite", "postgres"];
 
-fn dump(backend: &str, schema: i64) -> String {
-    let path = format!("{}/tests/store/schemas/{backend}-{schema:04}.sql", env!("CARGO_MANIFEST_DIR"));
+/// The migrations as they are in the source tree.
+async fn migrations(backend: &str) -> Migrator {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(backend);
+    Migrator::new(directory).await.unwrap()
+}
+
+/// The versions of all schemas but the newest.
+fn earlier(migrations: &Migrator) -> Vec<i64> {
+    let mut versions: Vec<i64> = migrations.iter().map(|migration| migration.version).collect();
+    versions.pop().unwrap();
+    versions
+}
+
+/// The first schema's store: see `tests/store/schemas`.
+fn first(backend: &str) -> String {
+    let path = format!("{}/tests/store/schemas/{backend}-0001.sql", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-#[test]
-fn both_databases_have_the_same_schemas_and_all_but_the_newest_are_tested() {
-    let versions = |backend: &str| -> Vec<i64> {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(backend);
-        let names = std::fs::read_dir(directory)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut versions: Vec<i64> =
-            names.map(|name| name.split('_').next().unwrap().parse().unwrap()).collect();
-        versions.sort();
-        versions
-    };
-    assert_eq!(versions("sqlite"), versions("postgres"));
-    let all = versions("sqlite");
-    assert_eq!(
-        all[..all.len() - 1],
-        RELEASED,
-        "a schema that is followed by another one needs a dump in schemas/"
-    );
+#[tokio::test]
+async fn both_databases_have_the_same_schemas_and_no_migration_is_ever_changed() {
+    let mut found = String::new();
+    for backend in BACKENDS {
+        for (migration, number) in migrations(backend).await.iter().zip(1..) {
+            assert_eq!(migration.version, number, "{backend}: a number is left out");
+            let sum = migration.checksum.iter().fold(String::new(), |mut sum, byte| {
+                write!(sum, "{byte:02x}").unwrap();
+                sum
+            });
+            writeln!(found, "{backend} {number:04} {sum}").unwrap();
+        }
+    }
+    let [sqlite, postgres] =
+        BACKENDS.map(|backend| found.lines().filter(|line| line.starts_with(backend)).count());
+    assert_eq!(sqlite, postgres, "one database has more than the other");
+    let known = include_str!("schemas/checksums");
+    for (found, known) in found.lines().zip(known.lines().chain(std::iter::repeat("nothing"))) {
+        assert_eq!(
+            found, known,
+            "stores have the migrations in schemas/checksums: what is to be otherwise is a migration of its own, \
+             whose line is added there"
+        );
+    }
+    assert_eq!(found.lines().count(), known.lines().count(), "a migration is gone");
 }
 
 #[tokio::test]
-async fn sqlite_stores_of_every_released_schema_come_forward_whole() {
-    for schema in RELEASED {
+async fn sqlite_stores_of_every_schema_come_forward_whole() {
+    let migrations = migrations("sqlite").await;
+    for schema in earlier(&migrations) {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("control.db");
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file).create_if_missing(true);
         let mut db = options.connect().await.unwrap();
-        db.execute(sqlx::AssertSqlSafe(dump("sqlite", schema))).await.unwrap();
+        db.execute(sqlx::AssertSqlSafe(first("sqlite"))).await.unwrap();
+        migrations.run_to(schema, &mut db).await.unwrap();
         db.close().await.unwrap();
         comes_forward(&Location::Sqlite(file), directory.path(), "sqlite", schema).await;
     }
 }
 
 #[tokio::test]
-async fn postgres_stores_of_every_released_schema_come_forward_whole() {
-    for schema in RELEASED {
+async fn postgres_stores_of_every_schema_come_forward_whole() {
+    let migrations = migrations("postgres").await;
+    for schema in earlier(&migrations) {
         let (directory, url) = (tempfile::tempdir().unwrap(), postgres::database());
-        sql(&url, &dump("postgres", schema));
-        comes_forward(&Location::parse(&url, None).unwrap(), directory.path(), "postgres", schema).await;
+        sql(&url, &first("postgres"));
+        let location = Location::parse(&url, None).unwrap();
+        let Location::Postgres(options) = &location else { panic!("{location:?}") };
+        let mut db = options.connect().await.unwrap();
+        migrations.run_to(schema, &mut db).await.unwrap();
+        db.close().await.unwrap();
+        comes_forward(&location, directory.path(), "postgres", schema).await;
     }
 }
 
-/// What the dumps hold: see `tests/store/schemas/README.md`.
+/// What the first store holds: see `tests/store/schemas/README.md`.
 async fn comes_forward(location: &Location, directory: &Path, backend: &str, schema: i64) {
     let what = format!("{backend} {schema}");
     let store = open(location, directory).await;
