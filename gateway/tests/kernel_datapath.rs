@@ -23,7 +23,7 @@ use sluicegate_policy::model::Service;
 
 use self::gateway::Way;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// TC's answers: redirected, dropped, and on to the next program.
 const REDIRECT: u32 = 7;

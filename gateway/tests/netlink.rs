@@ -12,7 +12,7 @@ use sluicegate_gateway::system;
 use sluicegate_gateway::tun::Tun;
 use sluicegate_lab::{Lab, Namespace};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn inside<T: Send>(namespace: &Namespace, work: impl AsyncFnOnce() -> T + Send) -> T {
     let run = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work());

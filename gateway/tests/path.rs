@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 
 use self::gateway::Way;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// MTU of the link between router and server.
 const NARROW: &str = "1300";
 

@@ -3,6 +3,7 @@
 mod ethernet;
 mod io;
 mod probe;
+mod udp;
 mod usage;
 mod userspace;
 

@@ -9,7 +9,6 @@ use anyhow::{Context as _, anyhow};
 use gotatun::device::configure::DeviceWrite;
 use gotatun::device::{Device, DeviceBuilder, DeviceTransports, Error, Peer};
 use gotatun::noise::TimerParams;
-use gotatun::udp::socket::UdpSocketFactory;
 use gotatun::x25519;
 use ipnet::IpNet;
 use ipnetwork::IpNetwork;
@@ -18,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::io::{FromHost, HostSide, ToHost, split};
 use super::probe::Probes;
+use super::udp::RoomyUdp;
 use super::usage::Usage;
 use super::{Link, Overlay, PeerSpec, PublicKey};
 
@@ -39,7 +39,7 @@ pub struct UserspaceSettings {
     pub probe_interval: Duration,
 }
 
-type Transports = (UdpSocketFactory, ToHost, FromHost);
+type Transports = (RoomyUdp, ToHost, FromHost);
 
 /// The embedded WireGuard.
 pub struct UserspaceOverlay {
@@ -59,7 +59,7 @@ impl UserspaceOverlay {
         let probes = Arc::new(Probes::new(out, settings.probe_interval));
         let (to_host, from_host) = split(host, settings.mtu, probes.clone(), probe_packets);
         let device = DeviceBuilder::new()
-            .with_default_udp()
+            .with_udp(RoomyUdp::default())
             .with_ip_pair(to_host, from_host)
             .with_private_key(settings.key)
             .with_listen_port(settings.port)

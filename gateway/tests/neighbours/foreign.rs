@@ -22,7 +22,7 @@ pub(crate) enum Place {
 
 /// A program attached to a device by a link, until it is dropped.
 pub(crate) struct Foreign {
-    _link: OwnedFd,
+    link: OwnedFd,
     _program: OwnedFd,
     count: OwnedFd,
     /// The kernel's id of the program.
@@ -36,6 +36,7 @@ mod command {
     pub(crate) const PROG_LOAD: i64 = 5;
     pub(crate) const OBJ_GET_INFO: i64 = 15;
     pub(crate) const LINK_CREATE: i64 = 28;
+    pub(crate) const LINK_DETACH: i64 = 34;
 }
 
 /// `BPF_PROG_TYPE_SCHED_CLS`
@@ -75,7 +76,7 @@ impl Foreign {
         let mut link = [program.as_raw_fd() as u32, index, attach_type, flags, 0, 0, 0, 0];
         let link = owned(command::LINK_CREATE, &mut link)?;
         let id = id(&program)?;
-        Ok(Self { _link: link, _program: program, count, id })
+        Ok(Self { link, _program: program, count, id })
     }
 
     /// Packets it has seen.
@@ -107,6 +108,16 @@ impl Foreign {
         };
         bpf(command::MAP_LOOKUP, &mut attr).unwrap();
         value
+    }
+}
+
+impl Drop for Foreign {
+    /// Detached in so many words: closing alone does it with the last descriptor, and a process that another test is just
+    /// starting has them all until its program runs.
+    fn drop(&mut self) {
+        let mut attr = [self.link.as_raw_fd() as u32];
+        // An error here is a device that is gone, and the program with it.
+        let _ = bpf(command::LINK_DETACH, &mut attr);
     }
 }
 

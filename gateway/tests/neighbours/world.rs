@@ -19,7 +19,7 @@ use crate::gateway::{self, Way};
 use crate::policy;
 
 /// The longest a command may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a connection that a firewall swallows is tried.
 const SWALLOWED: Duration = Duration::from_millis(400);
 

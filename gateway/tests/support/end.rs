@@ -12,7 +12,7 @@ use sluicegate_gateway::tun::Tun;
 use sluicegate_lab::Namespace;
 
 /// The longest anything here takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One end: a thread in its namespace with a runtime of its own.
 pub(crate) struct End {

@@ -18,7 +18,7 @@ use sluicegate_gateway::datapath::{self, Choice, Datapath as _, EventKind, Kind,
 use sluicegate_lab::{Lab, Namespace, Program};
 use world::{PORTS, World, settings};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Long enough to be sure that nothing comes, where a packet takes less than a millisecond.
 const SILENCE: Duration = Duration::from_millis(300);
 const LARGE: usize = 4 << 20;

@@ -17,7 +17,7 @@ use crate::policy;
 use crate::tap::Tap;
 
 /// The longest anything here takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The client's, the gateway's own on both sides, and the server's address, by family.
 pub(crate) const ADDRESSES: [[&str; 4]; 2] = [
     ["100.64.0.5", "100.64.0.1", "10.128.0.1", "10.128.0.53"],

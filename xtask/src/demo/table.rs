@@ -44,34 +44,40 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut grid = Grid::new();
-        grid.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-        // A pipe has no width of its own.
-        if grid.width().is_none() {
-            grid.set_width(180);
+        writeln!(f, "{}", grid(self.rows.iter()))?;
+        let surprises: Vec<&Row> = self.rows.iter().filter(|row| !row.as_expected).collect();
+        if surprises.is_empty() {
+            return write!(f, "all {} rows are as expected", self.rows.len());
         }
-        grid.set_header(["", "who", "what", "expected", "seen", "rule"]);
-        for row in &self.rows {
-            let mark = if row.as_expected { "ok" } else { "NO" };
-            grid.add_row([mark, &row.who, &row.what, &row.expected, &row.seen, &row.rule]);
-        }
-        writeln!(f, "{grid}")?;
-        let surprises = self.rows.iter().filter(|row| !row.as_expected).count();
-        match surprises {
-            0 => write!(f, "all {} rows are as expected", self.rows.len()),
-            _ => write!(f, "{surprises} of {} rows are not as expected", self.rows.len()),
-        }
+        // Once more at the end: the table is long, and its end is what is read first.
+        writeln!(f, "not as expected:\n{}", grid(surprises.iter().copied()))?;
+        write!(f, "{} of {} rows are not as expected", surprises.len(), self.rows.len())
     }
+}
+
+fn grid<'a>(rows: impl Iterator<Item = &'a Row>) -> Grid {
+    let mut grid = Grid::new();
+    grid.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    // A pipe has no width of its own.
+    if grid.width().is_none() {
+        grid.set_width(180);
+    }
+    grid.set_header(["", "who", "what", "expected", "seen", "rule"]);
+    for row in rows {
+        let mark = if row.as_expected { "ok" } else { "NO" };
+        grid.add_row([mark, &row.who, &row.what, &row.expected, &row.seen, &row.rule]);
+    }
+    grid
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn row(as_expected: bool) -> Row {
+    fn row(who: &str, as_expected: bool) -> Row {
         let text = String::new();
         Row {
-            who: "alice".into(),
+            who: who.into(),
             what: text.clone(),
             expected: text.clone(),
             seen: text.clone(),
@@ -84,11 +90,14 @@ mod tests {
     fn one_surprise_is_enough_and_nothing_is_no_success() {
         let mut table = Table::default();
         assert!(!table.as_expected());
-        table.add(row(true));
+        table.add(row("alice", true));
         assert!(table.as_expected());
-        table.add(row(false));
+        table.add(row("bob", false));
         assert!(!table.as_expected());
         assert_eq!(table.json("ebpf")["as_expected"], false);
-        assert!(table.to_string().ends_with("1 of 2 rows are not as expected"));
+        let shown = table.to_string();
+        assert!(shown.ends_with("1 of 2 rows are not as expected"));
+        let (_, end) = shown.split_once("not as expected:\n").unwrap();
+        assert!(end.contains("bob") && !end.contains("alice"), "{end}");
     }
 }
