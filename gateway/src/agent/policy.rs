@@ -288,6 +288,7 @@ impl Policy {
         self.reopen();
         let told = self.expect(ends, &hash);
         let remembered = told.and_then(|()| self.store.put_image(revision, &hash, &snapshot.image));
+        self.note_written(&remembered);
         self.trouble = self.forget_unless(revision, remembered).or_else(|| self.forget_ends());
         Ok(took)
     }
@@ -354,12 +355,17 @@ impl Policy {
                 self.reopen();
                 let told = self.expect(ends, &hash);
                 let remembered = told.and_then(|()| remember(self));
+                self.note_written(&remembered);
                 self.forget_unless(revision, remembered).or_else(|| self.forget_ends())
             }
             // The image before is on disk with its end: a start brings it to the same one.
-            Until::Known => remember(self).err().map(|e| {
-                format!("revision {revision} is in force and could not be remembered; a restart makes it again: {e:#}")
-            }),
+            Until::Known => {
+                let remembered = remember(self);
+                self.note_written(&remembered);
+                remembered.err().map(|e| {
+                    format!("revision {revision} is in force and could not be remembered; a restart makes it again: {e:#}")
+                })
+            }
         };
         Ok(took)
     }

@@ -224,7 +224,12 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, AnyOverlay>
         let mut exits = work::exits(work::host(&netlink, &sites, settings), &mut lookups, &mut resolved);
         Policy::take_up(around.store.clone(), kept, datapath.as_mut(), &mut exits)
     });
-    around.known.send_replace(policy.known(datapath.as_ref()));
+    let known = policy.known(datapath.as_ref());
+    let before = around.known.send_replace(known);
+    // A stream that stayed open all the while said what was here before, and what is not here any more is not sent again by itself.
+    if around.contact.connected && known != before {
+        around.resync.notify_one();
+    }
     let nowhere = around.identity.card.role == Role::Gateway
         && settings.overlay == OverlayKind::Wireguard
         && settings.endpoint.is_none();

@@ -12,6 +12,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -462,6 +463,47 @@ async fn among_several(world: &World) {
 #[test]
 fn of_several_controls_the_one_that_answers_is_followed() {
     with_agent(Choice::Userspace, |_| {}, among_several);
+}
+
+/// Devices go away and come back under an open stream, and what was remembered of the image is gone.
+async fn opened_again_without_its_image(world: &World) {
+    let up = |s: &Status| s.policy.revision == Some(1) && s.control.connected;
+    let first = world.run();
+    world.status("the agent comes up", up).await;
+    first.stop().await;
+    let running = world.run();
+    world.status("the agent comes up again", up).await;
+    assert!(!world.control.asked().1.is_empty(), "it knows the image");
+
+    for name in ["image", "image.journal"] {
+        std::fs::remove_file(world.settings.places.state_dir.join(name)).or_else(absent).unwrap();
+    }
+    let deleted =
+        Command::new("ip").args(["link", "delete", &world.settings.places.device]).status().unwrap();
+    assert!(deleted.success());
+    let begun = Instant::now();
+    while !world.control.asked().1.is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "control was not asked for the image");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let back = world.status("it is sent", |s| up(s) && s.identity.address_v6.is_some()).await;
+    world.send(5);
+    world.status("both families pass again", |s| forwarded(s) >= forwarded(&back) + 10).await;
+    running.stop().await;
+}
+
+fn absent(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+#[test]
+fn an_image_that_is_lost_under_an_open_stream_is_asked_for() {
+    with_agent(Choice::Ebpf, |_| {}, opened_again_without_its_image);
+}
+
+#[test]
+fn an_image_that_is_lost_under_an_open_stream_is_asked_for_in_user_space_too() {
+    with_agent(Choice::Userspace, |_| {}, opened_again_without_its_image);
 }
 
 #[test]

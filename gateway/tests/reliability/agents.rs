@@ -20,7 +20,7 @@ use crate::world::{World, chosen, socket};
 
 /// How often it is killed; `SLUICEGATE_KILLS=100` for the long run.
 const KILLS: u32 = 10;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(240);
 const DEVICE: &str = "sluice0";
 /// The user's port.
 const PORT: u16 = 4000;

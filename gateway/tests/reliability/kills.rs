@@ -18,7 +18,7 @@ use crate::world::{World, chosen, sending, settings, socket, start, way};
 
 /// How often it is killed, for XDP and without it; `SLUICEGATE_KILLS=100` for the long run.
 const KILLS: u32 = 5;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(240);
 /// Where the process that is killed finds its pins, its device and how it is to attach.
 const BPF_DIR: &str = "RELIABILITY_TEST_BPF_DIR";
 const DEVICE: &str = "RELIABILITY_TEST_DEVICE";

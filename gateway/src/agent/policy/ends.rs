@@ -19,6 +19,8 @@ pub(in super::super) struct Clock {
     kept: Vec<Kept>,
     /// Whether what is on disk could not be read.
     damaged: bool,
+    /// Whether the image in force could not be written to disk, where one from before an end may be.
+    behind: bool,
     /// Why nothing may be forwarded: something ended, and what is in force grants it still.
     shut: Option<String>,
     /// When the moment was last remembered.
@@ -100,7 +102,9 @@ impl Remembered {
             }
             tracing::info!(revision, "a grant ended while this agent was away");
             let hash = stored.hashes.root();
-            if let Err(e) = store.put_change(&base, revision, &hash, &delta.delta, &stored.image) {
+            let written = store.put_change(&base, revision, &hash, &delta.delta, &stored.image);
+            clock.behind = written.is_err();
+            if let Err(e) = written {
                 tracing::warn!(
                     "a grant that ended could not be taken from what is remembered; a restart does so again: {e:#}"
                 );
@@ -186,8 +190,17 @@ impl Policy {
             );
             return;
         }
-        let told = self.expect(Some(schedule), &hash);
+        let told = self.expect(Some(schedule), &hash).and_then(|()| self.write_again());
+        self.note_written(&told);
         self.trouble = self.forget_unless(revision, told).or_else(|| self.forget_ends());
+    }
+
+    /// Remembers the image in force where the one on disk is from before an end: what is told of ends soon names that one no more.
+    fn write_again(&self) -> anyhow::Result<()> {
+        match self.held.as_ref().filter(|_| self.clock.behind) {
+            Some(held) => self.store.put_image(held.revision, &held.hash, &held.image.encode()),
+            None => Ok(()),
+        }
     }
 
     /// Remembers the time now and then, while something is to end.
@@ -210,6 +223,11 @@ impl Policy {
     /// An image from control came into force: whatever was wrong with the one before, this one has nothing that has ended.
     pub(super) fn reopen(&mut self) {
         self.clock.shut = None;
+    }
+
+    /// The image in force is on disk, or is not.
+    pub(super) fn note_written(&mut self, written: &anyhow::Result<()>) {
+        self.clock.behind = written.is_err();
     }
 
     /// Of the image with this hash `ends` says what ends by the clock. On disk when this returns, before the image is.

@@ -390,6 +390,31 @@ fn what_ended_meanwhile_does_not_come_up_again() {
     assert_eq!((pinned.in_force().map(|now| now.revision), policy.cap()), (Some(6), None));
 }
 
+/// A full disk at an end, and control that says again when the rest ends: the image before must not come back without its end.
+#[test]
+fn an_end_that_could_not_be_written_is_written_with_what_control_says_next() {
+    for space_comes_back in [true, false] {
+        let mut b = bench();
+        let (one, two, three) = (image(&[1, 1]), image(&[1, 2]), image(&[3]));
+        b.bounded(5, &one, &[(0, 6, &two), (LONG, 7, &three)]);
+        // Directories in the places of files: nothing can be written.
+        let full = ["image.new", "image.journal"].map(|name| b.dir.path().join(name));
+        full.iter().for_each(|path| std::fs::create_dir(path).unwrap());
+        assert!(b.policy.end(&mut b.fake, &mut nowhere).unwrap().acknowledgement.applied);
+        assert!(b.policy.degraded(Some(6)).concat().contains("could not be remembered"));
+        if space_comes_back {
+            full.iter().for_each(|path| std::fs::remove_dir(path).unwrap());
+        }
+        for _ in 0..2 {
+            b.policy.reschedule(until(&two, &[(LONG, 7, &three)]));
+        }
+        let mut fresh = FakeDatapath::default();
+        b.again(&mut fresh);
+        let expected = if space_comes_back { vec![(6, two)] } else { Vec::new() };
+        assert_eq!(Bench::applied(&fresh), expected);
+    }
+}
+
 #[test]
 fn a_newer_image_has_ends_of_its_own_or_none() {
     let mut b = bench();
