@@ -9,6 +9,9 @@ use sluicegate_control::maintain;
 use sluicegate_control::serve::{self, Data, DataArgs, Options, ServeArgs};
 use tracing_subscriber::EnvFilter;
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The control service of Sluicegate.
 #[derive(Parser)]
 #[command(name = "sluicegate-control", version)]

@@ -28,6 +28,9 @@ use crate::figure::Figure;
 use crate::fleet::Fleet;
 use crate::operator::Operator;
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Measures the control service with a large account and simulated gateways.
 #[derive(Parser)]
 struct Args {

@@ -28,12 +28,13 @@ pub(crate) struct Tool {
 }
 
 /// What building, the tests and the demo call.
-const TOOLS: [Tool; 8] = [
+const TOOLS: [Tool; 9] = [
     Tool {
         program: "cc",
         package: "gcc",
         why: "links programs and builds SQLite and the cryptography library",
     },
+    Tool { program: "make", package: "make", why: "builds control's allocator" },
     Tool { program: "ip", package: "iproute2", why: "makes the lab's namespaces" },
     Tool { program: "ping", package: "iputils-ping", why: "is a client of the demo" },
     Tool { program: "curl", package: "curl", why: "is a client of the demo" },
