@@ -29,8 +29,6 @@ pub(super) struct Kept {
     /// Those of the state this was last brought up to, compared by where they are, which is given to no others while this is held.
     /// Not kept alive: `size` does not count them, and an agent that is not asked for again would hold those of a state long gone.
     peers: Weak<Vec<PeerEntry>>,
-    /// One more than the highest number of a column.
-    columns: u32,
     members: FxHashMap<SetId, Box<[u32]>>,
     shares: Shares,
     pub(super) outcomes: Outcomes,
@@ -59,7 +57,6 @@ impl Kept {
         let row = |peer: u32| sources.lanes.of(peer).next().map_or(0, |kind| found.of_kind[kind as usize]);
         Ok(Self {
             peers: Arc::downgrade(&r.peers),
-            columns: columns.count,
             members: shares.of_set.keys().map(|&set| (set, r.sets.peers(set).into())).collect(),
             shares,
             outcomes,
@@ -79,8 +76,7 @@ impl Kept {
         halves: &Halves,
         columns: &Columns,
     ) -> Option<Self> {
-        let same_columns = self.rows.columns() == columns.numbers && self.columns == columns.count;
-        if !ptr::eq(self.peers.as_ptr(), Arc::as_ptr(&r.peers)) || !same_columns {
+        if !ptr::eq(self.peers.as_ptr(), Arc::as_ptr(&r.peers)) || self.rows.columns() != columns.numbers {
             return None;
         }
         let shares = Shares::new(r, agent, halves, columns, &mut self.outcomes).ok()?;
