@@ -226,8 +226,8 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, AnyOverlay>
     });
     let known = policy.known(datapath.as_ref());
     let before = around.known.send_replace(known);
-    // A stream that stayed open all the while said what was here before, and what is not here any more is not sent again by itself.
-    if around.contact.connected && known != before {
+    // A stream that is open, or was opened meanwhile, has said what was here before: what is not here any more is not sent again by itself.
+    if before.hash.is_some() && known != before {
         around.resync.notify_one();
     }
     let nowhere = around.identity.card.role == Role::Gateway

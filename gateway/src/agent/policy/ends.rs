@@ -19,7 +19,7 @@ pub(in super::super) struct Clock {
     kept: Vec<Kept>,
     /// Whether what is on disk could not be read.
     damaged: bool,
-    /// Whether the image in force could not be written to disk, where one from before an end may be.
+    /// Whether the image in force is not known to be on disk, where one from before an end may be.
     behind: bool,
     /// Why nothing may be forwarded: something ended, and what is in force grants it still.
     shut: Option<String>,
@@ -82,15 +82,29 @@ impl Remembered {
         }
         if let Some(stored) = &mut image {
             trouble = stored.cut.take();
-            clock.ends = Ends::kept(&clock.kept, &stored.hashes.root());
         }
         let mut remembered = Self { image, trouble, clock, ended: false };
         remembered.pass(store, now);
         remembered
     }
 
-    /// Takes from the image what has ended.
+    /// Takes from the image what has ended, by what was said of it last.
     pub(super) fn pass(&mut self, store: &Store, now: &Moment) {
+        // What was said before may lead to an image of which something else was said since.
+        let mut said = self.clock.kept.len();
+        while let Some(stored) = &self.image {
+            let hash = stored.hashes.root();
+            let of = |kept: &Kept| Ends::of(&kept.schedule, &hash, kept.at.boot_ms);
+            let newest = self.clock.kept[..said].iter().position(|kept| of(kept).is_some());
+            let Some(newest) = newest else { return };
+            self.clock.ends = of(&self.clock.kept[newest]).unwrap_or_default();
+            self.pass_known(store, now);
+            said = newest;
+        }
+    }
+
+    /// The same, by the ends that are known of it.
+    fn pass_known(&mut self, store: &Store, now: &Moment) {
         let (Some(stored), clock) = (&mut self.image, &mut self.clock) else { return };
         while let Some(delta) = clock.ends.due(now.boot_ms) {
             self.ended = true;

@@ -393,17 +393,24 @@ fn what_ended_meanwhile_does_not_come_up_again() {
 /// A full disk at an end, and control that says again when the rest ends: the image before must not come back without its end.
 #[test]
 fn an_end_that_could_not_be_written_is_written_with_what_control_says_next() {
-    for space_comes_back in [true, false] {
+    for (while_away, space_comes_back) in [(false, true), (false, false), (true, true)] {
         let mut b = bench();
         let (one, two, three) = (image(&[1, 1]), image(&[1, 2]), image(&[3]));
         b.bounded(5, &one, &[(0, 6, &two), (LONG, 7, &three)]);
-        // Directories in the places of files: nothing can be written.
-        let full = ["image.new", "image.journal"].map(|name| b.dir.path().join(name));
-        full.iter().for_each(|path| std::fs::create_dir(path).unwrap());
-        assert!(b.policy.end(&mut b.fake, &mut nowhere).unwrap().acknowledgement.applied);
-        assert!(b.policy.degraded(Some(6)).concat().contains("could not be remembered"));
+        // What stands in the places of files: no image can be written.
+        let [whole, journal] = ["image.new", "image.journal"].map(|name| b.dir.path().join(name));
+        std::fs::create_dir(&whole).unwrap();
+        std::os::unix::fs::symlink("no/such/file", &journal).unwrap();
+        if while_away {
+            b.policy = b.again(&mut b.fake.clone());
+        } else {
+            assert!(b.policy.end(&mut b.fake, &mut nowhere).unwrap().acknowledgement.applied);
+            assert!(b.policy.degraded(Some(6)).concat().contains("could not be remembered"));
+        }
+        assert_eq!(b.in_force(), Some(6));
         if space_comes_back {
-            full.iter().for_each(|path| std::fs::remove_dir(path).unwrap());
+            std::fs::remove_dir(&whole).unwrap();
+            std::fs::remove_file(&journal).unwrap();
         }
         for _ in 0..2 {
             b.policy.reschedule(until(&two, &[(LONG, 7, &three)]));
@@ -448,6 +455,18 @@ fn of_two_images_either_has_its_own_ends_on_disk() {
     let mut fresh = FakeDatapath::default();
     b.again(&mut fresh);
     assert_eq!(Bench::applied(&fresh), [(6, two)]);
+}
+
+/// The agent died between the file of the ends and that of the image, and what it had said of the image in force was news.
+#[test]
+fn what_was_said_last_of_an_image_counts_though_another_leads_to_it() {
+    let mut b = bench();
+    let (one, two, three, four) = (image(&[1, 1]), image(&[1, 2]), image(&[3]), image(&[4]));
+    b.bounded(5, &one, &[(0, 6, &two), (LONG, 7, &three)]);
+    b.policy.expect(Some(until(&two, &[(0, 8, &three), (LONG, 9, &four)])), &two.hash()).unwrap();
+    let mut fresh = FakeDatapath::default();
+    let policy = b.again(&mut fresh);
+    assert_eq!((Bench::applied(&fresh), policy.ends()), (vec![(8, three)], 1));
 }
 
 #[test]
