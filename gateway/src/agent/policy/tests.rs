@@ -464,6 +464,7 @@ fn what_was_said_last_of_an_image_counts_though_another_leads_to_it() {
     let (one, two, three, four) = (image(&[1, 1]), image(&[1, 2]), image(&[3]), image(&[4]));
     b.bounded(5, &one, &[(0, 6, &two), (LONG, 7, &three)]);
     b.policy.expect(Some(until(&two, &[(0, 8, &three), (LONG, 9, &four)])), &two.hash()).unwrap();
+    assert_eq!(Remembered::load(&b.store).image.map(|stored| stored.revision), Some(8));
     let mut fresh = FakeDatapath::default();
     let policy = b.again(&mut fresh);
     assert_eq!((Bench::applied(&fresh), policy.ends()), (vec![(8, three)], 1));
