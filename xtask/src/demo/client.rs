@@ -90,9 +90,18 @@ impl Ask {
         let mut last = Seen::Nothing("not tried".into());
         wait::until(PATIENCE, || -> Result<_> {
             last = self.once(namespace, to, traffic)?;
-            Ok(matches!(last, Seen::Answered(_)).then_some(()))
+            Ok(self.is_whole(&last).then_some(()))
         })?;
         Ok(last)
+    }
+
+    /// Whether it is answered, and the server told whom it sees where it does so: of datagrams that are sent while the way is being opened the first,
+    /// which asks for it, may be lost and others answered.
+    fn is_whole(self, seen: &Seen) -> bool {
+        match seen {
+            Seen::Answered(address) => address.is_some() || self == Self::Ping,
+            Seen::Nothing(_) => false,
+        }
     }
 
     fn read(self, finished: &Finished) -> Seen {
@@ -160,6 +169,14 @@ mod tests {
         assert_eq!(seen_address("seen as [fd00:20::1]:9\n"), Some("fd00:20::1".parse().unwrap()));
         assert_eq!(seen_address("# HELP x\n# seen 10.20.0.1\n"), v4);
         assert_eq!(seen_address("64 bytes from 10.20.0.10"), None);
+    }
+
+    #[test]
+    fn datagrams_that_came_back_without_telling_whom_the_server_sees_are_sent_again() {
+        let seen = Some("10.20.0.1".parse().unwrap());
+        assert!(Ask::Udp(443).is_whole(&Seen::Answered(seen)) && Ask::Ping.is_whole(&Seen::Answered(None)));
+        assert!(!Ask::Udp(443).is_whole(&Seen::Answered(None)));
+        assert!(!Ask::Ping.is_whole(&Seen::Nothing("no answer".into())));
     }
 
     #[test]
