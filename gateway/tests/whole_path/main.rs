@@ -11,6 +11,7 @@ mod tap;
 mod world;
 
 use std::net::UdpSocket;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
@@ -23,8 +24,13 @@ use self::world::{
     ADDRESSES, PATIENCE, PORT, World, drops, sending, tags_in_frames, tcp_there_and_back, udp, vlan,
 };
 
+/// Of the kernel's clock: HZ is 100 at least.
+const LONGEST_TICK: Duration = Duration::from_millis(10);
+
 /// Has flows of each family carried by XDP: all packets but those for which the kernel is asked for the neighbour.
 fn carried(world: &World, masquerade: bool) {
+    // What is learned of neighbours in the tick in which devices changed is not kept, and twenty rounds may take no longer than that.
+    thread::sleep(2 * LONGEST_TICK);
     for (family, [client, _, own, _]) in ADDRESSES.into_iter().enumerate() {
         let mut talk = world.talk(family);
         let tap = world.tap();
