@@ -275,6 +275,7 @@ fn network(
         watched: agents.get(agent).map(|agent| agent.watched.to_vec()).unwrap_or_default(),
         no_flow_events: false,
         no_flow_counters: false,
+        names: Vec::new(),
     })
 }
 

@@ -215,6 +215,7 @@ pub(crate) mod tests {
             watched: vec!["/usr/sbin/clamd".into()],
             no_flow_events: false,
             no_flow_counters: false,
+            names: Vec::new(),
         }
     }
 

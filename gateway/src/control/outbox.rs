@@ -132,6 +132,7 @@ impl Outbox {
             flow_events_lost: waiting.lost_here + waiting.lost_below,
             facts: waiting.facts.take(),
             flow_list: waiting.flow_list.take(),
+            learned: None,
         }
     }
 
