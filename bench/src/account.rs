@@ -83,7 +83,13 @@ pub(crate) fn state(policies: u32) -> Result<State> {
             let prefixes = vec![IpNet::from(std::net::IpAddr::V4(v4)), IpNet::from(std::net::IpAddr::V6(v6))];
             (
                 format!("res{number:06}"),
-                Resource { name: format!("host{number}"), prefixes, enabled: true, distribution: None },
+                Resource {
+                    name: format!("host{number}"),
+                    prefixes,
+                    enabled: true,
+                    domain: None,
+                    distribution: None,
+                },
             )
         })
         .collect();

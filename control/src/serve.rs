@@ -37,6 +37,8 @@ const EPHEMERAL_LIFETIME: Duration = Duration::from_secs(600);
 const EPHEMERAL_SWEEP: Duration = Duration::from_secs(60);
 /// How often it is looked at whose login has expired: a login is at most this much longer than the settings say.
 const EXPIRY_SWEEP: Duration = Duration::from_secs(5);
+/// What a router has looked up counts for so long after it has gone, in milliseconds: while it is away nobody keeps it up to date.
+const LEARNED: i64 = 3_600_000;
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn run(options: Options) -> anyhow::Result<()> {
@@ -186,7 +188,8 @@ async fn sweep_ephemeral(store: Store, hub: Arc<Hub>) {
     }
 }
 
-/// Notices peers whose user has to log in again; and lets go of what nobody follows the account by any more.
+/// Notices peers whose user has to log in again; and lets go of what absent routers had looked up, and of what nobody follows the
+/// account by any more.
 async fn expire_peers(store: Store) {
     let mut ticks = tokio::time::interval(EXPIRY_SWEEP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -199,6 +202,11 @@ async fn expire_peers(store: Store) {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "logins of peers expired"),
             Err(error) => tracing::warn!(%error, "it could not be seen which peers' logins have expired"),
+        }
+        match store.forget_learned(now() - LEARNED).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "what routers had looked up that stayed away was let go"),
+            Err(error) => tracing::warn!(%error, "what absent routers had looked up could not be let go"),
         }
         if let Err(error) = store.forget_touched().await {
             tracing::warn!(%error, "what was written down of old changes could not be removed");

@@ -203,7 +203,13 @@ fn network(r: &mut Random, i: usize) -> Network {
         let prefixes = (0..1 + r.below(2)).map(|_| r.pick(&PREFIXES).parse().expect("a prefix")).collect();
         (
             format!("n{i}-r{k}"),
-            Resource { name: format!("resource {k}"), prefixes, enabled: r.chance(92), distribution: None },
+            Resource {
+                name: format!("resource {k}"),
+                prefixes,
+                enabled: r.chance(92),
+                domain: None,
+                distribution: None,
+            },
         )
     });
     let resources = resources.collect();

@@ -200,7 +200,8 @@ fn account(gateways: usize, dice: &mut Dice) -> State {
             _ => format!("2001:db8:{i:x}::/64"),
         };
         let prefixes = vec![prefix.parse().expect("a prefix")];
-        let resource = Resource { name: name.clone(), prefixes, enabled: true, distribution: None };
+        let resource =
+            Resource { name: name.clone(), prefixes, enabled: true, domain: None, distribution: None };
         let network = state.networks.get_mut(&format!("site{:04}", i % gateways)).expect("a network");
         network.resources.insert(name.clone(), resource);
         let first = dice.roll(GROUPS);

@@ -179,7 +179,8 @@ fn account(
         let mut prefixes = vec![IpNet::V4(Ipv4Net::new(address, length).expect("a length"))];
         prefixes
             .extend((i % 4 == 0).then(|| format!("fd20:0:0:{i:x}::/64").parse::<IpNet>().expect("a prefix")));
-        let resource = Resource { name: id.clone(), prefixes, enabled: true, distribution: None };
+        let resource =
+            Resource { name: id.clone(), prefixes, enabled: true, domain: None, distribution: None };
         networks
             .get_mut(&format!("net{:03}", i % sites))
             .expect("a network")

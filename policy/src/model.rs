@@ -74,6 +74,8 @@ pub struct Resource {
     pub name: String,
     /// The addresses, masked; a host is a /32 or /128. A domain resource carries the addresses learned so far, maybe none.
     pub prefixes: Vec<IpNet>,
+    /// Of a domain resource the name that its routers are to look up, or the wildcard; `None` of others, and where nobody is to.
+    pub domain: Option<String>,
     /// Whether it counts.
     pub enabled: bool,
     /// For a route, whom it is for; `None` is no such bound.

@@ -19,6 +19,8 @@ pub struct NetworkView {
     pub routes: Vec<Route>,
     /// Prefixes the agent routes, by (network, resource, prefix).
     pub routed: Vec<RoutedPrefix>,
+    /// Names of enabled domain resources that the agent routes, and is to look up; by resource.
+    pub names: Vec<Name>,
 }
 
 /// One prefix and who reaches it.
@@ -62,12 +64,21 @@ pub struct RoutedPrefix {
     pub metric: u16,
 }
 
+/// The name of a domain resource that the agent routes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// Resource id.
+    pub resource_id: Arc<str>,
+    /// A name, or a wildcard as in `model::Resource::domain`.
+    pub name: String,
+}
+
 impl NetworkView {
     pub(crate) fn new(r: &Resolved, scope: &Scope) -> Self {
         let mut peers: Vec<Arc<str>> =
             scope.neighbours(r).iter().map(|p| r.peers[p as usize].id.clone()).collect();
         peers.sort_unstable();
-        Self { peers, routes: routes(r, scope), routed: routed(r, scope) }
+        Self { peers, routes: routes(r, scope), routed: routed(r, scope), names: names(r, scope) }
     }
 }
 
@@ -110,4 +121,14 @@ fn routed(r: &Resolved, scope: &Scope) -> Vec<RoutedPrefix> {
         }
     };
     scope.routed.iter().map(prefix).collect()
+}
+
+fn names(r: &Resolved, scope: &Scope) -> Vec<Name> {
+    let name = |&number: &u32| {
+        let resource = &r.resources[number as usize];
+        let network = &r.networks[resource.network as usize].id;
+        let name = r.state.networks[&**network].resources[&*resource.id].domain.clone()?;
+        Some(Name { resource_id: resource.id.clone(), name })
+    };
+    scope.routed_resources.keys().filter_map(name).collect()
 }

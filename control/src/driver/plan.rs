@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use sluicegate_api::agent::{NetworkConfig, RemotePeer, Route, RoutedPrefix, Router};
+use sluicegate_api::agent::{Name, NetworkConfig, RemotePeer, Route, RoutedPrefix, Router};
 use sluicegate_policy::model::{Network, Shared, State};
 use sluicegate_policy::{Compiler, NetworkView};
 
@@ -264,6 +264,10 @@ fn network(
         masquerade: routed.masquerade,
         metric: routed.metric.into(),
     };
+    let name = |name: &sluicegate_policy::network::Name| Name {
+        resource_id: name.resource_id.to_string(),
+        name: name.name.clone(),
+    };
     Some(NetworkConfig {
         serial: 0,
         address_v4: format!("{}/{}", own.v4, state.overlay_v4.prefix_len()),
@@ -275,7 +279,7 @@ fn network(
         watched: agents.get(agent).map(|agent| agent.watched.to_vec()).unwrap_or_default(),
         no_flow_events: false,
         no_flow_counters: false,
-        names: Vec::new(),
+        names: view.names.iter().map(name).collect(),
     })
 }
 

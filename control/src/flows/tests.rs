@@ -51,6 +51,7 @@ fn state() -> State {
         name: name.into(),
         prefixes: vec![prefix.parse().unwrap()],
         enabled: true,
+        domain: None,
         distribution: None,
     };
     let resources = BTreeMap::from([

@@ -27,10 +27,11 @@ pub(super) enum List {
     Processes,
     LiveFlows,
     RuleNames,
+    Learned,
 }
 
 /// What lists are called and how many elements they may have, in the order of [`List`]. Together they are less than 30 MB of memory.
-const MOST: [(&str, usize); 10] = [
+const MOST: [(&str, usize); 11] = [
     ("acknowledgements", 1_024),
     ("flow events", 16_384),
     ("drop reasons", 1_024),
@@ -41,6 +42,7 @@ const MOST: [(&str, usize); 10] = [
     ("processes", 65_536),
     ("live flows", 16_384),
     ("names of rules", 65_536),
+    ("addresses of names", 16_384),
 ];
 
 /// `ReportRequest`.
@@ -50,6 +52,7 @@ pub(super) static REPORT: Shape = Shape(&[
     (3, Part::Many(List::FlowEvents)),
     (5, Part::One(&FACTS)),
     (6, Part::One(&FLOW_LIST)),
+    (7, Part::One(&LEARNED)),
 ]);
 /// `SyncRequest`.
 pub(super) static SYNC: Shape = Shape(&[(6, Part::One(&FACTS))]);
@@ -63,6 +66,7 @@ static HEALTH: Shape = Shape(&[
 ]);
 static FACTS: Shape = Shape(&[(1, Part::One(&ADDRESSES)), (2, Part::Many(List::Processes))]);
 static ADDRESSES: Shape = Shape(&[(1, Part::Many(List::Addresses))]);
+static LEARNED: Shape = Shape(&[(1, Part::Many(List::Learned))]);
 static FLOW_LIST: Shape = Shape(&[(3, Part::Many(List::LiveFlows)), (4, Part::Many(List::RuleNames))]);
 
 /// Why a message is not taken in.
@@ -134,8 +138,8 @@ mod tests {
     use prost::Message;
     use sluicegate_api::agent::facts::Addresses;
     use sluicegate_api::agent::{
-        Acknowledgement, Facts, FlowEvent, FlowList, Health, LinkState, LiveFlow, Process, ReportRequest,
-        RuleCounter, RuleName, SyncRequest,
+        Acknowledgement, Facts, FlowEvent, FlowList, Health, Learned, LearnedAddress, LinkState, LiveFlow,
+        Process, ReportRequest, RuleCounter, RuleName, SyncRequest,
     };
 
     use super::*;
@@ -154,6 +158,9 @@ mod tests {
             List::Processes => facts.processes = vec![Process::default(); many],
             List::LiveFlows => list.flows = vec![LiveFlow::default(); many],
             List::RuleNames => list.rules = vec![RuleName::default(); many],
+            List::Learned => {
+                report.learned = Some(Learned { addresses: vec![LearnedAddress::default(); many] });
+            }
         }
         report.health = Some(health);
         report.facts = Some(facts);
@@ -172,6 +179,7 @@ mod tests {
         List::Processes,
         List::LiveFlows,
         List::RuleNames,
+        List::Learned,
     ];
 
     #[test]
@@ -206,6 +214,7 @@ mod tests {
             List::Processes => size_of::<Process>(),
             List::LiveFlows => size_of::<LiveFlow>(),
             List::RuleNames => size_of::<RuleName>(),
+            List::Learned => size_of::<LearnedAddress>(),
         };
         let memory: usize = ALL.into_iter().map(|list| MOST[list as usize].1 * size(list)).sum();
         assert!(memory < 30 << 20, "{memory}");

@@ -14,11 +14,32 @@ const MOVES_BURST: f64 = 20.0;
 /// Such times per second after that.
 const MOVES_RATE: f64 = 0.1;
 
+/// Times that one router may say at once that names stand for something else: each is a change of the account.
+const NAMES_BURST: f64 = 60.0;
+/// Such times per second after that. What is not heard is said again a minute later.
+const NAMES_RATE: f64 = 0.5;
+
 /// Attempts to join, per source address.
 pub(super) struct SourceLimit(Buckets<IpAddr>);
 
 /// Changes that an agent makes by what it says of itself (its endpoint, a verdict that turns), per peer id.
 pub(super) struct MoveLimit(Buckets<String>);
+
+/// Changes that a router makes by what it learns of names, per peer id.
+pub(super) struct NamesLimit(Buckets<String>);
+
+impl Default for NamesLimit {
+    fn default() -> Self {
+        NamesLimit(Buckets::new(NAMES_BURST, NAMES_RATE))
+    }
+}
+
+impl NamesLimit {
+    /// Counts a change; whether there were not too many.
+    pub(super) fn admits(&self, peer: &str, now: Instant) -> bool {
+        self.0.attempt(peer.to_owned(), now).is_ok()
+    }
+}
 
 impl Default for SourceLimit {
     fn default() -> Self {

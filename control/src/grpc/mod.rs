@@ -7,6 +7,7 @@ mod bounds;
 mod enroll;
 mod facts;
 mod intake;
+mod learned;
 mod limit;
 
 use std::net::IpAddr;
@@ -34,7 +35,7 @@ use crate::posture::Watch;
 use crate::store::{PeerFacts, Store, StoreError};
 pub(crate) use enroll::RESULTS as ENROLMENT_RESULTS;
 use intake::Intake;
-use limit::{MoveLimit, SourceLimit};
+use limit::{MoveLimit, NamesLimit, SourceLimit};
 
 /// A connection on which nothing moves is asked for a sign of life this often, and dropped when none comes in time.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -55,6 +56,7 @@ pub struct AgentService {
     limit: Arc<SourceLimit>,
     moves: Arc<MoveLimit>,
     turns: Arc<MoveLimit>,
+    names: Arc<NamesLimit>,
     watch: Arc<Watch>,
     places: Places,
 }
@@ -69,8 +71,8 @@ impl AgentService {
         watch: Arc<Watch>,
         places: Places,
     ) -> Self {
-        let (limit, moves, turns) = (Arc::default(), Arc::default(), Arc::default());
-        Self { store, hub, authority, metrics, limit, moves, turns, watch, places }
+        let (limit, moves, turns, names) = Default::default();
+        Self { store, hub, authority, metrics, limit, moves, turns, names, watch, places }
     }
 
     /// Serves agents on `listener` until `shutdown` resolves and the last call has ended. Streams end when the hub is shut
@@ -177,6 +179,9 @@ impl Agent for AgentService {
         let mut report = request.into_inner();
         if let Some(facts) = report.facts.take() {
             self.hear_again(&peer, from, facts).await?;
+        }
+        if let Some(learned) = report.learned.take() {
+            self.hear_names(&peer, learned).await?;
         }
         self.hub.report(&peer, report, now_ms()).map_err(refused_status)?;
         Ok(Response::new(ReportResponse {}))

@@ -35,6 +35,9 @@ pub struct NetworkResource {
     pub address: String,
     /// Whether it counts.
     pub enabled: bool,
+    /// Of a domain, what its routers have found it to stand for; of a wildcard, what the names below it do that were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
 }
 
 /// A resource to be.
@@ -136,5 +139,6 @@ fn shape(resource: store::Resource, groups: &HashMap<String, GroupMinimum>) -> N
         description: resource.description,
         address: resource.address,
         enabled: resource.enabled,
+        addresses: resource.addresses.iter().map(ToString::to_string).collect(),
     }
 }

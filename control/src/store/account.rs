@@ -66,7 +66,7 @@ pub struct Settings {
     pub jwt_groups_claim_name: String,
     /// Who logs in must be in one of these by that claim, if any is named, whether or not groups are taken from it.
     pub jwt_allow_groups: Vec<String>,
-    /// Whether routing peers resolve names for domain resources: none does, so it cannot be turned on.
+    /// Whether the routers of domain resources are to look up what their names stand for: no agent does yet, so it cannot be turned on.
     pub routing_peer_dns_resolution_enabled: bool,
     /// Zone of the peers' names.
     pub dns_domain: String,

@@ -59,6 +59,7 @@ activities! {
     ResourceCreate "network.resource.create" "Network resource created",
     ResourceUpdate "network.resource.update" "Network resource updated",
     ResourceDelete "network.resource.delete" "Network resource deleted",
+    ResourceAddresses "network.resource.addresses" "Addresses of a domain resource changed",
     RouterCreate "network.router.create" "Network router created",
     RouterUpdate "network.router.update" "Network router updated",
     RouterDelete "network.router.delete" "Network router deleted",

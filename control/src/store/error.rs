@@ -1,5 +1,7 @@
 //! Why the store did not do what it was asked.
 
+use std::str::FromStr;
+
 use crate::passwords::HashError;
 
 /// Why a read or a change did not happen. Nothing is ever half applied.
@@ -123,4 +125,12 @@ pub(crate) fn corrupt(
     column: &'static str,
 ) -> impl Fn(Box<dyn std::error::Error + Send + Sync>) -> StoreError {
     move |source| StoreError::Corrupt { column, source }
+}
+
+/// Reads what a column holds as text.
+pub(super) fn parse<T: FromStr>(column: &'static str, text: &str) -> Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    text.parse().map_err(|error: T::Err| corrupt(column)(Box::new(error)))
 }

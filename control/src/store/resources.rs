@@ -1,6 +1,6 @@
 //! Network resources: destinations behind routers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::error::{invalid, not_found};
 use super::sql::{self, Connection};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, NamedRef, Result, Store, StoreError, groups, networks, text};
+use super::{Activity, Actor, NamedRef, Result, Store, StoreError, groups, learned, networks, text};
 use crate::ids::new_id;
 
 /// What a resource's address is.
@@ -120,6 +120,9 @@ pub struct Resource {
     pub enabled: bool,
     /// The groups it is in, by name.
     pub groups: Vec<NamedRef>,
+    /// What routers have found a domain to stand for. Not a part of what clients change.
+    #[serde(skip)]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What a resource is to be.
@@ -157,11 +160,13 @@ impl Store {
         for (resource, id, name) in memberships {
             groups.entry(resource).or_default().push(NamedRef { id, name });
         }
+        let mut learned = learned::of_resources(&mut tx, Some(network)).await?;
         Ok(rows
             .into_iter()
             .map(|row| {
                 let groups = groups.remove(&row.id).unwrap_or_default();
-                row.resource(groups)
+                let addresses = learned.remove(&row.id).unwrap_or_default();
+                row.resource(groups, addresses)
             })
             .collect())
     }
@@ -219,6 +224,9 @@ impl Store {
         let (network_name, _) = networks::row(write.db(), network).await?;
         let before = resource(write.db(), network, id).await?;
         put(&mut write, network, id, change).await?;
+        if !resource(write.db(), network, id).await?.address.eq_ignore_ascii_case(&before.address) {
+            learned::forget(write.db(), id).await?;
+        }
         let after = resource(write.db(), network, id).await?;
         if after == before {
             return Ok(before);
@@ -326,9 +334,10 @@ pub(super) async fn resource(db: &mut Connection, network: &str, id: &str) -> Re
          ORDER BY g.name",
     )
     .bind(id)
-    .fetch_all(db)
+    .fetch_all(&mut *db)
     .await?;
-    Ok(row.resource(groups))
+    let addresses = learned::of_resource(db, id).await?;
+    Ok(row.resource(groups, addresses))
 }
 
 /// What a prefix is that no router carries, if it is one; wider prefixes may include it.
@@ -383,7 +392,7 @@ struct Row {
 }
 
 impl Row {
-    fn resource(self, groups: Vec<NamedRef>) -> Resource {
+    fn resource(self, groups: Vec<NamedRef>, addresses: BTreeSet<IpAddr>) -> Resource {
         Resource {
             kind: ResourceKind::parse(&self.kind),
             id: self.id,
@@ -393,6 +402,7 @@ impl Row {
             address: self.address,
             enabled: self.enabled,
             groups,
+            addresses: addresses.into_iter().collect(),
         }
     }
 }

@@ -11,6 +11,7 @@ mod flow_log;
 mod flows;
 mod http;
 mod join;
+mod names;
 mod posture;
 mod replicas;
 mod routes;

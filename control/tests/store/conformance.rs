@@ -9,9 +9,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use sluicegate_control::store::{
-    Actor, GroupChange, Nameserver, NameserverGroupSpec, NetworkChange, NewSetupKey, NewUser, PeerChange,
-    PeerFacts, PolicyChange, PostureCheckChange, RecordKind, RecordSpec, ResourceChange, RevisionKind, Role,
-    RouteSpec, RouterChange, Store, StoreError, Told, UserChange, UserRole, ZoneSpec,
+    Actor, GroupChange, Learned, Nameserver, NameserverGroupSpec, NetworkChange, NewSetupKey, NewUser,
+    PeerChange, PeerFacts, PolicyChange, PostureCheckChange, RecordKind, RecordSpec, ResourceChange,
+    RevisionKind, Role, RouteSpec, RouterChange, Store, StoreError, Told, UserChange, UserRole, ZoneSpec,
 };
 use sluicegate_policy::Compiler;
 use sluicegate_policy::model::{self, State};
@@ -79,7 +79,7 @@ async fn both_stores_give_the_same_answers_states_trails_and_images() {
 }
 
 /// How many kinds of steps there are.
-pub(crate) const KINDS: usize = 42;
+pub(crate) const KINDS: usize = 43;
 
 pub(crate) fn draw(random: &mut StdRng) -> Draw {
     Draw {
@@ -498,6 +498,12 @@ impl Side {
                 let ended = store.end_break_glass(if draw.flag { i64::MAX } else { 0 }).await?;
                 format!("{ended:?} {:?}", store.break_glass_off(&actor, &one).await?)
             }
+            42 => {
+                let Some((peer, said)) = learned(&store, draw).await? else { return Ok(String::new()) };
+                let noted = store.note_learned(&peer, &said, || draw.third % 8 > 0).await?;
+                let forgotten = store.forget_learned(if draw.third % 5 == 0 { i64::MAX } else { 0 }).await?;
+                format!("{noted:?} {forgotten}")
+            }
             _ => {
                 let network =
                     store.networks().await?.into_iter().nth(draw.third % 4).map_or(two, |network| network.id);
@@ -572,6 +578,34 @@ impl Side {
         }
         neutral
     }
+}
+
+/// A router, and what it says that the names of its networks stand for.
+async fn learned(store: &Store, draw: &Draw) -> Result<Option<(String, BTreeSet<Learned>)>, StoreError> {
+    let routers = store.routers(None).await?;
+    let Some(router) = routers.get(draw.other % routers.len().max(1)) else { return Ok(None) };
+    let peer = match (&router.peer, router.peer_groups.first()) {
+        (Some(peer), _) => peer.clone(),
+        (None, Some(group)) => {
+            let group = store.group(group).await?;
+            let Some(peer) = group.peers.first() else { return Ok(None) };
+            peer.id.clone()
+        }
+        (None, None) => return Ok(None),
+    };
+    let addresses =
+        [format!("10.9.0.{}", draw.number), format!("fd09::{:x}", draw.number), "127.0.0.1".into()];
+    let mut said = BTreeSet::new();
+    for resource in store.resources(&router.network_id).await? {
+        let name = if draw.flag { "a.example.org" } else { "b.example.org" }.to_owned();
+        let learned = |address: &String| Learned {
+            resource: resource.id.clone(),
+            name: name.clone(),
+            address: address.parse().unwrap(),
+        };
+        said.extend(addresses.iter().map(learned));
+    }
+    Ok(Some((peer, said)))
 }
 
 /// The same state with other ids.

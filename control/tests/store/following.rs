@@ -17,7 +17,7 @@ const STEPS: usize = 250;
 
 /// Statements beside the store, as an operator's shell may make them: of every table and kind of statement that is followed.
 /// `{n}` is a small number.
-const BESIDE: [&str; 26] = [
+const BESIDE: [&str; 30] = [
     "UPDATE peers SET approval_required = NOT approval_required WHERE length(name) % 2 = {n} % 2",
     "UPDATE peers SET expired = CASE expired WHEN '' THEN 'login' ELSE '' END WHERE length(id) + {n} > 25",
     "UPDATE peers SET os = CASE {n} % 2 WHEN 0 THEN 'windows' ELSE 'linux' END",
@@ -44,6 +44,13 @@ const BESIDE: [&str; 26] = [
     "DELETE FROM rule_groups WHERE rule_id = (SELECT min(rule_id) FROM rule_groups)",
     "DELETE FROM policy_posture_checks WHERE check_id = (SELECT min(check_id) FROM policy_posture_checks)",
     "UPDATE peer_facts SET current = NOT current",
+    "INSERT INTO learned_addresses (resource_id, peer_id, name, address)
+     SELECT s.id, p.id, s.address, '10.8.0.{n}' FROM resources s, peers p WHERE s.kind = 'domain' ON CONFLICT DO NOTHING",
+    "DELETE FROM learned_addresses WHERE address <> '10.8.0.{n}' AND peer_id = (SELECT min(peer_id) FROM learned_addresses)",
+    "UPDATE learned_addresses SET address = 'fd08::{n}', name = resource_id || '{n}' WHERE peer_id = (SELECT max(id) FROM peers)
+     AND address = (SELECT max(address) FROM learned_addresses)",
+    "UPDATE account SET settings = replace(settings, 'resolution_enabled\":' || CASE {n} % 4 WHEN 0 THEN 'true' ELSE 'false' END,
+     'resolution_enabled\":' || CASE {n} % 4 WHEN 0 THEN 'false' ELSE 'true' END)",
     "UPDATE policies SET enabled = NOT enabled, break_glass_until = CASE {n} % 3 WHEN 0 THEN NULL WHEN 1 THEN 1
      ELSE 9000000000000 END WHERE length(name) % 2 = {n} % 2",
 ];
@@ -366,6 +373,7 @@ async fn every_table_and_column_is_followed_or_known_not_to_matter() {
         ("group_resources", &[]),
         ("networks", &[]),
         ("resources", &[]),
+        ("learned_addresses", &[]),
         ("routers", &[]),
         ("router_groups", &[]),
         ("policies", &[]),

@@ -85,7 +85,8 @@ impl Scene {
             (id.to_string(), Peer { name: id.to_string(), v4, v6, allowed: true })
         });
         let prefixes = ["10.1.2.0/24", "fd01:1::/64"].map(|p| p.parse().unwrap()).to_vec();
-        let resource = Resource { name: "site".into(), prefixes, enabled: true, distribution: None };
+        let resource =
+            Resource { name: "site".into(), prefixes, enabled: true, domain: None, distribution: None };
         let router = Router {
             peers: BTreeSet::from([AGENT.to_owned()]),
             metric: 100,

@@ -20,7 +20,8 @@ const OTHER: u32 = 12;
 fn nested(scene: &Scene) -> State {
     let mut state = scene.state(0);
     let prefixes = ["10.1.2.3/32", "fd01:1::5/128"].map(|p| p.parse().unwrap()).to_vec();
-    let server = Resource { name: "server".into(), prefixes, enabled: true, distribution: None };
+    let server =
+        Resource { name: "server".into(), prefixes, enabled: true, domain: None, distribution: None };
     state.networks.get_mut("n").unwrap().resources.insert("s".into(), server);
     state
 }

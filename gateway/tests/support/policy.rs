@@ -52,7 +52,7 @@ pub(crate) fn compile(
         let prefixes = prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect();
         (
             (*name).to_owned(),
-            Resource { name: (*name).to_owned(), prefixes, enabled: true, distribution: None },
+            Resource { name: (*name).to_owned(), prefixes, enabled: true, domain: None, distribution: None },
         )
     });
     let router = Router { peers: BTreeSet::from(["gw".into()]), metric: 100, masquerade, enabled: true };

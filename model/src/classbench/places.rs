@@ -62,9 +62,10 @@ pub(super) fn networks(r: &mut Random, shape: &Shape, count: usize, state: &mut 
             }
         });
         let prefixes = v4.into_iter().chain(v6).collect();
-        network
-            .resources
-            .insert(id.clone(), Resource { name: id.clone(), prefixes, enabled: true, distribution: None });
+        network.resources.insert(
+            id.clone(),
+            Resource { name: id.clone(), prefixes, enabled: true, domain: None, distribution: None },
+        );
         ids.push(id);
     }
     ids

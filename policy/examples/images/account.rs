@@ -145,9 +145,10 @@ fn sites(state: &mut State, resources: usize) {
             IpNet::V6(Ipv6Net::new(v6, lengths.1).expect("a length").trunc()),
         ];
         let id = format!("resource{i:05}");
-        network
-            .resources
-            .insert(id.clone(), Resource { name: id, prefixes, enabled: true, distribution: None });
+        network.resources.insert(
+            id.clone(),
+            Resource { name: id, prefixes, enabled: true, domain: None, distribution: None },
+        );
     }
 }
 

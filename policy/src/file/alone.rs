@@ -141,6 +141,7 @@ impl PolicyFile {
                     name: resource.name.clone(),
                     prefixes,
                     enabled: resource.enabled,
+                    domain: None,
                     distribution: None,
                 },
             )

@@ -137,10 +137,12 @@ fn distribution() -> impl Strategy<Value = Option<Distribution>> {
 }
 
 fn network(index: usize) -> impl Strategy<Value = (String, Network)> {
-    let resource = (subsequence(&PREFIXES[..], 0..4), proptest::bool::weighted(0.85), distribution())
-        .prop_map(|(prefixes, enabled, distribution)| Resource {
+    let domain = proptest::option::of(select(&["db.example.org", "*.example.org"][..]));
+    let resource = (subsequence(&PREFIXES[..], 0..4), domain, proptest::bool::weighted(0.85), distribution())
+        .prop_map(|(prefixes, domain, enabled, distribution)| Resource {
             name: "a resource".into(),
             prefixes: prefixes.iter().map(|p| p.parse().unwrap()).collect(),
+            domain: domain.map(str::to_owned),
             enabled,
             distribution,
         });
@@ -378,7 +380,10 @@ pub(crate) fn add_network(
 ) {
     let resource = |(id, prefixes): &(&str, &[&str])| {
         let prefixes = prefixes.iter().map(|p| prefix(p)).collect();
-        (id.to_string(), Resource { name: id.to_string(), prefixes, enabled: true, distribution: None })
+        (
+            id.to_string(),
+            Resource { name: id.to_string(), prefixes, enabled: true, domain: None, distribution: None },
+        )
     };
     let router = |(peer, metric): &(&str, u16)| {
         let router = Router { peers: names(&[peer]), metric: *metric, masquerade: true, enabled: true };

@@ -43,6 +43,7 @@ fn snapshot() -> Snapshot {
         name: "web".into(),
         prefixes: vec!["10.1.0.0/24".parse().unwrap()],
         enabled: true,
+        domain: None,
         distribution: None,
     };
     let router = sluicegate_policy::model::Router {

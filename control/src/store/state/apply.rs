@@ -22,6 +22,10 @@ impl Known {
         let objects = state.peers.len() + state.groups.len() + state.networks.len() + state.policies.len();
         let Some((mut touched, position)) = self.position.since(objects, db).await? else { return Ok(false) };
         let account = account(db).await?;
+        // A setting that touches every network with names.
+        if account.settings.routing_peer_dns_resolution_enabled != self.names {
+            return Ok(false);
+        }
         let overlay = account.settings.overlay()?;
         (self.snapshot.state.overlay_v4, self.snapshot.state.overlay_v6) = overlay;
         self.snapshot.revision = account.revision;
@@ -117,7 +121,7 @@ impl Known {
     async fn read_networks(&mut self, touched: &Touched, db: &mut Connection) -> Result<()> {
         let state = &mut self.snapshot.state;
         for id in &touched.networks {
-            let network = rows::network(db, id, &state.groups).await?;
+            let network = rows::network(db, id, &state.groups, self.names).await?;
             put(&mut state.networks, id, network);
         }
         Ok(())
@@ -168,15 +172,19 @@ fn put<T: Clone + PartialEq>(map: &mut Shared<BTreeMap<String, T>>, id: &str, re
     }
 }
 
-/// What follows in the database itself: peers of users, networks of routers, policies of rules.
+/// What follows in the database itself: peers of users, networks of routers and resources, policies of rules.
 async fn spread(touched: &mut Touched, db: &mut Connection) -> Result<()> {
     for id in &touched.users {
         let peers = sql::query_scalar("SELECT id FROM peers WHERE user_id = $1 AND user_id <> ''");
         touched.peers.extend(peers.bind(id).fetch_all(db).await?);
     }
-    // Those of a router or rule that is gone were touched when it went.
+    // Those of a router, resource or rule that is gone were touched when it went.
     for id in &touched.routers {
         let network = sql::query_scalar("SELECT network_id FROM routers WHERE id = $1");
+        touched.networks.extend(network.bind(id).fetch_optional(db).await?);
+    }
+    for id in &touched.resources {
+        let network = sql::query_scalar("SELECT network_id FROM resources WHERE id = $1");
         touched.networks.extend(network.bind(id).fetch_optional(db).await?);
     }
     for id in &touched.rules {

@@ -18,6 +18,8 @@ pub(super) struct Known {
     pub(super) standing: Standing,
     /// The posture checks of the policies that have any.
     pub(super) checks: BTreeMap<String, Vec<String>>,
+    /// Whether routers are to look names up.
+    pub(super) names: bool,
     /// Break-glass policies: whether one is stored as on, and until when. By the clock it may be off.
     pub(super) glass: BTreeMap<String, (bool, Option<i64>)>,
     pub(super) routes: BTreeMap<String, NetworkRoute>,
@@ -32,7 +34,8 @@ impl Known {
         let standing = Standing::load(db).await?;
         let (peers, agents) = rows::peers(db, &standing).await?;
         let groups = rows::groups(db).await?;
-        let networks = rows::networks(db, &groups).await?;
+        let names = account.settings.routing_peer_dns_resolution_enabled;
+        let networks = rows::networks(db, &groups, names).await?;
         let state = model::State {
             overlay_v4,
             overlay_v6,
@@ -49,6 +52,7 @@ impl Known {
             position,
             standing,
             checks: BTreeMap::new(),
+            names,
             glass: BTreeMap::new(),
             routes: BTreeMap::new(),
         };

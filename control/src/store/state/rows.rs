@@ -1,13 +1,14 @@
 //! Rows of the store as the compiler has them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::str::FromStr;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use sluicegate_policy::model;
 use sqlx::FromRow;
 
-use super::super::error::corrupt;
+use super::super::error::{corrupt, parse};
+use super::super::learned;
 use super::super::policies::{Action, End, Protocol};
 use super::super::resources::Address;
 use super::super::sql::{self, Connection};
@@ -154,18 +155,20 @@ pub(super) async fn group_resources(db: &mut Connection, id: &str) -> Result<BTr
 
 type Groups = BTreeMap<String, model::Group>;
 
-/// Every network with what is in it.
+/// Every network with what is in it. Names count where routers are to look them up.
 pub(super) async fn networks(
     db: &mut Connection,
     groups: &Groups,
+    names: bool,
 ) -> Result<BTreeMap<String, model::Network>> {
     let rows = NetworkRows {
         networks: sql::query_as(NETWORKS).fetch_all(db).await?,
         resources: sql::query_as(RESOURCES).fetch_all(db).await?,
         routers: sql::query_as(ROUTERS).fetch_all(db).await?,
-        router_groups: sql::query_as(ROUTER_GROUPS).fetch_all(db).await?,
+        router_groups: sql::query_as(ROUTER_GROUPS).fetch_all(&mut *db).await?,
+        learned: learned::of_resources(db, None).await?,
     };
-    rows.networks(groups)
+    rows.networks(groups, names)
 }
 
 /// One network with what is in it, if it is there.
@@ -173,14 +176,16 @@ pub(super) async fn network(
     db: &mut Connection,
     id: &str,
     groups: &Groups,
+    names: bool,
 ) -> Result<Option<model::Network>> {
     let rows = NetworkRows {
         networks: sql::query_as(NETWORK).bind(id).fetch_all(db).await?,
         resources: sql::query_as(RESOURCES_OF).bind(id).fetch_all(db).await?,
         routers: sql::query_as(ROUTERS_OF).bind(id).fetch_all(db).await?,
-        router_groups: sql::query_as(ROUTER_GROUPS_OF).bind(id).fetch_all(db).await?,
+        router_groups: sql::query_as(ROUTER_GROUPS_OF).bind(id).fetch_all(&mut *db).await?,
+        learned: learned::of_resources(db, Some(id)).await?,
     };
-    Ok(rows.networks(groups)?.remove(id))
+    Ok(rows.networks(groups, names)?.remove(id))
 }
 
 struct NetworkRows {
@@ -188,19 +193,24 @@ struct NetworkRows {
     resources: Vec<(String, String, String, String, bool)>,
     routers: Vec<(String, String, Option<String>, i64, bool, bool)>,
     router_groups: Vec<(String, String)>,
+    /// What names of domain resources stand for, by resource id.
+    learned: BTreeMap<String, BTreeSet<IpAddr>>,
 }
 
 impl NetworkRows {
-    fn networks(self, groups: &Groups) -> Result<BTreeMap<String, model::Network>> {
+    fn networks(mut self, groups: &Groups, names: bool) -> Result<BTreeMap<String, model::Network>> {
         let network = |(id, name)| (id, model::Network { name, ..Default::default() });
         let mut networks: BTreeMap<String, model::Network> = self.networks.into_iter().map(network).collect();
         for (network, id, name, address, enabled) in self.resources {
-            let prefixes = match parse::<Address>("resources.address", &address)? {
-                Address::Prefix(prefix) => vec![prefix.trunc()],
-                // Addresses of domains are learned by the agents' resolvers, which are not there yet.
-                Address::Domain(_) => Vec::<IpNet>::new(),
+            let (prefixes, domain) = match parse::<Address>("resources.address", &address)? {
+                Address::Prefix(prefix) => (vec![prefix.trunc()], None),
+                Address::Domain(domain) if names => {
+                    let learned = self.learned.remove(&id).unwrap_or_default();
+                    (learned.into_iter().map(IpNet::from).collect(), Some(domain))
+                }
+                Address::Domain(_) => (Vec::new(), None),
             };
-            let resource = model::Resource { name, prefixes, enabled, distribution: None };
+            let resource = model::Resource { name, prefixes, domain, enabled, distribution: None };
             networks.entry(network).or_default().resources.insert(id, resource);
         }
         let mut by_group = BTreeMap::<String, BTreeSet<String>>::new();
@@ -235,6 +245,7 @@ pub(super) fn route_network(
     let resource = model::Resource {
         name: spec.network_id.clone(),
         prefixes: spec.prefixes(),
+        domain: None,
         enabled: spec.enabled,
         distribution: Some(model::Distribution {
             groups: spec.groups.clone(),
@@ -313,11 +324,4 @@ fn end(end: End) -> model::End {
 
 async fn pairs(db: &mut Connection, query: &'static str) -> Result<Vec<(String, String)>> {
     sql::query_as(query).fetch_all(db).await
-}
-
-fn parse<T: FromStr>(column: &'static str, text: &str) -> Result<T>
-where
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    text.parse().map_err(|error: T::Err| corrupt(column)(Box::new(error)))
 }

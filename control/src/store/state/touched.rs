@@ -1,6 +1,6 @@
 //! What has been touched since an earlier look, as the database itself has written it down.
 //!
-//! Lines come by triggers (migration 0010), in the transaction of the change. In SQLite they become visible in the order of `seq`. In
+//! Lines come by triggers (migrations 0010 and 0015), in the transaction of the change. In SQLite they become visible in the order of `seq`. In
 //! PostgreSQL so do those of changes, which take turns; a statement beside the order of changes may become visible later than lines
 //! of a higher `seq`, so lines of every transaction that was not over at the last look are looked at once more.
 
@@ -36,6 +36,8 @@ pub(super) struct Touched {
     pub(super) holds: BTreeSet<String>,
     pub(super) networks: BTreeSet<String>,
     pub(super) routers: BTreeSet<String>,
+    /// Of which addresses were learned.
+    pub(super) resources: BTreeSet<String>,
     pub(super) policies: BTreeSet<String>,
     pub(super) rules: BTreeSet<String>,
     pub(super) routes: BTreeSet<String>,
@@ -104,6 +106,7 @@ impl Touched {
                 "holds" => &mut touched.holds,
                 "network" => &mut touched.networks,
                 "router" => &mut touched.routers,
+                "resource" => &mut touched.resources,
                 "policy" => &mut touched.policies,
                 "rule" => &mut touched.rules,
                 "route" => &mut touched.routes,
@@ -136,9 +139,10 @@ mod tests {
     #[test]
     fn what_is_not_known_here_is_not_passed_over() {
         let line = |kind: &str| (kind.to_owned(), "x".to_owned(), String::new());
-        for kind in
-            ["peer", "user", "group", "member", "holds", "network", "router", "policy", "rule", "route"]
-        {
+        for kind in [
+            "peer", "user", "group", "member", "holds", "network", "router", "resource", "policy", "rule",
+            "route",
+        ] {
             let touched = Touched::of(vec![line(kind)]).unwrap_or_default();
             assert_ne!(touched, Touched::default(), "{kind}");
         }

@@ -43,7 +43,10 @@ fn state() -> State {
     };
     let resource = |name: &str, prefixes: &[&str]| {
         let prefixes = prefixes.iter().map(|p| p.parse().unwrap()).collect();
-        (name.to_owned(), Resource { name: name.into(), prefixes, enabled: true, distribution: None })
+        (
+            name.to_owned(),
+            Resource { name: name.into(), prefixes, enabled: true, domain: None, distribution: None },
+        )
     };
     let network = |name: &str, resource, masquerade| {
         let router = Router { peers: ["gw".to_owned()].into(), metric: 100, masquerade, enabled: true };
