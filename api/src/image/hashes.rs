@@ -78,6 +78,11 @@ impl Hashes {
         self.leaves.get(part).copied()
     }
 
+    /// The hashes of all parts of the words.
+    pub(super) fn leaves(&self) -> &[Hash] {
+        &self.leaves
+    }
+
     /// The hashes of rules.
     pub(super) fn rules(&self) -> &BTreeMap<u32, Hash> {
         &self.rules

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize as _, Serialize};
 
 use super::delta::{JOIN, changed};
 use super::hashes::{Hashes, NAMES_PER_HASH, WORDS_PER_HASH, of_names, of_words};
@@ -20,7 +20,7 @@ pub struct Parts {
     words: Vec<Arc<[u8]>>,
     rules: BTreeMap<u32, Arc<[u8]>>,
     routes: BTreeMap<u32, Arc<[u8]>>,
-    hashes: Hashes,
+    pub(super) hashes: Hashes,
     hash: Hash,
     bytes: usize,
 }
@@ -47,6 +47,63 @@ impl Parts {
         }
         let rules = names(&image.rules, before.map(|before| &before.rules));
         let routes = names(&image.routes, before.map(|before| &before.routes));
+        Self::assemble(image.words.len(), (words, leaves), rules, routes, before)
+    }
+
+    /// This with `delta` applied: what [`Image::apply`] makes of the image. Costs what the delta touches.
+    pub fn apply(&self, delta: &Delta) -> Result<Self, CodecError> {
+        delta.check()?;
+        let length = delta.words as usize;
+        let (mut words, mut leaves) = (self.words.clone(), self.hashes.leaves().to_vec());
+        words.resize(length.div_ceil(WORDS_PER_HASH), Arc::default());
+        leaves.resize(words.len(), Hash::default());
+        for (i, part) in self.touched(delta) {
+            let mut buffer = Vec::new();
+            varints(&part, &mut buffer);
+            if words[i][..] != buffer[..] {
+                (words[i], leaves[i]) = (buffer.into(), of_words(&part));
+            }
+        }
+        let rules = changed_names(&self.rules, &delta.rules);
+        let routes = changed_names(&self.routes, &delta.routes);
+        Ok(Self::assemble(length, (words, leaves), rules, routes, Some(self)))
+    }
+
+    /// The parts of the words that `delta`, which was checked, touches, as they are after it.
+    fn touched(&self, delta: &Delta) -> BTreeMap<usize, Vec<u32>> {
+        let length = delta.words as usize;
+        let after = |i: usize| {
+            let mut part = self.words.get(i).map(|part| decode_words(part)).unwrap_or_default();
+            part.resize(WORDS_PER_HASH.min(length - i * WORDS_PER_HASH), 0);
+            part
+        };
+        let mut touched = BTreeMap::new();
+        if length != self.length {
+            // Where it ends, another part may be whole, or cut.
+            let from = length.min(self.length).saturating_sub(1) / WORDS_PER_HASH;
+            touched.extend((from..length.div_ceil(WORDS_PER_HASH)).map(|i| (i, after(i))));
+        }
+        for (offset, run) in &delta.runs {
+            let (mut at, mut rest) = (*offset as usize, &run[..]);
+            while !rest.is_empty() {
+                let (i, start) = (at / WORDS_PER_HASH, at % WORDS_PER_HASH);
+                let (here, beyond) = rest.split_at(rest.len().min(WORDS_PER_HASH - start));
+                let part = touched.entry(i).or_insert_with(|| after(i));
+                part[start..start + here.len()].copy_from_slice(here);
+                (at, rest) = (at + here.len(), beyond);
+            }
+        }
+        touched
+    }
+
+    /// From encoded words with their hashes, and encoded names; hashes of what is shared with `before` are taken from there.
+    fn assemble(
+        length: usize,
+        (words, leaves): (Vec<Arc<[u8]>>, Vec<Hash>),
+        rules: Names,
+        routes: Names,
+        before: Option<&Self>,
+    ) -> Self {
         let hash_of = |names: &Names, had: Option<(&Names, &BTreeMap<u32, Hash>)>| {
             let hash = |(part, bytes): (&u32, &Arc<[u8]>)| {
                 let same =
@@ -57,7 +114,7 @@ impl Parts {
             names.iter().map(hash).collect()
         };
         let hashes = Hashes::from_parts(
-            image.words.len(),
+            length,
             leaves,
             [
                 hash_of(&rules, before.map(|before| (&before.rules, before.hashes.rules()))),
@@ -65,8 +122,7 @@ impl Parts {
             ],
             before.map(|before| &before.hashes),
         );
-        let mut parts =
-            Self { length: image.words.len(), words, rules, routes, hash: hashes.root(), hashes, bytes: 0 };
+        let mut parts = Self { length, words, rules, routes, hash: hashes.root(), hashes, bytes: 0 };
         parts.bytes =
             parts.pieces().iter().map(|piece| piece.len()).sum::<usize>() + parts.lengths().concat().len();
         parts
@@ -169,6 +225,33 @@ fn names<T: Serialize>(
     parts
 }
 
+/// Encoded names with `changes`; `None` removes a name.
+fn changed_names<T>(names: &Names, changes: &BTreeMap<u32, Option<T>>) -> Names
+where
+    T: Serialize + DeserializeOwned + Clone,
+{
+    let mut after = names.clone();
+    let mut changes = changes.iter().peekable();
+    while let Some(part) = changes.peek().map(|(number, _)| **number / NAMES_PER_HASH) {
+        let before = names.get(&part);
+        let mut all: BTreeMap<u32, T> =
+            before.map(|before| decoded(before).into_iter().collect()).unwrap_or_default();
+        while let Some((&number, change)) = changes.next_if(|(number, _)| **number / NAMES_PER_HASH == part) {
+            match change {
+                Some(name) => drop(all.insert(number, name.clone())),
+                None => drop(all.remove(&number)),
+            }
+        }
+        let bytes = encode(&all.iter().collect::<Vec<_>>());
+        match before {
+            _ if all.is_empty() => drop(after.remove(&part)),
+            Some(before) if before[..] == bytes[..] => {}
+            _ => drop(after.insert(part, bytes.into())),
+        }
+    }
+    after
+}
+
 fn decoded<T: DeserializeOwned>(part: &[u8]) -> Vec<(u32, T)> {
     postcard::from_bytes(part).expect("the bytes are the encoding of names")
 }
@@ -185,11 +268,17 @@ fn names_between<T: DeserializeOwned + Clone + PartialEq>(
     all.filter(differs).flat_map(|part| changed(&read(old, part), &read(new, part))).collect()
 }
 
+/// What [`varints`] wrote.
 fn decode_words(part: &[u8]) -> Vec<u32> {
     let mut words = Vec::with_capacity(WORDS_PER_HASH);
-    let mut reader = postcard::Deserializer::from_bytes(part);
-    while let Ok(word) = u32::deserialize(&mut reader) {
-        words.push(word);
+    let (mut word, mut shift) = (0, 0);
+    for &byte in part {
+        word |= u32::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte < 0x80 {
+            words.push(word);
+            (word, shift) = (0, 0);
+        }
     }
     words
 }

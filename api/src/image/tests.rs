@@ -95,6 +95,13 @@ fn hashes_follow_changes_and_changes_can_be_taken_back() {
         let parts = Parts::new(&now, None);
         let after = Parts::new(&next, Some(&parts));
         assert_eq!((parts.difference(&after), after.hash()), (delta.clone(), next.hash()));
+        for (parts, delta) in [(&parts, &delta), (&after, &Delta::default())] {
+            let applied = parts.apply(delta).unwrap();
+            let image = parts.image().unwrap().apply(delta).unwrap();
+            assert_eq!(applied.hash(), image.hash());
+            assert_eq!((applied.encode(), applied.encoded_len()), (image.encode(), image.encode().len()));
+            assert_eq!(applied.hashes, Hashes::of(&image));
+        }
         assert_eq!((after.encode(), after.encoded_len()), (next.encode(), next.encode().len()));
         assert_eq!((after.image().unwrap(), after.rules()), (next.clone(), next.rules.clone()));
         let before = (now.clone(), hashes.clone());
@@ -153,6 +160,7 @@ fn a_refused_delta_changes_nothing() {
         let before = image(&[1, 2, 3, 4, 5, 6, 7, 8], &[1]);
         let mut after = before.clone();
         assert!(after.change(&delta).is_err(), "{delta:?}");
+        assert!(Parts::new(&before, None).apply(&delta).is_err(), "{delta:?}");
         assert_eq!(after, before);
     }
 }
