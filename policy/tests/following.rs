@@ -1,5 +1,5 @@
 //! Whoever follows a state change by change has, after each, the images of one who compiles that state from scratch, word by
-//! word: whatever was kept from the states before.
+//! word and name by name: whatever was kept from the states before, and whichever image it had encoded.
 #![expect(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 mod support;
@@ -10,13 +10,17 @@ use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use sluicegate_api::image::Parts;
 use sluicegate_policy::model::*;
 use sluicegate_policy::{Compiler, Limits};
 use support::*;
 
-/// One change: what, to which, and how; and a bit for each agent whose image is asked for after it. A gateway that a change does not
-/// concern is not compiled: what is kept of it may be of a state long before.
+/// One change: what, to which, and how; and for each agent two bits: whether its image is asked for after it, and another way than
+/// by the one that it had. A gateway that a change does not concern is not compiled: what is kept of it may be of a state long before.
 type Step = (u8, usize, usize, u16);
+
+/// Bits for all agents.
+const AGENTS: usize = PEERS.len() + 1;
 
 fn agents() -> impl Iterator<Item = &'static str> {
     PEERS.into_iter().chain(["unknown"])
@@ -90,6 +94,23 @@ fn change(state: &mut State, &(what, which, how, _): &Step) {
         }
         13 => nth(&mut state.peers, which).into_iter().for_each(|peer| peer.allowed = !peer.allowed),
         14 => {
+            // Names are in images as well.
+            let name = format!("name {how}");
+            if let Some(network) = nth(&mut state.networks, which).filter(|_| how % 3 == 0) {
+                network.resources.values_mut().take(1).for_each(|resource| resource.name = name.clone());
+            } else if let Some(policy) = nth(&mut state.policies, which) {
+                let count = policy.rules.len().max(1);
+                match how % 3 {
+                    1 => policy.name = name,
+                    _ => policy
+                        .rules
+                        .get_mut(how % count)
+                        .into_iter()
+                        .for_each(|rule| rule.name = name.clone()),
+                }
+            }
+        }
+        15 => {
             let Some(network) = nth(&mut state.networks, which) else { return };
             match how % 3 {
                 0 => network.resources.values_mut().take(1).for_each(|r| r.enabled = !r.enabled),
@@ -112,7 +133,7 @@ proptest! {
     fn images_are_those_of_one_who_starts_anew(
         mut state in states(),
         to_everybody in any::<bool>(),
-        steps in vec((0u8..16, 0usize..64, 0usize..64, any::<u16>()), 1..16),
+        steps in vec((0u8..17, 0usize..64, 0usize..64, any::<u16>()), 1..16),
     ) {
         if to_everybody {
             // Otherwise nearly every state has a resource that is distributed, and its sets are made anew.
@@ -121,19 +142,33 @@ proptest! {
         }
         let limits = [Limits::default(), apart(0), apart(100)];
         let mut followers = limits.map(|limits| compiler(&state).with_limits(limits).remembering());
-        for follower in &followers {
-            agents().for_each(|agent| drop(follower.compile(agent).unwrap()));
-        }
+        let encoded = |follower: &Compiler| -> BTreeMap<&str, Parts> {
+            agents().map(|agent| (agent, follower.compile_parts(agent, None).unwrap())).collect()
+        };
+        let mut had = followers.each_ref().map(encoded);
         for step in &steps {
             change(&mut state, step);
-            for (follower, limits) in followers.iter_mut().zip(limits) {
+            for ((follower, limits), had) in followers.iter_mut().zip(limits).zip(&mut had) {
                 let scratch = compiler(&state).with_limits(limits);
                 let next = Compiler::after(Arc::new(state.clone()), follower).unwrap();
                 let affected = next.affected(follower);
                 let asked = |place: usize| step.3 >> place & 1 != 0 || ptr::eq(step, steps.last().unwrap());
-                for (_, agent) in agents().enumerate().filter(|(place, _)| asked(*place)) {
+                for (place, agent) in agents().enumerate().filter(|(place, _)| asked(*place)) {
                     let image = scratch.compile(agent).unwrap();
-                    prop_assert_eq!(&next.compile(agent).unwrap(), &image, "{} after {:?}", agent, step);
+                    match (step.3 >> (AGENTS + place) & 1, step.2 % 2) {
+                        // What the follower has is not what it was told last.
+                        (1, 0) => prop_assert_eq!(&next.compile(agent).unwrap(), &image, "{} after {:?}", agent, step),
+                        (1, _) => {
+                            let parts = next.compile_parts(agent, None).unwrap();
+                            prop_assert_eq!(&parts.image().unwrap(), &image, "{} after {:?}", agent, step);
+                        }
+                        _ => {
+                            let parts = next.compile_parts(agent, had.get(agent)).unwrap();
+                            prop_assert_eq!(&parts.image().unwrap(), &image, "{} after {:?}", agent, step);
+                            prop_assert_eq!(parts.hash(), image.hash());
+                            had.insert(agent, parts);
+                        }
+                    }
                     prop_assert_eq!(next.network(agent), scratch.network(agent), "{} after {:?}", agent, step);
                     // With lists, rows and columns of others may change places: it says the same all the same.
                     if !affected.contains(agent) && limits == Limits::default() {

@@ -106,6 +106,38 @@ fn small_changes_make_small_deltas() {
     }
 }
 
+/// Tables grow and shrink on the way, and sections behind them move.
+#[test]
+fn a_large_image_is_followed_change_by_change() {
+    let mut state = large(1_000, 500, 2_000);
+    let mut follower = compiler(&state).remembering();
+    let mut had = follower.compile_parts("gateway", None).unwrap();
+    for step in 0..24u32 {
+        let group = format!("g{}", step * 7 % 50);
+        let policy = state.policies.get_mut(&format!("policy000{}", step % 2)).unwrap();
+        let at = step as usize * 41 % 1_000;
+        match step % 8 {
+            0 => drop(state.groups.get_mut(&group).unwrap().peers.insert(format!("p{:05}", 31 * step))),
+            1 => drop(state.groups.get_mut(&group).unwrap().peers.pop_first()),
+            2 => policy.rules[at].service = Service::Udp(vec![7..=7 + step as u16]),
+            3 => drop(policy.posture_failed.insert(format!("p{:05}", 31 * step))),
+            4 => policy.name = format!("step {step}"),
+            5 => policy.rules[at].enabled = false,
+            6 => policy.enabled = !policy.enabled,
+            _ => {
+                let peers = (0..step).map(|i| format!("p{:05}", i * 17)).collect();
+                state.groups.get_mut(&group).unwrap().peers = peers;
+            }
+        }
+        let next = Compiler::after(Arc::new(state.clone()), &follower).unwrap();
+        let parts = next.compile_parts("gateway", Some(&had)).unwrap();
+        let image = compiler(&state).compile("gateway").unwrap();
+        assert_eq!(parts.hash(), image.hash(), "step {step}");
+        assert_eq!(parts.encode(), image.encode(), "step {step}");
+        (follower, had) = (next, parts);
+    }
+}
+
 #[test]
 fn what_is_too_large_is_refused_with_numbers() {
     let refused = |state: &State| Compiler::new(Arc::new(state.clone())).unwrap_err().to_string();

@@ -90,8 +90,8 @@ fn joined<'a, T>(
     maps.into_iter().flatten().map(|(id, a, b)| (id.as_str(), a, b))
 }
 
-/// Both of two rising sequences, in order.
-fn side_by_side<'a, K: Ord + 'a, T: 'a>(
+/// Both of two rising sequences, in order: each key, with what either has.
+pub(super) fn side_by_side<'a, K: Ord + 'a, T: 'a>(
     old: impl Iterator<Item = (&'a K, &'a T)>,
     new: impl Iterator<Item = (&'a K, &'a T)>,
 ) -> impl Iterator<Item = (&'a K, Option<&'a T>, Option<&'a T>)> {
@@ -104,8 +104,8 @@ fn side_by_side<'a, K: Ord + 'a, T: 'a>(
         };
         let a = old.next_if(|_| order.is_le());
         let b = new.next_if(|_| order.is_ge());
-        let id = a.or(b)?.0;
-        Some((id, a.map(|a| a.1), b.map(|b| b.1)))
+        let key = a.or(b)?.0;
+        Some((key, a.map(|a| a.1), b.map(|b| b.1)))
     })
 }
 

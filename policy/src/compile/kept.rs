@@ -3,7 +3,8 @@
 //! The row of a source follows from the shares of the sets it is in, and from nothing else. Where neither these shares nor who
 //! is in these sets is other than before, the row is what it was; all other rows are worked out anew, as all are the first time.
 //! Nothing is taken over for what a change was said to be: shares and members are compared. Where rows, pages, blocks and
-//! services go in the image is found anew each time, from those in use, since it depends on all of them.
+//! services go in the image is found anew each time, from those in use, since it depends on all of them; pages and blocks are
+//! written only where that is another place (`lines`), and of the image only what came out otherwise (`laid`).
 
 use std::ptr;
 use std::sync::{Arc, Weak};
@@ -12,6 +13,7 @@ use rustc_hash::FxHashMap;
 
 use super::CompileError;
 use super::columns::Columns;
+use super::laid::Laid;
 use super::lanes::Lanes;
 use super::matrix::{Most, walk};
 use super::outcomes::Outcomes;
@@ -37,6 +39,8 @@ pub(super) struct Kept {
     pub(super) of_peer: Vec<u32>,
     /// That of the agent itself.
     pub(super) own: u32,
+    /// The image that was made of these rows, where somebody has it encoded.
+    pub(super) laid: Option<Laid>,
 }
 
 impl Kept {
@@ -63,6 +67,7 @@ impl Kept {
             rows,
             of_peer: (0..r.peers.len() as u32).map(row).collect(),
             own: found.own,
+            laid: None,
         })
     }
 
@@ -135,7 +140,8 @@ impl Kept {
     /// About how many bytes this takes.
     pub(super) fn size(&self) -> usize {
         let members: usize = self.members.values().map(|members| members.len() * 4 + 64).sum();
-        self.of_peer.len() * 4 + members + self.shares.size() + self.outcomes.size() + self.rows.size()
+        let laid = self.laid.as_ref().map_or(0, Laid::size);
+        self.of_peer.len() * 4 + members + self.shares.size() + self.outcomes.size() + self.rows.size() + laid
     }
 }
 

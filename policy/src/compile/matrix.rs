@@ -13,6 +13,8 @@
 //!    take more than [`Limits::together`], both sides are told apart in several lanes: sources have lists of
 //!    rows and destinations lists of columns, and a packet is judged by every pair of them.
 
+use std::mem;
+
 use rustc_hash::FxHashMap;
 use sluicegate_engine::image::Places;
 
@@ -41,7 +43,9 @@ pub(super) struct Matrix {
     pub(super) columns: u32,
     /// Pages in a row.
     pub(super) width: u32,
-    /// Page numbers by row, pages, blocks.
+    /// Page numbers by row.
+    pub(super) row_words: Vec<u32>,
+    /// Pages and blocks.
     pub(super) placed: Placed,
     /// Lists of rows.
     pub(super) row_lists: Vec<u32>,
@@ -161,7 +165,8 @@ impl Matrix {
             rows: numbered.count,
             columns: columns.count,
             width: rows.width,
-            placed: rows.place(used, &cells, &numbered.rows, numbered.count),
+            row_words: rows.place(used, cells, &numbered.rows, numbered.count),
+            placed: mem::take(&mut rows.placed),
             row_lists,
             column_lists: columns.lists.clone(),
             services,
@@ -291,7 +296,7 @@ impl Numbered {
         let mut seen = vec![false; kept.rows.len()];
         let mut keys: Vec<(u64, u64)> = Vec::new();
         for (peer, &row) in r.peers.iter().zip(&kept.of_peer) {
-            if row != 0 && !std::mem::replace(&mut seen[row as usize], true) {
+            if row != 0 && !mem::replace(&mut seen[row as usize], true) {
                 keys.push((u64::from(peer.v4), u64::from(row)));
             }
         }

@@ -19,7 +19,9 @@ mod destinations;
 mod error;
 mod intervals;
 mod kept;
+mod laid;
 mod lanes;
+mod lines;
 mod matrix;
 mod memory;
 mod outcomes;
@@ -33,18 +35,22 @@ mod sources;
 mod words;
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::Arc;
 
-use sluicegate_api::image::{Image, RouteInfo, RuleInfo};
+use sluicegate_api::image::{Hash, Image, Parts, RouteInfo, RuleInfo};
 use sluicegate_engine::image::{INTERVALS_LOG_MAX, LINE, ROUTES_MAX, header};
 
-use crate::model::State;
+use crate::model::{Policy, State};
 use crate::network::NetworkView;
-use crate::resolve::{Resolved, Scope};
+use crate::resolve::{Resolved, RuleEntry, Scope};
 use destinations::Destinations;
 pub use error::CompileError;
+use kept::Kept;
+use laid::Laid;
 use matrix::Matrix;
 use memory::Memory;
+use rows::Placed;
 pub(crate) use slots::mix_words;
 use words::Words;
 
@@ -76,6 +82,17 @@ pub struct Limits {
     /// In lists: for how many words less one more row in the list of every source, or one more column in the list of every
     /// destination, is good: 2^21.
     pub look_up: u64,
+}
+
+/// An agent's image, not yet put together.
+#[derive(Debug)]
+struct Made {
+    words: Words,
+    placed: Placed,
+    /// Rules that decide anything, rising.
+    rules: Vec<u32>,
+    kept: Option<Kept>,
+    scope: Scope,
 }
 
 impl Default for Limits {
@@ -134,20 +151,53 @@ impl Compiler {
     /// The image of one agent: the same for the same state, whatever came before. An agent that is unknown or may not
     /// take part gets an image that denies everything.
     pub fn compile(&self, agent: &str) -> Result<Image, CompileError> {
+        let kept = self.memory.as_ref().and_then(|memory| memory.take(agent));
+        let made = self.make(agent, kept)?;
+        let image = self.image(&made);
+        self.remember(agent, made, None);
+        Ok(image)
+    }
+
+    /// The same as [`Compiler::compile`], encoded. Where it comes from `before`, which this returned for the agent the last time,
+    /// and the agent is remembered ([`Compiler::remembering`]), it costs what has changed; any other `before` is of use to
+    /// share parts with.
+    pub fn compile_parts(&self, agent: &str, before: Option<&Parts>) -> Result<Parts, CompileError> {
+        let mut kept = self.memory.as_ref().and_then(|memory| memory.take(agent));
+        let laid = kept.as_mut().and_then(|kept| kept.laid.take());
+        let made = self.make(agent, kept)?;
+        let change = before.zip(laid).and_then(|(before, laid)| {
+            let delta = laid.delta(self, before, &made)?;
+            before.apply(&delta).ok()
+        });
+        let parts = change.unwrap_or_else(|| Parts::new(&self.image(&made), before));
+        self.remember(agent, made, Some(parts.hash()));
+        Ok(parts)
+    }
+
+    fn make(&self, agent: &str, kept: Option<Kept>) -> Result<Made, CompileError> {
         let r = &self.resolved;
         let scope = Scope::new(r, agent);
         if scope.routed.len() > ROUTES_MAX as usize {
             return Err(CompileError::Routes { agent: agent.into(), routes: scope.routed.len() });
         }
         let destinations = Destinations::new(r, &scope);
-        let kept = self.memory.as_ref().and_then(|memory| memory.take(agent));
-        let (matrix, kept) = Matrix::new(r, &scope, agent, &destinations, &self.limits, kept)?;
-        if let (Some(memory), Some(kept)) = (&self.memory, kept) {
-            memory.put(agent, kept);
-        }
-        let words = self.words(agent, &scope, &destinations, &matrix)?;
-        let rules = self.rule_infos(&matrix.rules);
-        Ok(Image { words, rules, routes: self.route_infos(&scope) })
+        let (mut matrix, kept) = Matrix::new(r, &scope, agent, &destinations, &self.limits, kept)?;
+        let words = self.words(agent, &scope, &destinations, &mut matrix)?;
+        Ok(Made { words, placed: matrix.placed, rules: matrix.rules, kept, scope })
+    }
+
+    fn image(&self, made: &Made) -> Image {
+        let r = &self.resolved;
+        let words = made.words.whole(r, made.placed.tables());
+        Image { words, rules: self.rule_infos(&made.rules), routes: self.route_infos(&made.scope) }
+    }
+
+    /// Keeps what makes the agent's next image cheap; `hash` is that of this one, if anybody asked.
+    fn remember(&self, agent: &str, made: Made, hash: Option<Hash>) {
+        let (Some(memory), Some(mut kept)) = (&self.memory, made.kept) else { return };
+        kept.rows.placed = made.placed;
+        kept.laid = hash.map(|hash| Laid::new(&self.resolved, hash, made.words, &made.rules));
+        memory.put(agent, kept);
     }
 
     /// Whom the agent talks to, what it reaches through routers and what it routes.
@@ -174,28 +224,18 @@ impl Compiler {
         agent: &str,
         scope: &Scope,
         destinations: &Destinations,
-        matrix: &Matrix,
-    ) -> Result<Vec<u32>, CompileError> {
+        matrix: &mut Matrix,
+    ) -> Result<Words, CompileError> {
         let r = &self.resolved;
-        let overlay = r.state.overlay_v4;
-        let base = overlay.network().to_bits();
-        let mut hosts = vec![0; 1 << (32 - overlay.prefix_len())];
         let of_peer: Vec<u32> = matrix.sources.iter().map(|places| places.0).collect();
-        for (peer, &places) in r.peers.iter().zip(&of_peer) {
-            hosts[(peer.v4 - base) as usize] = places;
-        }
         let mut classes = vec![0; 2 * destinations.count as usize];
         for (class, columns) in destinations.classes.iter().zip(&matrix.destinations) {
             let at = 2 * class.number as usize;
             (classes[at], classes[at + 1]) = (class.attributes.0, columns.0);
         }
-
-        let source6 = source_intervals(r, &of_peer);
-        for (what, intervals) in [
-            ("IPv6 source", &source6),
-            ("IPv4 destination", &destinations.v4),
-            ("IPv6 destination", &destinations.v6),
-        ] {
+        for (what, intervals) in
+            [("IPv4 destination", &destinations.v4), ("IPv6 destination", &destinations.v6)]
+        {
             if intervals.len() > 1 << INTERVALS_LOG_MAX {
                 return Err(CompileError::Intervals {
                     agent: agent.into(),
@@ -211,32 +251,29 @@ impl Compiler {
             ranks[rule_slot(rule) as usize] = rank;
         }
         let lines = |words: &[u32]| (words.len() / LINE) as u32;
-        let mut words = Words::new();
-        words.set(header::HOSTS4_BASE, base);
-        words.set(header::HOSTS4_LEN, hosts.len() as u32);
-        words.section(header::HOSTS4, &hosts);
-        words.counted(header::CLASSES, header::CLASSES_LEN, destinations.count, &classes);
+        let own = scope.me.map_or(0, |me| of_peer[me as usize]);
+        let mut words = Words::new(r, &of_peer);
+        words.counted(header::CLASSES, header::CLASSES_LEN, destinations.count, classes);
         words.intervals(header::SRC4_LEN, 1, &[(0, 0)]);
-        words.intervals(header::SRC6_LEN, 4, &source6);
+        words.sources6();
         words.intervals(header::DST4_LEN, 1, &destinations.v4);
         words.intervals(header::DST6_LEN, 4, &destinations.v6);
-        let lists = &matrix.row_lists;
-        words.counted(header::ROW_LISTS, header::ROW_LISTS_LEN, lines(lists), lists);
-        let lists = &matrix.column_lists;
-        words.counted(header::COLUMN_LISTS, header::COLUMN_LISTS_LEN, lines(lists), lists);
-        words.counted(header::RANKS, header::RANKS_LEN, ranks.len() as u32, &ranks);
+        let lists = mem::take(&mut matrix.row_lists);
+        words.counted(header::ROW_LISTS, header::ROW_LISTS_LEN, lines(&lists), lists);
+        let lists = mem::take(&mut matrix.column_lists);
+        words.counted(header::COLUMN_LISTS, header::COLUMN_LISTS_LEN, lines(&lists), lists);
+        words.counted(header::RANKS, header::RANKS_LEN, ranks.len() as u32, ranks);
         let entries = matrix.services.len() as u32 / 2;
-        words.counted(header::SERVICES, header::SERVICES_LEN, entries, &matrix.services);
+        words.counted(header::SERVICES, header::SERVICES_LEN, entries, mem::take(&mut matrix.services));
         let placed = &matrix.placed;
-        words.counted(header::BLOCKS, header::BLOCKS_LEN, lines(&placed.blocks), &placed.blocks);
-        words.counted(header::PAGES, header::PAGES_LEN, lines(&placed.pages), &placed.pages);
+        words.lines(header::BLOCKS, header::BLOCKS_LEN, &placed.blocks);
+        words.lines(header::PAGES, header::PAGES_LEN, &placed.pages);
         words.set(header::COLUMNS_LEN, matrix.columns);
         words.set(header::ROW_PAGES, matrix.width);
-        words.counted(header::ROWS, header::ROWS_LEN, matrix.rows, &placed.rows);
+        words.counted(header::ROWS, header::ROWS_LEN, matrix.rows, mem::take(&mut matrix.row_words));
         words.set(header::RULE_SLOTS, slots);
-        words.set(header::OWN, scope.me.map_or(0, |me| of_peer[me as usize]));
+        words.set(header::OWN, own);
         words.set(header::ROUTES, scope.routed.iter().map(|x| u32::from(x.number) + 1).max().unwrap_or(0));
-        let words = words.finish();
         if words.len() > self.limits.words {
             return Err(CompileError::Words {
                 agent: agent.into(),
@@ -246,7 +283,7 @@ impl Compiler {
                 max: self.limits.words as u64,
             });
         }
-        Ok(words)
+        Ok(words.finish())
     }
 
     /// Who is behind each of these rules, which rise, by slot.
@@ -258,17 +295,16 @@ impl Compiler {
             let entry = &written.rules[rule as usize];
             while policies.next_if(|(_, number)| *number < entry.policy).is_some() {}
             let ((id, policy), _) = policies.peek()?;
-            let rule = &policy.rules[entry.index as usize];
-            let info = RuleInfo {
-                policy_id: (*id).clone(),
-                policy_name: policy.name.clone(),
-                rule_id: rule.id.clone(),
-                rule_name: rule.name.clone(),
-                accept: entry.accept,
-            };
-            Some((rule.slot, info))
+            Some((entry.slot, rule_info(id, policy, entry)))
         };
         rules.iter().filter_map(info).collect()
+    }
+
+    /// Who is behind a rule.
+    fn rule_info(&self, rule: u32) -> RuleInfo {
+        let entry = &self.resolved.written.rules[rule as usize];
+        let (id, policy, _) = self.resolved.rule(rule);
+        rule_info(id, policy, entry)
     }
 
     fn route_infos(&self, scope: &Scope) -> BTreeMap<u32, RouteInfo> {
@@ -289,18 +325,13 @@ impl Compiler {
     }
 }
 
-/// The IPv6 addresses of sources; IPv4 sources are all in `hosts4`.
-fn source_intervals(r: &Resolved, of_peer: &[u32]) -> Vec<(u128, u32)> {
-    let mut starts: Vec<(u128, u32)> = vec![(0, 0)];
-    for &peer in r.by_v6.iter().filter(|&&p| of_peer[p as usize] != 0) {
-        let address = r.peers[peer as usize].v6;
-        match starts.last_mut() {
-            Some(last) if last.0 == address => last.1 = of_peer[peer as usize],
-            _ => starts.push((address, of_peer[peer as usize])),
-        }
-        if address < u128::MAX {
-            starts.push((address + 1, 0));
-        }
+fn rule_info(id: &str, policy: &Policy, entry: &RuleEntry) -> RuleInfo {
+    let rule = &policy.rules[entry.index as usize];
+    RuleInfo {
+        policy_id: id.to_owned(),
+        policy_name: policy.name.clone(),
+        rule_id: rule.id.clone(),
+        rule_name: rule.name.clone(),
+        accept: entry.accept,
     }
-    intervals::merge(starts)
 }

@@ -3,11 +3,10 @@
 use rustc_hash::FxHashMap;
 use sluicegate_engine::image::{LINE, PAGE};
 
+use super::lines::{Line as Block, Lines};
 use super::outcomes::{NOTHING, Outcomes};
 use super::shares::Share;
-use super::slots::{Keys, assign};
-
-type Block = [u32; LINE];
+use super::words::Tables;
 
 /// The distinct rows of one agent, and perhaps some that it had.
 #[derive(Debug)]
@@ -25,8 +24,8 @@ pub(super) struct Rows {
     /// (page in the row, page's number) of the pages of each distinct row that are not empty.
     rows: Kept<Vec<(u32, u32)>>,
     scratch: Vec<(u32, u32)>,
-    block_keys: Keys,
-    page_keys: Keys,
+    /// Where blocks and pages were the last time.
+    pub(super) placed: Placed,
 }
 
 /// Things by number; the first is the empty one.
@@ -65,12 +64,25 @@ impl Used {
     }
 }
 
-/// The words of rows, pages and blocks.
-#[derive(Debug)]
+/// Pages and blocks at their places, by their numbers.
+#[derive(Debug, Default)]
 pub(super) struct Placed {
-    pub(super) rows: Vec<u32>,
-    pub(super) pages: Vec<u32>,
-    pub(super) blocks: Vec<u32>,
+    pub(super) blocks: Lines,
+    pub(super) pages: Lines,
+    /// The cell of each outcome.
+    cells: Vec<u32>,
+}
+
+impl Placed {
+    /// About how many bytes they take.
+    fn size(&self) -> usize {
+        self.blocks.size() + self.pages.size() + self.cells.len() * 4
+    }
+
+    /// In the order of their sections.
+    pub(super) fn tables(&self) -> Tables<'_> {
+        [&self.blocks, &self.pages]
+    }
 }
 
 impl Rows {
@@ -85,8 +97,7 @@ impl Rows {
             pages: Kept::new([0; LINE]),
             rows: Kept::new(Vec::new()),
             scratch: Vec::new(),
-            block_keys: Keys::default(),
-            page_keys: Keys::default(),
+            placed: Placed::default(),
         }
     }
 
@@ -146,7 +157,7 @@ impl Rows {
     pub(super) fn size(&self) -> usize {
         let rows: usize = self.rows.all.iter().map(|row| row.len() * size_of::<(u32, u32)>() + 48).sum();
         let lines = (self.blocks.all.len() + self.pages.all.len()) * (size_of::<Block>() + 4);
-        2 * (rows + lines) + self.block_keys.size() + self.page_keys.size()
+        2 * (rows + lines) + self.placed.size()
     }
 
     /// Number of each column, by its index.
@@ -176,36 +187,55 @@ impl Rows {
         marked(&outcomes)
     }
 
-    /// Everything that is used at its place, given the cell of each outcome. `numbers` has (place, number among distinct rows) of
-    /// the rows; all places are below `count`.
-    pub(super) fn place(&mut self, used: &Used, cells: &[u32], numbers: &[(u32, u32)], count: u32) -> Placed {
-        let (block_places, blocks) = place(&self.blocks.all, &used.blocks, &mut self.block_keys, cells);
-        let (page_places, pages) = place(&self.pages.all, &used.pages, &mut self.page_keys, &block_places);
+    /// Puts everything that is used at its place, given the cell of each outcome. The words of rows: `numbers` has (place, number
+    /// among distinct rows) of the rows; all places are below `count`.
+    pub(super) fn place(
+        &mut self,
+        used: &Used,
+        cells: Vec<u32>,
+        numbers: &[(u32, u32)],
+        count: u32,
+    ) -> Vec<u32> {
+        let Placed { blocks, pages, cells: before } = &mut self.placed;
+        let changed = (0..).zip(&cells).filter(|(i, cell)| before.get(*i as usize) != Some(*cell));
+        let has = Marks::new(cells.len(), changed.map(|(outcome, _)| outcome));
+        let all = &self.blocks.all;
+        let line = |block: u32| all[block as usize].map(|outcome| cells[outcome as usize]);
+        blocks.place(&used.blocks[1..], |block| !has.any(&all[block as usize]), line);
+        let has = Marks::new(all.len(), blocks.moved().iter().copied());
+        let all = &self.pages.all;
+        let line = |page: u32| all[page as usize].map(|block| blocks.place_of(block));
+        pages.place(&used.pages[1..], |page| !has.any(&all[page as usize]), line);
+        *before = cells;
         let mut rows = vec![0; (count * self.width) as usize];
         for &(at, row) in numbers {
             for &(i, page) in &self.rows.all[row as usize] {
-                rows[(at * self.width + i) as usize] = page_places[page as usize];
+                rows[(at * self.width + i) as usize] = pages.place_of(page);
             }
         }
-        Placed { rows, pages, blocks }
+        rows
+    }
+}
+
+/// Some of the first numbers.
+struct Marks(Option<Vec<bool>>);
+
+impl Marks {
+    fn new(count: usize, which: impl Iterator<Item = u32>) -> Self {
+        let mut marks = None;
+        for number in which {
+            marks.get_or_insert_with(|| vec![false; count])[number as usize] = true;
+        }
+        Self(marks)
+    }
+
+    /// Whether one of these is among them.
+    fn any(&self, numbers: &Block) -> bool {
+        let marks = self.0.as_ref();
+        marks.is_some_and(|marks| numbers.iter().fold(false, |any, &number| any | marks[number as usize]))
     }
 }
 
 fn marked(marks: &[bool]) -> Vec<u32> {
     marks.iter().zip(0..).filter(|(marked, _)| **marked).map(|(_, number)| number).collect()
-}
-
-/// Where each of `used` goes, by its number, and the words of all, which are those of `words` that they name. The first, which
-/// is empty, stays the first.
-fn place(all: &[Block], used: &[u32], keys: &mut Keys, words: &[u32]) -> (Vec<u32>, Vec<u32>) {
-    let mut key = |&number: &u32| keys.of(number, &all[number as usize].map(|at| words[at as usize]));
-    let hashes: Vec<u64> = used[1..].iter().map(&mut key).collect();
-    let (places, size) = assign(&hashes);
-    let mut place_of = vec![0; all.len()];
-    let mut lines = vec![0; size as usize * LINE];
-    for (&number, place) in used[1..].iter().zip(places) {
-        place_of[number as usize] = place;
-        lines[place as usize * LINE..][..LINE].copy_from_slice(keys.line(number));
-    }
-    (place_of, lines)
 }

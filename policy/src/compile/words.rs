@@ -1,37 +1,97 @@
-//! Writes an image's words: the header, and sections that each start a line.
+//! An image's words: a header, and sections that each start a line.
+//!
+//! Most sections are kept as they are. Those that have a word or more for every peer follow from the rows of peers, and
+//! are written out only where somebody wants the whole image.
+
+use std::iter;
 
 use sluicegate_engine::image::{HEADER, LAYOUT, LINE, MAGIC, header};
 
-/// An image being written.
+use super::affected::side_by_side;
+use super::lines::Lines;
+use crate::resolve::Resolved;
+
+/// Pages and blocks.
+pub(super) type Tables<'a> = [&'a Lines; 2];
+
+/// An image, but for its pages and blocks.
 #[derive(Debug)]
-pub(super) struct Words(Vec<u32>);
+pub(super) struct Words {
+    header: Vec<u32>,
+    /// Offset and words of each section but those of sources, pages and blocks.
+    sections: Vec<(usize, Vec<u32>)>,
+    /// Offsets of blocks and pages.
+    tables: Vec<usize>,
+    /// IPv4 address of each peer that has rows, rising, and these as a word.
+    hosts: Vec<(u32, u32)>,
+    /// See [`sources`].
+    sources: Vec<(Start, u32)>,
+    len: usize,
+}
 
 impl Words {
-    pub(super) fn new() -> Self {
-        let mut words = vec![0; HEADER];
-        words[header::MAGIC] = MAGIC;
-        words[header::LAYOUT] = LAYOUT;
-        Self(words)
+    /// The header, and the words of hosts; `of_peer` has the rows of each peer.
+    pub(super) fn new(r: &Resolved, of_peer: &[u32]) -> Self {
+        let overlay = r.state.overlay_v4;
+        let addresses = 1 << (32 - overlay.prefix_len());
+        let header = vec![0; HEADER];
+        let hosts = r.peers.iter().zip(of_peer).filter(|(_, places)| **places != 0);
+        let hosts = hosts.map(|(peer, &places)| (peer.v4, places)).collect();
+        let (sections, tables, sources) = (Vec::new(), Vec::new(), sources(r, of_peer));
+        let mut this = Self { header, sections, tables, hosts, sources, len: HEADER };
+        this.set(header::MAGIC, MAGIC);
+        this.set(header::LAYOUT, LAYOUT);
+        this.set(header::HOSTS4_BASE, overlay.network().to_bits());
+        this.set(header::HOSTS4_LEN, addresses);
+        this.room(header::HOSTS4, addresses as usize);
+        this
+    }
+
+    /// Appends the search array of IPv6 sources.
+    pub(super) fn sources6(&mut self) {
+        let len = self.sources.len().next_power_of_two();
+        self.set(header::SRC6_LEN, len as u32);
+        self.room(header::SRC6, len * 4);
+        self.room(header::SRC6_CLASS, len);
     }
 
     /// Sets a header word.
     pub(super) fn set(&mut self, at: usize, value: u32) {
-        self.0[at] = value;
+        self.header[at] = value;
     }
 
-    /// Appends a section and puts its offset into header word `at`. Up to an eighth of room follows it, so that the
-    /// sections behind it rarely move when it grows: a section that moves is sent again as a whole.
-    pub(super) fn section(&mut self, at: usize, words: &[u32]) {
-        self.0[at] = self.0.len() as u32;
-        self.0.extend_from_slice(words);
-        let step = (words.len().next_power_of_two() / 16).max(LINE);
-        self.0.resize(self.0[at] as usize + words.len().next_multiple_of(step), 0);
+    /// The length of the image.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Makes room for a section of so many words, and puts its offset into header word `at`. Up to an eighth of room follows
+    /// it, so that the sections behind it rarely move when it grows: a section that moves is sent again as a whole.
+    fn room(&mut self, at: usize, len: usize) -> usize {
+        let start = self.len;
+        self.set(at, start as u32);
+        let step = (len.next_power_of_two() / 16).max(LINE);
+        self.len += len.next_multiple_of(step);
+        start
+    }
+
+    /// Appends a section.
+    fn section(&mut self, at: usize, words: Vec<u32>) {
+        let start = self.room(at, words.len());
+        self.sections.push((start, words));
     }
 
     /// Appends a section of `count` things, whose number goes into header word `len`.
-    pub(super) fn counted(&mut self, at: usize, len: usize, count: u32, words: &[u32]) {
+    pub(super) fn counted(&mut self, at: usize, len: usize, count: u32, words: Vec<u32>) {
         self.set(len, count);
         self.section(at, words);
+    }
+
+    /// Appends room for lines, whose number goes into header word `len`.
+    pub(super) fn lines(&mut self, at: usize, len: usize, lines: &Lines) {
+        self.set(len, (lines.words().len() / LINE) as u32);
+        let start = self.room(at, lines.words().len());
+        self.tables.push(start);
     }
 
     /// Appends a search array: its length, starts of `width` words each and classes go into header words `at` to `at + 2`.
@@ -46,13 +106,223 @@ impl Words {
         let mut classes: Vec<u32> = intervals.iter().map(|i| i.1).collect();
         classes.resize(len, last);
         self.set(at, len as u32);
-        self.section(at + 1, &starts);
-        self.section(at + 2, &classes);
+        self.section(at + 1, starts);
+        self.section(at + 2, classes);
     }
 
-    /// The finished image.
-    pub(super) fn finish(mut self) -> Vec<u32> {
-        self.0[header::WORDS] = self.0.len() as u32;
+    /// This, once every section is there.
+    pub(super) fn finish(mut self) -> Self {
+        self.set(header::WORDS, self.len as u32);
+        self
+    }
+
+    /// All words of the image.
+    pub(super) fn whole(&self, r: &Resolved, tables: Tables<'_>) -> Vec<u32> {
+        let mut all = vec![0; self.len];
+        all[..HEADER].copy_from_slice(&self.header);
+        let tables = self.tables.iter().copied().zip(tables.map(Lines::words));
+        for (start, words) in self.sections.iter().map(|(start, words)| (*start, &words[..])).chain(tables) {
+            all[start..start + words.len()].copy_from_slice(words);
+        }
+        for &(host, places) in &self.hosts {
+            all[self.host(host)] = places;
+        }
+        let (starts, classes) = (self.offset(header::SRC6), self.offset(header::SRC6_CLASS));
+        for (i, source) in padded(&self.sources).enumerate() {
+            all[starts + i * 4..][..4].copy_from_slice(&address(r, source.0));
+            all[classes + i] = source.1;
+        }
+        all
+    }
+
+    /// What to write over `before`, which is of the same peers, to get this: offsets, rising, and words. `None` where everything
+    /// may have moved. `tables` are this one's, and `before` had them the time before.
+    pub(super) fn over(&self, before: &Self, r: &Resolved, tables: Tables<'_>) -> Option<Vec<Run>> {
+        let starts = |this: &Self| {
+            let sections = this.sections.iter().map(|section| section.0);
+            let own = [header::HOSTS4, header::SRC6_LEN, header::SRC6, header::SRC6_CLASS];
+            let own = own.map(|at| this.offset(at));
+            sections.chain(this.tables.iter().copied()).chain(own).chain([this.len]).collect::<Vec<_>>()
+        };
+        if starts(self) != starts(before) {
+            return None;
+        }
+        let mut runs = Runs::default();
+        runs.differing(0, &before.header, &self.header);
+        for ((start, new), (_, old)) in self.sections.iter().zip(&before.sections) {
+            runs.differing(*start, old, new);
+        }
+        for (start, lines) in self.tables.iter().zip(tables) {
+            lines.written()?.for_each(|(at, words)| runs.put(start + at, words));
+        }
+        if self.hosts != before.hosts {
+            self.sources_over(before, r, &mut runs);
+        }
+        Some(runs.rising())
+    }
+
+    fn sources_over(&self, before: &Self, r: &Resolved, runs: &mut Runs) {
+        let [old, new] = [before, self].map(|this| this.hosts.iter().map(|(host, places)| (host, places)));
+        for (host, _, new) in side_by_side(old, new).filter(|(_, old, new)| old != new) {
+            runs.put(self.host(*host), &[new.copied().unwrap_or(0)]);
+        }
+        let both = || padded(&self.sources).zip(padded(&before.sources)).enumerate();
+        let (starts, classes) = (self.offset(header::SRC6), self.offset(header::SRC6_CLASS));
+        for (i, (new, _)) in both().filter(|(_, (new, old))| new.0 != old.0) {
+            runs.put(starts + i * 4, &address(r, new.0));
+        }
+        for (i, (new, _)) in both().filter(|(_, (new, old))| new.1 != old.1) {
+            runs.put(classes + i, &[new.1]);
+        }
+    }
+
+    fn offset(&self, at: usize) -> usize {
+        self.header[at] as usize
+    }
+
+    /// Where the word of a host is.
+    fn host(&self, v4: u32) -> usize {
+        self.offset(header::HOSTS4) + (v4 - self.header[header::HOSTS4_BASE]) as usize
+    }
+
+    /// About how many bytes this takes.
+    pub(super) fn size(&self) -> usize {
+        let words: usize = self.sections.iter().map(|section| section.1.len()).sum();
+        let sources =
+            self.hosts.len() * size_of::<(u32, u32)>() + self.sources.len() * size_of::<(Start, u32)>();
+        (words + HEADER) * 4 + sources
+    }
+}
+
+/// Offset in words, and words to write there.
+pub(super) type Run = (u32, Vec<u32>);
+
+#[derive(Default)]
+struct Runs(Vec<Run>);
+
+impl Runs {
+    fn put(&mut self, at: usize, words: &[u32]) {
+        match self.0.last_mut() {
+            Some((start, run)) if *start as usize + run.len() == at => run.extend_from_slice(words),
+            _ => self.0.push((at as u32, words.to_vec())),
+        }
+    }
+
+    /// What of `new` is not as `old`, both of which start at `start`; what lies behind either is zero.
+    fn differing(&mut self, start: usize, old: &[u32], new: &[u32]) {
+        if old == new {
+            return;
+        }
+        let at = |words: &[u32], i: usize| words.get(i).copied().unwrap_or(0);
+        for i in (0..old.len().max(new.len())).filter(|&i| at(old, i) != at(new, i)) {
+            self.put(start + i, &[at(new, i)]);
+        }
+    }
+
+    /// In the order of their offsets.
+    fn rising(mut self) -> Vec<Run> {
+        self.0.sort_unstable_by_key(|run| run.0);
         self.0
+    }
+}
+
+/// Where an interval of IPv6 sources starts: at the address of a peer, or behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Zero,
+    At(u32),
+    Behind(u32),
+    Never,
+}
+
+/// The four words of an address, most significant first.
+fn address(r: &Resolved, start: Start) -> [u32; 4] {
+    let address = match start {
+        Start::Zero => 0,
+        Start::At(peer) => r.peers[peer as usize].v6,
+        Start::Behind(peer) => r.peers[peer as usize].v6 + 1,
+        Start::Never => u128::MAX,
+    };
+    [96, 64, 32, 0].map(|shift| (address >> shift) as u32)
+}
+
+/// The IPv6 addresses of sources; IPv4 sources are all in `hosts4`. They are two for each peer at the most, and one more: an
+/// overlay has no room for as many peers as would be too many.
+fn sources(r: &Resolved, of_peer: &[u32]) -> Vec<(Start, u32)> {
+    let mut sources = Vec::with_capacity(2 * of_peer.len() + 1);
+    sources.push((Start::Zero, 0));
+    // Whether the interval of the peer before, or of nobody, ends where that of the next one may begin.
+    let mut known = true;
+    for (&peer, &adjoining) in r.by_v6.iter().zip(&*r.adjoining) {
+        let places = of_peer[peer as usize];
+        if places != 0 {
+            match sources.last_mut().filter(|_| known && adjoining) {
+                Some(last) => last.1 = places,
+                None => sources.push((Start::At(peer), places)),
+            }
+            sources.push((Start::Behind(peer), 0));
+        }
+        known = places != 0;
+    }
+    // Behind the last address of all there is nothing.
+    if let Some((Start::Behind(peer), _)) = sources.last()
+        && r.peers[*peer as usize].v6 == u128::MAX
+    {
+        sources.pop();
+    }
+    sources.dedup_by_key(|source| source.1);
+    sources
+}
+
+/// A power of two of them: those beyond the last repeat what it has.
+fn padded(sources: &[(Start, u32)]) -> impl Iterator<Item = (Start, u32)> {
+    let last = sources.last().map_or(0, |source| source.1);
+    let len = sources.len().next_power_of_two();
+    sources.iter().copied().chain(iter::repeat((Start::Never, last))).take(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{Peer, State};
+
+    #[test]
+    fn sources_are_who_they_are_and_nobody_beside_them() {
+        const ADDRESSES: [u128; 6] = [0, 1, 2, 7, u128::MAX - 1, u128::MAX];
+        let peer = |(n, v6): (u8, u128)| {
+            let peer =
+                Peer { name: String::new(), v4: [100, 64, 0, 9 - n].into(), v6: v6.into(), allowed: true };
+            (n.to_string(), peer)
+        };
+        let state = State {
+            overlay_v4: "100.64.0.0/24".parse().unwrap(),
+            overlay_v6: "::/0".parse().unwrap(),
+            peers: (0..).zip(ADDRESSES).map(peer).collect::<BTreeMap<_, _>>().into(),
+            groups: Default::default(),
+            networks: Default::default(),
+            policies: Default::default(),
+        };
+        let r = Resolved::new(Arc::new(state), None).unwrap();
+        // Each is known or not, and in one of two rows.
+        for pattern in 0..3u32.pow(6) {
+            let of_peer: Vec<u32> = (0..6).map(|peer| pattern / 3u32.pow(peer) % 3).collect();
+            let sources = sources(&r, &of_peer);
+            let starts: Vec<u128> = (sources.iter())
+                .map(|source| address(&r, source.0).iter().fold(0, |all, &word| all << 32 | u128::from(word)))
+                .collect();
+            assert!(starts[0] == 0 && starts.is_sorted_by(|a, b| a < b), "{of_peer:?}: {sources:?}");
+            assert!(sources.is_sorted_by(|a, b| a.1 != b.1), "{of_peer:?}: {sources:?}");
+            for around in ADDRESSES {
+                for probe in [around.saturating_sub(1), around, around.saturating_add(1)] {
+                    let expected = r.peer_at(std::net::IpAddr::V6(probe.into()));
+                    let found = sources[starts.partition_point(|&start| start <= probe) - 1].1;
+                    let expected = expected.map_or(0, |peer| of_peer[peer as usize]);
+                    assert_eq!(found, expected, "{probe:x} of {of_peer:?}: {sources:?}");
+                }
+            }
+        }
     }
 }

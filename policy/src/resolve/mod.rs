@@ -19,6 +19,7 @@ mod sets;
 mod written;
 
 use std::collections::BTreeSet;
+use std::mem;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -99,6 +100,8 @@ pub(crate) struct Resolved {
     pub(crate) peers: Arc<Vec<PeerEntry>>,
     /// Peers in the order of their IPv6 addresses.
     pub(crate) by_v6: Arc<Vec<u32>>,
+    /// Which of `by_v6` have the address directly behind that of the one before; the first, whether it has the first of all.
+    pub(crate) adjoining: Arc<Vec<bool>>,
     peer_numbers: Arc<FxHashMap<Arc<str>, u32>>,
     pub(crate) resources: Arc<Vec<ResourceEntry>>,
     pub(crate) networks: Arc<Vec<NetworkEntry>>,
@@ -120,12 +123,15 @@ impl Resolved {
             (old.overlay_v4, old.overlay_v6) == (state.overlay_v4, state.overlay_v6)
                 && old.peers.is_same(&state.peers)
         });
-        let (peers, by_v6, peer_numbers) = match same_peers {
-            Some(before) => (before.peers.clone(), before.by_v6.clone(), before.peer_numbers.clone()),
+        let (peers, by_v6, adjoining, peer_numbers) = match same_peers {
+            Some(Self { peers, by_v6, adjoining, peer_numbers, .. }) => {
+                (peers.clone(), by_v6.clone(), adjoining.clone(), peer_numbers.clone())
+            }
             None => {
                 let (peers, by_v6) = peers(&state)?;
                 let numbers = peers.iter().enumerate().map(|(i, p)| (p.id.clone(), i as u32)).collect();
-                (Arc::new(peers), Arc::new(by_v6), Arc::new(numbers))
+                let adjoining = adjoining(by_v6.iter().map(|&peer| peers[peer as usize].v6));
+                (Arc::new(peers), Arc::new(by_v6), Arc::new(adjoining), Arc::new(numbers))
             }
         };
         let same_networks = same_peers.filter(|before| before.state.networks.is_same(&state.networks));
@@ -163,7 +169,7 @@ impl Resolved {
                 (sets, Arc::new(written))
             }
         };
-        Ok(Self { state, peers, by_v6, peer_numbers, resources, networks, routes, sets, written })
+        Ok(Self { state, peers, by_v6, adjoining, peer_numbers, resources, networks, routes, sets, written })
     }
 
     /// A peer's number, if it may take part.
@@ -269,6 +275,11 @@ fn peers(state: &State) -> Result<(Vec<PeerEntry>, Vec<u32>), CompileError> {
         return twin(v6(a), v6(b), IpAddr::V6(v6(a).v6.into()));
     }
     Ok((peers, by_v6))
+}
+
+fn adjoining(rising: impl Iterator<Item = u128>) -> Vec<bool> {
+    let mut next = Some(0);
+    rising.map(|address| mem::replace(&mut next, address.checked_add(1)) == Some(address)).collect()
 }
 
 fn networks(state: &State, peers: &FxHashMap<Arc<str>, u32>) -> (Vec<NetworkEntry>, Vec<ResourceEntry>) {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluicegate_engine::image::SLOTS_MAX;
 
@@ -14,6 +15,8 @@ use crate::model::{Action, Policy, PostureFailed, Rule, State};
 #[derive(Debug, Default)]
 pub(crate) struct Written {
     pub(crate) policies: Vec<Arc<str>>,
+    /// A number for each policy that no other reading of any has: where it is the same, so are all names and rules.
+    pub(crate) readings: Vec<u64>,
     pub(crate) rules: Vec<RuleEntry>,
     pub(crate) halves: Vec<Half>,
     ranges: Vec<Range<u32>>,
@@ -40,7 +43,9 @@ impl Written {
             while old.next_if(|old| old.0 < id).is_some() {}
             this.starts.push(this.ends());
             match old.next_if(|old| old.0 == id) {
-                Some((_, was, written, number)) if reads_as(policy, was) => this.take(written, number),
+                Some((_, was, written, number)) if reads_as(policy, was) => {
+                    this.take(written, number, policy.name == was.name);
+                }
                 _ => this.policy(id, policy, sets)?,
             }
         }
@@ -58,14 +63,15 @@ impl Written {
         [self.rules.len(), self.halves.len(), self.ranges.len()].map(|len| len as u32)
     }
 
-    /// Appends a policy as it was.
-    fn take(&mut self, from: &Self, policy: usize) {
+    /// Appends a policy as it was, but perhaps for its name.
+    fn take(&mut self, from: &Self, policy: usize, same_name: bool) {
         let here = self.ends();
         let [rules, halves, ranges] = from.starts[policy];
         let [rules_end, halves_end, ranges_end] =
             from.starts.get(policy + 1).copied().unwrap_or_else(|| from.ends());
         let number = self.policies.len() as u32;
         self.policies.push(from.policies[policy].clone());
+        self.readings.push(if same_name { from.readings[policy] } else { reading() });
         self.ranges.extend_from_slice(&from.ranges[ranges as usize..ranges_end as usize]);
         for rule in &from.rules[rules as usize..rules_end as usize] {
             let Range { start, end } = rule.ranges;
@@ -80,6 +86,7 @@ impl Written {
     fn policy(&mut self, id: &str, policy: &Policy, sets: &mut Sets) -> Result<(), CompileError> {
         let number = self.policies.len() as u32;
         self.policies.push(id.into());
+        self.readings.push(reading());
         if !policy.enabled {
             return Ok(());
         }
@@ -139,6 +146,11 @@ impl Written {
         let unused = |set: &u32| self.halves_from(*set).is_empty() && self.halves_to(*set).is_empty();
         (0..sets.len() as u32).filter(unused).count()
     }
+}
+
+fn reading() -> u64 {
+    static READINGS: AtomicU64 = AtomicU64::new(0);
+    READINGS.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Whether two policies have the same rules for the same peers, whatever they are called; found without looking into them.
