@@ -51,7 +51,8 @@ impl Follower {
         let mut concerned = 0;
         for gateway in affected.iter().filter(|id| self.gateways.contains(&***id)) {
             let before = self.images.remove(&**gateway);
-            let image = Compiled::new(&compiler.compile(gateway)?, before);
+            let parts = compiler.compile_parts(gateway, before.as_ref().map(|before| &before.parts))?;
+            let image = Compiled::new(parts, before);
             self.images.insert(gateway.to_string(), image);
             concerned += 1;
         }

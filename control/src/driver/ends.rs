@@ -62,9 +62,9 @@ impl Ends {
         let mut later = Vec::<Later>::new();
         for after in self.0.iter().filter(|after| after.concerned.contains(agent)) {
             let before = later.last().map_or(image, |last| &last.image);
-            let next =
-                after.compiler.compile(agent).map_err(|error| format!("once a grant has ended: {error}"))?;
-            let next = Compiled::new(&next, Some(before.clone()));
+            let next = after.compiler.compile_parts(agent, Some(&before.parts));
+            let next = next.map_err(|error| format!("once a grant has ended: {error}"))?;
+            let next = Compiled::new(next, Some(before.clone()));
             if next.hash != before.hash {
                 later.push(Later { at_ms: after.end.at.unsigned_abs(), image: next });
             }

@@ -165,8 +165,8 @@ impl Plan {
     }
 
     fn compile(&self, agent: &str, before: Option<Arc<Compiled>>) -> Result<Images, String> {
-        let image = self.compiler.compile(agent).map_err(|error| error.to_string())?;
-        let image = Compiled::new(&image, before);
+        let parts = self.compiler.compile_parts(agent, before.as_ref().map(|before| &before.parts));
+        let image = Compiled::new(parts.map_err(|error| error.to_string())?, before);
         // An image of which it is not known what it is to become grants for too long: then the one before it stays.
         let later = self.ends.compile(agent, &image)?;
         Ok((image, later))

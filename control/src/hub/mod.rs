@@ -118,9 +118,8 @@ pub enum Refused {
 }
 
 impl Compiled {
-    /// Encodes an image, as far as it is not as `before`; `before` itself when it comes out the same.
-    pub fn new(image: &Image, before: Option<Arc<Self>>) -> Arc<Self> {
-        let parts = Parts::new(image, before.as_ref().map(|before| &before.parts));
+    /// From an encoded image; `before` itself when that is the same.
+    pub fn new(parts: Parts, before: Option<Arc<Self>>) -> Arc<Self> {
         match before {
             Some(before) if before.hash == parts.hash() => before,
             _ => Arc::new(Self { hash: parts.hash(), parts }),

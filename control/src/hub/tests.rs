@@ -15,7 +15,7 @@ fn hub() -> Arc<Hub> {
 fn image(which: u32) -> Arc<Compiled> {
     let mut words = vec![7; 512];
     words[100] = which;
-    Compiled::new(&Image { words, ..Image::default() }, None)
+    Compiled::new(Parts::new(&Image { words, ..Image::default() }, None), None)
 }
 
 fn publish(hub: &Hub, revision: u64, image: &Arc<Compiled>) {

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluicegate_control::hub::Compiled;
 use sluicegate_control::store::{
     Action, Actor, End, EnrolledPeer, Enrollment, GroupChange, Location, NewSetupKey, PolicyChange,
     PortRange, Protocol, Role, RuleChange, RuleSpec, Store,
@@ -108,7 +107,7 @@ pub(crate) async fn join(store: &Store, setup_key: &str, which: u8, role: Role) 
 pub(crate) async fn image_from_scratch(store: &Store, agent: &str) -> (u64, String) {
     let snapshot = store.snapshot().await.unwrap();
     let image = Compiler::new(Arc::new(snapshot.state)).unwrap().compile(agent).unwrap();
-    let hash = Compiled::new(&image, None).hash;
+    let hash = image.hash();
     (snapshot.revision, hash.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
