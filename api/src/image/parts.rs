@@ -1,6 +1,7 @@
 //! An image as it is kept where there are many: encoded, by parts, with the hash of each.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -156,6 +157,17 @@ impl Parts {
         Image::decode(&self.encode())
     }
 
+    /// Some of its words, as far as there are so many.
+    pub fn words(&self, range: Range<usize>) -> Vec<u32> {
+        let first = range.start / WORDS_PER_HASH;
+        let parts = self.words.iter().take(range.end.div_ceil(WORDS_PER_HASH)).skip(first);
+        let mut words = Vec::with_capacity(range.len() + 2 * WORDS_PER_HASH);
+        parts.for_each(|part| decode_into(part, &mut words));
+        words.truncate(range.end - first * WORDS_PER_HASH);
+        words.drain(..words.len().min(range.start - first * WORDS_PER_HASH));
+        words
+    }
+
     /// Its rules.
     pub fn rules(&self) -> BTreeMap<u32, RuleInfo> {
         self.rules.values().flat_map(|part| decoded(part)).collect()
@@ -268,9 +280,14 @@ fn names_between<T: DeserializeOwned + Clone + PartialEq>(
     all.filter(differs).flat_map(|part| changed(&read(old, part), &read(new, part))).collect()
 }
 
-/// What [`varints`] wrote.
 fn decode_words(part: &[u8]) -> Vec<u32> {
     let mut words = Vec::with_capacity(WORDS_PER_HASH);
+    decode_into(part, &mut words);
+    words
+}
+
+/// Appends what [`varints`] wrote.
+fn decode_into(part: &[u8], words: &mut Vec<u32>) {
     let (mut word, mut shift) = (0, 0);
     for &byte in part {
         word |= u32::from(byte & 0x7f) << shift;
@@ -280,7 +297,6 @@ fn decode_words(part: &[u8]) -> Vec<u32> {
             (word, shift) = (0, 0);
         }
     }
-    words
 }
 
 /// Runs of changed words, from words that rise.

@@ -102,6 +102,10 @@ fn hashes_follow_changes_and_changes_can_be_taken_back() {
             assert_eq!((applied.encode(), applied.encoded_len()), (image.encode(), image.encode().len()));
             assert_eq!(applied.hashes, Hashes::of(&image));
         }
+        for range in [0..0, 0..48, 250..600, 256..512, 16_000..50_000] {
+            let words = next.words.get(range.start.min(size)..range.end.min(size)).unwrap();
+            assert_eq!(after.words(range), words);
+        }
         assert_eq!((after.encode(), after.encoded_len()), (next.encode(), next.encode().len()));
         assert_eq!((after.image().unwrap(), after.rules()), (next.clone(), next.rules.clone()));
         let before = (now.clone(), hashes.clone());

@@ -13,7 +13,7 @@ use super::words::Words;
 use super::{Compiler, Made};
 use crate::resolve::{NetworkEntry, Resolved};
 
-/// The image of an agent, but for its pages and blocks, which are kept with its rows.
+/// The image of an agent, but for what is read from the encoded one, and its pages and blocks, which are kept with its rows.
 #[derive(Debug)]
 pub(super) struct Laid {
     hash: Hash,
@@ -29,7 +29,7 @@ type Name = (u32, u64, u32);
 impl Laid {
     /// Of the image of `hash`, which has these words and rules.
     pub(super) fn new(r: &Resolved, hash: Hash, words: Words, rules: &[u32]) -> Self {
-        Self { hash, networks: Arc::downgrade(&r.networks), words, names: names(r, rules) }
+        Self { hash, networks: Arc::downgrade(&r.networks), words: words.layout(), names: names(r, rules) }
     }
 
     /// What turns `before` into the image that was made of another state. `None` where it is not this image, or where next to
@@ -39,7 +39,7 @@ impl Laid {
         if before.hash() != self.hash || !ptr::eq(self.networks.as_ptr(), Arc::as_ptr(&r.networks)) {
             return None;
         }
-        let runs = made.words.over(&self.words, r, made.placed.tables())?;
+        let runs = made.words.over(&self.words, before, r, made.placed.tables())?;
         let names = names(r, &made.rules);
         let known =
             |names: &[Name], slot: u32| Some(names[names.binary_search_by_key(&slot, |n| n.0).ok()?].1);

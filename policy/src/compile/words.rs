@@ -1,10 +1,12 @@
 //! An image's words: a header, and sections that each start a line.
 //!
-//! Most sections are kept as they are. Those that have a word or more for every peer follow from the rows of peers, and
-//! are written out only where somebody wants the whole image.
+//! Sections that have a word or more for every peer follow from the rows of peers, and are written out only where somebody
+//! wants the whole image.
 
 use std::iter;
+use std::ops::Range;
 
+use sluicegate_api::image::Parts;
 use sluicegate_engine::image::{HEADER, LAYOUT, LINE, MAGIC, header};
 
 use super::affected::side_by_side;
@@ -18,7 +20,7 @@ pub(super) type Tables<'a> = [&'a Lines; 2];
 #[derive(Debug)]
 pub(super) struct Words {
     header: Vec<u32>,
-    /// Offset and words of each section but those of sources, pages and blocks.
+    /// Offset and words of each section but those of sources, pages and blocks; with the room behind it.
     sections: Vec<(usize, Vec<u32>)>,
     /// Offsets of blocks and pages.
     tables: Vec<usize>,
@@ -67,18 +69,19 @@ impl Words {
 
     /// Makes room for a section of so many words, and puts its offset into header word `at`. Up to an eighth of room follows
     /// it, so that the sections behind it rarely move when it grows: a section that moves is sent again as a whole.
-    fn room(&mut self, at: usize, len: usize) -> usize {
+    fn room(&mut self, at: usize, len: usize) -> Range<usize> {
         let start = self.len;
         self.set(at, start as u32);
         let step = (len.next_power_of_two() / 16).max(LINE);
         self.len += len.next_multiple_of(step);
-        start
+        start..self.len
     }
 
     /// Appends a section.
-    fn section(&mut self, at: usize, words: Vec<u32>) {
-        let start = self.room(at, words.len());
-        self.sections.push((start, words));
+    fn section(&mut self, at: usize, mut words: Vec<u32>) {
+        let room = self.room(at, words.len());
+        words.resize(room.len(), 0);
+        self.sections.push((room.start, words));
     }
 
     /// Appends a section of `count` things, whose number goes into header word `len`.
@@ -90,8 +93,8 @@ impl Words {
     /// Appends room for lines, whose number goes into header word `len`.
     pub(super) fn lines(&mut self, at: usize, len: usize, lines: &Lines) {
         self.set(len, (lines.words().len() / LINE) as u32);
-        let start = self.room(at, lines.words().len());
-        self.tables.push(start);
+        let room = self.room(at, lines.words().len());
+        self.tables.push(room.start);
     }
 
     /// Appends a search array: its length, starts of `width` words each and classes go into header words `at` to `at + 2`.
@@ -135,9 +138,15 @@ impl Words {
         all
     }
 
-    /// What to write over `before`, which is of the same peers, to get this: offsets, rising, and words. `None` where everything
-    /// may have moved. `tables` are this one's, and `before` had them the time before.
-    pub(super) fn over(&self, before: &Self, r: &Resolved, tables: Tables<'_>) -> Option<Vec<Run>> {
+    /// What to write over `image`, which `before` was the layout of, to get this: offsets, rising, and words. `None` where
+    /// everything may have moved. Both are of the same peers; `tables` are this one's, and `before` had them the time before.
+    pub(super) fn over(
+        &self,
+        before: &Self,
+        image: &Parts,
+        r: &Resolved,
+        tables: Tables<'_>,
+    ) -> Option<Vec<Run>> {
         let starts = |this: &Self| {
             let sections = this.sections.iter().map(|section| section.0);
             let own = [header::HOSTS4, header::SRC6_LEN, header::SRC6, header::SRC6_CLASS];
@@ -148,10 +157,8 @@ impl Words {
             return None;
         }
         let mut runs = Runs::default();
-        runs.differing(0, &before.header, &self.header);
-        for ((start, new), (_, old)) in self.sections.iter().zip(&before.sections) {
-            runs.differing(*start, old, new);
-        }
+        runs.differing(image, 0, &self.header);
+        self.sections.iter().for_each(|(start, words)| runs.differing(image, *start, words));
         for (start, lines) in self.tables.iter().zip(tables) {
             lines.written()?.for_each(|(at, words)| runs.put(start + at, words));
         }
@@ -185,12 +192,17 @@ impl Words {
         self.offset(header::HOSTS4) + (v4 - self.header[header::HOSTS4_BASE]) as usize
     }
 
-    /// About how many bytes this takes.
+    /// This without the words of sections, which whoever has the image has.
+    pub(super) fn layout(mut self) -> Self {
+        self.sections.iter_mut().for_each(|section| section.1 = Vec::new());
+        self
+    }
+
+    /// About how many bytes it takes, as a layout.
     pub(super) fn size(&self) -> usize {
-        let words: usize = self.sections.iter().map(|section| section.1.len()).sum();
-        let sources =
-            self.hosts.len() * size_of::<(u32, u32)>() + self.sources.len() * size_of::<(Start, u32)>();
-        (words + HEADER) * 4 + sources
+        HEADER * 4
+            + self.hosts.len() * size_of::<(u32, u32)>()
+            + self.sources.len() * size_of::<(Start, u32)>()
     }
 }
 
@@ -208,14 +220,14 @@ impl Runs {
         }
     }
 
-    /// What of `new` is not as `old`, both of which start at `start`; what lies behind either is zero.
-    fn differing(&mut self, start: usize, old: &[u32], new: &[u32]) {
-        if old == new {
+    /// What of these words, which begin at `start`, is not as in `image`.
+    fn differing(&mut self, image: &Parts, start: usize, words: &[u32]) {
+        let before = image.words(start..start + words.len());
+        if words == before {
             return;
         }
-        let at = |words: &[u32], i: usize| words.get(i).copied().unwrap_or(0);
-        for i in (0..old.len().max(new.len())).filter(|&i| at(old, i) != at(new, i)) {
-            self.put(start + i, &[at(new, i)]);
+        for (i, (word, _)) in words.iter().zip(&before).enumerate().filter(|(_, (new, old))| new != old) {
+            self.put(start + i, &[*word]);
         }
     }
 
