@@ -18,6 +18,7 @@ macro_rules! activities {
                     $($code => $text,)*
                     // As the first versions wrote them.
                     "peer.update" => "Peer updated",
+                    "setupkey.update" => "Setup key updated",
                     "user.update" => "User updated",
                     _ => "",
                 }
@@ -60,6 +61,8 @@ activities! {
     ResourceUpdate "network.resource.update" "Network resource updated",
     ResourceDelete "network.resource.delete" "Network resource deleted",
     ResourceAddresses "network.resource.addresses" "Addresses of a domain resource changed",
+    ResourceGroupAdd "resource.group.add" "Resource added to group",
+    ResourceGroupDelete "resource.group.delete" "Resource removed from group",
     RouterCreate "network.router.create" "Network router created",
     RouterUpdate "network.router.update" "Network router updated",
     RouterDelete "network.router.delete" "Network router deleted",
@@ -104,8 +107,10 @@ activities! {
     PostureCheckUpdate "posture.check.update" "Posture check updated",
     PostureCheckDelete "posture.check.delete" "Posture check deleted",
     SetupKeyAdd "setupkey.add" "Setup key created",
-    SetupKeyUpdate "setupkey.update" "Setup key updated",
+    SetupKeyGroupAdd "setupkey.group.add" "Group added to setup key",
+    SetupKeyGroupDelete "setupkey.group.delete" "Group removed from setup key",
     SetupKeyRevoke "setupkey.revoke" "Setup key revoked",
+    SetupKeyOveruse "setupkey.overuse" "Setup key tried that was used up",
     SetupKeyDelete "setupkey.delete" "Setup key deleted",
     TokenCreate "personal.access.token.create" "Personal access token created",
     TokenDelete "personal.access.token.delete" "Personal access token deleted",

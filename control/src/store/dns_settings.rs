@@ -35,10 +35,7 @@ impl Store {
         let added = wanted.difference(&before).map(|group| (Activity::DnsDisabledGroupAdd, group));
         let removed = before.difference(&wanted).map(|group| (Activity::DnsDisabledGroupDelete, group));
         for (activity, group) in added.chain(removed) {
-            let name: String = sql::query_scalar("SELECT name FROM groups WHERE id = $1")
-                .bind(group)
-                .fetch_one(write.db())
-                .await?;
+            let name = groups::name(write.db(), group).await?;
             let meta =
                 Meta::default().with("group", name).with("group_id", group).before(&before).after(&wanted);
             write.event(activity, &account, meta).await?;

@@ -1,6 +1,8 @@
 //! Enrolment: a setup key, or a user's login, turned into a peer, in one transaction.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::PoisonError;
 
 use super::account::account;
 use super::error::StoreError;
@@ -12,6 +14,8 @@ use super::{Activity, Actor, Peer, Role, Store, User, UserRole, groups, sign_in,
 use crate::ids::new_id;
 use crate::secret::{looks_like_join_key, setup_key_hash};
 
+/// For how long it is not told again that a used-up key was tried, in milliseconds.
+const OVERUSE_SILENCE: i64 = 3_600_000;
 /// Longest host name kept, in characters.
 const NAME_LIMIT: usize = 100;
 
@@ -54,7 +58,7 @@ pub struct EnrolledPeer {
     pub created: bool,
 }
 
-/// Why an enrolment was refused. Nothing was written and no use was counted.
+/// Why an enrolment was refused. No use was counted, and nothing written but the event of a key that is used up.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
     /// No such key; also what a malformed one gets.
@@ -118,7 +122,10 @@ impl Store {
             SetupKeyState::Valid => {}
             SetupKeyState::Revoked => return Err(EnrollError::Revoked(key.name)),
             SetupKeyState::Expired => return Err(EnrollError::Expired(key.name)),
-            SetupKeyState::Overused => return Err(EnrollError::Overused(key.name)),
+            SetupKeyState::Overused => {
+                note_overuse(write, request, &key).await?;
+                return Err(EnrollError::Overused(key.name));
+            }
         }
         let peer = insert(&mut write, request, Origin::Key(&key)).await?;
         write.commit().await?;
@@ -217,6 +224,44 @@ async fn repeated(
         return Err(EnrollError::Revoked(key.name.clone()));
     }
     Ok(Some(EnrolledPeer { id, name: peer.name, ip: peer.ip, ipv6: peer.ipv6, created: false }))
+}
+
+/// Tells of a used-up key that somebody tries: who has it need not be who it was made for. Once in a while, for whoever has such a
+/// key could fill the trail.
+async fn note_overuse(mut write: Write, request: &Enrollment, key: &SetupKey) -> Result<(), StoreError> {
+    let at = write.at();
+    let news = {
+        let overused = &write.store().inner.overused;
+        overused.lock().unwrap_or_else(PoisonError::into_inner).is_news(&key.id, at)
+    };
+    if !news {
+        return Ok(());
+    }
+    let from = request.connection_ip.map(|ip| ip.to_canonical().to_string()).unwrap_or_default();
+    let meta = Meta::name(&key.name)
+        .with("key", &key.masked)
+        .with("type", if key.reusable { "reusable" } else { "one-off" })
+        .with("used_times", key.used_times.to_string())
+        .with("hostname", clean(&request.hostname))
+        .with("connection_ip", from);
+    write.event(Activity::SetupKeyOveruse, &key.id, meta).await?;
+    write.commit().await
+}
+
+/// When it was last told of each used-up key that somebody tried it, by key id, Unix milliseconds.
+#[derive(Debug, Default)]
+pub(super) struct Overused(HashMap<String, i64>);
+
+impl Overused {
+    /// Whether a try is to be told of; if so, no other is for a while.
+    fn is_news(&mut self, key: &str, at: i64) -> bool {
+        self.0.retain(|_, told| (0..OVERUSE_SILENCE).contains(&(at - *told)));
+        let news = !self.0.contains_key(key);
+        if news {
+            self.0.insert(key.to_owned(), at);
+        }
+        news
+    }
 }
 
 /// The login on a peer is as of now.

@@ -247,6 +247,15 @@ pub(super) async fn issue(write: &mut Write, name: &str) -> Result<String> {
     Ok(id)
 }
 
+/// The display name of a group.
+pub(super) async fn name(db: &mut Connection, id: &str) -> Result<String> {
+    let name = sql::query_scalar("SELECT name FROM groups WHERE id = $1").bind(id).fetch_optional(db).await?;
+    match name {
+        Some(name) => Ok(name),
+        None => not_found("group", id),
+    }
+}
+
 /// Id of the group `All`.
 pub(super) async fn all_id(db: &mut Connection) -> Result<String> {
     sql::query_scalar("SELECT id FROM groups WHERE built_in").fetch_one(db).await

@@ -127,6 +127,8 @@ struct Inner {
     started: AtomicI64,
     /// The account as readers of lists saw it last.
     followed: tokio::sync::Mutex<Reading>,
+    /// Used-up setup keys that somebody tried lately.
+    overused: std::sync::Mutex<enroll::Overused>,
     _locks: Vec<File>,
 }
 
@@ -225,6 +227,7 @@ impl Store {
             follower: OnceLock::new(),
             started: AtomicI64::new(now()),
             followed: tokio::sync::Mutex::default(),
+            overused: Default::default(),
             _locks: locks,
         };
         let store = Store { inner: Arc::new(inner) };

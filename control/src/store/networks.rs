@@ -144,6 +144,7 @@ impl Store {
         }
         for resource in &resources {
             let gone = resources::resource(write.db(), id, resource).await?;
+            resources::ungrouped(&mut write, &gone).await?;
             let meta = Meta::name(&gone.name).with("network_name", &before.name).before(&gone);
             write.event(Activity::ResourceDelete, resource, meta).await?;
         }

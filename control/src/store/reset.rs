@@ -55,7 +55,8 @@ impl Store {
         });
         let (follower, started) = (OnceLock::new(), AtomicI64::new(now()));
         let followed = tokio::sync::Mutex::default();
-        let inner = Inner { database, shared, follower, started, followed, _locks: Vec::new() };
+        let overused = Default::default();
+        let inner = Inner { database, shared, follower, started, followed, overused, _locks: Vec::new() };
         Ok(Store { inner: Arc::new(inner) })
     }
 

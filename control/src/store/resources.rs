@@ -208,6 +208,7 @@ impl Store {
         let after = resource(write.db(), network, &id).await?;
         let meta = Meta::name(&after.name).with("network_name", network_name).after(&after);
         write.event(Activity::ResourceCreate, &id, meta).await?;
+        regrouped(&mut write, &Resource { groups: Vec::new(), ..after.clone() }, &after).await?;
         write.commit().await?;
         Ok(after)
     }
@@ -233,6 +234,7 @@ impl Store {
         }
         let meta = Meta::name(&after.name).with("network_name", network_name).before(&before).after(&after);
         write.event(Activity::ResourceUpdate, id, meta).await?;
+        regrouped(&mut write, &before, &after).await?;
         write.commit().await?;
         Ok(after)
     }
@@ -244,10 +246,34 @@ impl Store {
         let before = resource(write.db(), network, id).await?;
         refuse_if_linked(write.db(), "network resource", id).await?;
         sql::query("DELETE FROM resources WHERE id = $1").bind(id).execute(write.db()).await?;
+        ungrouped(&mut write, &before).await?;
         let meta = Meta::name(&before.name).with("network_name", network_name).before(&before);
         write.event(Activity::ResourceDelete, id, meta).await?;
         write.commit().await
     }
+}
+
+/// An event for each group that a resource has left or entered, by a change of the resource. It is about the group, as NetBird's is.
+async fn regrouped(write: &mut Write, before: &Resource, after: &Resource) -> Result<()> {
+    let (was, is) = (&before.groups, &after.groups);
+    let added = is.iter().filter(|group| !was.contains(group));
+    let removed = was.iter().filter(|group| !is.contains(group));
+    let added = added.map(|group| (Activity::ResourceGroupAdd, group));
+    for (activity, group) in added.chain(removed.map(|group| (Activity::ResourceGroupDelete, group))) {
+        let meta = Meta::name(&group.name)
+            .with("resource_name", &after.name)
+            .with("resource_id", &after.id)
+            .with("resource_type", after.kind.as_str())
+            .before(before)
+            .after(after);
+        write.event(activity, &group.id, meta).await?;
+    }
+    Ok(())
+}
+
+/// The same for a resource that goes.
+pub(super) async fn ungrouped(write: &mut Write, gone: &Resource) -> Result<()> {
+    regrouped(write, gone, &Resource { groups: Vec::new(), ..gone.clone() }).await
 }
 
 /// Refuses to delete `kind` while a rule names the resource itself.

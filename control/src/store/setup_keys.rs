@@ -200,8 +200,14 @@ impl Store {
         if after.revoked != before.revoked {
             write.event(Activity::SetupKeyRevoke, id, meta()).await?;
         }
-        if after.auto_groups != before.auto_groups {
-            write.event(Activity::SetupKeyUpdate, id, meta()).await?;
+        let (was, is) = (&before.auto_groups, &after.auto_groups);
+        let added = is.iter().filter(|group| !was.contains(group));
+        let removed = was.iter().filter(|group| !is.contains(group));
+        let added = added.map(|group| (Activity::SetupKeyGroupAdd, group));
+        for (activity, group) in added.chain(removed.map(|group| (Activity::SetupKeyGroupDelete, group))) {
+            let name = groups::name(write.db(), group).await?;
+            let meta = meta().with("setupkey", &after.name).with("group", name).with("group_id", group);
+            write.event(activity, id, meta).await?;
         }
         write.commit().await?;
         Ok(after)

@@ -32,7 +32,7 @@ async fn a_key_is_shown_once_and_masked_ever_after() {
     assert_eq!(server.owner.delete(&path).await, (200, json!({})));
     assert_eq!(server.owner.get(&path).await.0, 404);
     let codes = server.codes().await;
-    for code in ["setupkey.add", "setupkey.update", "setupkey.delete"] {
+    for code in ["setupkey.add", "setupkey.group.add", "setupkey.delete"] {
         assert!(codes.iter().any(|seen| seen == code), "{code} in {codes:?}");
     }
 }
