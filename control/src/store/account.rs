@@ -9,10 +9,10 @@ use sqlx::FromRow;
 use utoipa::ToSchema;
 
 use super::error::{corrupt, invalid};
-use super::peers::{allocate_v4, allocate_v6};
+use super::peers::{allocate_v4, allocate_v6, peer};
 use super::sql::{self, Connection};
-use super::write::Meta;
-use super::{Activity, Actor, Result, Store, expiry, groups, inherit, resources, text, unserved};
+use super::write::{Meta, Write};
+use super::{Activity, Actor, Peer, Result, Store, expiry, groups, inherit, resources, text, unserved};
 
 /// Zone of the peers' names unless the settings name another.
 pub(crate) const DNS_DOMAIN: &str = "sluicegate.internal";
@@ -250,14 +250,18 @@ impl Store {
             write.event(activity, &before.id, meta).await?;
         }
         if settings.overlay()? != before.settings.overlay()? {
-            let moved = readdress(write.db(), &settings).await?;
+            let moved = readdress(&mut write, &settings).await?;
             let meta = Meta::default()
                 .before(&before.settings)
                 .after(&settings)
                 .with("network_range", &settings.network_range)
                 .with("network_range_v6", &settings.network_range_v6)
-                .with("peers_readdressed", moved.to_string());
+                .with("peers_readdressed", moved.len().to_string());
             write.event(Activity::AccountNetworkRangeUpdate, &before.id, meta).await?;
+            for (was, is) in &moved {
+                let meta = Meta::name(&is.name).before(was).after(is);
+                write.event(Activity::PeerIpUpdate, &is.id, meta).await?;
+            }
         }
         if settings.groups_propagation_enabled && !before.settings.groups_propagation_enabled {
             inherit::everybody(&mut write).await?;
@@ -416,8 +420,9 @@ fn validate(settings: &mut Settings) -> Result<()> {
     Ok(())
 }
 
-/// Gives every peer outside the ranges a new address inside; how many there were.
-async fn readdress(db: &mut Connection, settings: &Settings) -> Result<usize> {
+/// Gives every peer outside the ranges a new address inside; these peers, before and after.
+async fn readdress(write: &mut Write, settings: &Settings) -> Result<Vec<(Peer, Peer)>> {
+    let db = write.db();
     let (range_v4, range_v6) = settings.overlay()?;
     let peers: Vec<(String, String, String)> =
         sql::query_as("SELECT id, ip, ipv6 FROM peers ORDER BY id").fetch_all(&mut *db).await?;
@@ -426,18 +431,20 @@ async fn readdress(db: &mut Connection, settings: &Settings) -> Result<usize> {
     if hosts - 3 < peers.len() * 2 {
         return invalid(format!("network_range: {range_v4} is too small for {} peers", peers.len()));
     }
-    let mut moved = 0;
+    let mut moved = Vec::new();
     for (id, v4, v6) in &peers {
         let inside_v4 = v4.parse().is_ok_and(|address: Ipv4Addr| range_v4.contains(&address));
         let inside_v6 = v6.parse().is_ok_and(|address: Ipv6Addr| range_v6.contains(&address));
         if inside_v4 && inside_v6 {
             continue;
         }
-        moved += 1;
+        let before = peer(db, id).await?;
+        let mut after = before.clone();
         if !inside_v4 {
             let Some(address) = allocate_v4(db, range_v4).await? else {
                 return invalid(format!("network_range: {range_v4} is too small for {} peers", peers.len()));
             };
+            after.ip = address;
             sql::query("UPDATE peers SET ip = $1 WHERE id = $2")
                 .bind(address.to_string())
                 .bind(id)
@@ -451,12 +458,14 @@ async fn readdress(db: &mut Connection, settings: &Settings) -> Result<usize> {
                     peers.len()
                 ));
             };
+            after.ipv6 = address;
             sql::query("UPDATE peers SET ipv6 = $1 WHERE id = $2")
                 .bind(address.to_string())
                 .bind(id)
                 .execute(&mut *db)
                 .await?;
         }
+        moved.push((before, after));
     }
     Ok(moved)
 }

@@ -7,6 +7,9 @@ macro_rules! activities {
         pub enum Activity { $(#[doc = $text] $variant,)* }
 
         impl Activity {
+            /// Each of them.
+            pub const ALL: &[Activity] = &[$(Activity::$variant),*];
+
             /// The stable code.
             pub fn code(self) -> &'static str {
                 match self { $(Activity::$variant => $code,)* }
@@ -75,6 +78,8 @@ activities! {
     PeerInactivityExpirationEnable "peer.inactivity.expiration.enable" "Expiration of the inactive peer enabled",
     PeerInactivityExpirationDisable "peer.inactivity.expiration.disable" "Expiration of the inactive peer disabled",
     PeerIpUpdate "peer.ip.update" "Peer address updated",
+    PeerGroupAdd "peer.group.add" "Group added to peer",
+    PeerGroupDelete "peer.group.delete" "Group removed from peer",
     PeerApprove "peer.approve" "Peer approved",
     PeerApprovalRevoke "peer.approval.revoke" "Peer approval revoked",
     PeerEndpointUpdate "peer.endpoint.update" "Peer endpoint updated",

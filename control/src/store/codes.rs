@@ -4,7 +4,7 @@ use subtle::ConstantTimeEq;
 use totp_rs::{Algorithm, TOTP};
 
 use super::attempts::forget_inside;
-use super::credentials::credential_of;
+use super::credentials::{credential_of, state_of};
 use super::error::{invalid, not_found};
 use super::sql;
 use super::write::Meta;
@@ -49,6 +49,7 @@ impl Store {
         let Some(credential) = credential.filter(|own| !own.totp_on && !own.totp_secret.is_empty()) else {
             return invalid("no secret waits for a code of it: begin again");
         };
+        let before = credential.state();
         let Some(step) = step_of(&credential.totp_secret, code, write.at())? else {
             // Below zero it counts what was wrong: no code has been taken yet.
             let wrong = credential.totp_step - 1;
@@ -70,7 +71,8 @@ impl Store {
             .bind(&user.id)
             .execute(write.db())
             .await?;
-        write.event(Activity::OneTimeCodesOn, &user.id, Meta::name(&user.name)).await?;
+        let meta = Meta::name(&user.name).before(&before).after(&state_of(&mut write, &user.id).await?);
+        write.event(Activity::OneTimeCodesOn, &user.id, meta).await?;
         write.commit().await
     }
 
@@ -105,7 +107,9 @@ impl Store {
         .execute(write.db())
         .await?;
         if before.totp_on {
-            write.event(Activity::OneTimeCodesOff, id, Meta::name(&user.name)).await?;
+            let after = state_of(&mut write, id).await?;
+            let meta = Meta::name(&user.name).before(&before.state()).after(&after);
+            write.event(Activity::OneTimeCodesOff, id, meta).await?;
         }
         write.commit().await
     }

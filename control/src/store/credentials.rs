@@ -3,6 +3,7 @@
 //! Whoever tries learns nothing but that it failed: an unknown address costs the same work and gets the same answer as a wrong
 //! password, a wrong code, or an address that was tried too often.
 
+use serde::Serialize;
 use sqlx::FromRow;
 
 use super::attempts::{Attempt, Source, Trier, now_known, start_anew, use_up};
@@ -24,6 +25,23 @@ pub(super) struct Credential {
     pub(super) totp_secret: Vec<u8>,
     pub(super) totp_on: bool,
     pub(super) totp_step: i64,
+    pub(super) changed_at: i64,
+}
+
+/// What events tell of a credential: nothing that helps to guess it.
+#[derive(Serialize)]
+pub(super) struct CredentialState {
+    /// When the password was set, Unix milliseconds.
+    changed_at: i64,
+    /// Whether one-time codes are asked for.
+    totp_on: bool,
+}
+
+impl Credential {
+    /// What events tell of it.
+    pub(super) fn state(&self) -> CredentialState {
+        CredentialState { changed_at: self.changed_at, totp_on: self.totp_on }
+    }
 }
 
 impl Store {
@@ -114,12 +132,14 @@ impl Store {
         drop(place);
         let mut write = self.write(&user.actor()).await?;
         let current = credential_of(write.db(), &user.id).await?;
-        if current.is_none_or(|current| current.password != known.password) {
+        let Some(before) = current.filter(|current| current.password == known.password) else {
             return invalid("the password was changed meanwhile");
-        }
+        };
         set_password(&mut write, &user.id, &known.login, &hash).await?;
         now_known(&mut write, &user.id, from).await?;
-        write.event(Activity::PasswordChange, &user.id, Meta::name(&user.name)).await?;
+        let meta =
+            Meta::name(&user.name).before(&before.state()).after(&state_of(&mut write, &user.id).await?);
+        write.event(Activity::PasswordChange, &user.id, meta).await?;
         write.commit().await
     }
 }
@@ -155,4 +175,9 @@ pub(super) fn login(address: &str) -> String {
 /// What a user proves itself by, if it is a built-in one.
 pub(super) async fn credential_of(db: &mut Connection, user: &str) -> Result<Option<Credential>> {
     sql::query_as("SELECT * FROM credentials WHERE user_id = $1").bind(user).fetch_optional(db).await
+}
+
+/// What events tell of a user's credential as it is now, if there is one.
+pub(super) async fn state_of(write: &mut Write, user: &str) -> Result<Option<CredentialState>> {
+    Ok(credential_of(write.db(), user).await?.as_ref().map(Credential::state))
 }

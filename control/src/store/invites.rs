@@ -6,7 +6,7 @@ use sqlx::FromRow;
 use subtle::ConstantTimeEq;
 
 use super::attempts::{Source, now_known};
-use super::credentials::{LOCAL, credential_of, login, set_password};
+use super::credentials::{CredentialState, LOCAL, credential_of, login, set_password, state_of};
 use super::error::{corrupt, duplicate, invalid, not_found};
 use super::sql::{self, Connection};
 use super::write::{Meta, Write};
@@ -43,6 +43,14 @@ pub struct Invite {
     pub created_at: i64,
     /// Unix milliseconds.
     pub expires_at: i64,
+}
+
+/// Who accepts an invitation, as events tell of it.
+#[derive(Serialize)]
+struct Accepting<'a> {
+    #[serde(flatten)]
+    user: &'a User,
+    credential: Option<CredentialState>,
 }
 
 /// An invitation to be.
@@ -196,6 +204,7 @@ impl Store {
             );
         }
         sql::query("DELETE FROM invites WHERE id = $1").bind(&id).execute(write.db()).await?;
+        let mut known = None;
         let user = match &invite.user_id {
             Some(user) => {
                 let before = users::user(write.db(), user).await?;
@@ -210,6 +219,7 @@ impl Store {
                         .execute(write.db())
                         .await?;
                 }
+                known = Some((before, state_of(&mut write, user).await?));
                 user.clone()
             }
             None => {
@@ -224,7 +234,13 @@ impl Store {
         now_known(&mut write, &user, from).await?;
         let made = users::user(write.db(), &user).await?;
         write.act_as(made.actor());
-        write.event(Activity::InviteLinkAccept, &user, Meta::name(&made.name).after(&made)).await?;
+        let mut meta = Meta::name(&made.name);
+        if let Some((user, credential)) = known {
+            meta = meta.before(&Accepting { user: &user, credential });
+        }
+        let credential = state_of(&mut write, &user).await?;
+        meta = meta.after(&Accepting { user: &made, credential });
+        write.event(Activity::InviteLinkAccept, &user, meta).await?;
         write.commit().await?;
         Ok(made)
     }

@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection as _};
 use tokio::sync::watch;
 
-use super::credentials::{credential_of, login, set_password};
+use super::credentials::{credential_of, login, set_password, state_of};
 use super::database::{Database, newest_schema};
 use super::error::invalid;
 use super::observe::Observed;
@@ -88,9 +88,12 @@ impl Store {
             return invalid(format!("no built-in user has the address {address:?}; built-in users: {known}"));
         };
         let user = users::user(write.db(), &id).await?;
+        let before = state_of(&mut write, &id).await?;
         set_password(&mut write, &id, address, &hash).await?;
         sql::query("DELETE FROM invites WHERE user_id = $1").bind(&id).execute(write.db()).await?;
-        write.event(Activity::PasswordReset, &id, Meta::name(&user.name).with("email", &user.email)).await?;
+        let set = state_of(&mut write, &id).await?;
+        let meta = Meta::name(&user.name).with("email", &user.email).before(&before).after(&set);
+        write.event(Activity::PasswordReset, &id, meta).await?;
         let mut codes = credential_of(write.db(), &id).await?.is_some_and(|own| own.totp_on);
         if end_codes {
             sql::query(
@@ -101,7 +104,8 @@ impl Store {
             .execute(write.db())
             .await?;
             if codes {
-                write.event(Activity::OneTimeCodesOff, &id, Meta::name(&user.name)).await?;
+                let meta = Meta::name(&user.name).before(&set).after(&state_of(&mut write, &id).await?);
+                write.event(Activity::OneTimeCodesOff, &id, meta).await?;
             }
             codes = false;
         }

@@ -1,6 +1,7 @@
 //! Revisions of what policy files describe: after each one that was applied, and of what was there before.
 
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 
 use super::error::not_found;
@@ -37,6 +38,22 @@ pub struct PolicyRevision {
     pub file: String,
 }
 
+/// What events tell of a revision; its file is as long as the account has policies.
+#[derive(Serialize)]
+struct RevisionState<'a> {
+    number: i64,
+    kind: &'a str,
+    /// SHA-256 of the file, in hex.
+    file_sha256: String,
+}
+
+impl<'a> RevisionState<'a> {
+    fn new(number: i64, kind: &'a str, file: &str) -> Self {
+        let hash = Sha256::digest(file);
+        RevisionState { number, kind, file_sha256: hash.iter().map(|byte| format!("{byte:02x}")).collect() }
+    }
+}
+
 impl RevisionKind {
     /// Its name in the store and in JSON.
     pub fn as_str(self) -> &'static str {
@@ -58,9 +75,11 @@ impl Store {
         file: &str,
     ) -> Result<i64> {
         let mut write = self.write(actor).await?;
-        let number: i64 = sql::query_scalar("SELECT coalesce(max(number), 0) + 1 FROM policy_revisions")
-            .fetch_one(write.db())
-            .await?;
+        let last: Option<PolicyRevision> =
+            sql::query_as("SELECT * FROM policy_revisions ORDER BY number DESC LIMIT 1")
+                .fetch_optional(write.db())
+                .await?;
+        let number = last.as_ref().map_or(0, |last| last.number) + 1;
         let by = if kind == RevisionKind::Elsewhere { "" } else { actor.name.as_str() };
         let at = write.at();
         sql::query(
@@ -80,7 +99,12 @@ impl Store {
             RevisionKind::Elsewhere => None,
         };
         if let Some(activity) = activity {
-            let meta = Meta::name(&format!("revision {number}")).with("message", message);
+            // None before the first.
+            let before = last.as_ref().map(|last| RevisionState::new(last.number, &last.kind, &last.file));
+            let meta = Meta::name(&format!("revision {number}"))
+                .with("message", message)
+                .before(&before)
+                .after(&RevisionState::new(number, kind.as_str(), file));
             write.event(activity, &number.to_string(), meta).await?;
         }
         write.commit().await?;

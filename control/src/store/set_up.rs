@@ -69,11 +69,14 @@ impl Store {
             let meta = Meta::name(&after.name).before(&before).after(&after);
             write.event(Activity::UserRoleUpdate, &owner, meta).await?;
         }
-        invites::insert_user(&mut write, &id, &name, email, UserRole::Owner).await?;
+        invites::insert_user(&mut write, &id, &name, email, UserRole::User).await?;
         set_password(&mut write, &id, email, &hash).await?;
+        let came = users::user(write.db(), &id).await?;
+        write.event(Activity::UserJoin, &id, Meta::name(&name).with("email", email).after(&came)).await?;
+        sql::query("UPDATE users SET role = 'owner' WHERE id = $1").bind(&id).execute(write.db()).await?;
         let user = users::user(write.db(), &id).await?;
-        write.event(Activity::UserJoin, &id, Meta::name(&name).with("email", email).after(&user)).await?;
-        write.event(Activity::OwnerTransfer, &id, Meta::name(&name).after(&user)).await?;
+        let meta = Meta::name(&name).before(&came).after(&user);
+        write.event(Activity::OwnerTransfer, &id, meta).await?;
         let mut text = None;
         if let Some(days) = first.token_days {
             let secret = new_token();

@@ -1,19 +1,14 @@
 //! The chain through the audit trail, over both databases: whatever is done to the rows behind control's back is found,
-//! retention leaves what still verifies, filters and pages give what a naive filter gives, and events hold no secrets.
-
-use std::collections::BTreeSet;
+//! retention leaves what still verifies, and filters and pages give what a naive filter gives.
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use sluicegate_audit::{Anchor, Broken, Head, Report, Verifier};
-use sluicegate_control::store::{
-    Actor, Event, EventFilter, Location, NetworkChange, NewSetupKey, NewUser, Role, Store, UserChange,
-    UserRole,
-};
+use sluicegate_control::store::{Actor, Event, EventFilter, Location, NetworkChange, NewSetupKey, Store};
 use sqlx::{ConnectOptions, Connection, Executor};
 
-use crate::world::{all, group, join, open, places, policy, setup_key};
+use crate::world::{all, group, open, places, policy};
 
 /// Verifies a store's trail as `sluice audit verify` does, in small pages.
 pub(crate) async fn verify(store: &Store, noted: Option<Head>) -> Result<Report, Broken> {
@@ -316,113 +311,5 @@ async fn filters_and_pages_give_what_a_naive_filter_gives() {
             assert_eq!(paged, naive(&events, &whole), "{filter:?}");
         }
         assert!(found > 300, "{found}");
-    }
-}
-
-#[tokio::test]
-async fn every_kind_of_change_has_its_states_and_no_secret() {
-    for (directory, location) in places() {
-        let store = open(&location, directory.path()).await;
-        let token_file = directory.path().join(sluicegate_control::store::TOKEN_FILE);
-        let mut secrets = vec![std::fs::read_to_string(token_file).unwrap().trim().to_owned()];
-        let system = Actor::system();
-        let owner = store.users().await.unwrap().remove(0);
-        let key = setup_key(&store).await;
-        let peer = join(&store, &key, 1, Role::Gateway).await;
-        secrets.push(key);
-        let new = |name: &str, role| NewUser {
-            name: name.into(),
-            email: format!("{name}@example.org"),
-            role,
-            is_service_user: name == "robot",
-            auto_groups: vec![],
-        };
-        let user = store.create_user(&owner, new("ann", UserRole::Admin)).await.unwrap();
-        let robot = store.create_user(&owner, new("robot", UserRole::Admin)).await.unwrap();
-        for days in [1, 2] {
-            secrets.push(store.create_token(&owner, &robot.id, "t", days).await.unwrap().1);
-        }
-        let token = store.tokens(&robot.id).await.unwrap().remove(0);
-        store.delete_token(&owner, &robot.id, &token.id).await.unwrap();
-        let ops = store.create_group(&system, group("ops")).await.unwrap();
-        let change = |role, blocked, groups: &[&String]| UserChange {
-            role,
-            auto_groups: groups.iter().map(|id| (*id).clone()).collect(),
-            blocked: Some(blocked),
-        };
-        for (role, blocked, groups) in [
-            (UserRole::Auditor, true, vec![&ops.id]),
-            (UserRole::Admin, false, vec![]),
-            (UserRole::Owner, false, vec![]),
-        ] {
-            store.update_user(&owner, &user.id, change(role, blocked, &groups)).await.unwrap();
-        }
-        let ann = store.user(&user.id).await.unwrap();
-        store.delete_user(&ann, &robot.id).await.unwrap();
-        store.set_peer_endpoint(&peer.id, Some("192.0.2.1:51820".parse().unwrap())).await.unwrap();
-        store.delete_peer(&system, &peer.id).await.unwrap();
-        let mut settings = store.account().await.unwrap().settings;
-        settings.peer_login_expiration_enabled = false;
-        settings.peer_inactivity_expiration = 1200;
-        settings.groups_propagation_enabled = false;
-        settings.extra.peer_approval_enabled = true;
-        settings.dns_domain = "example.org".into();
-        settings.regular_users_view_blocked = false;
-        // An account begins with a range by chance, which may be this one.
-        let other = if settings.network_range == "100.99.0.0/16" { "100.98.0.0/16" } else { "100.99.0.0/16" };
-        settings.network_range = other.into();
-        store.update_settings(&system, settings).await.unwrap();
-        let mut random = StdRng::seed_from_u64(6);
-        changes(&store, &mut random, 20).await;
-
-        let mut codes = BTreeSet::new();
-        for event in store.events().await.unwrap() {
-            codes.insert(event.code.clone());
-            let (before, after) = (event.meta.get("before"), event.meta.get("after"));
-            let word = event.code.rsplit('.').next().unwrap();
-            let expected = match word {
-                "create" | "add" | "invite" if event.code != "user.group.add" => (false, true),
-                "delete" if event.code != "user.group.delete" => (true, false),
-                _ => (true, true),
-            };
-            assert_eq!((before.is_some(), after.is_some()), expected, "{event:?}");
-            assert_ne!(before, after, "{event:?}");
-            assert!(!event.activity.is_empty(), "{event:?}");
-            let text = format!("{event:?}");
-            assert!(secrets.iter().all(|secret| !text.contains(secret)), "{text}");
-            // Nor what would let somebody look for one: hashes and keys of agents.
-            assert!(!text.contains("hash") && !text.contains("wireguard_key"), "{text}");
-        }
-        for code in [
-            "account.create",
-            "account.setting.peer.login.expiration.disable",
-            "account.setting.group.propagation.disable",
-            "account.peer.inactivity.expiration.update",
-            "account.setting.peer.approval.enable",
-            "account.dns.domain.update",
-            "account.settings.update",
-            "account.network.range.update",
-            "service.user.create",
-            "service.user.delete",
-            "user.invite",
-            "user.block",
-            "user.unblock",
-            "user.role.update",
-            "user.group.add",
-            "user.group.delete",
-            "transferred.owner.role",
-            "personal.access.token.create",
-            "personal.access.token.delete",
-            "peer.setupkey.add",
-            "user.peer.delete",
-            "setupkey.add",
-            "setupkey.revoke",
-            "group.add",
-            "network.create",
-            "policy.add",
-        ] {
-            assert!(codes.contains(code), "{code} in {codes:?}");
-        }
-        verify(&store, None).await.unwrap();
     }
 }

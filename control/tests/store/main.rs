@@ -16,5 +16,6 @@ mod open;
 mod replicas;
 mod reset;
 mod schemas;
+mod states;
 mod tls;
 mod world;
