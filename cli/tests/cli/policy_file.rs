@@ -51,6 +51,21 @@ async fn a_file_is_validated_alone_and_every_mistake_has_its_place() {
 }
 
 #[tokio::test]
+async fn local_users_for_ssh_are_no_use_and_validation_says_so() {
+    let shell = shell();
+    let limited = "policies:\n  - name: p\n    rules:\n      - {from: All, to: All, service: netbird-ssh/22, ssh_users: {All: [root]}}\n";
+    let ran = on_file(&shell, limited, &["policy", "validate", "--offline", "-f", "FILE"]).await;
+    assert_eq!(ran.code, 2);
+    assert!(
+        ran.err.contains("line 4, column 55: `ssh_users` is not supported: agents have no SSH server"),
+        "{}",
+        ran.err
+    );
+    let served = limited.replace(", ssh_users: {All: [root]}", "");
+    on_file(&shell, &served, &["policy", "validate", "--offline", "-f", "FILE"]).await.ok();
+}
+
+#[tokio::test]
 async fn a_file_is_formatted_in_place_once() {
     let shell = shell();
     let ugly = "policies: # all\n- {name: p, rules: [{from: All, service: tcp/1, to: All}]}\n";

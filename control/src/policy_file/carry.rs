@@ -358,6 +358,24 @@ pub(super) fn provided(wanted: &mut PolicyFile, current: &Current) -> Vec<String
     remarks
 }
 
+/// Leaves out the local users that an earlier revision names for rules, and that the account does not have any more: they limited
+/// nobody. Remarks say where.
+pub(super) fn unlimited(wanted: &mut PolicyFile, current: &Current) -> Vec<String> {
+    let mut remarks = Vec::new();
+    for (i, j) in file::limited(wanted, &current.file) {
+        let policy = &mut wanted.policies[i];
+        let rule = &mut policy.rules[j];
+        rule.ssh = Some(BTreeMap::new());
+        remarks.push(format!(
+            "`ssh_users` of rule '{}' of policy '{}' is left out, as it limited nobody: {}",
+            rule.name,
+            policy.name,
+            file::NO_LOGINS
+        ));
+    }
+    remarks
+}
+
 /// What an earlier revision becomes now: it leaves nothing open, peers that are gone are in no group, and those that joined
 /// since stay in theirs, and come into no other by a name that another peer had.
 pub(super) fn as_of(mut file: PolicyFile, at: i64, current: &Current) -> PolicyFile {

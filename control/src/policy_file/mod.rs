@@ -239,6 +239,7 @@ impl Files {
         }
         let (mut wanted, prune, kind) = self.wanted(&current, wish).await?;
         let mut remarks = carry::provided(&mut wanted, &current);
+        remarks.extend(carry::unlimited(&mut wanted, &current));
         if let Wish::Revision(number) = wish
             && wanted.posture_checks.is_none()
         {
@@ -320,6 +321,9 @@ impl Files {
             }
         };
         file::unknown_names(&text, &wanted, &current.known())?;
+        if let Wish::File { .. } = wish {
+            file::unserved(&text, &wanted, &current.file)?;
+        }
         if prune == Prune::Nothing {
             // What the file does not name stays, tests as well.
             let named = |test: &&Test| !wanted.tests.iter().any(|other| other.name == test.name);

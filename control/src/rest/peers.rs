@@ -50,7 +50,7 @@ pub struct Peer {
     pub version: String,
     /// The groups it is in.
     pub groups: Vec<GroupMinimum>,
-    /// Stored for NetBird's clients.
+    /// Whether an earlier version stored that an SSH server is wanted; agents have none.
     pub ssh_enabled: bool,
     /// The user who logged in on it; empty for a peer that a setup key made.
     pub user_id: String,
@@ -147,7 +147,7 @@ pub struct AccessiblePeer {
 pub struct PeerRequest {
     /// Display name.
     pub name: String,
-    /// Stored for NetBird's clients.
+    /// False, as agents have no SSH server; what an earlier version stored may stay.
     pub ssh_enabled: bool,
     /// Whether its user has to log in again after the time that the settings say.
     pub login_expiration_enabled: bool,

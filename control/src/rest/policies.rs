@@ -60,7 +60,7 @@ pub struct PolicyRule {
     /// Destination port ranges.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub port_ranges: Vec<PortRange>,
-    /// For `netbird-ssh`: the local users each source group may become.
+    /// Local users that an earlier version stored for each source group of `netbird-ssh`; they limit nobody.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub authorized_groups: BTreeMap<String, Vec<String>>,
     /// Source groups.
@@ -117,7 +117,7 @@ pub struct RuleRequest {
     pub ports: Vec<String>,
     /// Destination port ranges.
     pub port_ranges: Vec<PortRangeRequest>,
-    /// For `netbird-ssh`: the local users each source group may become.
+    /// To be left out: nothing limits a rule to local users. Only what an earlier version stored may stay.
     pub authorized_groups: BTreeMap<String, Vec<String>>,
     /// Source group ids.
     pub sources: Vec<String>,

@@ -13,7 +13,7 @@ use super::account::account;
 use super::error::{corrupt, duplicate, invalid, not_found};
 use super::sql::{self, Connection};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, NamedRef, Result, Store, StoreError, expiry, policies, text};
+use super::{Activity, Actor, NamedRef, Result, Store, StoreError, expiry, policies, text, unserved};
 use crate::ids::now;
 
 /// Random addresses tried before the lowest free one is searched for.
@@ -115,7 +115,7 @@ pub struct Peer {
     pub user_id: String,
     /// Why it takes no part until its user logs in again, if so.
     pub expired: Option<Expired>,
-    /// Stored for NetBird's clients.
+    /// Whether an earlier version stored that an SSH server is wanted; agents have none.
     pub ssh_enabled: bool,
     /// Whether its user has to log in again after the time that the settings say.
     pub login_expiration_enabled: bool,
@@ -130,7 +130,7 @@ pub struct Peer {
 pub struct PeerChange {
     /// Display name.
     pub name: String,
-    /// Stored for NetBird's clients.
+    /// False, as agents have no SSH server; what an earlier version stored may stay.
     pub ssh_enabled: bool,
     /// Whether its user has to log in again after the time that the settings say.
     pub login_expiration_enabled: bool,
@@ -204,6 +204,7 @@ impl Store {
         after.approval_required = change.approval_required.unwrap_or(before.approval_required);
         after.ip = change.ip.unwrap_or(before.ip);
         after.ipv6 = change.ipv6.unwrap_or(before.ipv6);
+        unserved::refuse_ssh(before.ssh_enabled, after.ssh_enabled)?;
         if after == before {
             return Ok(before);
         }

@@ -9,7 +9,7 @@ use super::error::{corrupt, duplicate, invalid, not_found};
 use super::policy_rows::{PolicyRow, RuleRow};
 use super::sql::{self, Connection};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, BreakGlass, Result, Store, groups, posture, text};
+use super::{Activity, Actor, BreakGlass, Result, Store, groups, posture, text, unserved};
 use crate::ids::new_id;
 
 /// Sides of a rule in `rule_groups`.
@@ -67,7 +67,7 @@ pub struct RuleSpec {
     pub ports: Vec<u16>,
     /// Destination port ranges; empty when ports are named.
     pub port_ranges: Vec<PortRange>,
-    /// For `netbird-ssh`: the local users each source group may become.
+    /// Empty, or the local users that an earlier version stored for each source group of `netbird-ssh`; they limit nobody.
     pub authorized_groups: BTreeMap<String, Vec<String>>,
     /// Where flows come from.
     pub sources: End,
@@ -196,7 +196,11 @@ impl Store {
             ));
         }
         let (change, rules) = validate(write.db(), id, change).await?;
-        let kept = adopt(&before, rules)?;
+        let mut kept = adopt(&before, rules)?;
+        for (id, spec) in &mut kept {
+            let stored = before.rules.iter().find(|rule| Some(&rule.id) == id.as_ref());
+            check_authorized_groups(spec, stored.map(|rule| &rule.spec))?;
+        }
 
         let unchanged = (&before.name, &before.description, before.enabled, &before.source_posture_checks)
             == (&change.name, &change.description, change.enabled, &change.source_posture_checks)
@@ -262,13 +266,14 @@ pub(super) async fn insert_as(write: &mut Write, id: &str, change: PolicyChange)
         .execute(write.db())
         .await?;
     posture::link(write.db(), id, &change.source_posture_checks).await?;
-    for (position, rule) in rules.into_iter().enumerate() {
+    for (position, mut rule) in rules.into_iter().enumerate() {
         // Ids come from the store: one in a request for a new policy would be another policy's.
         if let Some(rule) = rule.id {
             return invalid(format!(
                 "rule {rule} does not belong to this policy: leave the id of a new rule out"
             ));
         }
+        check_authorized_groups(&mut rule.spec, None)?;
         put_rule(write, id, position, None, &rule.spec).await?;
     }
     Ok(())
@@ -367,7 +372,6 @@ async fn validate(
         spec.name = text::name("rule", &spec.name)?;
         text::description("rule", &spec.description)?;
         check_service(spec)?;
-        check_authorized_groups(spec)?;
         check_end(db, &mut spec.sources, "sources").await?;
         check_end(db, &mut spec.destinations, "destinations").await?;
     }
@@ -396,8 +400,10 @@ fn check_service(spec: &mut RuleSpec) -> Result<()> {
     Ok(())
 }
 
-/// NetBird's rule for SSH: either nobody is named, or every source group has an entry; and no other group has one.
-fn check_authorized_groups(spec: &mut RuleSpec) -> Result<()> {
+/// Local users are not to be named. Where an earlier version stored some, it is by NetBird's rule for SSH: every source group has an
+/// entry, and no other group has one.
+fn check_authorized_groups(spec: &mut RuleSpec, stored: Option<&RuleSpec>) -> Result<()> {
+    unserved::refuse_logins(spec, stored)?;
     if spec.protocol != Protocol::NetbirdSsh {
         spec.authorized_groups.clear();
     }

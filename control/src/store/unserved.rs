@@ -1,7 +1,9 @@
-//! Settings of NetBird's that nothing here could honour: what they are, and why they cannot be turned on.
+//! Settings and fields of NetBird's that nothing here could honour: what they are, and why they cannot be turned on.
+
+use sluicegate_policy::file::NO_LOGINS;
 
 use super::error::invalid;
-use super::{Result, Settings};
+use super::{Result, RuleSpec, Settings};
 
 /// A setting of which only one value is so.
 struct Unserved {
@@ -48,6 +50,25 @@ pub(super) fn refuse(before: &Settings, after: &Settings) -> Result<()> {
         Some(Unserved { name, why, .. }) => invalid(format!("{name} is not supported: {why}")),
         None => Ok(()),
     }
+}
+
+/// Refuses that a rule be limited to local users of the machine it leads to, unless `stored`, which it replaces, says the same.
+pub(super) fn refuse_logins(rule: &RuleSpec, stored: Option<&RuleSpec>) -> Result<()> {
+    let same = stored.is_some_and(|stored| stored.authorized_groups == rule.authorized_groups);
+    if rule.authorized_groups.is_empty() || same {
+        return Ok(());
+    }
+    invalid(format!("rule {}: authorized_groups is not supported: {NO_LOGINS}", rule.name))
+}
+
+/// Refuses that a peer be given an SSH server.
+pub(super) fn refuse_ssh(before: bool, after: bool) -> Result<()> {
+    if !after || before {
+        return Ok(());
+    }
+    invalid(
+        "ssh_enabled is not supported: agents have no SSH server of their own; leave it false, and permit TCP port 22 to the machine's",
+    )
 }
 
 #[cfg(test)]

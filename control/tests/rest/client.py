@@ -171,7 +171,9 @@ assert client.accounts.list()[0]["settings"] == changed["settings"]
 print("account")
 
 models.Peer.model_validate(client.peers.get(peer))
-assert client.peers.update(peer, models.PeerUpdate(name="www", ssh_enabled=True))["ssh_enabled"]
+assert client.peers.update(peer, models.PeerUpdate(name="www", ssh_enabled=False))["name"] == "www"
+on = models.PeerUpdate(name="www", ssh_enabled=True)
+assert refused(NetBirdValidationError, client.peers.update, peer, on).status_code == 422
 assert [one["id"] for one in client.peers.list(name="www")] == [peer]
 assert client.peers.list(name="nobody") == []
 assert peer not in [other["id"] for other in client.peers.get_accessible_peers(peer)]

@@ -364,7 +364,9 @@ async fn c_17_netbird_ssh_is_port_22_and_no_other() {
         assert_eq!(server.owner.put(&format!("/api/groups/{group}"), body).await.0, 200);
     }
     let body = json!({"name": "host", "ssh_enabled": true, "login_expiration_enabled": false, "inactivity_expiration_enabled": false});
-    assert_eq!(server.owner.put(&format!("/api/peers/{host}"), body).await.0, 200);
+    assert_eq!(server.owner.put(&format!("/api/peers/{host}"), body).await.0, 422);
+    // One for which an earlier version stored it.
+    server.sql("UPDATE peers SET ssh_enabled = TRUE WHERE name = 'host'").await;
     let rule = json!({"name": "ssh", "enabled": true, "action": "accept", "protocol": "netbird-ssh",
         "sources": [users], "destinations": [hosts]});
     let policy = json!({"name": "ssh", "enabled": true, "rules": [rule]});

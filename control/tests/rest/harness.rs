@@ -14,6 +14,8 @@ use sluicegate_control::identity::Identity;
 use sluicegate_control::rest::limits::Rates;
 use sluicegate_control::rest::{self, Extra};
 use sluicegate_control::store::{EnrollError, EnrolledPeer, Enrollment, Role, Store, TOKEN_FILE};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -82,6 +84,21 @@ impl Server {
         let _ = self.task.await;
         self.store.close().await;
         self.directory
+    }
+
+    /// Runs a statement beside the store, as an earlier version might have.
+    pub(crate) async fn sql(&self, text: &str) {
+        let text = sqlx::AssertSqlSafe(text.to_owned());
+        match stores::url(self.directory.path()) {
+            None => {
+                let file = self.directory.path().join("control.db");
+                let options = SqliteConnectOptions::new().filename(file).foreign_keys(true);
+                options.connect().await.unwrap().execute(text).await.map(drop).unwrap();
+            }
+            Some(url) => {
+                sqlx::PgConnection::connect(&url).await.unwrap().execute(text).await.map(drop).unwrap();
+            }
+        }
     }
 
     /// A session of a new service user of this role.

@@ -22,11 +22,11 @@ async fn peers_are_listed_filtered_changed_and_deleted() {
     assert_eq!(found(format!("ip={}&name=db", web.ip)).await, Vec::<String>::new());
 
     let path = format!("/api/peers/{}", web.id);
-    let (status, peer) = server.owner.put(&path, json!({"name": "www", "ssh_enabled": true})).await;
-    assert_eq!((status, &peer["name"], &peer["ssh_enabled"]), (200, &json!("www"), &json!(true)));
+    let (status, peer) = server.owner.put(&path, json!({"name": "www", "ssh_enabled": false})).await;
+    assert_eq!((status, &peer["name"], &peer["ssh_enabled"]), (200, &json!("www"), &json!(false)));
     assert_eq!(peer["dns_label"], "www.sluicegate.internal");
     let revision = server.store.revision().await.unwrap();
-    assert_eq!(server.owner.put(&path, json!({"name": "www", "ssh_enabled": true})).await.0, 200);
+    assert_eq!(server.owner.put(&path, json!({"name": "www", "ssh_enabled": false})).await.0, 200);
     assert_eq!(server.store.revision().await.unwrap(), revision, "an identical PUT writes nothing");
 
     assert_eq!(server.owner.put(&path, json!({"name": ""})).await.0, 422);
@@ -139,4 +139,25 @@ async fn what_an_agent_says_of_itself_is_shown_and_only_an_endpoint_is_a_change(
     assert_eq!(server.store.revision().await.unwrap(), revision + 1);
     assert_eq!(server.store.snapshot().await.unwrap().agents[&peer.id].endpoint, endpoint);
     assert!(server.store.peer_seen("nobody", &facts).await.is_err());
+}
+
+#[tokio::test]
+async fn no_peer_is_given_an_ssh_server_but_what_was_stored_may_stay() {
+    let server = Server::start().await;
+    let peer = server.peer("web").await.id;
+    let path = format!("/api/peers/{peer}");
+    let on = |name: &str| json!({"name": name, "ssh_enabled": true});
+    let answer = server.owner.put(&path, on("web")).await;
+    assert_eq!(answer.0, 422);
+    assert!(
+        message(&answer).contains("ssh_enabled is not supported: agents have no SSH server"),
+        "{answer:?}"
+    );
+    server.sql("UPDATE peers SET ssh_enabled = TRUE").await;
+    let (status, changed) = server.owner.put(&path, on("www")).await;
+    assert_eq!((status, &changed["name"], &changed["ssh_enabled"]), (200, &json!("www"), &json!(true)));
+    let (status, changed) = server.owner.put(&path, json!({"name": "www", "ssh_enabled": false})).await;
+    assert_eq!((status, &changed["ssh_enabled"]), (200, &json!(false)));
+    assert_eq!(server.codes().await.last().unwrap(), "peer.ssh.disable");
+    assert_eq!(server.owner.put(&path, on("www")).await.0, 422);
 }

@@ -33,10 +33,7 @@ async fn all_rules_of_a_policy_are_kept_with_their_own_ids() {
             rule("no", &all),
             json!({"action": "drop", "ports": [], "protocol": "icmp", "bidirectional": true}),
         ),
-        with(
-            rule("ssh", &ops),
-            json!({"protocol": "netbird-ssh", "ports": [], "authorized_groups": {ops.clone(): ["root"]}}),
-        ),
+        with(rule("ssh", &ops), json!({"protocol": "netbird-ssh", "ports": [], "authorized_groups": {}})),
     ];
     let made = server.owner.created("/api/policies", policy("p", &rules)).await;
     let ids: std::collections::BTreeSet<String> =
@@ -49,7 +46,7 @@ async fn all_rules_of_a_policy_are_kept_with_their_own_ids() {
     assert_eq!(made["rules"][1]["sources"][0]["name"], "ops");
     assert_eq!(made["rules"][2]["sources"][0]["name"], "All", "a group is shown in every rule that names it");
     assert_eq!(made["rules"][2]["bidirectional"], true);
-    assert_eq!(made["rules"][3]["authorized_groups"], json!({ops: ["root"]}));
+    assert_eq!(made["rules"][3]["protocol"], "netbird-ssh");
 
     let path = format!("/api/policies/{}", text(&made, "id"));
     assert_eq!(server.owner.get(&path).await, (200, made.clone()));
@@ -216,4 +213,44 @@ async fn a_port_named_twice_is_kept_once() {
     let body = policy("p", &[with(rule("r", &group), ports)]);
     let created = server.owner.created("/api/policies", body).await;
     assert_eq!(created["rules"][0]["ports"], json!(["443", "80", "8080"]));
+}
+
+#[tokio::test]
+async fn no_rule_is_limited_to_local_users_but_what_was_stored_may_stay() {
+    let server = Server::start().await;
+    let (all, ops) = (server.all().await, server.group("ops").await);
+    let ssh = with(rule("ssh", &ops), json!({"protocol": "netbird-ssh", "ports": []}));
+    let limited = |users: Value| policy("p", &[with(ssh.clone(), json!({"authorized_groups": users}))]);
+    for users in [json!({ops.clone(): ["root"]}), json!({ops.clone(): []}), json!({"nothing": ["root"]})] {
+        let (status, answer) = server.owner.post("/api/policies", limited(users.clone())).await;
+        assert_eq!(status, 422, "{users}");
+        let message = text(&answer, "message");
+        assert!(
+            message.contains("rule ssh: authorized_groups is not supported: agents have no SSH"),
+            "{message}"
+        );
+        assert!(message.contains("leave it out"), "{message}");
+    }
+    let other =
+        policy("p", &[with(rule("web", &ops), json!({"authorized_groups": {ops.clone(): ["root"]}}))]);
+    assert_eq!(server.owner.post("/api/policies", other).await.0, 422, "whatever the protocol");
+
+    let made = server.owner.created("/api/policies", policy("p", std::slice::from_ref(&ssh))).await;
+    let path = format!("/api/policies/{}", text(&made, "id"));
+    assert_eq!(server.owner.put(&path, limited(json!({ops.clone(): ["root"]}))).await.0, 422);
+    server
+        .sql(&format!("UPDATE rules SET authorized_groups = '{{\"{ops}\":[\"root\"]}}' WHERE name = 'ssh'"))
+        .await;
+    let stored = json!({ops.clone(): ["root"]});
+    assert_eq!(server.owner.get(&path).await.1["rules"][0]["authorized_groups"], stored);
+    let mut put = limited(stored.clone());
+    put["description"] = json!("another");
+    let (status, changed) = server.owner.put(&path, put.clone()).await;
+    assert_eq!((status, &changed["rules"][0]["authorized_groups"]), (200, &stored), "{changed}");
+    put["rules"][0]["sources"] = json!([ops, all]);
+    assert_eq!(server.owner.put(&path, put).await.0, 422, "its groups are the sources no more");
+    assert_eq!(server.owner.put(&path, limited(json!({ops: ["root", "admin"]}))).await.0, 422);
+    let (status, changed) = server.owner.put(&path, policy("p", std::slice::from_ref(&ssh))).await;
+    assert_eq!((status, changed["rules"][0].get("authorized_groups")), (200, None));
+    assert_eq!(server.owner.put(&path, limited(stored)).await.0, 422, "what is gone is gone");
 }

@@ -439,3 +439,43 @@ async fn the_schema_is_open_to_editors() {
     let (status, schema) = server.owner.with_authorization(None).get("/api/policy-file/schema").await;
     assert_eq!((status, &schema["title"]), (200, &json!("Sluicegate policy file")));
 }
+
+#[tokio::test]
+async fn no_file_limits_a_rule_to_local_users_but_what_was_stored_may_stay() {
+    let server = site().await;
+    let of = |users: &str| {
+        format!(
+            "groups:\n  - name: ops\npolicies:\n  - name: admins\n    rules:\n      - from: ops\n        to: All\n        \
+             service: netbird-ssh/22\n{users}"
+        )
+    };
+    let limited = of("        ssh_users: {ops: [root]}\n");
+    for verb in ["plan", "apply", "test"] {
+        let (status, answer) =
+            server.owner.post(&format!("/api/policy-file/{verb}"), json!({ "file": limited })).await;
+        assert_eq!(status, 422, "{verb}: {answer}");
+        assert_eq!(answer["problems"][0]["line"], 9, "{verb}: {answer}");
+        let said = text(&answer["problems"][0], "message");
+        assert!(said.starts_with("`ssh_users` is not supported: agents have no SSH server"), "{said}");
+    }
+    apply(&server, &of("")).await;
+    let ops = text(&server.owner.get("/api/groups?name=ops").await.1[0], "id");
+    server.sql(&format!("UPDATE rules SET authorized_groups = '{{\"{ops}\":[\"root\"]}}'")).await;
+    // What was stored is exported, and taken back as it is.
+    let stored = everything(&server).await.0;
+    assert!(stored.contains("ssh_users: {ops: [root]}"), "{stored}");
+    let again = apply(&server, &stored).await;
+    assert_eq!(again["plan"]["changes"], json!([]), "{again}");
+    let other = stored.replace("[root]", "[root, admin]");
+    assert_eq!(server.owner.post("/api/policy-file/apply", json!({ "file": other })).await.0, 422);
+    // Going back to a revision that had it leaves it out, and says so.
+    apply(&server, &of("")).await;
+    let revisions = server.owner.get("/api/policy-file/revisions").await.1;
+    let had = revisions[1]["number"].as_u64().unwrap();
+    let file = text(&server.owner.get(&format!("/api/policy-file/revisions/{had}")).await.1, "file");
+    assert!(file.contains("ssh_users"), "{file}");
+    let rolled = server.owner.created("/api/policy-file/rollback", json!({ "revision": had })).await;
+    let said = rolled["plan"]["warnings"][0].as_str().unwrap();
+    assert!(said.starts_with("`ssh_users` of rule 'admins' of policy 'admins' is left out"), "{said}");
+    assert!(!everything(&server).await.0.contains("ssh_users"));
+}

@@ -302,7 +302,7 @@ impl Side {
                 format!("{:?}", (peer.name, peer.ip, peer.dns_label, peer.groups))
             }
             12 => {
-                let change = PeerChange { name, ssh_enabled: draw.flag, ..peer_change() };
+                let change = PeerChange { name, login_expiration_enabled: draw.flag, ..peer_change() };
                 format!(
                     "{:?}",
                     store.update_peer(&actor, &one, change).await.map(|peer| (peer.name, peer.dns_label))?

@@ -136,7 +136,7 @@ async fn more(side: &Side, random: &mut StdRng) -> Result<(), String> {
             let Some(peer) = peer else { return Ok(()) };
             let change = PeerChange {
                 name: peer.name,
-                ssh_enabled: true,
+                ssh_enabled: false,
                 login_expiration_enabled: random.random(),
                 inactivity_expiration_enabled: false,
                 approval_required: Some(random.random()),

@@ -31,7 +31,7 @@
 //! | | `service` | required: `all`, `icmp`, `tcp`, `udp`, `tcp/443`, `udp/53,5353`, `tcp/8000-8999`; see [`crate::service::parse`] |
 //! | | `action` | `accept` (default) or `drop`; drop beats accept |
 //! | | `bidirectional` | default false; always so between peers for `all`, `icmp`, and `tcp` or `udp` without ports |
-//! | | `ssh_users` | for `netbird-ssh`: the local users each source group may become |
+//! | | `ssh_users` | not supported, as nothing could limit logins: only what an earlier version stored may stay ([`unserved`]) |
 //! | | `name`, `description`, `enabled` | a rule without a name is named after its policy |
 //! | test | `name`, `from` | groups, each of whose peers is asked about, or `peer:NAME` |
 //! | | `may_reach`, `may_not_reach` | lists of `WHERE SERVICE`: `resource:web tcp/443`, `10.20.0.10 icmp`, `peer:db tcp`, or a group |
@@ -45,6 +45,7 @@ mod comments;
 mod diff;
 mod names;
 mod posture;
+mod unserved;
 mod words;
 mod write;
 mod yaml;
@@ -59,6 +60,7 @@ pub use alone::{Alone, TooMany};
 pub use comments::{FormatError, format};
 pub use diff::{Change, Doing, Item, Prune, differences};
 pub use names::{Known, problem_at, unknown_names};
+pub use unserved::{NO_LOGINS, limited, unserved};
 pub use words::{duration_text, merged, parse_duration, plain_address};
 pub use write::write;
 
@@ -202,7 +204,8 @@ pub struct Rule {
     pub bidirectional: bool,
     /// Which packets, [`merged`].
     pub service: Service,
-    /// For protocol `netbird-ssh`: the local users each source group may become; empty for any.
+    /// For protocol `netbird-ssh`: empty, or the local users that an earlier version stored for each source group, and that limit
+    /// nobody.
     pub ssh: Option<BTreeMap<String, Vec<String>>>,
     /// Where flows come from: never a resource.
     pub from: End,

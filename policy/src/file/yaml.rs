@@ -193,7 +193,8 @@ pub(super) struct Rule {
         )
     )]
     pub(super) service: Spanned<String>,
-    /// For netbird-ssh: the local users each source group may become; left out, any.
+    /// Not supported: nothing limits a rule to local users. Only what an earlier version stored may stay.
+    #[schemars(extend("deprecated" = true))]
     pub(super) ssh_users: Option<BTreeMap<String, Vec<String>>>,
     /// A group, a list of groups, or peer:NAME.
     #[schemars(with = "Names")]

@@ -34,6 +34,8 @@ pub(crate) fn read(path: &Path, terminal: &mut Terminal<'_>) -> Result<Source, F
 /// `validate --offline`.
 pub(super) fn validate(terminal: &mut Terminal<'_>, path: &Path) -> Result<(), Failure> {
     let source = read(path, terminal)?;
+    file::unserved(&source.text, &source.file, &PolicyFile::default())
+        .map_err(|error| unusable(terminal, &source.name, &error))?;
     let PolicyFile { groups, posture_checks, networks, policies, tests } = &source.file;
     if terminal.is_json() {
         return terminal
