@@ -42,7 +42,8 @@ pub struct Route {
     pub masquerade: bool,
     /// Distribution: groups whose peers alone get it.
     pub groups: Vec<String>,
-    /// Stored for NetBird's clients: it is about routes by name.
+    /// Kept for NetBird's clients. It says whether addresses that a route's domain does not resolve to any more stay, and routes
+    /// by domain are not served: either value is the same.
     pub keep_route: bool,
     /// Groups by which policies name it; with none, it is open to its distribution groups.
     pub access_control_groups: Vec<String>,
@@ -75,7 +76,8 @@ pub struct RouteRequest {
     pub masquerade: bool,
     /// Distribution: ids of at least one group, whose peers alone get it.
     pub groups: Vec<String>,
-    /// Stored for NetBird's clients: it is about routes by name.
+    /// Kept for NetBird's clients. It says whether addresses that a route's domain does not resolve to any more stay, and routes
+    /// by domain are not served: either value is the same.
     pub keep_route: bool,
     /// Ids of groups by which policies name it.
     pub access_control_groups: Vec<String>,

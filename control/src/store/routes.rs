@@ -59,7 +59,8 @@ pub struct RouteSpec {
     pub groups: BTreeSet<String>,
     /// Groups by which policies name it; with none it is open to its distribution groups.
     pub access_control_groups: BTreeSet<String>,
-    /// Stored for NetBird's clients: it is about routes by name.
+    /// Kept for NetBird's clients. It says whether addresses that a route's domain does not resolve to any more stay, and routes
+    /// by domain are not served: either value is the same.
     pub keep_route: bool,
     /// Whether agents take it only where their operators ask for it, by its network identifier.
     pub skip_auto_apply: bool,

@@ -324,6 +324,9 @@ async fn a_change_reaches_whom_it_concerns_and_nobody_else() {
                 .await.unwrap();
         "another prefix of a route": images "far user", overlays "far user",
             store.update_route(&actor, &world.route, lab(|s| s.network = "10.8.0.0/16".parse().unwrap())).await.unwrap();
+        "a route to be kept, which is about domains": images "", overlays "",
+            store.update_route(&actor, &world.route,
+                lab(|s| (s.network, s.keep_route) = ("10.8.0.0/16".parse().unwrap(), true))).await.unwrap();
         "a route by choice": images "", overlays "user",
             store.update_route(&actor, &world.route,
                 lab(|s| (s.network, s.skip_auto_apply) = ("10.8.0.0/16".parse().unwrap(), true))).await.unwrap();

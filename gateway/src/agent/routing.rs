@@ -390,6 +390,29 @@ mod tests {
         assert_eq!(holders(&routing.plan(&network, &BTreeMap::new(), &[]), "10.1.0.0/24"), [2]);
     }
 
+    /// A packet for the prefix must not leave by another way because its routers are away.
+    #[test]
+    fn a_prefix_whose_routers_are_all_gone_stays_with_the_last() {
+        let prefixes = ["10.1.0.0/24", "fd00:1::/64"];
+        let network = network(|c| c.routes = prefixes.map(|p| route(p, &[("g1", 100), ("g2", 200)])).into());
+        let mut routing = Routing::default();
+        let start = Instant::now();
+        let at = |s: u64| start + Duration::from_secs(s);
+        let probed = [PublicKey([1; 32]), PublicKey([2; 32])].into();
+        routing.observe(&[link(1, Some(100)), link(2, Some(100))], &probed, &FAILOVER, at(1));
+        routing.decide(&network, &FAILOVER, at(1));
+        routing.observe(&[link(1, Some(3100)), link(2, Some(100))], &probed, &FAILOVER, at(4));
+        routing.decide(&network, &FAILOVER, at(4));
+        routing.observe(&[link(1, Some(63_100)), link(2, Some(60_100))], &probed, &FAILOVER, at(64));
+        routing.decide(&network, &FAILOVER, at(64));
+        assert!(![1, 2].iter().any(|n| routing.live(&PublicKey([*n; 32]))));
+        let plan = routing.plan(&network, &BTreeMap::new(), &[]);
+        for prefix in prefixes {
+            assert!(plan.routes.contains(&prefix.parse().unwrap()), "{prefix}");
+            assert_eq!(holders(&plan, prefix), [2], "{prefix}");
+        }
+    }
+
     #[test]
     fn peers_without_a_place_are_neither_probed_nor_forgotten() {
         let network = network(|_| {});
