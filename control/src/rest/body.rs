@@ -17,16 +17,31 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            let status = rejection.into_response().status();
-            let message = match status {
-                StatusCode::PAYLOAD_TOO_LARGE => "the request body is larger than 1 MiB",
-                _ => "the request body could not be read",
-            };
-            ApiError::new(status, message)
-        })?;
-        parse(&bytes).map(Body)
+        parse(&whole(request, state).await?).map(Body)
     }
+}
+
+/// A JSON body that NetBird's clients leave out where they have nothing to say; then it is as an empty object.
+pub struct BodyIfAny<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for BodyIfAny<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let bytes = whole(request, state).await?;
+        parse(if bytes.is_empty() { b"{}" } else { &bytes }).map(BodyIfAny)
+    }
+}
+
+async fn whole<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, state).await.map_err(|rejection| {
+        let status = rejection.into_response().status();
+        let message = match status {
+            StatusCode::PAYLOAD_TOO_LARGE => "the request body is larger than 1 MiB",
+            _ => "the request body could not be read",
+        };
+        ApiError::new(status, message)
+    })
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use super::Empty;
 use super::auth::Caller;
-use super::body::Body;
+use super::body::{Body, BodyIfAny};
 use super::error::{ApiError, ApiResult, ErrorResponse};
 use super::local_users::served;
 use super::sessions::Asker;
@@ -183,7 +183,7 @@ async fn regenerate(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
-    Body(request): Body<UserInviteRegenerateRequest>,
+    BodyIfAny(request): BodyIfAny<UserInviteRegenerateRequest>,
 ) -> ApiResult<UserInviteRegenerateResponse> {
     served(&app)?;
     // Another link for a user who is there resets its password, too.

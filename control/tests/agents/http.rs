@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use serde_json::{Value, json};
@@ -122,6 +124,7 @@ async fn flow_events_are_listed_in_netbirds_shape_and_streamed_as_they_come() {
     let (_, page) = get(&format!("{url}/api/events/network-traffic?source_id={}", user.id())).await;
     assert_eq!(page["data"][0]["source"]["type"], "PEER");
     assert_eq!(page["data"][0]["reporter_id"], gateway.id());
+    assert_eq!(by_netbirds_client(&url, &gateway.id()).await, "drop 192.0.2.9\nstart PEER\n");
     let (status, body) = get(&format!("{url}/api/events/network-traffic?page=0")).await;
     assert_eq!((status, &body["code"]), (400, &json!(400)));
 
@@ -145,6 +148,29 @@ async fn flow_events_are_listed_in_netbirds_shape_and_streamed_as_they_come() {
     until("\"kind\":\"end\"").await;
     control.agents.end_streams();
     while soon("the stream ends", stream.chunk()).await.unwrap().is_some() {}
+}
+
+/// The flow events of a reporter by NetBird's Python client, the newest first, one on each page.
+async fn by_netbirds_client(url: &str, reporter: &str) -> String {
+    const SCRIPT: &str = "
+import sys
+from netbird import APIClient
+client = APIClient(host=sys.argv[1], api_token='t')
+for page in (1, 2):
+    [one] = client.events.get_network_traffic_events(page=page, page_size=1, reporter_id=sys.argv[2])
+    kind = one['events'][0]['type'].removeprefix('TYPE_').lower()
+    print(kind, one['source']['type'] if kind == 'start' else one['source']['address'].split(':')[0])
+assert client.events.get_network_traffic_events(page=3, page_size=1, reporter_id=sys.argv[2]) == []
+assert client.events.get_network_traffic_events(reporter_id='nobody') == []
+assert len(client.events.get_network_traffic_events(event_type='TYPE_DROP')) == 1
+";
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python/bin/python");
+    assert!(program.exists(), "there is no {}: run `cargo xtask setup`", program.display());
+    let mut python = tokio::process::Command::new(program);
+    python.args(["-B", "-W", "ignore::DeprecationWarning", "-c", SCRIPT, url, reporter]).kill_on_drop(true);
+    let output = python.output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 #[tokio::test]

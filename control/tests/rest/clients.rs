@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use serde_json::json;
+use sluicegate_control::identity::oidc::OidcOptions;
+use sluicegate_control::identity::{Identity, IdentityOptions, LocalUsers};
 use sluicegate_control::rest::limits::Rates;
 use tokio::process::Command;
 
 use crate::documents::OURS;
 use crate::harness::{Server, Session, text};
+use crate::provider::{CLIENT, Provider};
 
 /// For how many seconds the fuzzer goes on, with another seed each time; without it, it tries a fixed number of fixed requests.
 const FUZZ_SECONDS: &str = "SLUICEGATE_FUZZ_SECONDS";
@@ -39,7 +42,15 @@ fn token(session: &Session) -> String {
 
 #[tokio::test]
 async fn netbirds_python_client_creates_reads_updates_and_deletes_each_kind_of_object() {
-    let server = Server::start().await;
+    let provider = Provider::start();
+    let server = Server::start_known(tempfile::tempdir().unwrap(), everything_on(&provider)).await;
+    for name in ["bob", "carl"] {
+        let claims = json!({"name": name, "email": format!("{name}@example.org"), "email_verified": true});
+        provider.person(name, claims).await;
+        let token = format!("Bearer {}", provider.token(name, "n").await);
+        let (status, answer) = server.owner.with_authorization(Some(&token)).get("/api/users/current").await;
+        assert_eq!(status, 403, "{answer}");
+    }
     let peer = server.peer("web").await;
     let paths: Vec<String> = OURS.written().into_keys().collect();
     let mut client = program("python");
@@ -67,15 +78,28 @@ async fn netbirds_python_client_creates_reads_updates_and_deletes_each_kind_of_o
         "DNS settings",
         "token",
         "user",
+        "approval",
         "account",
+        "temporary access",
         "peer",
+        "places",
         "events and the rest",
+        "invitation",
+        "password",
+        "instance",
         "refusals",
     ];
     if !paths.iter().any(|path| path == "/api/posture-checks") {
         kinds.retain(|kind| *kind != "posture check");
     }
     assert_eq!(done, kinds);
+}
+
+/// Built-in users and an identity provider.
+fn everything_on(provider: &Provider) -> Identity {
+    let oidc = Some(OidcOptions::new(&provider.issuer, CLIENT));
+    let local_users = LocalUsers { enabled: true, open_setup: false };
+    Identity::new(&IdentityOptions { oidc, local_users }).unwrap()
 }
 
 #[tokio::test]
