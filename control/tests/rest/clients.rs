@@ -7,6 +7,7 @@ use serde_json::json;
 use sluicegate_control::identity::oidc::OidcOptions;
 use sluicegate_control::identity::{Identity, IdentityOptions, LocalUsers};
 use sluicegate_control::rest::limits::Rates;
+use sluicegate_control::store::{Actor, UserRole};
 use tokio::process::Command;
 
 use crate::documents::OURS;
@@ -149,6 +150,38 @@ async fn no_request_that_our_document_allows_or_forbids_ends_in_a_failure_or_an_
     // Users and tokens last, by somebody who may delete itself.
     fuzz(&server.owner, &["--exclude-path-regex", "^/(healthz|readyz|api/flows/stream|api/users)"]).await;
     assert_eq!(server.owner.get("/api/users/current").await.0, 200, "the fuzzer had lost its token");
+    let admin = server.user("admin").await;
+    fuzz(&admin, &["--include-path-regex", "^/api/users"]).await;
+}
+
+#[tokio::test]
+async fn nor_does_any_where_people_log_in_and_a_policy_is_for_emergencies() {
+    let provider = Provider::start();
+    let rates = Rates { burst: 0, ..Rates::default() };
+    let server = Server::start_known_with(rates, everything_on(&provider)).await;
+    let (peer, all) = (server.peer("web").await, server.all().await);
+    // Somebody who logs in by password, somebody of the provider who waits, a link, a login.
+    provider.person("bob", json!({"name": "bob", "email": "bob@example.org", "email_verified": true})).await;
+    let token = format!("Bearer {}", provider.token("bob", "n").await);
+    assert_eq!(server.owner.with_authorization(Some(&token)).get("/api/users/current").await.0, 403);
+    let invite = json!({"email": "ann@example.org", "name": "Ann", "role": "user", "auto_groups": []});
+    let invite = server.owner.created("/api/users/invites", invite).await;
+    let link = format!("/api/users/invites/{}/accept", text(&invite, "invite_token"));
+    server.owner.created(&link, json!({"password": "correct horse battery"})).await;
+    let eve = json!({"email": "eve@example.org", "name": "Eve", "role": "user", "auto_groups": []});
+    server.owner.created("/api/users/invites", eve).await;
+    let rule = json!({"name": "r", "enabled": true, "action": "accept", "protocol": "all", "bidirectional": false,
+        "sources": [all], "destinations": [all]});
+    let policy = json!({"name": "emergency", "enabled": false, "rules": [rule]});
+    let policy = text(&server.owner.created("/api/policies", policy).await, "id");
+    server.store.limit_break_glass(&Actor::system(), &policy, Some(3600)).await.unwrap();
+    server.store.break_glass_on(&Actor::system(), &policy, 3600, "a test").await.unwrap();
+
+    const HERE: &str = "^/api/(login|logout|setup|instance|break-glass|policies|peers/[^/]+/login|oauth)";
+    fuzz(&server.owner, &["--include-path-regex", HERE]).await;
+    let owner = server.store.users().await.unwrap();
+    assert!(owner.iter().any(|user| user.role == UserRole::Owner), "{owner:?}");
+    assert!(server.store.peer(&peer.id).await.is_ok());
     let admin = server.user("admin").await;
     fuzz(&admin, &["--include-path-regex", "^/api/users"]).await;
 }

@@ -66,6 +66,10 @@ impl Server {
         Self::start_as(directory, mapped(), Rates::default(), identity).await
     }
 
+    pub(crate) async fn start_known_with(rates: Rates, identity: Identity) -> Self {
+        Self::start_as(tempfile::tempdir().unwrap(), mapped(), rates, identity).await
+    }
+
     async fn start_as(directory: TempDir, places: Places, rates: Rates, identity: Identity) -> Self {
         let store = stores::open(directory.path()).await.unwrap();
         let router = router(&store, places, directory.path(), rates, identity);
