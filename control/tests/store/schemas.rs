@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use sluicegate_control::store::{Actor, Location, Store};
+use sluicegate_control::store::{Actor, Expired, Location, RecordKind, Store, UserRole};
 use sqlx::migrate::Migrator;
 use sqlx::{ConnectOptions, Connection, Executor};
 
@@ -18,11 +18,60 @@ async fn migrations(backend: &str) -> Migrator {
     Migrator::new(directory).await.unwrap()
 }
 
-/// The versions of all schemas but the newest.
-fn earlier(migrations: &Migrator) -> Vec<i64> {
-    let mut versions: Vec<i64> = migrations.iter().map(|migration| migration.version).collect();
-    versions.pop().unwrap();
-    versions
+fn versions(migrations: &Migrator) -> Vec<i64> {
+    migrations.iter().map(|migration| migration.version).collect()
+}
+
+/// What stores of a schema have that those of the one before cannot have: see `tests/store/schemas`.
+fn rows(backend: &str, schema: i64, newest: i64) -> String {
+    let path = format!("{}/tests/store/schemas/rows/{schema:04}.sql", env!("CARGO_MANIFEST_DIR"));
+    match std::fs::read_to_string(&path) {
+        // Bytes are written otherwise there.
+        Ok(text) if backend == "postgres" => text.replace("X'", "'\\x"),
+        Ok(text) => text,
+        // There is no migration that they could be tried with.
+        Err(_) if schema == newest => String::new(),
+        Err(error) => {
+            panic!("{path}: {error}: a migration came after it, which has to be tried with such rows")
+        }
+    }
+}
+
+/// The tables with rows of each schema that are to come through those that follow it, with how many.
+const KEPT: [(i64, &str, i64); 19] = [
+    (4, "routes", 1),
+    (4, "route_groups", 1),
+    (4, "nameserver_groups", 1),
+    (4, "nameserver_group_groups", 1),
+    (4, "dns_disabled_groups", 1),
+    (4, "zones", 1),
+    (4, "zone_groups", 1),
+    (4, "records", 1),
+    (5, "answers", 1),
+    (6, "posture_checks", 1),
+    (6, "policy_posture_checks", 1),
+    (6, "peer_facts", 1),
+    (7, "policy_revisions", 1),
+    (8, "sessions", 1),
+    (8, "user_groups", 1),
+    (11, "credentials", 1),
+    (11, "invite_groups", 1),
+    (12, "join_keys", 1),
+    (14, "known_sources", 1),
+];
+
+/// How many rows a table has.
+async fn count(location: &Location, table: &str) -> i64 {
+    let query = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+    match location {
+        Location::Sqlite(file) => {
+            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+            sqlx::query_scalar(query).fetch_one(&mut options.connect().await.unwrap()).await.unwrap()
+        }
+        Location::Postgres(options) => {
+            sqlx::query_scalar(query).fetch_one(&mut options.connect().await.unwrap()).await.unwrap()
+        }
+    }
 }
 
 /// The first schema's store: see `tests/store/schemas`.
@@ -61,13 +110,17 @@ async fn both_databases_have_the_same_schemas_and_no_migration_is_ever_changed()
 #[tokio::test]
 async fn sqlite_stores_of_every_schema_come_forward_whole() {
     let migrations = migrations("sqlite").await;
-    for schema in earlier(&migrations) {
+    let versions = versions(&migrations);
+    for schema in versions.iter().copied() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("control.db");
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file).create_if_missing(true);
         let mut db = options.connect().await.unwrap();
         db.execute(sqlx::AssertSqlSafe(first("sqlite"))).await.unwrap();
-        migrations.run_to(schema, &mut db).await.unwrap();
+        for step in 2..=schema {
+            migrations.run_to(step, &mut db).await.unwrap();
+            db.execute(sqlx::AssertSqlSafe(rows("sqlite", step, versions.len() as i64))).await.unwrap();
+        }
         db.close().await.unwrap();
         comes_forward(&Location::Sqlite(file), directory.path(), "sqlite", schema).await;
     }
@@ -76,13 +129,17 @@ async fn sqlite_stores_of_every_schema_come_forward_whole() {
 #[tokio::test]
 async fn postgres_stores_of_every_schema_come_forward_whole() {
     let migrations = migrations("postgres").await;
-    for schema in earlier(&migrations) {
+    let versions = versions(&migrations);
+    for schema in versions.iter().copied() {
         let (directory, url) = (tempfile::tempdir().unwrap(), postgres::database());
         sql(&url, &first("postgres"));
         let location = Location::parse(&url, None).unwrap();
         let Location::Postgres(options) = &location else { panic!("{location:?}") };
         let mut db = options.connect().await.unwrap();
-        migrations.run_to(schema, &mut db).await.unwrap();
+        for step in 2..=schema {
+            migrations.run_to(step, &mut db).await.unwrap();
+            db.execute(sqlx::AssertSqlSafe(rows("postgres", step, versions.len() as i64))).await.unwrap();
+        }
         db.close().await.unwrap();
         comes_forward(&location, directory.path(), "postgres", schema).await;
     }
@@ -109,11 +166,59 @@ async fn comes_forward(location: &Location, directory: &Path, backend: &str, sch
     assert_eq!(policies, ["Default", "database"], "{what}");
     assert!(store.peers(None, None).await.unwrap().iter().all(|peer| !peer.connected), "{what}");
     let users = store.users().await.unwrap();
-    assert_eq!(users.len(), 1, "{what}");
-    assert_eq!(store.tokens(&users[0].id).await.unwrap().len(), 1, "{what}: the owner's token");
+    assert_eq!(users.len(), if schema < 8 { 1 } else { 3 }, "{what}");
+    let owner = users.iter().find(|user| user.role == UserRole::Owner).unwrap();
+    assert_eq!(store.tokens(&owner.id).await.unwrap().len(), 1, "{what}: the owner's token");
+    for (since, table, rows) in KEPT {
+        let rows = if schema >= since { rows } else { 0 };
+        assert_eq!(count(location, table).await, rows, "{what}: {table}");
+    }
+    means_the_same(&store, schema, &what).await;
     store.create_group(&Actor::system(), group("new")).await.unwrap();
     check_trail(&store).await;
     store.close().await;
+}
+
+/// What the rows of later schemas say, as the store reads it.
+async fn means_the_same(store: &Store, schema: i64, what: &str) {
+    if schema >= 4 {
+        let route = store.route("route").await.unwrap();
+        assert_eq!((route.spec.network.to_string(), route.spec.groups.len()), ("2001:db8:9::/48".into(), 1));
+        let names = store.nameserver_group("names").await.unwrap().spec;
+        assert_eq!((names.nameservers[0].port, names.groups.len()), (53, 1), "{what}");
+        let zone = store.zone("zone").await.unwrap();
+        assert_eq!(zone.records[0].spec.kind, RecordKind::Aaaa, "{what}");
+        assert_eq!(
+            (zone.spec.distribution_groups.len(), store.dns_disabled_groups().await.unwrap().len()),
+            (1, 1)
+        );
+    }
+    let policies = store.policies().await.unwrap();
+    let database = policies.iter().find(|policy| policy.name == "database").unwrap();
+    if schema >= 6 {
+        assert_eq!(database.source_posture_checks, ["check"], "{what}");
+        assert_eq!(
+            store.places(None).await.unwrap().into_values().next().unwrap().city_name,
+            "Linköping",
+            "{what}"
+        );
+    }
+    if schema >= 7 {
+        assert_eq!(database.break_glass.as_ref().unwrap().reason, "a test", "{what}");
+        assert_eq!(store.policy_revision(1).await.unwrap().file, "groups: []", "{what}");
+    }
+    if schema >= 8 {
+        let ann = store.user("ann").await.unwrap();
+        assert_eq!((ann.subject.as_str(), ann.auto_groups.len()), ("a-1", 1), "{what}");
+        let peer = store.peers(None, None).await.unwrap().remove(0);
+        assert_eq!((peer.user_id.as_str(), peer.expired), ("ann", Some(Expired::Login)), "{what}");
+        let session = store.sessions("bea").await.unwrap().remove(0);
+        assert_eq!(session.method, if schema < 13 { "" } else { "password" }, "{what}");
+    }
+    if schema >= 11 {
+        let invite = store.invite("invite").await.unwrap();
+        assert_eq!((invite.email.as_str(), invite.auto_groups.len()), ("eve@example.org", 1), "{what}");
+    }
 }
 
 #[tokio::test]

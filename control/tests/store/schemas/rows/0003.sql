@@ -1,0 +1,1 @@
+-- Control computes the hashes of the events when it opens the store: nothing is written by hand here.

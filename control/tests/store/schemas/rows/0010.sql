@@ -1,0 +1,2 @@
+-- The triggers write the rest.
+UPDATE groups SET name = 'ops' WHERE name = 'ops';
