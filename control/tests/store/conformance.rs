@@ -500,8 +500,9 @@ impl Side {
             }
             42 => {
                 let Some((peer, said)) = learned(&store, draw).await? else { return Ok(String::new()) };
-                let noted = store.note_learned(&peer, &said, || draw.third % 8 > 0).await?;
-                let forgotten = store.forget_learned(if draw.third % 5 == 0 { i64::MAX } else { 0 }).await?;
+                let noted = store.note_learned(&peer, &said, || !draw.third.is_multiple_of(8)).await?;
+                let forgotten =
+                    store.forget_learned(if draw.third.is_multiple_of(5) { i64::MAX } else { 0 }).await?;
                 format!("{noted:?} {forgotten}")
             }
             _ => {

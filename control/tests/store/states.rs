@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::json;
 use sluicegate_control::ids::now;
 use sluicegate_control::store::{
-    Activity, Actor, Enrollment, FirstUser, GroupChange, Location, Nameserver, NameserverGroupSpec,
+    Activity, Actor, Enrollment, FirstUser, GroupChange, Learned, Location, Nameserver, NameserverGroupSpec,
     NetworkChange, NewInvite, NewSetupKey, NewTemporaryAccess, NewUser, PeerChange, Person, PolicyChange,
     PostureCheckChange, Protocol, RecordKind, RecordSpec, ResourceChange, RevisionKind, Role, RouteSpec,
     RouterChange, Settings, Source, Store, TOKEN_FILE, TemporaryService, Told, User, UserChange, UserRole,
@@ -93,6 +93,7 @@ fn states(activity: Activity) -> States {
         | GroupUpdate
         | NetworkUpdate
         | ResourceUpdate
+        | ResourceAddresses
         | ResourceGroupAdd
         | ResourceGroupDelete
         | RouterUpdate
@@ -148,7 +149,11 @@ fn states(activity: Activity) -> States {
 fn never(activity: Activity) -> Option<&'static str> {
     use Activity::*;
     match activity {
-        RoutingPeerDnsEnable | LazyConnectionEnable | PeerExposeEnable | AutoUpdateAlwaysEnable => Some(
+        RoutingPeerDnsEnable
+        | LazyConnectionEnable
+        | PeerExposeEnable
+        | AutoUpdateAlwaysEnable
+        | PeerSshEnable => Some(
             "a setting that cannot be turned on; an earlier version may have, so that it can be turned off",
         ),
         _ => None,
@@ -175,7 +180,7 @@ async fn every_event_has_its_states_and_no_secret_and_there_is_a_way_to_each() {
         let owner = trail.set_up().await;
         trail.users(&owner).await;
         trail.built_in_users(&owner).await;
-        trail.peers(&owner).await;
+        trail.peers(&owner, &location).await;
         trail.objects().await;
         trail.policies().await;
         trail.settings(&location).await;
@@ -319,7 +324,7 @@ impl Trail {
     }
 
     /// What happens to peers: of setup keys, of users, and without an agent.
-    async fn peers(&mut self, owner: &User) {
+    async fn peers(&mut self, owner: &User, location: &Location) {
         let ops =
             self.store.groups().await.unwrap().into_iter().find(|group| group.name == "ops").unwrap().id;
         let store = &self.store;
@@ -367,13 +372,14 @@ impl Trail {
         };
         let other = PeerChange {
             name: "other".into(),
-            ssh_enabled: !base.ssh_enabled,
             login_expiration_enabled: !base.login_expiration_enabled,
             inactivity_expiration_enabled: !base.inactivity_expiration_enabled,
             approval_required: Some(true),
             ..as_it_is.clone()
         };
         store.update_peer(&self.system, &own.id, other).await.unwrap();
+        let stored = format!("UPDATE peers SET ssh_enabled = TRUE WHERE id = '{}'", own.id);
+        behind(location, stored).await;
         let back = PeerChange { approval_required: Some(false), ..as_it_is };
         store.update_peer(&self.system, &own.id, back).await.unwrap();
         store.set_peer_endpoint(&own.id, Some("[2001:db8::1]:51820".parse().unwrap())).await.unwrap();
@@ -427,6 +433,14 @@ impl Trail {
         };
         let gateway = store.create_router(by, &site, router(1)).await.unwrap().id;
         store.update_router(by, &site, &gateway, router(2)).await.unwrap();
+        let named = ResourceChange { address: "db.example.org".into(), ..resource("named", &[]) };
+        let named = store.create_resource(by, &site, named).await.unwrap().id;
+        let learned = ["10.9.0.1", "fd09::1"].map(|address| Learned {
+            resource: named.clone(),
+            name: "db.example.org".into(),
+            address: address.parse().unwrap(),
+        });
+        store.note_learned(&peer, &learned.into(), || true).await.unwrap();
         store.delete_network(by, &site).await.unwrap();
         // One when it came and one when it went, each of what was in the group.
         let (add, delete) = ("resource.group.add", "resource.group.delete");

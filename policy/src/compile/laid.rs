@@ -86,6 +86,7 @@ mod tests {
         let resource = Resource {
             name: "resource".into(),
             prefixes: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+            domain: None,
             enabled: true,
             distribution: None,
         };
