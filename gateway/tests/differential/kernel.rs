@@ -1,8 +1,10 @@
 //! The eBPF programs, run by the kernel one packet at a time (`BPF_PROG_TEST_RUN`).
 
+use std::env;
 use std::fs;
 use std::hash::Hash;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -198,14 +200,16 @@ impl Kernel {
             Path::new("/sys/kernel/btf/vmlinux").exists(),
             "the differential test needs a kernel with BTF (/sys/kernel/btf/vmlinux is not there)"
         );
-        let pins = Path::new("/sys/fs/bpf")
-            .join(format!("sluicegate-differential-{}-{ethernet}", std::process::id()));
-        fs::create_dir(&pins).with_context(|| {
-            format!("{} could not be made: is a bpf file system mounted at /sys/fs/bpf?", pins.display())
-        })?;
-        let loaded = Self::load_pinned(&pins, ethernet);
-        // Open maps need no pins.
-        fs::remove_dir_all(&pins).with_context(|| format!("{} could not be removed", pins.display()))?;
+        // Of its own, for a host need not have one.
+        let pins = env::temp_dir().join(format!("sluicegate-differential-{}-{ethernet}", std::process::id()));
+        fs::create_dir(&pins).with_context(|| format!("{} could not be made", pins.display()))?;
+        let loaded = command("mount", &["-t", "bpf", "-o", "mode=0700", "bpf"], &pins).and_then(|()| {
+            let loaded = Self::load_pinned(&pins, ethernet);
+            // Open maps need no pins.
+            command("umount", &[], &pins)?;
+            loaded
+        });
+        fs::remove_dir(&pins).with_context(|| format!("{} could not be removed", pins.display()))?;
         loaded
     }
 
@@ -631,4 +635,11 @@ where
         }
     }
     Ok(all)
+}
+
+fn command(program: &str, arguments: &[&str], path: &Path) -> Result<()> {
+    let done = Command::new(program).args(arguments).arg(path).output()?;
+    let why = String::from_utf8_lossy(&done.stderr);
+    ensure!(done.status.success(), "{program} {}: {}", path.display(), why.trim());
+    Ok(())
 }
