@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use sluicegate_api::agent::sync_update::Update;
 use sluicegate_api::agent::{Role, Schedule};
 use sluicegate_control::store::{
-    Actor, GroupChange, Nameserver, NameserverGroupSpec, NetworkChange, PeerChange, ResourceChange,
-    RouteSpec, RouterChange, Store,
+    self, Actor, Enrollment, GroupChange, Nameserver, NameserverGroupSpec, NetworkChange, NewInvite,
+    NewSetupKey, PeerChange, PeerFacts, PostureCheckChange, ResourceChange, RouteSpec, RouterChange, Source,
+    Store, Told, User, UserChange, UserRole,
 };
+use sluicegate_policy::posture::{Checks, MinVersion};
 
 use crate::support::{Control, FakeAgent, Session, policy, soon};
 
@@ -125,6 +127,40 @@ fn change(name: &str) -> PeerChange {
     }
 }
 
+/// A user whose machines are put into a group.
+async fn ann(store: &Store, owner: &User, group: &str) -> User {
+    let new = NewInvite {
+        email: "ann@example.org".into(),
+        name: "Ann".into(),
+        role: UserRole::User,
+        auto_groups: vec![group.into()],
+        expires_in: None,
+    };
+    let (_, secret) = store.create_invite(owner, new).await.unwrap();
+    store.accept_invite(&Source::default(), &secret, "correct horse battery").await.unwrap()
+}
+
+/// The text of a setup key whose peers are put into groups.
+async fn joining(store: &Store, groups: &[&String]) -> String {
+    let auto_groups = groups.iter().map(|id| (*id).clone()).collect();
+    let key = NewSetupKey { name: "key".into(), auto_groups, ..NewSetupKey::default() };
+    store.create_setup_key(&Actor::system(), key).await.unwrap().1
+}
+
+fn machine(which: u8, key: &str) -> Enrollment {
+    Enrollment {
+        setup_key: key.into(),
+        wireguard_public_key: [which; 32],
+        identity_key: [which; 32],
+        role: store::Role::Peer,
+        hostname: format!("host-{which}"),
+        os: "linux".into(),
+        kernel_version: "6.12".into(),
+        version: "0.1.0".into(),
+        connection_ip: None,
+    }
+}
+
 #[tokio::test]
 async fn a_break_glass_policy_ends_by_the_clock_though_nothing_is_written() {
     let control = Control::start().await;
@@ -233,7 +269,7 @@ async fn when_a_break_glass_policy_ends_is_told_ahead_to_both_sides_and_nobody_e
 macro_rules! lines {
     ($world:ident, $wrong:ident; $($what:literal: images $images:literal, overlays $overlays:literal, $done:expr;)*) => {
         $({
-            let told = $world.concerned(async { $done; }).await;
+            let told = $world.concerned(Box::pin(async { $done; })).await;
             if told != ($images.to_owned(), $overlays.to_owned()) {
                 $wrong.push(format!("{}: images {:?}, overlays {:?}", $what, told.0, told.1));
             }
@@ -289,6 +325,22 @@ async fn a_change_reaches_whom_it_concerns_and_nobody_else() {
         domains: Vec::new(),
         groups: [users.clone()].into(),
     };
+    let owner = store.users().await.unwrap().remove(0);
+    let ann = ann(store, &owner, users).await;
+    let blocked = |blocked| UserChange {
+        role: UserRole::User,
+        blocked: Some(blocked),
+        auto_groups: vec![users.clone()],
+    };
+    let version = |least: &str| PostureCheckChange {
+        name: "fresh".into(),
+        description: String::new(),
+        checks: Checks {
+            client_version: Some(MinVersion { min_version: least.into() }),
+            ..Checks::default()
+        },
+    };
+    let mut check = String::new();
     let mut wrong = Vec::new();
     lines! { world, wrong;
         "another port": images "near user", overlays "",
@@ -337,6 +389,9 @@ async fn a_change_reaches_whom_it_concerns_and_nobody_else() {
         "a suspended peer": images "near user", overlays "near user",
             store.update_peer(&actor, &user, PeerChange { approval_required: Some(true), ..change("renamed") })
                 .await.unwrap();
+        "and approved again": images "near user", overlays "near user",
+            store.update_peer(&actor, &user, PeerChange { approval_required: Some(false), ..change("renamed") })
+                .await.unwrap();
         "a setting": images "", overlays "",
             {
                 let mut settings = store.account().await.unwrap().settings;
@@ -352,6 +407,45 @@ async fn a_change_reaches_whom_it_concerns_and_nobody_else() {
         // NetBird leaves such a group out for the peer that is its nameserver; agents here are told of no nameservers at all.
         "C-18, nameservers that are peers": images "", overlays "",
             store.create_nameserver_group(&actor, names).await.unwrap();
+        "a join into no group that a policy names": images "", overlays "",
+            store.enroll(&machine(1, &joining(store, &[&world.idle]).await)).await.unwrap();
+        "a join into the sources of a policy": images "near", overlays "near",
+            store.enroll(&machine(2, &joining(store, &[users]).await)).await.unwrap();
+        "a user who logs in on a machine": images "near", overlays "near",
+            store.enroll(&machine(3, &store.create_join_key(&ann).await.unwrap().0)).await.unwrap();
+        "the user blocked": images "near", overlays "near",
+            store.update_user(&owner, &ann.id, blocked(true)).await.unwrap();
+        "and let in again": images "near", overlays "near",
+            store.update_user(&owner, &ann.id, blocked(false)).await.unwrap();
+        "facts that nothing asks for": images "", overlays "",
+            {
+                let system = PeerFacts { version: "0.1.0".into(), ..PeerFacts::default() };
+                store.note_facts(&user, &Told { system, ..Told::default() }).await.unwrap()
+            };
+        "a posture check that nothing asks for": images "", overlays "",
+            check = store.create_posture_check(&actor, version("0.1.0")).await.unwrap().id;
+        "a posture check that every source passes": images "", overlays "",
+            {
+                let mut asking = policy("web", users, web, 8443);
+                asking.source_posture_checks = vec![check.clone()];
+                store.update_policy(&actor, &world.policy, asking).await.unwrap()
+            };
+        "the check edited, and passed": images "", overlays "",
+            store.update_posture_check(&actor, &check, version("0.0.9")).await.unwrap();
+        "the check edited, and failed": images "near user", overlays "near user",
+            store.update_posture_check(&actor, &check, version("9.0.0")).await.unwrap();
+        "and passed again": images "near user", overlays "near user",
+            store.update_posture_check(&actor, &check, version("0.1.0")).await.unwrap();
+        // Every agent has another address then, which is in its own image.
+        "another overlay range": images "near far user idle", overlays "near far user idle",
+            {
+                let mut settings = store.account().await.unwrap().settings;
+                // An account begins with one by chance.
+                let mut ranges = ["100.99.0.0/16", "100.98.0.0/16"].into_iter();
+                settings.network_range = ranges.find(|range| *range != settings.network_range).unwrap().into();
+                settings.network_range_v6 = "fd12:3456:789a::/64".into();
+                store.update_settings(&actor, settings).await.unwrap()
+            };
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
