@@ -20,6 +20,11 @@ pub(crate) struct Args {
 /// How often `gateway/tests/reliability/exchanges.rs` changes what is enforced: whole images, small changes, devices lost and found.
 const EXCHANGES: [(&str, &str); 3] =
     [("SLUICEGATE_EXCHANGES", "1000"), ("SLUICEGATE_DELTAS", "10000"), ("SLUICEGATE_SIGHTS", "1000")];
+/// How often `kills.rs` and `agents.rs` beside it kill, and how many flows `floods.rs` establishes and packets it floods them with.
+const KILLS_AND_FLOODS: [(&str, &str); 3] =
+    [("SLUICEGATE_KILLS", "100"), ("SLUICEGATE_FLOWS", "10000"), ("SLUICEGATE_FLOOD", "100000")];
+/// How often `control/tests/store/kills.rs` kills a control in the middle of writes, over each database.
+const CONTROL_KILLS: (&str, &str) = ("SLUICEGATE_KILLS", "200");
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     project::require_root("nightly")?;
@@ -33,14 +38,24 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut differential = project::cargo();
     differential.args(["test", "--locked", "--package", "sluicegate-gateway", "--test", "differential"]);
     differential.env(CASES, args.cases.to_string());
-    let mut reliability = project::cargo();
-    reliability.args(["test", "--locked", "--package", "sluicegate-gateway", "--test", "reliability"]);
-    reliability.args(["--", "--show-output", "exchanges::"]);
-    reliability.envs(EXCHANGES);
+    let reliability = |modules: &[&str], envs: [(&str, &str); 3]| {
+        let mut command = project::cargo();
+        command.args(["test", "--locked", "--package", "sluicegate-gateway", "--test", "reliability"]);
+        command.args(["--", "--show-output"]).args(modules).envs(envs);
+        command
+    };
+    let mut control = project::cargo();
+    control.args(["test", "--locked", "--package", "sluicegate-control", "--test", "store"]);
+    control.args(["--", "--show-output", "kills::"]).env(CONTROL_KILLS.0, CONTROL_KILLS.1);
     let mut steps = vec![
         Step { name: "kernels", command: verb("vm") },
         Step { name: "long differential test", command: differential },
-        Step { name: "exchanges under traffic", command: reliability },
+        Step { name: "exchanges under traffic", command: reliability(&["exchanges::"], EXCHANGES) },
+        Step {
+            name: "kills and floods",
+            command: reliability(&["kills::", "agents::", "floods::"], KILLS_AND_FLOODS),
+        },
+        Step { name: "kills of control", command: control },
     ];
     if !args.no_bench {
         steps.push(Step { name: "benchmarks", command: verb("bench") });
