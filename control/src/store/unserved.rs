@@ -67,7 +67,8 @@ pub(super) fn refuse_ssh(before: bool, after: bool) -> Result<()> {
         return Ok(());
     }
     invalid(
-        "ssh_enabled is not supported: agents have no SSH server of their own; leave it false, and permit TCP port 22 to the machine's",
+        "ssh_enabled is not supported: agents have no SSH server of their own; leave it false, and permit TCP port 22 to the \
+         machine's own",
     )
 }
 
