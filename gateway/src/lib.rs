@@ -16,6 +16,7 @@ pub mod join;
 pub mod local;
 pub mod lock;
 pub mod metrics;
+pub mod names;
 pub mod netlink;
 pub mod overlay;
 pub mod serve;

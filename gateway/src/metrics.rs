@@ -1,6 +1,7 @@
 //! The gateway's metrics: the whole list, and how they are written.
 
 mod flows;
+mod names;
 mod traffic;
 
 use prometheus::{
@@ -188,6 +189,7 @@ fn describe(registry: &Registry, status: &Status) -> anyhow::Result<()> {
     routes(registry, status)?;
     xdp(registry, status)?;
     flows::describe(registry, status)?;
+    names::describe(registry, status)?;
     traffic::describe(registry, status)?;
     info(registry, "build_info", "The agent's version.", "version", &status.version)?;
     info(registry, "datapath_info", "Which datapath judges.", "kind", &status.datapath.kind)
@@ -300,6 +302,12 @@ mod tests {
         status.counters.rules = vec![crate::status::Traffic::default()];
         status.counters.resources = vec![crate::status::Traffic::default()];
         status.masquerade.in_use = vec![crate::status::PortsInUse::default()];
+        let address = |text: &str| crate::status::Address { address: text.into(), age_seconds: 1 };
+        let named = crate::status::Name { name: "db.example.org".into(), ..Default::default() };
+        let addresses = vec![address("192.0.2.7"), address("2001:db8::7")];
+        status.names = vec![crate::status::Name { addresses, ..named.clone() }, named];
+        let came = |result: &str, count| crate::status::NameLookups { result: result.into(), count };
+        status.counters.name_lookups = vec![came("ok", 3), came("none", 0), came("failed", 2)];
         metrics.render(&status).unwrap()
     }
 
@@ -328,6 +336,20 @@ mod tests {
         let page = page();
         assert!(page.contains("sluicegate_gateway_xdp_mode{device=\"eth1\",mode=\"generic\"} 1"), "{page}");
         assert!(page.contains("sluicegate_gateway_underlay_guard 1"), "{page}");
+    }
+
+    #[test]
+    fn names_and_how_they_were_looked_up_are_counted() {
+        let page = page();
+        for line in [
+            "sluicegate_gateway_names 2",
+            "sluicegate_gateway_name_addresses 2",
+            "sluicegate_gateway_name_lookups_total{result=\"ok\"} 3",
+            "sluicegate_gateway_name_lookups_total{result=\"none\"} 0",
+            "sluicegate_gateway_name_lookups_total{result=\"failed\"} 2",
+        ] {
+            assert!(page.lines().any(|there| there == line), "{line}");
+        }
     }
 
     /// The list of metrics is an interface: a change here is a change for everybody's dashboards.
@@ -365,6 +387,9 @@ mod tests {
                 "masquerade_port_collisions histogram",
                 "masquerade_ports gauge",
                 "masquerade_ports_in_use gauge",
+                "name_addresses gauge",
+                "name_lookups_total counter",
+                "names gauge",
                 "overlay_peers gauge",
                 "overlay_peers_live gauge",
                 "policy_applied_timestamp_seconds gauge",

@@ -31,6 +31,9 @@ pub struct Status {
     /// Flows that leave with addresses of this host.
     #[serde(default)]
     pub masquerade: Masquerade,
+    /// Names of resources that this agent looks up as a router of them.
+    #[serde(default)]
+    pub names: Vec<Name>,
     /// Totals.
     pub counters: Counters,
     /// Conditions a person should know of, each a sentence.
@@ -278,6 +281,39 @@ pub struct Routed {
     pub device: Option<String>,
 }
 
+/// A name of a resource, and what it stands for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Name {
+    /// The name; `*.` before what a wildcard is below.
+    pub name: String,
+    /// Resource id.
+    pub resource_id: String,
+    /// What it stands for.
+    pub addresses: Vec<Address>,
+    /// When it was looked up last, Unix milliseconds.
+    pub looked_up_ms: Option<u64>,
+    /// What is wrong with it, or why it has no addresses.
+    pub reason: Option<String>,
+}
+
+/// An address that a name stands for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Address {
+    /// The address.
+    pub address: String,
+    /// Seconds since a server last gave it.
+    pub age_seconds: u64,
+}
+
+/// How looks at names came out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NameLookups {
+    /// `ok`; `none`, there is no address; or `failed`.
+    pub result: String,
+    /// Looks.
+    pub count: u64,
+}
+
 /// Totals since the programs were first loaded.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counters {
@@ -312,6 +348,9 @@ pub struct Counters {
     pub events_lost: u64,
     /// How often a prefix moved to another router.
     pub failovers: u64,
+    /// How looks at names came out since the agent started; zeros too.
+    #[serde(default)]
+    pub name_lookups: Vec<NameLookups>,
 }
 
 /// Dropped packets that were to be answered.

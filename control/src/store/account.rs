@@ -66,7 +66,7 @@ pub struct Settings {
     pub jwt_groups_claim_name: String,
     /// Who logs in must be in one of these by that claim, if any is named, whether or not groups are taken from it.
     pub jwt_allow_groups: Vec<String>,
-    /// Whether the routers of domain resources are to look up what their names stand for: no agent does yet, so it cannot be turned on.
+    /// Whether the routers of domain resources look up what their names stand for.
     pub routing_peer_dns_resolution_enabled: bool,
     /// Zone of the peers' names.
     pub dns_domain: String,
@@ -136,7 +136,7 @@ impl Default for Settings {
             jwt_groups_enabled: false,
             jwt_groups_claim_name: String::new(),
             jwt_allow_groups: Vec::new(),
-            routing_peer_dns_resolution_enabled: false,
+            routing_peer_dns_resolution_enabled: true,
             dns_domain: String::new(),
             network_range: String::new(),
             network_range_v6: String::new(),

@@ -28,7 +28,7 @@ macro_rules! unserved {
     };
 }
 
-const UNSERVED: [Unserved; 9] = unserved! {
+const UNSERVED: [Unserved; 8] = unserved! {
     lazy_connection_enabled: false, "agents keep a tunnel to every peer that they may reach, so that the first packet waits for \
         nothing; leave it false";
     auto_update_version: "disabled", "agents are updated by the package manager of their machine, not by control; leave it \
@@ -37,8 +37,6 @@ const UNSERVED: [Unserved; 9] = unserved! {
     peer_expose_enabled: false, "there is no reverse proxy that could expose a peer's service; make it a resource of a network, \
         and a policy that permits it";
     peer_expose_groups: Vec::<String>::new(), "there is no reverse proxy that could expose a peer's service; leave it empty";
-    routing_peer_dns_resolution_enabled: false, "no router resolves names: a domain resource has no addresses here; give the \
-        resource an address or a prefix, and leave this false";
     metrics_push_enabled: false, "agents push no metrics to anybody; fetch them from the agent's /metrics, and leave this false";
     agent_network_only: false, "there is no dashboard here that could be limited; leave it false";
     local_mfa_enabled: false, "codes are each local user's own to turn on, by `sluice user totp`; leave it false";

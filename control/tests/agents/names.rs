@@ -27,15 +27,8 @@ async fn connected(control: &Control, mut agent: FakeAgent) -> (FakeAgent, Sessi
     (agent, session)
 }
 
-/// Turns on what cannot be asked for as long as no agent looks names up.
-async fn names_are_looked_up(control: &Control) {
-    const ON: &str = r#"UPDATE account SET settings = replace(settings, 'resolution_enabled":false', 'resolution_enabled":true')"#;
-    control.sql([ON, ON]).await;
-}
-
 async fn site(address: &str) -> Site {
     let control = Control::start().await;
-    names_are_looked_up(&control).await;
     control.no_default_policy().await;
     let (first, second) = (control.join(Role::Gateway).await, control.join(Role::Gateway).await);
     let (user, stranger) = (control.join(Role::Peer).await, control.join(Role::Gateway).await);
@@ -247,9 +240,12 @@ async fn another_name_the_setting_and_a_router_that_stays_away_take_addresses_ba
     assert_eq!((names(&site.first.0), routed(&site.first.0).len()), (vec!["new.example.org"], 0));
 
     learn(&mut site, "new.example.org").await;
-    let mut settings = store.account().await.unwrap().settings;
-    settings.routing_peer_dns_resolution_enabled = false;
-    store.update_settings(&actor, settings).await.unwrap();
+    let looked_up = async |on| {
+        let mut settings = store.account().await.unwrap().settings;
+        settings.routing_peer_dns_resolution_enabled = on;
+        store.update_settings(&Actor::system(), settings).await.unwrap();
+    };
+    looked_up(false).await;
     site.again().await;
     assert!(
         names(&site.first.0).is_empty()
@@ -257,8 +253,7 @@ async fn another_name_the_setting_and_a_router_that_stays_away_take_addresses_ba
             && routes(&site.user.0).is_empty()
     );
     assert!(site.first.0.held.as_ref().unwrap().1.rules.is_empty());
-    names_are_looked_up(&site.control).await;
-    site.control.group("a change", &[]).await;
+    looked_up(true).await;
     site.again().await;
     assert_eq!(routes(&site.user.0), ["10.1.0.7/32", "fd01::7/128"]);
 

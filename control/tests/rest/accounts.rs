@@ -135,7 +135,6 @@ async fn what_nothing_here_could_honour_cannot_be_turned_on() {
         ("auto_update_always", json!(true), "package manager"),
         ("peer_expose_enabled", json!(true), "resource of a network"),
         ("peer_expose_groups", json!([group]), "leave it empty"),
-        ("routing_peer_dns_resolution_enabled", json!(true), "an address or a prefix"),
         ("metrics_push_enabled", json!(true), "/metrics"),
         ("agent_network_only", json!(true), "no dashboard"),
         ("local_mfa_enabled", json!(true), "sluice user totp"),

@@ -149,11 +149,7 @@ fn states(activity: Activity) -> States {
 fn never(activity: Activity) -> Option<&'static str> {
     use Activity::*;
     match activity {
-        RoutingPeerDnsEnable
-        | LazyConnectionEnable
-        | PeerExposeEnable
-        | AutoUpdateAlwaysEnable
-        | PeerSshEnable => Some(
+        LazyConnectionEnable | PeerExposeEnable | AutoUpdateAlwaysEnable | PeerSshEnable => Some(
             "a setting that cannot be turned on; an earlier version may have, so that it can be turned off",
         ),
         _ => None,
@@ -564,6 +560,7 @@ impl Trail {
                 all.peer_login_expiration += 3600;
                 all.peer_inactivity_expiration += 600;
                 all.regular_users_view_blocked = !all.regular_users_view_blocked;
+                all.routing_peer_dns_resolution_enabled = !all.routing_peer_dns_resolution_enabled;
             })
             .await;
         }
@@ -586,12 +583,7 @@ impl Trail {
         }
 
         let mut stored = serde_json::to_value(store.account().await.unwrap().settings).unwrap();
-        for setting in [
-            "lazy_connection_enabled",
-            "peer_expose_enabled",
-            "auto_update_always",
-            "routing_peer_dns_resolution_enabled",
-        ] {
+        for setting in ["lazy_connection_enabled", "peer_expose_enabled", "auto_update_always"] {
             stored[setting] = json!(true);
         }
         stored["auto_update_version"] = json!("0.2.0");
@@ -600,7 +592,6 @@ impl Trail {
             all.lazy_connection_enabled = false;
             all.peer_expose_enabled = false;
             all.auto_update_always = false;
-            all.routing_peer_dns_resolution_enabled = false;
             all.auto_update_version = "disabled".into();
         })
         .await;

@@ -37,6 +37,7 @@ use crate::local::capture::Line;
 use crate::local::events::Feed;
 use crate::local::names::Names;
 use crate::metrics::Metrics;
+use crate::names::Handle;
 use crate::netlink::Netlink;
 use crate::overlay::{Link, Overlay, PublicKey};
 use crate::serve::Query;
@@ -66,6 +67,8 @@ struct Surroundings {
     feed: Arc<Feed>,
     /// What is looked for on this machine, for posture checks.
     wanted: watch::Sender<Wanted>,
+    /// What the names of resources stand for.
+    domains: Handle,
     /// Where masquerade ports ran out.
     exhausted: Exhausted,
 }
@@ -156,6 +159,7 @@ impl<O: Overlay> Agent<'_, O> {
         all.extend(self.plan.refused.iter().cloned());
         all.extend(self.resolved.iter().flat_map(|resolved| resolved.degraded.iter().cloned()));
         all.extend(self.datapath.degraded());
+        all.extend(self.around.domains.degraded());
         all
     }
 }

@@ -9,6 +9,7 @@ use sluicegate_api::agent;
 
 use crate::control::Told;
 use crate::facts::Wanted;
+use crate::names;
 use crate::overlay::PublicKey;
 
 /// The overlay as this agent is to build it.
@@ -28,6 +29,8 @@ pub(super) struct Network {
     pub watched: BTreeSet<String>,
     /// What control is to be told of flows.
     pub told: Told,
+    /// Names this agent is to look up, with the resources they are the names of.
+    pub names: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Another agent.
@@ -107,7 +110,13 @@ impl TryFrom<&agent::NetworkConfig> for Network {
         let routed = config.routed.iter().map(checked_routed).collect::<anyhow::Result<_>>()?;
         let watched = config.watched.iter().cloned().collect();
         let told = Told { events: !config.no_flow_events, counters: !config.no_flow_counters };
-        Ok(Self { own_v4, own_v6, peers, routes, routed, watched, told })
+        let mut names = BTreeMap::<String, BTreeSet<String>>::new();
+        for name in &config.names {
+            checked_name(name)
+                .with_context(|| format!("name {:?} of resource {:?}", name.name, name.resource_id))?;
+            names.entry(name.name.clone()).or_default().insert(name.resource_id.clone());
+        }
+        Ok(Self { own_v4, own_v6, peers, routes, routed, watched, told, names })
     }
 }
 
@@ -116,6 +125,26 @@ impl Network {
     pub(super) fn wanted(&self) -> Wanted {
         let overlay = [self.own_v4.addr().into(), self.own_v6.addr().into()].into();
         Wanted { paths: self.watched.clone(), overlay }
+    }
+
+    /// Names to be looked up.
+    pub(super) fn wanted_names(&self) -> names::Wanted {
+        names::Wanted {
+            names: self.names.clone(),
+            overlay: vec![self.own_v4.trunc().into(), self.own_v6.trunc().into()],
+        }
+    }
+
+    /// What resources with a name stood for when this was said, by what their routers were told to route.
+    pub(super) fn stood_for(&self) -> BTreeMap<String, BTreeSet<IpAddr>> {
+        let mut stood_for = BTreeMap::<String, BTreeSet<IpAddr>>::new();
+        let named: BTreeSet<&String> = self.names.values().flatten().collect();
+        for routed in self.routed.iter().filter(|routed| named.contains(&routed.resource)) {
+            if routed.prefix.prefix_len() == routed.prefix.max_prefix_len() {
+                stood_for.entry(routed.resource.clone()).or_default().insert(routed.prefix.addr());
+            }
+        }
+        stood_for
     }
 
     /// Own addresses, as the overlay device is to have them.
@@ -165,6 +194,26 @@ fn checked_routed(routed: &agent::RoutedPrefix) -> anyhow::Result<Routed> {
         masquerade: routed.masquerade,
         metric: routed.metric,
     })
+}
+
+/// A name, or a wildcard and what it is below: as control keeps them, which is what may be in DNS.
+fn checked_name(name: &agent::Name) -> anyhow::Result<()> {
+    if name.resource_id.is_empty() {
+        bail!("it is of no resource");
+    }
+    let domain = name.name.strip_prefix("*.").unwrap_or(&name.name);
+    let label = |label: &str| {
+        let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+        (1..=63).contains(&label.len())
+            && label.bytes().all(known)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let numeric = domain.rsplit('.').next().is_some_and(|top| top.bytes().all(|b| b.is_ascii_digit()));
+    if domain.len() > 253 || numeric || !domain.split('.').all(label) {
+        bail!("it is no name in lower case, such as db.example.org or *.example.org");
+    }
+    Ok(())
 }
 
 fn prefix(text: &str) -> anyhow::Result<IpNet> {
@@ -239,6 +288,43 @@ pub(crate) mod tests {
         assert_eq!(told(false, true), Told { events: true, counters: false });
     }
 
+    fn name(resource: &str, name: &str) -> agent::Name {
+        agent::Name { resource_id: resource.into(), name: name.into() }
+    }
+
+    #[test]
+    fn names_are_wanted_with_their_resources_and_the_overlay_is_none_of_their_addresses() {
+        let names =
+            [name("r1", "db.example.org"), name("r2", "db.example.org"), name("r3", "*.x-1._y.example")];
+        let config = agent::NetworkConfig { names: names.into(), ..config() };
+        let wanted = Network::try_from(&config).unwrap().wanted_names();
+        let of = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>();
+        let names =
+            [("db.example.org".to_owned(), of(&["r1", "r2"])), ("*.x-1._y.example".to_owned(), of(&["r3"]))];
+        assert_eq!(wanted.names, names.into());
+        assert_eq!(wanted.overlay, ["100.90.0.0/16".parse().unwrap(), "fd5c::/64".parse().unwrap()]);
+    }
+
+    #[test]
+    fn what_names_stood_for_are_the_addresses_that_are_routed_for_their_resources() {
+        let routed = |resource: &str, prefix: &str| agent::RoutedPrefix {
+            resource_id: resource.into(),
+            prefix: prefix.into(),
+            ..Default::default()
+        };
+        let routed = [
+            routed("named", "192.0.2.7/32"),
+            routed("named", "2001:db8::7/128"),
+            routed("other", "192.0.2.8/32"),
+            routed("named", "192.0.2.0/24"),
+        ];
+        let names = vec![name("named", "db.example.org")];
+        let config = agent::NetworkConfig { names, routed: routed.into(), ..config() };
+        let stood_for = Network::try_from(&config).unwrap().stood_for();
+        let addresses = ["192.0.2.7", "2001:db8::7"].map(|address| address.parse().unwrap());
+        assert_eq!(stood_for, [("named".to_owned(), addresses.into())].into());
+    }
+
     #[test]
     fn a_route_of_choice_is_taken_only_by_whom_asks_for_it() {
         let mut config = config();
@@ -266,6 +352,16 @@ pub(crate) mod tests {
                 |c| c.routed.push(agent::RoutedPrefix { prefix: "10.0.0.0/40".into(), ..Default::default() }),
                 "10.0.0.0/40",
             ),
+            (|c| c.names.push(name("", "db.example.org")), "of no resource"),
+            (|c| c.names.push(name("r", "DB.example.org")), "DB.example.org"),
+            (|c| c.names.push(name("r", "db.example.org.")), "db.example.org."),
+            (|c| c.names.push(name("r", "*.*.example.org")), "*.*.example.org"),
+            (|c| c.names.push(name("r", "192.0.2.1")), "192.0.2.1"),
+            (|c| c.names.push(name("r", "-db.example.org")), "-db.example.org"),
+            (|c| c.names.push(name("r", "*.")), "lower case"),
+            (|c| c.names.push(name("r", "")), "lower case"),
+            (|c| c.names.push(name("r", &format!("{}.org", "a".repeat(64)))), "lower case"),
+            (|c| c.names.push(name("r", &["abc"; 64].join("."))), "lower case"),
         ];
         for (spoil, named) in cases {
             let mut config = config();

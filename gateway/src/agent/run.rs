@@ -25,6 +25,7 @@ use crate::identity::Identity;
 use crate::local::events::Feed;
 use crate::lock::Lock;
 use crate::metrics::Metrics;
+use crate::names;
 use crate::netlink::{Netlink, NetlinkError};
 use crate::overlay::{AnyOverlay, EthernetOverlay, HostSide, Overlay, UserspaceOverlay, UserspaceSettings};
 use crate::serve::{self, Asker};
@@ -119,6 +120,12 @@ async fn surround(settings: Settings, identity: Identity) -> anyhow::Result<Surr
     let store = Arc::new(Store::new(&settings.places.state_dir));
     // As the overlay was described last, so that the first word to control is already a whole one.
     let before = store.network().ok().flatten().and_then(|config| Network::try_from(&config).ok());
+    let (domains, resolver) = {
+        let resolver = names::Dns::new(settings.name_servers.clone(), names::Files::default());
+        let stood_for = before.as_ref().map(Network::stood_for).unwrap_or_default();
+        names::start(resolver, before.as_ref().map(Network::wanted_names), stood_for, outbox.clone())
+    };
+    tokio::spawn(resolver.run());
     let (wanted, wanted_now) = watch::channel(before.map(|network| network.wanted()).unwrap_or_default());
     let (latest, facts) = watch::channel(None);
     let watcher = Watcher::start(Netlink::open()?, wanted_now, latest, outbox.clone()).await;
@@ -149,6 +156,7 @@ async fn surround(settings: Settings, identity: Identity) -> anyhow::Result<Surr
         contact,
         feed,
         wanted,
+        domains,
         exhausted: Exhausted::default(),
     };
     tokio::spawn(session_when_known(session));

@@ -49,6 +49,7 @@ impl<O: Overlay> Agent<'_, O> {
             routes: self.routes(),
             routed: self.routed(),
             masquerade: self.masquerade(),
+            names: self.around.domains.rows().into_iter().map(name).collect(),
             counters: self.totals(),
             degraded: self.degraded(),
         }
@@ -181,6 +182,7 @@ impl<O: Overlay> Agent<'_, O> {
             events_suppressed: self.counters.events_suppressed,
             events_lost: self.counters.events_lost + self.around.outbox.lost(),
             failovers: self.routing.transitions(),
+            name_lookups: name_lookups(self.around.domains.lookups()),
         }
     }
 }
@@ -193,6 +195,25 @@ fn table(table: &crate::datapath::FlowTable) -> status::FlowTable {
         capacity: table.capacity,
         bytes: table.bytes,
     }
+}
+
+fn name(row: crate::names::Row) -> status::Name {
+    let address = |(address, confirmed): (std::net::IpAddr, tokio::time::Instant)| status::Address {
+        address: address.to_string(),
+        age_seconds: confirmed.elapsed().as_secs(),
+    };
+    status::Name {
+        name: row.name,
+        resource_id: row.resource,
+        addresses: row.addresses.into_iter().map(address).collect(),
+        looked_up_ms: row.looked_ms,
+        reason: row.reason,
+    }
+}
+
+fn name_lookups(lookups: crate::names::Lookups) -> Vec<status::NameLookups> {
+    let results = [("ok", lookups.found), ("none", lookups.nothing), ("failed", lookups.failed)];
+    results.map(|(result, count)| status::NameLookups { result: result.into(), count }).into()
 }
 
 fn xdp(attached: crate::datapath::XdpDevice) -> status::Xdp {

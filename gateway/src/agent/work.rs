@@ -164,6 +164,7 @@ impl<O: Overlay> Agent<'_, O> {
 
     fn connected(&mut self) {
         tracing::info!("connected to control");
+        self.around.domains.stream_opened();
         let contact = &mut self.around.contact;
         contact.connected = true;
         contact.error = None;
@@ -297,6 +298,7 @@ impl<O: Overlay> Agent<'_, O> {
         self.note(Trouble::Device, set.err().map(|e| e.to_string()));
         self.routing.decide(&network, &self.around.settings.failover, Instant::now());
         self.around.wanted.send_replace(network.wanted());
+        self.around.domains.want(network.wanted_names());
         self.around.outbox.tell(network.told);
         self.network = Some(network);
         self.names = None;
@@ -339,6 +341,9 @@ impl<O: Overlay> Agent<'_, O> {
         let counted = block_in_place(|| self.datapath.counters()).context("the counters cannot be read");
         let trouble = swept.as_ref().err().or(counted.as_ref().err()).map(|e| format!("{e:#}"));
         self.note(Trouble::Counters, trouble);
+        if let Ok(flows) = &swept {
+            self.around.domains.flows(flows.iter().map(|flow| flow.destination));
+        }
         self.flows = swept.unwrap_or_default();
         if let Ok(counters) = counted {
             self.counters = counters;

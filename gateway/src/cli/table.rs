@@ -1,6 +1,7 @@
 //! A status for people.
 
 use std::fmt::Write as _;
+use std::mem::take;
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
@@ -17,6 +18,7 @@ pub(super) fn render(status: &Status) -> String {
     section(&mut text, "Peers", peers(status));
     section(&mut text, "Routes", routes(status));
     section(&mut text, "Routed here", routed(status));
+    section(&mut text, "Names", names(status));
     section(&mut text, "Flow tables", tables(status));
     section(&mut text, "Masquerade", masquerade(status));
     section(&mut text, "No free port towards", exhausted(status));
@@ -162,6 +164,22 @@ fn routed(status: &Status) -> Vec<Vec<String>> {
     rows
 }
 
+/// A line for each address, and for each name that has none; the reason stands on the first of a name.
+fn names(status: &Status) -> Vec<Vec<String>> {
+    let mut rows = vec![header(&["name", "resource", "address", "age", "reason"])];
+    for name in &status.names {
+        let mut reason = name.reason.clone().unwrap_or_default();
+        let mut row = |address: &str, age: String| {
+            vec![name.name.clone(), name.resource_id.clone(), address.to_owned(), age, take(&mut reason)]
+        };
+        if name.addresses.is_empty() {
+            rows.push(row("-", "-".into()));
+        }
+        rows.extend(name.addresses.iter().map(|a| row(&a.address, span(a.age_seconds))));
+    }
+    rows
+}
+
 fn tables(status: &Status) -> Vec<Vec<String>> {
     let mut rows = vec![header(&["table", "family", "entries", "of", "memory"])];
     rows.extend(status.datapath.tables.iter().map(|t| {
@@ -251,7 +269,7 @@ fn span(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{Drops, Peer, Policy, Route, Router};
+    use crate::status::{Address, Drops, Name, Peer, Policy, Route, Router};
 
     #[test]
     fn a_status_shows_what_matters() {
@@ -267,6 +285,14 @@ mod tests {
                 routers: vec![router("gw1", true), router("gw2", false)],
                 ..Route::default()
             }],
+            names: vec![
+                Name {
+                    name: "db.example.org".into(),
+                    addresses: vec![Address { address: "2001:db8::7".into(), age_seconds: 42 }],
+                    ..Name::default()
+                },
+                Name { name: "*.example.org".into(), reason: Some("why not".into()), ..Name::default() },
+            ],
             degraded: vec!["a sentence".into()],
             ..Status::default()
         };
@@ -278,5 +304,11 @@ mod tests {
         {
             assert!(text.contains(shown), "{shown} in\n{text}");
         }
+        let words = |of: &str| {
+            let line = text.lines().find(|line| line.contains(of)).unwrap_or_default();
+            line.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(words("db.example.org"), "db.example.org 2001:db8::7 42 s");
+        assert_eq!(words("*.example.org"), "*.example.org - - why not");
     }
 }

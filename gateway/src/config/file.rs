@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{DEFAULT_FILE, EndState, NatPorts, OverlayKind, Pool, Role, UnderlayKeys};
+use super::{DEFAULT_FILE, EndState, NamesKeys, NatPorts, OverlayKind, Pool, Role, UnderlayKeys};
 use crate::datapath::{Choice, FlowTimeouts, XdpChoice};
 
 /// The configuration file; every key is optional, an unknown one is an error.
@@ -27,6 +27,7 @@ pub struct File {
     pub timeouts: FlowTimeouts,
     pub masquerade: MasqueradeKeys,
     pub limits: LimitsKeys,
+    pub names: NamesKeys,
 }
 
 /// `[overlay]`

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{EndState, NatPorts, OverlayKind, Role};
+use super::{EndState, NameServer, NatPorts, OverlayKind, Role};
 use crate::datapath::{Choice, XdpChoice};
 
 /// What every verb takes.
@@ -103,4 +103,12 @@ pub struct RunFlags {
     /// Milliseconds a better router must have been live before traffic returns to it [default: 2000]
     #[arg(long, env = "SLUICEGATE_RETURN_AFTER_MS", value_name = "MS")]
     pub return_after_ms: Option<u64>,
+    /// Name server to ask for names of domain resources [default: those of /etc/resolv.conf] (repeat for several)
+    #[arg(
+        long = "name-server",
+        env = "SLUICEGATE_NAME_SERVERS",
+        value_name = "IP[:PORT]",
+        value_delimiter = ','
+    )]
+    pub name_servers: Vec<NameServer>,
 }

@@ -2,6 +2,7 @@
 
 mod file;
 mod flags;
+mod names;
 mod nat_ports;
 mod pool;
 mod underlay;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use file::{ConfigError, File};
 pub use flags::{Common, RunFlags};
+pub use names::{NameServer, NamesKeys};
 pub use nat_ports::NatPorts;
 pub use pool::Pool;
 pub use underlay::UnderlayKeys;
@@ -113,6 +115,8 @@ pub struct Settings {
     pub max_policy_age: Option<Duration>,
     /// How routers are watched and left.
     pub failover: Failover,
+    /// Name servers to ask in the place of this machine's; at the most three.
+    pub name_servers: Vec<SocketAddr>,
 }
 
 /// How routers are watched and left.
@@ -201,6 +205,7 @@ impl Settings {
                 ));
             }
         }
+        let name_servers = names::resolve(run, &file)?;
         let pools = pool::checked(file.masquerade.pools).map_err(ConfigError::Value)?;
         let datapath = datapath::Settings {
             choice,
@@ -226,6 +231,7 @@ impl Settings {
             datapath,
             max_policy_age: (end == EndState::Closed).then(|| Duration::from_secs(age)),
             failover,
+            name_servers,
             places,
         })
     }
@@ -295,6 +301,8 @@ mod tests {
             "[masquerade]\npools = { eth1 = [\"192.0.2.1\", \"192.0.2.9\"] }\n",
             "[masquerade]\npools = { eth1 = [\"192.0.2.9-192.0.2.1\"] }\n",
             "[limits]\nhalf_open_per_source = -1\n",
+            "[names]\nservers = [\"dns.example.org\"]\n",
+            "[names]\nservers = [\"192.0.2.1\", \"192.0.2.2\", \"192.0.2.3\", \"2001:db8::4\"]\n",
         ] {
             assert!(settings(toml, RunFlags::default()).is_err(), "{toml}");
         }
@@ -311,6 +319,20 @@ mod tests {
         assert_eq!((flows.half_open_per_source, flows.endpoint_independent), (512, true));
         assert_eq!(flows.half_open_entries(settings.datapath.flow_entries), 8192);
         assert_eq!(settings.pools["eth1"].iter().map(Pool::count).collect::<Vec<_>>(), [8, 16]);
+    }
+
+    #[test]
+    fn name_servers_come_from_the_file_and_flags_beat_it() {
+        let toml = "[names]\nservers = [\"192.0.2.53\", \"[2001:db8::53]:5353\"]\n";
+        let servers =
+            |run| settings(toml, run).unwrap().name_servers.iter().map(ToString::to_string).collect();
+        let of_file: Vec<String> = servers(RunFlags::default());
+        assert_eq!(of_file, ["192.0.2.53:53", "[2001:db8::53]:5353"]);
+        let run = RunFlags { name_servers: vec!["192.0.2.54".parse().unwrap()], ..RunFlags::default() };
+        let of_flag: Vec<String> = servers(run);
+        assert_eq!(of_flag, ["192.0.2.54:53"]);
+        let error = settings("[names]\nservers = [\"dns\"]\n", RunFlags::default()).unwrap_err().to_string();
+        assert!(error.contains("\"dns\" is not a name server") && error.contains("line 2"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use sluicegate_api::agent::{Acknowledgement, Facts, FlowEvent, FlowList, Health, ReportRequest};
+use sluicegate_api::agent::{Acknowledgement, Facts, FlowEvent, FlowList, Health, Learned, ReportRequest};
 use tokio::sync::Notify;
 
 /// Events kept while control is away; beyond, the oldest are lost and counted.
@@ -53,6 +53,7 @@ struct Waiting {
     flows: VecDeque<FlowEvent>,
     health: Option<Health>,
     facts: Option<Facts>,
+    learned: Option<Learned>,
     flow_list: Option<FlowList>,
     lost_here: u64,
     lost_below: u64,
@@ -83,6 +84,12 @@ impl Outbox {
         if news {
             self.urgent.notify_one();
         }
+    }
+
+    /// Takes what names stand for, all of it, which goes at once.
+    pub fn learned(&self, learned: Learned) {
+        self.waiting().learned = Some(learned);
+        self.urgent.notify_one();
     }
 
     /// Takes the answer to control's question, which goes at once. Only the last question is still waited for.
@@ -132,7 +139,7 @@ impl Outbox {
             flow_events_lost: waiting.lost_here + waiting.lost_below,
             facts: waiting.facts.take(),
             flow_list: waiting.flow_list.take(),
-            learned: None,
+            learned: waiting.learned.take(),
         }
     }
 
@@ -149,6 +156,8 @@ impl Outbox {
         // Newer ones may have come meanwhile.
         let facts = waiting.facts.take().or(report.facts);
         waiting.facts = facts;
+        let learned = waiting.learned.take().or(report.learned);
+        waiting.learned = learned;
         waiting.trim();
     }
 
@@ -225,6 +234,28 @@ mod tests {
         outbox.facts(facts("2001:db8::1/64"), false);
         outbox.put_back(report);
         assert_eq!(outbox.take().facts, Some(facts("2001:db8::1/64")));
+    }
+
+    #[test]
+    fn what_names_stand_for_goes_at_once_and_again_unless_there_is_something_newer() {
+        use futures_util::FutureExt as _;
+        use sluicegate_api::agent::LearnedAddress;
+        let outbox = Outbox::default();
+        let learned = |octets: &[u8]| {
+            let (resource_id, name) = ("r".to_owned(), "db.example.org".to_owned());
+            Learned { addresses: vec![LearnedAddress { resource_id, name, address: octets.to_vec() }] }
+        };
+        assert_eq!(outbox.urgent().now_or_never(), None);
+        outbox.learned(learned(&[192, 0, 2, 1]));
+        assert_eq!(outbox.urgent().now_or_never(), Some(()));
+        let report = outbox.take();
+        assert_eq!((report.learned.as_ref(), outbox.take().learned), (Some(&learned(&[192, 0, 2, 1])), None));
+        outbox.put_back(report.clone());
+        assert_eq!(outbox.take().learned, report.learned);
+        // Also when nothing is left of it.
+        outbox.learned(Learned::default());
+        outbox.put_back(report);
+        assert_eq!(outbox.take().learned, Some(Learned::default()));
     }
 
     #[test]

@@ -13,8 +13,8 @@ use rcgen::{
 use sluicegate_api::agent::agent_server::{Agent, AgentServer};
 use sluicegate_api::agent::sync_update::Update;
 use sluicegate_api::agent::{
-    Acknowledgement, EnrollRequest, EnrollResponse, Facts, FlowEvent, FlowList, FlowsQuery, ReportRequest,
-    ReportResponse, Schedule, SyncRequest, SyncUpdate,
+    Acknowledgement, EnrollRequest, EnrollResponse, Facts, FlowEvent, FlowList, FlowsQuery, Learned,
+    ReportRequest, ReportResponse, Schedule, SyncRequest, SyncUpdate,
 };
 use sluicegate_gateway::config::Role;
 use sluicegate_gateway::join::{Fingerprint, Request, join};
@@ -49,6 +49,7 @@ struct Said {
     asked: (u64, Vec<u8>, u32),
     flow_list: Option<FlowList>,
     flows: Vec<FlowEvent>,
+    learned: Option<Learned>,
 }
 
 impl Control {
@@ -158,6 +159,16 @@ impl Control {
         std::mem::take(&mut self.said().flows)
     }
 
+    /// What an agent said last of names.
+    pub(crate) fn learned(&self) -> Option<Learned> {
+        self.said().learned.clone()
+    }
+
+    /// As if it had never been told.
+    pub(crate) fn forget_learned(&self) {
+        self.said().learned = None;
+    }
+
     fn said(&self) -> std::sync::MutexGuard<'_, Said> {
         self.0.said.lock().unwrap()
     }
@@ -212,6 +223,7 @@ impl Agent for Control {
         said.acknowledgements.extend(report.acknowledgements);
         said.facts = report.facts.or(said.facts.take());
         said.flows.extend(report.flows);
+        said.learned = report.learned.or(said.learned.take());
         said.flow_list = report.flow_list.or(said.flow_list.take());
         Ok(Response::new(ReportResponse {}))
     }

@@ -2,10 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 mod control;
+#[path = "../support/dnsmasq.rs"]
+mod dnsmasq;
 mod ends;
 mod facts;
 #[path = "../userspace/image.rs"]
 mod image;
+mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -104,6 +107,7 @@ fn settings(choice: Choice, dir: &Path, bpf_dir: &Path) -> Settings {
             dead_after: Duration::from_secs(3),
             return_after: Duration::from_secs(2),
         },
+        name_servers: Vec::new(),
     }
 }
 

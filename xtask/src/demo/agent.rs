@@ -13,7 +13,7 @@ use sluicegate_lab::{Namespace, Process, Program, wait};
 
 use super::Datapath;
 use super::control::{Control, grpc};
-use super::topology::{Family, SITE_DEVICE, underlay};
+use super::topology::{DNS, Family, SITE_DEVICE, site, underlay};
 
 /// The overlay's device in every agent's host.
 pub(crate) const OVERLAY_DEVICE: &str = "sluice0";
@@ -158,11 +158,16 @@ impl Agent {
         self.dir.join("gateway.sock")
     }
 
-    /// An empty file: the host's own /etc/sluicegate is none of the demo's business.
+    /// What flags do not say; the host's own /etc/sluicegate is none of the demo's business.
     fn config_file(&self) -> PathBuf {
         let path = self.dir.join("gateway.toml");
+        let servers = Family::BOTH.map(|family| site(DNS, family).to_string());
+        let text = match self.role {
+            Role::Gateway => format!("[names]\nservers = {servers:?}\n"),
+            Role::Peer => String::new(),
+        };
         // When it cannot be written, the agent says so.
-        let _ = fs::write(&path, "");
+        let _ = fs::write(&path, text);
         path
     }
 

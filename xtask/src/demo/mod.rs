@@ -7,7 +7,7 @@
 //! | [`agent`] | a gateway or peer: joined, started, killed, started again |
 //! | [`world`] | all of these, up and in step |
 //! | [`client`] | one question of a real client, and what came of it |
-//! | [`access`], [`masquerade`], [`revocation`], [`posture`], [`change`], [`rogue`], [`watch`], [`restart`], [`failover`] | what is shown |
+//! | [`access`], [`masquerade`], [`names`], [`revocation`], [`posture`], [`change`], [`rogue`], [`watch`], [`restart`], [`failover`] | what is shown |
 //! | [`table`] | who, what, expected, seen, rule |
 //! | [`stay`] | what there is to try afterwards |
 
@@ -18,6 +18,7 @@ mod client;
 mod control;
 mod failover;
 mod masquerade;
+mod names;
 mod posture;
 mod restart;
 mod revocation;
@@ -130,6 +131,8 @@ fn show(world: &World<'_>, table: &mut Table) -> Result<()> {
     access::under_the_policies(world, table)?;
     say("masquerade off and on");
     masquerade::show(world, table)?;
+    say("a server that is known by its name");
+    names::show(world, table)?;
     say("a policy switched off under a download");
     revocation::show(world, table)?;
     say("a process that has to run ends under a download");

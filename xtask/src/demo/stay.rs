@@ -13,7 +13,7 @@ pub(crate) fn stay(world: &World<'_>, code: u8) -> Result<()> {
     let token = world.control.token_file();
     println!("\nEnter a host:");
     let agents = world.agents().map(|agent| &agent.namespace);
-    let servers = [&world.site.web, &world.site.db, &world.site.metrics];
+    let servers = [&world.site.web, &world.site.db, &world.site.metrics, &world.site.app, &world.site.dns];
     for namespace in agents.into_iter().chain(servers).chain([world.control.namespace()]) {
         println!("  {:<8} nsenter --net={}", namespace.name(), namespace.path().display());
     }

@@ -5,8 +5,9 @@
 //!  alice .21 ──┐                                            ┌── web     .10
 //!  carol .22 ──┤            ┌── .11 gw1 .1 ────────┐        │
 //!  mona  .23 ──┼── switch ──┤                      ├ switch ┼── metrics .30
-//!  control .1 ─┘            └── .12 gw2 .2 ────────┘        │
-//!                                                           └── db      .20
+//!  control .1 ─┘            └── .12 gw2 .2 ────────┘        ├── db      .20
+//!                                                           ├── app     .41 .42
+//!                                                           └── dns     .53
 //! ```
 //!
 //! Each has the same number in fd00:51::/64 and fd00:20::/64.
@@ -64,6 +65,10 @@ pub(crate) const GW2: u8 = 2;
 pub(crate) const WEB: u8 = 10;
 pub(crate) const DB: u8 = 20;
 pub(crate) const METRICS: u8 = 30;
+/// The server that is known by its name alone, and where it moves to.
+pub(crate) const APP: [u8; 2] = [41, 42];
+/// The site's name server.
+pub(crate) const DNS: u8 = 53;
 
 /// The namespaces.
 #[derive(Debug)]
@@ -80,6 +85,8 @@ pub(crate) struct SiteHosts {
     pub(crate) web: Namespace,
     pub(crate) db: Namespace,
     pub(crate) metrics: Namespace,
+    pub(crate) app: Namespace,
+    pub(crate) dns: Namespace,
 }
 
 impl Hosts {
@@ -110,7 +117,10 @@ impl Hosts {
             web: server("web", WEB)?,
             db: server("db", DB)?,
             metrics: server("metrics", METRICS)?,
+            app: server("app", APP[0])?,
+            dns: server("dns", DNS)?,
         };
+        site_addresses(&site.app, "eth0", APP[1])?;
         Ok(Self { control, gateways, peers, site })
     }
 }
@@ -118,13 +128,14 @@ impl Hosts {
 impl SiteHosts {
     /// Starts the servers and waits until they serve by both families.
     pub(crate) fn serve(&self, traffic: &Path) -> Result<()> {
-        let servers: [(&Namespace, u8, &[&str], u16); 6] = [
+        let servers: [(&Namespace, u8, &[&str], u16); 7] = [
             (&self.web, WEB, &["web", "[::]:443", "--name", "web"], 443),
             (&self.web, WEB, &["tcp-echo", "[::]:8443"], 8443),
             (&self.web, WEB, &["tcp-echo", "[::]:2222"], 2222),
             (&self.web, WEB, &["udp-echo", "[::]:443"], 0),
             (&self.db, DB, &["tcp-echo", "[::]:5432"], 5432),
             (&self.metrics, METRICS, &["web", "[::]:9100", "--name", "metrics"], 9100),
+            (&self.app, APP[0], &["tcp-echo", "[::]:8080"], 8080),
         ];
         for (host, number, args, port) in servers {
             let name = format!("{}-{}-{}", host.name(), args[0], port);

@@ -28,7 +28,7 @@ pub(crate) struct Tool {
 }
 
 /// What building, the tests and the demo call.
-const TOOLS: [Tool; 9] = [
+const TOOLS: [Tool; 10] = [
     Tool {
         program: "cc",
         package: "gcc",
@@ -38,6 +38,7 @@ const TOOLS: [Tool; 9] = [
     Tool { program: "ip", package: "iproute2", why: "makes the lab's namespaces" },
     Tool { program: "ping", package: "iputils-ping", why: "is a client of the demo" },
     Tool { program: "curl", package: "curl", why: "is a client of the demo" },
+    Tool { program: "dnsmasq", package: "dnsmasq-base", why: "is the name server of the tests and the demo" },
     Tool { program: "nft", package: "nftables", why: "is what the benchmarks compare with" },
     Tool { program: "kill", package: "procps", why: "ends processes in the tests" },
     Tool { program: "promtool", package: "prometheus", why: "checks the metrics' names in the tests" },

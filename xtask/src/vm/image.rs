@@ -20,7 +20,7 @@ const INIT: &[u8] = include_bytes!("init.sh");
 const PROGRAMS_IN_GUEST: &str = "/programs";
 
 /// Programs that the tests call, and those that help to see what went wrong.
-const TOOLS: [&str; 5] = ["ip", "tc", "nft", "ping", "curl"];
+const TOOLS: [&str; 6] = ["ip", "tc", "nft", "ping", "curl", "dnsmasq"];
 
 /// Writes the image for a guest with the kernel `files`, which runs `suites`.
 pub(super) fn write(path: &Path, files: &Files, suites: &[Suite]) -> Result<()> {

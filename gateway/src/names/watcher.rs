@@ -1,0 +1,196 @@
+//! Looks names up for as long as it runs, and tells control.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use sluicegate_api::agent::Learned;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::handle::Shared;
+use super::{Answer, Answers, Resolve, Wanted};
+use crate::control::Outbox;
+use crate::system;
+
+/// Names that are looked up at the same time.
+const AT_ONCE: usize = 32;
+/// Between looks at what is due; and reports are at least this far apart.
+const TICK: Duration = Duration::from_secs(1);
+/// Control is told at least this often, for it may have been unable to take it.
+const REPEAT: Duration = Duration::from_secs(60);
+/// Between looks at the files by which names are looked up.
+const REVIEW: Duration = Duration::from_secs(5);
+
+/// Looks names up for as long as it runs.
+pub struct Watcher<R> {
+    resolver: Arc<R>,
+    table: Shared,
+    wanted: watch::Receiver<Option<Wanted>>,
+    opened: Arc<Notify>,
+    in_question: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    idle: watch::Receiver<BTreeSet<IpAddr>>,
+    outbox: Arc<Outbox>,
+    /// Names to be looked up as soon as there is room.
+    waiting: VecDeque<String>,
+    looks: JoinSet<(String, Answers)>,
+    reviewed: Option<Instant>,
+    /// What control was told last.
+    told: Learned,
+    told_at: Option<Instant>,
+    /// Whether something may be different from what it was told.
+    news: bool,
+    /// Whether it is to be told in any case.
+    again: bool,
+}
+
+impl<R: Resolve> Watcher<R> {
+    pub(super) fn new(
+        resolver: R,
+        table: Shared,
+        wanted: watch::Receiver<Option<Wanted>>,
+        opened: Arc<Notify>,
+        in_question: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+        idle: watch::Receiver<BTreeSet<IpAddr>>,
+        outbox: Arc<Outbox>,
+    ) -> Self {
+        Self {
+            resolver: Arc::new(resolver),
+            table,
+            wanted,
+            opened,
+            in_question,
+            idle,
+            outbox,
+            waiting: VecDeque::new(),
+            looks: JoinSet::new(),
+            reviewed: None,
+            told: Learned::default(),
+            told_at: None,
+            news: true,
+            again: false,
+        }
+    }
+
+    /// Runs until nobody wants anything any more.
+    pub async fn run(mut self) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.tick().await,
+                wanted = self.wanted.changed() => {
+                    if wanted.is_err() {
+                        return;
+                    }
+                    self.want().await;
+                }
+                Some(done) = self.looks.join_next() => {
+                    // A look comes to an end by itself, whatever happens in it.
+                    if let Ok((name, answers)) = done {
+                        self.answered(&name, answers);
+                    }
+                }
+                () = self.opened.notified() => self.again = true,
+                Ok(()) = self.idle.changed() => self.let_go(),
+            }
+            self.look();
+            self.tell();
+        }
+    }
+
+    async fn want(&mut self) {
+        let wanted = self.wanted.borrow_and_update().clone().unwrap_or_default();
+        self.table.lock().want(&wanted, Instant::now());
+        self.news = true;
+        self.tick().await;
+    }
+
+    async fn tick(&mut self) {
+        let any = self.table.lock().any();
+        if any && self.reviewed.is_none_or(|last| last.elapsed() >= REVIEW) {
+            if self.resolver.renewed().await && self.reviewed.is_some() {
+                tracing::info!("names are looked up anew: resolv.conf or the hosts file is another one");
+                self.table.lock().look_again(Instant::now());
+            }
+            self.reviewed = Some(Instant::now());
+        }
+        self.waiting.extend(self.table.lock().take_due(Instant::now()));
+        // What has been held for too long goes also where nobody answers for flows.
+        self.news |= self.table.lock().let_go(&BTreeSet::new(), Instant::now());
+        self.ask_for_flows();
+    }
+
+    /// Begins to look up what waits.
+    fn look(&mut self) {
+        while self.looks.len() < AT_ONCE
+            && let Some(name) = self.waiting.pop_front()
+        {
+            if !self.table.lock().wants(&name) {
+                continue;
+            }
+            let resolver = self.resolver.clone();
+            self.looks.spawn(async move {
+                let looked = AssertUnwindSafe(resolver.look(&name)).catch_unwind().await;
+                let broken = || Answer::Failed("the resolver broke down over the answer".into());
+                let answers = looked.unwrap_or_else(|_| [broken(), broken()]);
+                (name, answers)
+            });
+        }
+    }
+
+    fn answered(&mut self, name: &str, answers: Answers) {
+        let (now, unix_ms) = (Instant::now(), system::unix_ms());
+        for sentence in self.table.lock().answer(name, answers, now, unix_ms, early()) {
+            tracing::warn!("{sentence}");
+        }
+        self.news = true;
+        self.ask_for_flows();
+    }
+
+    fn let_go(&mut self) {
+        let idle = self.idle.borrow_and_update().clone();
+        self.news |= self.table.lock().let_go(&idle, Instant::now());
+        self.ask_for_flows();
+    }
+
+    fn ask_for_flows(&self) {
+        let asked = self.table.lock().in_question(Instant::now());
+        self.in_question.send_if_modified(|now| {
+            let differs = **now != asked;
+            if differs {
+                *now = Arc::new(asked);
+            }
+            differs
+        });
+    }
+
+    /// Tells control where there is something to tell, no more than once in a while.
+    fn tell(&mut self) {
+        let late = self.told_at.is_none_or(|last| last.elapsed() >= TICK);
+        let repeat = self.told_at.is_some_and(|last| last.elapsed() >= REPEAT) && self.table.lock().any();
+        if !late || !(self.news || self.again || repeat) {
+            return;
+        }
+        let Some(learned) = self.table.lock().learned() else { return };
+        if self.again || repeat || learned != self.told {
+            self.told_at = Some(Instant::now());
+            self.told = learned.clone();
+            self.outbox.learned(learned);
+        }
+        (self.news, self.again) = (false, false);
+    }
+}
+
+/// Between nine tenths and the whole: names that were wanted together do not come together for ever, and what is over is there anew
+/// before it is.
+fn early() -> f64 {
+    // The standard library seeds each of these from the system's random numbers.
+    let random = RandomState::new().build_hasher().finish();
+    0.9 + (random % 1000) as f64 / 10_000.0
+}
