@@ -20,14 +20,10 @@ const TTL: &str = "5";
 const FOLLOWED: Duration = Duration::from_secs(20);
 
 pub(crate) fn show(world: &World<'_>, table: &mut Table) -> Result<()> {
-    let unknown = addresses(world)?;
     let mut server: Option<Process> = None;
-    for (place, number) in APP.into_iter().enumerate() {
+    for (number, at) in APP.into_iter().zip(["at", "moved to"]) {
         if let Some(before) = server.take() {
             before.kill();
-        } else if !unknown.is_empty() {
-            // Without a name server nothing can be known.
-            anyhow::bail!("{NAME} stands for {unknown:?} before there is a name server");
         }
         server = Some(serve(world, number)?);
         for family in Family::BOTH {
@@ -39,10 +35,9 @@ pub(crate) fn show(world: &World<'_>, table: &mut Table) -> Result<()> {
                     true => ASK.until_answered(&who.namespace, to, &world.traffic)?,
                     false => ASK.once(&who.namespace, to, &world.traffic)?,
                 };
-                let place = if place == 0 { "" } else { ", which moved to" };
                 table.add(Row {
                     who: who.name().into(),
-                    what: format!("{}{place} {to}", ASK.describe(NAME)),
+                    what: format!("{} {at} {to}", ASK.describe(NAME)),
                     expected: if allowed { "answered" } else { "no answer" }.into(),
                     as_expected: matches!(seen, Seen::Answered(_)) == allowed,
                     seen: seen.describe(),
