@@ -210,6 +210,12 @@ pub enum Peer {
     List,
     /// Print a key by which one machine joins as yours, within ten minutes
     Key,
+    /// One peer: addresses, names, agent, groups, posture
+    Show {
+        /// Id or name
+        #[arg(value_name = "PEER")]
+        peer: String,
+    },
     /// Log in anew on a peer of yours, whose login has expired or soon will
     Renew {
         /// Id or name
@@ -255,6 +261,9 @@ pub struct SetupKeyCreate {
     /// Machines that join with it are removed when they have been away for ten minutes
     #[arg(long)]
     pub ephemeral: bool,
+    /// Machines that join with it may ask for further DNS labels (`sluicegate-gateway join --dns-label`)
+    #[arg(long)]
+    pub allow_dns_labels: bool,
     /// Write the key file here (mode 0600) and do not print the key
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,

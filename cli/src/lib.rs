@@ -81,6 +81,7 @@ pub async fn run(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         Noun::Peer(args::Peer::List) => verbs::peer::list(&client, terminal).await,
         Noun::Posture(asked) => verbs::posture::run(&client, terminal, asked).await,
         Noun::Peer(args::Peer::Key) => verbs::peer::key(&client, terminal).await,
+        Noun::Peer(args::Peer::Show { peer }) => verbs::peer::show(&client, terminal, &peer).await,
         Noun::Peer(args::Peer::Renew { peer }) => verbs::peer::renew(&client, terminal, &peer).await,
         Noun::Group(args::Group::List) => verbs::group::list(&client, terminal).await,
         Noun::User(asked) => verbs::user::run(&client, terminal, asked).await,

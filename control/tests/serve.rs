@@ -239,6 +239,7 @@ async fn a_start_removes_no_ephemeral_peer_before_it_could_come_back() {
         kernel_version: String::new(),
         version: String::new(),
         connection_ip: None,
+        dns_labels: Vec::new(),
     };
     store.enroll(&enrollment).await.unwrap();
     store.close().await;

@@ -97,6 +97,7 @@ impl Bench {
             ca_file: None,
             role: Role::Gateway,
             name: Some("gw".into()),
+            dns_labels: vec!["mail".into()],
             state_dir: self.state(),
         }
     }
@@ -129,6 +130,7 @@ async fn the_fingerprint_in_the_key_file_is_enough_to_know_control() {
     assert_eq!(identity.authority.replace(['\r', '\n'], ""), bench.authority.replace(['\r', '\n'], ""));
     let enrolled = bench.control.0.lock().unwrap().remove(0);
     assert_eq!(enrolled.wireguard_public_key, identity.keys.public().0);
+    assert_eq!(enrolled.dns_labels, ["mail"]);
     assert!(enrolled.csr_pem.contains("CERTIFICATE REQUEST"));
     assert!(!format!("{enrolled:?}").contains("PRIVATE KEY"), "keys never leave");
 }

@@ -200,6 +200,7 @@ impl Filler<'_> {
             kernel_version: String::new(),
             version: env!("CARGO_PKG_VERSION").into(),
             connection_ip: None,
+            dns_labels: Vec::new(),
         };
         Ok(self.store.enroll(&enrollment).await?.id)
     }

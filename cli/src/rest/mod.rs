@@ -35,6 +35,12 @@ pub struct Peer {
     pub name: String,
     /// Host name it told.
     pub hostname: String,
+    /// Its name in the overlay's zone.
+    #[serde(deserialize_with = "or_default")]
+    pub dns_label: String,
+    /// Labels it asked for beside the first of that.
+    #[serde(deserialize_with = "or_default")]
+    pub extra_dns_labels: Vec<String>,
     /// Overlay IPv4 address.
     pub ip: String,
     /// Overlay IPv6 address, when it has one.

@@ -2,12 +2,15 @@
 
 use serde_json::{Value, json};
 
+use super::object::{self, Kind};
 use super::{connected, read, read_all};
 use crate::client::Client;
 use crate::error::Failure;
 use crate::human::ago;
 use crate::rest::Peer;
 use crate::terminal::{Terminal, text};
+
+const PEER: Kind = Kind { word: "peer", schema: "peer", names: &["name"], list: "sluice peer list" };
 
 /// Prints all peers by name.
 pub(crate) async fn list(client: &Client, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
@@ -35,6 +38,36 @@ pub(crate) async fn list(client: &Client, terminal: &mut Terminal<'_>) -> Result
         rows.collect(),
         "No peers yet. Make a key with `sluice setup-key create --name NAME`, then join a machine with it:\n  \
          sluicegate-gateway join --role peer --control URL --setup-key-file FILE",
+    )
+}
+
+/// Prints one peer, found by id or name.
+pub(crate) async fn show(client: &Client, terminal: &mut Terminal<'_>, wanted: &str) -> Result<(), Failure> {
+    let items: Vec<Value> = client.get("/api/peers").await?;
+    let found = PEER.find(&items, wanted)?;
+    let item: Value = client.get(&format!("/api/peers/{}", object::text(found, "id"))).await?;
+    if terminal.is_json() {
+        return terminal.json("peer", json!({ "peer": item }));
+    }
+    let peer: Peer = read(&item, "a peer")?;
+    let failing: Vec<&str> = peer.posture_failures.iter().map(|failure| failure.reason.as_str()).collect();
+    object::fields(
+        terminal,
+        &[
+            ("Name", &peer.name),
+            ("Id", &peer.id),
+            ("State", if peer.connected { "connected" } else { "away" }),
+            ("Seen", &ago(&peer.last_seen, terminal.now)),
+            ("IPv4", &peer.ip),
+            ("IPv6", &peer.ipv6),
+            ("DNS name", &peer.dns_label),
+            ("DNS labels", &peer.extra_dns_labels.join(", ")),
+            ("Host name", &peer.hostname),
+            ("System", &peer.os),
+            ("Agent", &peer.version),
+            ("Groups", &groups(&peer)),
+            ("Failing", &failing.join("; ")),
+        ],
     )
 }
 

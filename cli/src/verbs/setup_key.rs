@@ -77,6 +77,7 @@ pub(crate) async fn create(
         "usage_limit": if options.reusable { options.usage_limit } else { 1 },
         "auto_groups": group_ids(client, &options.groups).await?,
         "ephemeral": options.ephemeral,
+        "allow_extra_dns_labels": options.allow_dns_labels,
     });
     let created: Value = client.post("/api/setup-keys", &body).await?;
     let key: SetupKey = read(&created, "a setup key")?;

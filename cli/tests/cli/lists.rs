@@ -101,7 +101,7 @@ async fn a_new_key_is_printed_as_the_content_of_its_file() {
     assert_eq!(
         body,
         serde_json::json!({"name": "laptops", "type": "reusable", "expires_in": 604_800, "usage_limit": 0,
-                           "auto_groups": ["g1"], "ephemeral": false})
+                           "auto_groups": ["g1"], "ephemeral": false, "allow_extra_dns_labels": false})
     );
 
     let path = shell.path("gw.key");

@@ -80,6 +80,7 @@ impl Control {
                 kernel_version: "6.12.0".into(),
                 version: "0.1.0".into(),
                 connection_ip: None,
+                dns_labels: Vec::new(),
             };
             let id = self.store.enroll(&enrollment).await.unwrap().id;
             if first.is_empty() {

@@ -1,6 +1,7 @@
 //! Routes, nameservers, zones, records, temporary access and posture checks, made, changed and deleted by the command line.
 
 use serde_json::{Value, json};
+use sluicegate_control::store::{Enrollment, Role};
 
 use crate::Control;
 use crate::run::Shell;
@@ -427,4 +428,41 @@ async fn a_change_names_the_version_it_was_made_of() {
     let shell = Shell::new(&format!("http://{}", listener.local_addr().unwrap()));
     tokio::spawn(async move { axum::serve(listener, app).await });
     wrong(&shell, &["route", "update", "lab", "--metric", "5"], 1, "it is at 8 now").await;
+}
+
+#[tokio::test]
+async fn a_peer_is_shown_with_the_labels_it_joined_with() {
+    let control = Control::start().await;
+    let words = ["setup-key", "create", "--name", "services", "--allow-dns-labels"];
+    let file = control.shell.run(&words).await.ok();
+    let (key, _) = file.trim().split_once("#sha256:").unwrap();
+    let enrollment = Enrollment {
+        setup_key: key.into(),
+        wireguard_public_key: [9; 32],
+        identity_key: [9; 32],
+        role: Role::Peer,
+        hostname: "web".into(),
+        os: "linux".into(),
+        kernel_version: "6.12.0".into(),
+        version: "0.1.0".into(),
+        connection_ip: None,
+        dns_labels: vec!["mail".into(), "imap".into()],
+    };
+    let joined = control.store.enroll(&enrollment).await.unwrap();
+    let out = control.shell.run(&["peer", "show", "web"]).await.ok();
+    for line in [
+        "Name        web".to_owned(),
+        format!("IPv4        {}", joined.ip),
+        format!("IPv6        {}", joined.ipv6),
+        "DNS name    web.sluicegate.internal".into(),
+        "DNS labels  imap, mail".into(),
+        "State       away".into(),
+    ] {
+        assert!(out.lines().any(|shown| shown == line), "{line}\n{out}");
+    }
+    let shown = control.shell.run(&["peer", "show", &joined.id, "--output", "json"]).await.json();
+    assert_eq!(shown["peer"]["extra_dns_labels"], serde_json::json!(["imap", "mail"]));
+    let unknown = control.shell.run(&["peer", "show", "nobody"]).await;
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.err.contains("there is no peer 'nobody'"), "{}", unknown.err);
 }

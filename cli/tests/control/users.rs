@@ -88,6 +88,7 @@ async fn built_in_users_are_set_up_invited_and_log_in() {
         kernel_version: "6.12.0".into(),
         version: "0.1.0".into(),
         connection_ip: None,
+        dns_labels: Vec::new(),
     };
     let laptop = control.store.enroll(&machine(1)).await.unwrap();
     assert_eq!(control.store.peer(&laptop.id).await.unwrap().user_id, found.id);

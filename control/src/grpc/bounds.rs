@@ -28,10 +28,11 @@ pub(super) enum List {
     LiveFlows,
     RuleNames,
     Learned,
+    DnsLabels,
 }
 
 /// What lists are called and how many elements they may have, in the order of [`List`]. Together they are less than 30 MB of memory.
-const MOST: [(&str, usize); 11] = [
+const MOST: [(&str, usize); 12] = [
     ("acknowledgements", 1_024),
     ("flow events", 16_384),
     ("drop reasons", 1_024),
@@ -43,6 +44,7 @@ const MOST: [(&str, usize); 11] = [
     ("live flows", 16_384),
     ("names of rules", 65_536),
     ("addresses of names", 16_384),
+    ("DNS labels", 1_024),
 ];
 
 /// `ReportRequest`.
@@ -56,8 +58,8 @@ pub(super) static REPORT: Shape = Shape(&[
 ]);
 /// `SyncRequest`.
 pub(super) static SYNC: Shape = Shape(&[(6, Part::One(&FACTS))]);
-/// `EnrollRequest`, which has no lists.
-pub(super) static ENROLL: Shape = Shape(&[]);
+/// `EnrollRequest`.
+pub(super) static ENROLL: Shape = Shape(&[(7, Part::Many(List::DnsLabels))]);
 static HEALTH: Shape = Shape(&[
     (7, Part::Many(List::Drops)),
     (8, Part::Many(List::Rules)),
@@ -138,8 +140,8 @@ mod tests {
     use prost::Message;
     use sluicegate_api::agent::facts::Addresses;
     use sluicegate_api::agent::{
-        Acknowledgement, Facts, FlowEvent, FlowList, Health, Learned, LearnedAddress, LinkState, LiveFlow,
-        Process, ReportRequest, RuleCounter, RuleName, SyncRequest,
+        Acknowledgement, EnrollRequest, Facts, FlowEvent, FlowList, Health, Learned, LearnedAddress,
+        LinkState, LiveFlow, Process, ReportRequest, RuleCounter, RuleName, SyncRequest,
     };
 
     use super::*;
@@ -161,6 +163,7 @@ mod tests {
             List::Learned => {
                 report.learned = Some(Learned { addresses: vec![LearnedAddress::default(); many] });
             }
+            List::DnsLabels => panic!("no report has those"),
         }
         report.health = Some(health);
         report.facts = Some(facts);
@@ -180,12 +183,16 @@ mod tests {
         List::LiveFlows,
         List::RuleNames,
         List::Learned,
+        List::DnsLabels,
     ];
 
     #[test]
     fn of_every_list_as_many_as_there_may_be_are_taken_and_not_one_more() {
         for (list, (name, most)) in ALL.into_iter().zip(MOST) {
             assert_eq!(ALL[list as usize], list);
+            if list == List::DnsLabels {
+                continue;
+            }
             let whole = report(list, most).encode_to_vec();
             assert_eq!(check(&whole, &REPORT), Ok(()), "{name}");
             let refused = Err(Refusal::TooMany(name, most));
@@ -199,6 +206,9 @@ mod tests {
         let facts = report(List::Processes, 65_537).facts;
         let sync = SyncRequest { facts, ..SyncRequest::default() };
         assert_eq!(check(&sync.encode_to_vec(), &SYNC), Err(Refusal::TooMany("processes", 65_536)));
+        let join = |many| EnrollRequest { dns_labels: vec![String::new(); many], ..EnrollRequest::default() };
+        assert_eq!(check(&join(1_024).encode_to_vec(), &ENROLL), Ok(()));
+        assert_eq!(check(&join(1_025).encode_to_vec(), &ENROLL), Err(Refusal::TooMany("DNS labels", 1_024)));
     }
 
     #[test]
@@ -209,7 +219,7 @@ mod tests {
             // An entry of a hash table that is half full.
             List::Drops => 2 * size_of::<(String, u64)>(),
             List::Rules => size_of::<RuleCounter>(),
-            List::Degraded | List::Addresses => size_of::<String>(),
+            List::Degraded | List::Addresses | List::DnsLabels => size_of::<String>(),
             List::Links => size_of::<LinkState>(),
             List::Processes => size_of::<Process>(),
             List::LiveFlows => size_of::<LiveFlow>(),
@@ -289,6 +299,6 @@ mod tests {
         }
         compare(&messages, "ReportRequest", &REPORT);
         compare(&messages, "SyncRequest", &SYNC);
-        assert!(!holds_lists(&messages, "EnrollRequest"));
+        compare(&messages, "EnrollRequest", &ENROLL);
     }
 }

@@ -11,7 +11,7 @@ use crate::pki::{AgentRequest, PkiError};
 use crate::store::{EnrollError, Enrollment, Role};
 
 /// Label values of `enrolments_total`.
-pub(crate) const RESULTS: [&str; 11] = [
+pub(crate) const RESULTS: [&str; 12] = [
     OK,
     "rate_limited",
     "unknown_key",
@@ -20,6 +20,7 @@ pub(crate) const RESULTS: [&str; 11] = [
     "used_up_key",
     "refused_user",
     "known_wireguard_key",
+    "refused_labels",
     "bad_request",
     "no_address",
     "internal",
@@ -94,6 +95,7 @@ fn check(from: Option<IpAddr>, request: EnrollRequest) -> Result<(AgentRequest, 
         kernel_version: facts.kernel_version,
         version: facts.version,
         connection_ip: from,
+        dns_labels: request.dns_labels,
         setup_key: request.setup_key,
     };
     Ok((csr, enrollment))
@@ -111,6 +113,7 @@ impl Refusal {
             Self::Store(EnrollError::Overused(_)) => "used_up_key",
             Self::Store(EnrollError::KnownWireguardKey(_)) => "known_wireguard_key",
             Self::Store(EnrollError::User(_)) => "refused_user",
+            Self::Store(EnrollError::DnsLabels(_)) => "refused_labels",
             Self::Store(EnrollError::NoAddress(_)) => "no_address",
             Self::Store(EnrollError::Store(_)) | Self::Certificate(_) => "internal",
         }
@@ -125,7 +128,7 @@ impl From<Refusal> for Status {
             "bad_request" => Self::invalid_argument(text),
             "unknown_key" => Self::unauthenticated(text),
             "revoked_key" | "expired_key" | "refused_user" => Self::permission_denied(text),
-            "used_up_key" | "no_address" => Self::failed_precondition(text),
+            "used_up_key" | "no_address" | "refused_labels" => Self::failed_precondition(text),
             "known_wireguard_key" => Self::already_exists(text),
             _ => {
                 tracing::error!(error = %text, "enrolment failed");
@@ -151,6 +154,7 @@ mod tests {
             Refusal::Store(EnrollError::KnownWireguardKey(String::new())),
             Refusal::Store(EnrollError::User(String::new())),
             Refusal::Store(EnrollError::NoAddress(String::new())),
+            Refusal::Store(EnrollError::DnsLabels(String::new())),
             Refusal::Certificate(PkiError::Request(String::new())),
         ];
         assert!(all.iter().all(|refusal| RESULTS.contains(&refusal.result())));

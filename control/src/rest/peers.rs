@@ -76,7 +76,7 @@ pub struct Peer {
     pub city_name: String,
     /// Empty: not reported.
     pub serial_number: String,
-    /// Always empty.
+    /// Labels it asked for beside `dns_label` when it joined, without the zone. Nobody serves names of peers yet.
     pub extra_dns_labels: Vec<String>,
     /// Whether it is removed some time after it left.
     pub ephemeral: bool,
@@ -377,7 +377,7 @@ impl Shapes {
             country_code,
             city_name,
             serial_number: String::new(),
-            extra_dns_labels: Vec::new(),
+            extra_dns_labels: peer.extra_dns_labels,
             ephemeral: peer.ephemeral,
             role: peer.role,
             endpoint: peer.endpoint.map(|endpoint| endpoint.to_string()),

@@ -48,7 +48,7 @@ pub struct SetupKey {
     pub usage_limit: i64,
     /// Whether its peers are removed some time after they left.
     pub ephemeral: bool,
-    /// Stored for NetBird's clients.
+    /// Whether its peers may ask for DNS labels beside the one made of their name.
     pub allow_extra_dns_labels: bool,
     /// Ours, in the answer to its creation: SHA-256 of the authority's certificate, for `KEY#sha256:…`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +72,7 @@ pub struct CreateSetupKeyRequest {
     pub usage_limit: i64,
     /// Whether its peers are removed some time after they left.
     pub ephemeral: bool,
-    /// Stored for NetBird's clients.
+    /// Whether its peers may ask for DNS labels beside the one made of their name.
     pub allow_extra_dns_labels: bool,
 }
 

@@ -1,6 +1,6 @@
 //! Enrolment: a setup key, or a user's login, turned into a peer, in one transaction.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::PoisonError;
 
@@ -10,7 +10,7 @@ use super::peers::{self, allocate_v4, allocate_v6, free_dns_label, free_name};
 use super::setup_keys::{self, SetupKey, SetupKeyState};
 use super::sql;
 use super::write::{Meta, Write};
-use super::{Activity, Actor, Peer, Role, Store, User, UserRole, groups, sign_in, users};
+use super::{Activity, Actor, Peer, Role, Store, User, UserRole, groups, labels, sign_in, users};
 use crate::ids::new_id;
 use crate::secret::{looks_like_join_key, setup_key_hash};
 
@@ -41,6 +41,8 @@ pub struct Enrollment {
     pub version: String,
     /// Where the request came from.
     pub connection_ip: Option<IpAddr>,
+    /// DNS labels it asks for beside the one made of its name.
+    pub dns_labels: Vec<String>,
 }
 
 /// The peer an enrolment made, or found made by an earlier try of the same agent.
@@ -82,6 +84,9 @@ pub enum EnrollError {
     /// The user who let it join may not, or no longer.
     #[error("{0}")]
     User(String),
+    /// The extra DNS labels it asks for cannot be given to it.
+    #[error("extra DNS labels: {0}")]
+    DnsLabels(String),
     /// No address is left.
     #[error("the overlay range {0} has no free address: widen it in the account settings, or delete peers")]
     NoAddress(String),
@@ -115,7 +120,8 @@ impl Store {
         let Some(key) = setup_keys::by_hash(write.db(), &hash).await? else {
             return Err(EnrollError::UnknownKey);
         };
-        if let Some(known) = repeated(&mut write, request, &key).await? {
+        let labels = labels::checked(&request.dns_labels)?;
+        if let Some(known) = repeated(&mut write, request, &key, &labels).await? {
             return Ok(known);
         }
         match key.state(write.at()) {
@@ -127,7 +133,13 @@ impl Store {
                 return Err(EnrollError::Overused(key.name));
             }
         }
-        let peer = insert(&mut write, request, Origin::Key(&key)).await?;
+        if !labels.is_empty() && !key.allow_extra_dns_labels {
+            return Err(EnrollError::DnsLabels(format!(
+                "setup key {} does not allow them: create one that does, or leave them out",
+                key.name
+            )));
+        }
+        let peer = insert(&mut write, request, Origin::Key(&key), &labels).await?;
         write.commit().await?;
         Ok(peer)
     }
@@ -171,10 +183,14 @@ pub(super) async fn enroll_as(
         let why = format!("role {} may not let a gateway join", user.role.as_str());
         return Err(EnrollError::User(why));
     }
+    if !request.dns_labels.is_empty() {
+        let why = "a user's key does not allow them: join with a setup key that does, or leave them out";
+        return Err(EnrollError::DnsLabels(why.into()));
+    }
     write.act_as(user.actor());
     match renewed(write, request, &user).await? {
         Some(known) => Ok(known),
-        None => insert(write, request, Origin::User(&user)).await,
+        None => insert(write, request, Origin::User(&user), &BTreeSet::new()).await,
     }
 }
 
@@ -209,6 +225,7 @@ async fn repeated(
     write: &mut Write,
     request: &Enrollment,
     key: &SetupKey,
+    labels: &BTreeSet<String>,
 ) -> Result<Option<EnrolledPeer>, EnrollError> {
     let known: Option<(String, Vec<u8>, String)> =
         sql::query_as("SELECT id, identity_key, setup_key_id FROM peers WHERE wireguard_key = $1")
@@ -222,6 +239,12 @@ async fn repeated(
     }
     if key.revoked {
         return Err(EnrollError::Revoked(key.name.clone()));
+    }
+    if !peer.extra_dns_labels.iter().eq(labels) {
+        return Err(EnrollError::DnsLabels(format!(
+            "this machine has joined as {} with others: delete that peer first, or ask for the same",
+            peer.name
+        )));
     }
     Ok(Some(EnrolledPeer { id, name: peer.name, ip: peer.ip, ipv6: peer.ipv6, created: false }))
 }
@@ -283,6 +306,7 @@ async fn insert(
     write: &mut Write,
     request: &Enrollment,
     origin: Origin<'_>,
+    labels: &BTreeSet<String>,
 ) -> Result<EnrolledPeer, EnrollError> {
     let at = write.at();
     let (key, user) = match origin {
@@ -331,6 +355,7 @@ async fn insert(
     .execute(write.db())
     .await?;
 
+    labels::add(write.db(), &id, labels).await?;
     let all = groups::all_id(write.db()).await?;
     let inherited = match origin {
         Origin::Key(key) => key.auto_groups.as_slice(),

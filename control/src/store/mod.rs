@@ -26,6 +26,7 @@ mod groups;
 mod inherit;
 mod invites;
 mod join_keys;
+mod labels;
 mod learned;
 mod location;
 mod lock;

@@ -13,7 +13,7 @@ use super::account::account;
 use super::error::{corrupt, duplicate, invalid, not_found};
 use super::sql::{self, Connection};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, NamedRef, Result, Store, StoreError, expiry, policies, text, unserved};
+use super::{Activity, Actor, NamedRef, Result, Store, StoreError, expiry, labels, policies, text, unserved};
 use crate::ids::now;
 
 /// Random addresses tried before the lowest free one is searched for.
@@ -80,6 +80,9 @@ pub struct Peer {
     pub hostname: String,
     /// First label of its name in the overlay's zone, unique.
     pub dns_label: String,
+    /// Labels it asked for beside that one when it joined, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub extra_dns_labels: Vec<String>,
     /// Gateway or peer.
     pub role: Role,
     /// WireGuard public key.
@@ -178,10 +181,12 @@ impl Store {
         for (peer, id, name) in memberships {
             groups.entry(peer).or_default().push(NamedRef { id, name });
         }
+        let mut labels = labels::all(&mut tx).await?;
         rows.into_iter()
             .map(|row| {
                 let groups = groups.remove(&row.id).unwrap_or_default();
-                row.peer(groups)
+                let labels = labels.remove(&row.id).unwrap_or_default();
+                row.peer(groups, labels)
             })
             .collect()
     }
@@ -363,9 +368,9 @@ pub(super) async fn peer(db: &mut Connection, id: &str) -> Result<Peer> {
          ORDER BY g.name",
     )
     .bind(id)
-    .fetch_all(db)
+    .fetch_all(&mut *db)
     .await?;
-    row.peer(groups)
+    row.peer(groups, labels::of(db, id).await?)
 }
 
 /// A free random address: not the network's, not the broadcast address, not the first (agents may take it for a router).
@@ -417,11 +422,14 @@ pub(super) async fn free_dns_label(db: &mut Connection, name: &str, own: &str) -
     let base = dns_label(name);
     let mut label = base.clone();
     for number in 1u32.. {
-        let others: i64 = sql::query_scalar("SELECT count(*) FROM peers WHERE dns_label = $1 AND id <> $2")
-            .bind(&label)
-            .bind(own)
-            .fetch_one(&mut *db)
-            .await?;
+        let others: i64 = sql::query_scalar(
+            "SELECT (SELECT count(*) FROM peers WHERE dns_label = $1 AND id <> $2)
+             + (SELECT count(*) FROM peer_labels WHERE label = $1)",
+        )
+        .bind(&label)
+        .bind(own)
+        .fetch_one(&mut *db)
+        .await?;
         if others == 0 {
             break;
         }
@@ -568,7 +576,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn peer(self, groups: Vec<NamedRef>) -> Result<Peer> {
+    pub(super) fn peer(self, groups: Vec<NamedRef>, extra_dns_labels: Vec<String>) -> Result<Peer> {
         Ok(Peer {
             wireguard_public_key: self
                 .wireguard_key
@@ -582,6 +590,7 @@ impl Row {
             name: self.name,
             hostname: self.hostname,
             dns_label: self.dns_label,
+            extra_dns_labels,
             connection_ip: self.connection_ip,
             os: self.os,
             kernel_version: self.kernel_version,

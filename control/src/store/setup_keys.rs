@@ -39,7 +39,7 @@ pub struct SetupKey {
     pub usage_limit: i64,
     /// Whether its peers are removed some time after they left.
     pub ephemeral: bool,
-    /// Stored for NetBird's clients.
+    /// Whether its peers may ask for DNS labels beside the one made of their name.
     pub allow_extra_dns_labels: bool,
     /// Group ids its peers are put into.
     pub auto_groups: Vec<String>,
@@ -98,7 +98,7 @@ pub struct NewSetupKey {
     pub usage_limit: i64,
     /// Whether its peers are removed some time after they left.
     pub ephemeral: bool,
-    /// Stored for NetBird's clients.
+    /// Whether its peers may ask for DNS labels beside the one made of their name.
     pub allow_extra_dns_labels: bool,
     /// Group ids.
     pub auto_groups: Vec<String>,

@@ -5,7 +5,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sluicegate_api::agent::{EnrollRequest, ReportRequest, Role, SyncRequest};
 use sluicegate_control::pki::{AgentRequest, Authority, peer_id};
-use sluicegate_control::store::Actor;
+use sluicegate_control::store::{Actor, NewSetupKey};
 use tonic::transport::Identity;
 use tonic::{Code, Status};
 
@@ -85,6 +85,37 @@ async fn requests_that_cannot_be_are_refused_before_a_use_is_counted() {
     }
     assert_eq!(control.store.setup_key(&id).await.unwrap().used_times, 0);
     client.enroll(good()).await.unwrap();
+}
+
+#[tokio::test]
+async fn dns_labels_come_with_the_request_and_a_refusal_says_what_is_wrong() {
+    let control = Control::start().await;
+    let (id, key) = control.setup_key_with(true, 0).await;
+    let asking = |key: &str, labels: &[&str]| EnrollRequest {
+        dns_labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+        ..Machine::new(Role::Peer).request(key)
+    };
+    let mut client = connect(control.address, &control.ca(), None).await.unwrap();
+    let refused = client.enroll(asking(&key, &["mail"])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("does not allow them"), "{refused:?}");
+    assert_eq!(control.store.setup_key(&id).await.unwrap().used_times, 0);
+
+    let new = NewSetupKey {
+        name: "labels".into(),
+        reusable: true,
+        allow_extra_dns_labels: true,
+        ..NewSetupKey::default()
+    };
+    let key = control.store.create_setup_key(&Actor::system(), new).await.unwrap().1;
+    let refused = client.enroll(asking(&key, &["no label"])).await.unwrap_err();
+    assert!(refused.message().contains("is no DNS label"), "{refused:?}");
+    let joined = client.enroll(asking(&key, &["mail"])).await.unwrap().into_inner();
+    assert_eq!(control.store.peer(&joined.peer_id).await.unwrap().extra_dns_labels, ["mail"]);
+    let refused = client.enroll(asking(&key, &["mail"])).await.unwrap_err();
+    assert!(refused.message().contains("mail belongs to peer machine already"), "{refused:?}");
+    assert_eq!(enrolments(&control, "refused_labels"), 3);
+    assert_eq!(control.store.peers(None, None).await.unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -279,6 +279,7 @@ impl Machine {
             role: self.role.into(),
             hostname: "machine".into(),
             system: None,
+            dns_labels: Vec::new(),
         }
     }
 

@@ -158,6 +158,7 @@ fn machine(which: u8, key: &str) -> Enrollment {
         kernel_version: "6.12".into(),
         version: "0.1.0".into(),
         connection_ip: None,
+        dns_labels: Vec::new(),
     }
 }
 

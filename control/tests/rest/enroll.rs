@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use serde_json::json;
-use sluicegate_control::store::{EnrollError, Role};
+use sluicegate_control::store::{EnrollError, Enrollment, Role};
 use tokio::task::JoinSet;
 
 use crate::harness::{Server, enrollment, text};
@@ -156,4 +156,61 @@ async fn an_ephemeral_peer_that_stays_away_is_removed_and_others_are_not() {
     assert_eq!(server.store.delete_stale_ephemeral(later).await.unwrap(), 1);
     assert!(server.store.peer(&away.id).await.is_err());
     assert!(server.store.peer(&here.id).await.is_ok() && server.store.peer(&lasting.id).await.is_ok());
+}
+
+#[tokio::test]
+async fn extra_dns_labels_are_given_where_the_key_allows_them_and_nobody_has_them() {
+    let server = Server::start().await;
+    let body = json!({"name": "services", "type": "reusable", "expires_in": 86400, "usage_limit": 0, "auto_groups": [],
+        "allow_extra_dns_labels": true});
+    let key = text(&server.owner.created("/api/setup-keys", body).await, "key");
+    let asking = |hostname: &str, labels: &[&str]| Enrollment {
+        dns_labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+        ..enrollment(&key, hostname)
+    };
+    let uses = async || server.owner.get("/api/setup-keys").await.1[0]["used_times"].as_u64().unwrap();
+    let first = asking("web", &["Mail", "imap", "mail"]);
+    let web = server.store.enroll(&first).await.unwrap();
+    let (_, shown) = server.owner.get(&format!("/api/peers/{}", web.id)).await;
+    assert_eq!(shown["extra_dns_labels"], json!(["imap", "mail"]));
+    assert_eq!(shown["dns_label"], "web.sluicegate.internal");
+    assert_eq!(server.owner.get("/api/peers").await.1[0]["extra_dns_labels"], json!(["imap", "mail"]));
+    let (_, events) = server.owner.get("/api/events/audit?code=peer.setupkey.add").await;
+    let after: serde_json::Value =
+        serde_json::from_str(events[0]["meta"]["after"].as_str().unwrap()).unwrap();
+    assert_eq!(after["extra_dns_labels"], json!(["imap", "mail"]));
+
+    // The same machine may ask again for the same, and for nothing else.
+    assert!(!server.store.enroll(&first).await.unwrap().created);
+    let other = Enrollment { dns_labels: vec!["smtp".into()], ..first.clone() };
+    assert!(matches!(server.store.enroll(&other).await, Err(EnrollError::DnsLabels(_))));
+
+    let revision = server.store.revision().await.unwrap();
+    for (hostname, labels, why) in [
+        ("a", &["free", "imap"][..], "imap belongs to peer web already"),
+        ("b", &["WEB"], "web belongs to peer web already"),
+        ("c", &["c"], "c is what this machine is called already"),
+        ("d", &["free", "two.labels"], "'two.labels' is no DNS label"),
+    ] {
+        let refused = server.store.enroll(&asking(hostname, labels)).await.unwrap_err().to_string();
+        assert!(refused.starts_with("extra DNS labels: ") && refused.contains(why), "{refused}");
+    }
+    let plain = server.setup_key("reusable", 0, &[]).await;
+    let refused = server.store.enroll(&Enrollment { setup_key: plain, ..asking("e", &["free"]) }).await;
+    assert!(refused.unwrap_err().to_string().contains("setup key key does not allow them"));
+    assert_eq!(uses().await, 1, "nothing is half applied");
+    assert_eq!(server.owner.get("/api/peers").await.1.as_array().unwrap().len(), 1);
+    assert_eq!(server.store.revision().await.unwrap(), revision + 1, "the other key");
+
+    // Names made by control keep clear of them, and they are free when the peer is gone.
+    let late = server.store.enroll(&asking("mail", &[])).await.unwrap();
+    assert_eq!(server.store.peer(&late.id).await.unwrap().dns_label, "mail-1");
+    let path = format!("/api/peers/{}", late.id);
+    assert_eq!(
+        server.owner.put(&path, json!({"name": "imap"})).await.1["dns_label"],
+        "imap-1.sluicegate.internal"
+    );
+    assert_eq!(server.owner.delete(&format!("/api/peers/{}", web.id)).await.0, 200);
+    let again = server.store.enroll(&asking("f", &["mail"])).await.unwrap();
+    assert_eq!(server.store.peer(&again.id).await.unwrap().extra_dns_labels, ["mail"]);
 }

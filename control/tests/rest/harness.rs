@@ -286,6 +286,7 @@ pub(crate) fn enrollment(key: &str, hostname: &str) -> Enrollment {
         kernel_version: "6.12.0".into(),
         version: "0.1.0".into(),
         connection_ip: None,
+        dns_labels: Vec::new(),
     }
 }
 

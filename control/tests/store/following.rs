@@ -400,6 +400,7 @@ async fn every_table_and_column_is_followed_or_known_not_to_matter() {
         "nameserver_group_groups",
         "nameserver_groups",
         "password_attempts",
+        "peer_labels",
         "policy_revisions",
         "records",
         "replicas",

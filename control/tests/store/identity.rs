@@ -29,6 +29,7 @@ fn machine(which: u8, role: Role) -> Enrollment {
         kernel_version: "6.12".into(),
         version: "0.1.0".into(),
         connection_ip: None,
+        dns_labels: Vec::new(),
     }
 }
 
@@ -337,6 +338,9 @@ async fn a_key_for_a_machine_is_one_machines_and_not_for_long() {
         store.update_user(&owner, &ann.id, staff).await.unwrap();
         let (setup_key, _) = store.create_join_key(&ann).await.unwrap();
         let with = |machine: Enrollment| Enrollment { setup_key: setup_key.clone(), ..machine };
+        let named = Enrollment { dns_labels: vec!["mail".into()], ..machine(7, Role::Peer) };
+        let refused = store.enroll(&with(named)).await;
+        assert!(matches!(refused, Err(EnrollError::DnsLabels(_))), "{refused:?}");
         let one = store.enroll(&with(machine(7, Role::Peer))).await.unwrap();
         let peer = store.peer(&one.id).await.unwrap();
         assert_eq!(peer.user_id, ann.id);

@@ -1,6 +1,7 @@
 //! Stores of every schema there was are brought to the newest, with what is in them; those of a newer one are refused.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::path::Path;
 
 use sluicegate_control::store::{Actor, Expired, Location, RecordKind, Store, UserRole};
@@ -38,7 +39,7 @@ fn rows(backend: &str, schema: i64, newest: i64) -> String {
 }
 
 /// The tables with rows of each schema that are to come through those that follow it, with how many.
-const KEPT: [(i64, &str, i64); 19] = [
+const KEPT: [(i64, &str, i64); 20] = [
     (4, "routes", 1),
     (4, "route_groups", 1),
     (4, "nameserver_groups", 1),
@@ -58,6 +59,7 @@ const KEPT: [(i64, &str, i64); 19] = [
     (11, "invite_groups", 1),
     (12, "join_keys", 1),
     (14, "known_sources", 1),
+    (15, "learned_addresses", 2),
 ];
 
 /// How many rows a table has.
@@ -218,6 +220,15 @@ async fn means_the_same(store: &Store, schema: i64, what: &str) {
     if schema >= 11 {
         let invite = store.invite("invite").await.unwrap();
         assert_eq!((invite.email.as_str(), invite.auto_groups.len()), ("eve@example.org", 1), "{what}");
+    }
+    if schema >= 15 {
+        let site = store.networks().await.unwrap().remove(0);
+        let db = store.resources(&site.id).await.unwrap().remove(0);
+        assert_eq!(
+            db.addresses,
+            ["10.0.0.5", "2001:db8:7::5"].map(|ip| ip.parse::<IpAddr>().unwrap()),
+            "{what}"
+        );
     }
 }
 

@@ -99,6 +99,7 @@ pub(crate) async fn join(store: &Store, setup_key: &str, which: u8, role: Role) 
         kernel_version: "6.12".into(),
         version: "0.1.0".into(),
         connection_ip: None,
+        dns_labels: Vec::new(),
     };
     store.enroll(&enrollment).await.unwrap()
 }

@@ -47,6 +47,9 @@ enum Verb {
         /// What to be called [default: the host's name]
         #[arg(long, env = "SLUICEGATE_NAME")]
         name: Option<String>,
+        /// DNS label to be given beside the name's, where the setup key allows it; may be given several times
+        #[arg(long = "dns-label", value_name = "NAME")]
+        dns_labels: Vec<String>,
     },
     /// Build the overlay and enforce policy, until stopped; the kernel goes on enforcing afterwards
     Run {
@@ -113,7 +116,7 @@ pub fn main() -> ExitCode {
 
 async fn dispatch(cli: Cli) -> Result<(), End> {
     match cli.verb {
-        Verb::Join { setup_key_file, ca_file, name } => {
+        Verb::Join { setup_key_file, ca_file, name, dns_labels } => {
             let (places, _) = Places::resolve(&cli.common)?;
             let Some(control) = places.control else {
                 return Err(End::Usage(
@@ -122,8 +125,9 @@ async fn dispatch(cli: Cli) -> Result<(), End> {
             };
             let role = places.role.unwrap_or(Role::Gateway);
             let state_dir = places.state_dir;
-            let card =
-                join::join(join::Request { control, setup_key_file, ca_file, role, name, state_dir }).await?;
+            let request =
+                join::Request { control, setup_key_file, ca_file, role, name, dns_labels, state_dir };
+            let card = join::join(request).await?;
             println!("joined {} as {} {} (peer {})", card.control, card.role.name(), card.name, card.peer_id);
             Ok(())
         }

@@ -29,6 +29,8 @@ pub struct Request {
     pub role: Role,
     /// What to be called; the host's name when nothing is said.
     pub name: Option<String>,
+    /// DNS labels asked for beside the one that control makes of the name.
+    pub dns_labels: Vec<String>,
     /// Where the identity goes.
     pub state_dir: PathBuf,
 }
@@ -53,6 +55,7 @@ pub async fn join(request: Request) -> anyhow::Result<Card> {
         .into(),
         hostname: name.clone(),
         system: Some(system::info()),
+        dns_labels: request.dns_labels,
     };
     let mut client = dial_for_enrolment(control, &authority).await?;
     let enrolled = client.enroll(enrolment).await.map_err(|status| refused(control, &status))?.into_inner();

@@ -82,6 +82,7 @@ impl Control {
             ca_file: None,
             role: Role::Gateway,
             name: Some("gw".into()),
+            dns_labels: Vec::new(),
             state_dir: dir.join("state"),
         };
         join(request).await.map(drop)
