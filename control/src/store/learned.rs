@@ -51,6 +51,17 @@ impl Store {
         said: &BTreeSet<Learned>,
         may_change: impl FnOnce() -> bool,
     ) -> Result<Option<Noted>> {
+        self.take_in(peer, said, None, may_change).await
+    }
+
+    /// The same in the name of somebody else than the router.
+    async fn take_in(
+        &self,
+        peer: &str,
+        said: &BTreeSet<Learned>,
+        by: Option<Actor>,
+        may_change: impl FnOnce() -> bool,
+    ) -> Result<Option<Noted>> {
         let actor = {
             let mut db = self.read().await?;
             let served = Served::by(&mut db, peer).await?;
@@ -58,7 +69,7 @@ impl Store {
             if of_peer(&mut db, peer).await? == taken {
                 return Ok(Some(Noted { changed: 0, refused }));
             }
-            Actor { id: peer.to_owned(), name: served.router, email: String::new() }
+            by.unwrap_or(Actor { id: peer.to_owned(), name: served.router, email: String::new() })
         };
         let mut write = self.write(&actor).await?;
         let served = Served::by(write.db(), peer).await?;
@@ -109,7 +120,7 @@ impl Store {
         .fetch_all(&mut self.reader().await?)
         .await?;
         for peer in &away {
-            self.note_learned(peer, &BTreeSet::new(), || true).await?;
+            self.take_in(peer, &BTreeSet::new(), Some(Actor::system()), || true).await?;
         }
         Ok(away.len())
     }

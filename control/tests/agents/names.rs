@@ -264,4 +264,12 @@ async fn another_name_the_setting_and_a_router_that_stays_away_take_addresses_ba
     assert_eq!(store.forget_learned(0).await.unwrap(), 0);
     assert_eq!(store.forget_learned(i64::MAX).await.unwrap(), 1);
     assert!(site.addresses().await.is_empty());
+    let events = store.events().await.unwrap();
+    let told: Vec<&Actor> = events
+        .iter()
+        .filter(|event| event.code == "network.resource.addresses")
+        .map(|event| &event.initiator)
+        .collect();
+    assert_eq!(*told[0], actor, "it is control that lets go of them");
+    assert!(told.len() > 1 && told[1..].iter().all(|initiator| initiator.id == first), "{told:?}");
 }
