@@ -23,7 +23,7 @@ pub struct Client {
 /// What control found wrong in a request.
 #[derive(Clone, Debug)]
 pub struct Refused {
-    /// 412 or 422.
+    /// 412, 422 or 428.
     pub status: u16,
     /// For a person.
     pub message: String,
@@ -79,8 +79,8 @@ impl Client {
         self.call(Method::POST, path, Some(body)).await
     }
 
-    /// Posts to `path` what control may find wrong in itself: the inner error is what it says to that, with status 412 or
-    /// 422.
+    /// Posts to `path` what control may find wrong in itself: the inner error is what it says to that, with status 412,
+    /// 422 or 428.
     pub async fn ask<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -94,7 +94,7 @@ impl Client {
             return Ok(Ok(self.parse(&Method::POST, path, &said)?));
         }
         match serde_json::from_slice::<Value>(&said) {
-            Ok(body) if matches!(status.as_u16(), 412 | 422) => {
+            Ok(body) if matches!(status.as_u16(), 412 | 422 | 428) => {
                 let message = body["message"].as_str().unwrap_or_default().to_owned();
                 Ok(Err(Refused { status: status.as_u16(), message, body }))
             }

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::read;
+use super::user::first_code;
 use crate::args::{Global, Login};
 use crate::client::{Client, is_exposed};
 use crate::config::{Config, Target, parse_url, read_token, shown, token_from};
@@ -13,6 +14,10 @@ use crate::sso::{self, Offer, Provider};
 use crate::terminal::Terminal;
 
 const HOW: &str = "sluice login --url URL --sso, --user EMAIL, or --token-file FILE";
+
+const PASSWORD: &str = "/api/login/password";
+/// What control answers a password that is right, where one-time codes are asked for that the user does not have.
+const NEEDS_CODES: u16 = 428;
 
 /// `GET /api/login`.
 #[derive(Deserialize)]
@@ -114,16 +119,32 @@ async fn by_password(
     let client = Client::new(Target { url: url.clone(), token: String::new() }, global.timeout)?;
     let password = terminal.secret("password")?;
     let code = terminal.secret("one-time code, empty without one")?;
-    let request = json!({ "email": login.user, "password": password, "code": code });
-    let answer: Value = client.post("/api/login/password", &request).await.map_err(|failure| {
-        if !failure.what.contains("does not accept the token") {
-            return failure;
-        }
-        Failure::new(Kind::NotConnected, format!("control at {} did not log you in", client.url()))
-            .why(failure.why.unwrap_or_default())
-            .next("try again; after five failures in a row wait half a minute or longer")
+    let request = |code: &str| json!({ "email": login.user, "password": password, "code": code });
+    let mut answer =
+        client.ask(PASSWORD, &request(&code)).await.map_err(|failure| failed(&client, failure))?;
+    if matches!(&answer, Err(refused) if refused.status == NEEDS_CODES) {
+        let body = json!({ "email": login.user, "password": password });
+        let made = client.post(&format!("{PASSWORD}/totp"), &body).await;
+        let made: Value = made.map_err(|failure| failed(&client, failure))?;
+        terminal.note("One-time codes are asked of everybody here, and you have none yet.");
+        let code = first_code(terminal, &made)?;
+        answer = client.ask(PASSWORD, &request(&code)).await.map_err(|failure| failed(&client, failure))?;
+    }
+    let answer: Value = answer.map_err(|refused| {
+        Failure::failed(format!("control refused POST {PASSWORD} (status {})", refused.status))
+            .why(refused.message)
     })?;
     token_of(&client, &answer)
+}
+
+/// Why there is no login: control says "unauthorized" of a password as of a token.
+fn failed(client: &Client, failure: Failure) -> Failure {
+    if !failure.what.contains("does not accept the token") {
+        return failure;
+    }
+    Failure::new(Kind::NotConnected, format!("control at {} did not log you in", client.url()))
+        .why(failure.why.unwrap_or_default())
+        .next("try again; after five failures in a row wait half a minute or longer")
 }
 
 fn token_of(client: &Client, answer: &Value) -> Result<String, Failure> {

@@ -241,18 +241,22 @@ async fn codes_on(client: &Client, terminal: &mut Terminal<'_>) -> Result<(), Fa
     let path = format!("/api/users/{}/totp", current(client).await?.id);
     let body = json!({ "password": terminal.secret("password")? });
     let made: Result<Value, Failure> = client.post(&path, &body).await;
-    let made = made.map_err(wrong)?;
-    let url = made.get("url").and_then(Value::as_str).unwrap_or_default().to_owned();
-    // Not a result: what is asked for next depends on it.
-    terminal.note(format!(
-        "Add this to an authenticator, as a QR code or by its secret; it is shown only now:\n  {url}"
-    ));
-    let code = terminal.secret("code that it shows")?;
+    let code = first_code(terminal, &made.map_err(wrong)?)?;
     let _: Value = client.post(&format!("{path}/confirm"), &json!({ "code": code })).await?;
     if terminal.is_json() {
         return terminal.json("user-totp", json!({ "on": true }));
     }
     terminal.line("Logins need a one-time code from now on.")
+}
+
+/// Shows the secret of one-time codes that control has made, and asks for a code of it.
+pub(super) fn first_code(terminal: &mut Terminal<'_>, made: &Value) -> Result<String, Failure> {
+    let url = made.get("url").and_then(Value::as_str).unwrap_or_default();
+    // Not a result: what is asked for next depends on it.
+    terminal.note(format!(
+        "Add this to an authenticator, as a QR code or by its secret; it is shown only now:\n  {url}"
+    ));
+    terminal.secret("code that it shows")
 }
 
 async fn codes_off(client: &Client, terminal: &mut Terminal<'_>, user: Option<&str>) -> Result<(), Failure> {
@@ -262,10 +266,15 @@ async fn codes_off(client: &Client, terminal: &mut Terminal<'_>, user: Option<&s
     };
     let done: Result<Value, Failure> = client.delete_with(&format!("/api/users/{id}/totp"), &body).await;
     done.map_err(|failure| if user.is_some() { failure } else { wrong(failure) })?;
+    let methods: Value = client.get("/api/login").await?;
+    let required = methods.get("codes_required").and_then(Value::as_bool).unwrap_or_default();
     if terminal.is_json() {
         return terminal.json("user-totp", json!({ "on": false }));
     }
-    terminal.line("Logins need no one-time code any more.")
+    terminal.line(match required {
+        true => "Every login has ended; the next one sets up one-time codes anew, which are asked of everybody here.",
+        false => "Logins need no one-time code any more.",
+    })
 }
 
 /// What was refused is the password, or the kind of token, and no other role would help.

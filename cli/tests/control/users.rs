@@ -1,7 +1,7 @@
 //! Built-in users from the first person to one-time codes, by the command line alone.
 
 use sluicegate_control::identity::{Identity, IdentityOptions, LocalUsers};
-use sluicegate_control::store::{Enrollment, Role};
+use sluicegate_control::store::{Actor, Enrollment, Role};
 use totp_rs::TOTP;
 
 use crate::Control;
@@ -102,6 +102,26 @@ async fn built_in_users_are_set_up_invited_and_log_in() {
     // A token made once is no login.
     let bootstrap = control.shell.run(&["peer", "key"]).await;
     assert!(bootstrap.err.contains("setup key"), "{}", bootstrap.err);
+
+    // Codes that are asked of everybody: set up at the login, begun by one and ended by the next one's code.
+    let mut settings = control.store.account().await.unwrap().settings;
+    settings.local_mfa_enabled = true;
+    control.store.update_settings(&Actor::system(), settings).await.unwrap();
+    let begun = ann.bare(&login, &format!("{PASSWORD}\n\n000000x\n")).await;
+    assert!(begun.code == 3 && begun.err.contains("did not log you in"), "{}", begun.err);
+    assert!(begun.err.contains("asked of everybody here, and you have none yet"), "{}", begun.err);
+    let otp = begun.err.lines().find_map(|line| line.trim().strip_prefix("otpauth://")).unwrap();
+    let otp = format!("otpauth://{otp}");
+    let wrong = ann.bare(&login, "wrong password\n\n").await;
+    assert!(wrong.code == 3 && !wrong.err.contains("otpauth"), "{}", wrong.err);
+    ann.bare(&login, &format!("{PASSWORD}\n{}\n", code(&otp, 0))).await.ok();
+    let off = ann.bare(&["user", "totp", "off"], &format!("{PASSWORD}\n")).await.ok();
+    assert!(off.contains("Every login has ended"), "{off}");
+    assert_eq!(ann.bare(&["user", "list"], "").await.code, 3);
+    let mut settings = control.store.account().await.unwrap().settings;
+    settings.local_mfa_enabled = false;
+    control.store.update_settings(&Actor::system(), settings).await.unwrap();
+    ann.bare(&login, &format!("{PASSWORD}\n\n")).await.ok();
 
     let change = format!("{PASSWORD}\nanother password\n");
     assert!(ann.bare(&["user", "password"], &change).await.ok().contains("every login has ended"));

@@ -10,6 +10,7 @@ use utoipa_axum::routes;
 use super::auth::Caller;
 use super::body::Body;
 use super::error::{ApiError, ApiResult};
+use super::fixed;
 use super::time::rfc3339;
 use crate::app::App;
 use crate::store::{self, Settings, StoreError};
@@ -56,7 +57,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// The one account, as a list.
 #[utoipa::path(get, path = "/api/accounts", tag = "Accounts", responses((status = 200, body = [Account])))]
 async fn list(State(app): State<App>) -> ApiResult<Vec<Account>> {
-    Ok(Json(vec![account(app.store.account().await?)]))
+    Ok(Json(vec![account(&app, app.store.account().await?)]))
 }
 
 /// The account, with the `ETag` that a change of it may name.
@@ -67,7 +68,7 @@ async fn get(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Accoun
     if stored.id != id {
         return Err(ApiError::from(StoreError::NotFound { kind: "account", id }));
     }
-    Ok(Json(account(stored)))
+    Ok(Json(account(&app, stored)))
 }
 
 /// Replaces the settings.
@@ -79,16 +80,18 @@ async fn update(
     Path(id): Path<String>,
     Body(request): Body<AccountRequest>,
 ) -> ApiResult<Account> {
-    if app.store.account().await?.id != id {
+    let stored = app.store.account().await?;
+    if stored.id != id {
         return Err(ApiError::from(StoreError::NotFound { kind: "account", id }));
     }
-    Ok(Json(account(app.store.update_settings(&caller.actor(), request.settings).await?)))
+    let settings = fixed::taken_out(request.settings, &stored.settings, &app)?;
+    Ok(Json(account(&app, app.store.update_settings(&caller.actor(), settings).await?)))
 }
 
-fn account(account: store::Account) -> Account {
+fn account(app: &App, account: store::Account) -> Account {
     Account {
         id: account.id,
-        settings: account.settings,
+        settings: fixed::filled_in(account.settings, app),
         domain: account.domain,
         domain_category: "private".into(),
         created_at: rfc3339(account.created_at),

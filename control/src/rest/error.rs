@@ -80,6 +80,7 @@ impl From<StoreError> for ApiError {
             StoreError::InUse { kind: "posture check", .. } => StatusCode::PRECONDITION_FAILED,
             StoreError::InUse { .. } => StatusCode::BAD_REQUEST,
             StoreError::Denied(_) => StatusCode::FORBIDDEN,
+            StoreError::NeedsCodes => StatusCode::PRECONDITION_REQUIRED,
             // Not "nothing was changed": the answer to a COMMIT may have been lost.
             StoreError::Unavailable(_) => {
                 tracing::error!(%error, "a request failed because the store's database does not answer");

@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 use super::Empty;
 use super::auth::Caller;
 use super::body::Body;
-use super::error::{ApiError, ApiResult};
+use super::error::{ApiError, ApiResult, ErrorResponse};
 use super::login::{LoggedIn, log_in};
 use super::sessions::Asker;
 use crate::app::App;
@@ -26,6 +26,16 @@ pub struct PasswordLoginRequest {
     pub password: String,
     /// One-time code, of a user who has them.
     pub code: String,
+}
+
+/// Who makes a secret for the first one-time codes, at the login.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct FirstCodesRequest {
+    /// E-mail address.
+    pub email: String,
+    /// Password.
+    pub password: String,
 }
 
 /// Another password.
@@ -69,12 +79,14 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 pub(super) fn open_routes() -> OpenApiRouter<App> {
-    OpenApiRouter::default().routes(routes!(password))
+    OpenApiRouter::default().routes(routes!(password)).routes(routes!(first_codes))
 }
 
-/// Logs a built-in user in. Whatever is wrong, the answer is the same.
+/// Logs a built-in user in. Whatever is wrong, the answer is the same. Where the account asks for one-time codes of everybody, who has none
+/// and shows the right password is answered 428.
 #[utoipa::path(post, path = "/api/login/password", tag = "Login", request_body = PasswordLoginRequest,
-    responses((status = 200, body = LoggedIn)))]
+    responses((status = 200, body = LoggedIn),
+        (status = 428, description = "The password is right, and a one-time code needed that the user has none for yet", body = ErrorResponse)))]
 async fn password(
     State(app): State<App>,
     from: Asker,
@@ -84,10 +96,31 @@ async fn password(
     let PasswordLoginRequest { email, password, code } = request;
     match app.store.password_login(&from.source(), &email, &password, &code).await? {
         Some(user) => Ok(Json(log_in(&app, &user, from.by("password")).await?)),
-        None => Err(ApiError::unauthorized(
-            "login failed: address, password or one-time code is wrong, or there were too many attempts: wait a while then",
-        )),
+        None => Err(failed()),
     }
+}
+
+/// Makes a secret for the one-time codes of a user who cannot log in without and has none yet; a login with the first code of it switches
+/// them on. Whatever is wrong, the answer is that of a login.
+#[utoipa::path(post, path = "/api/login/password/totp", tag = "Login", request_body = FirstCodesRequest,
+    responses((status = 200, body = OneTimeCodes)))]
+async fn first_codes(
+    State(app): State<App>,
+    from: Asker,
+    Body(request): Body<FirstCodesRequest>,
+) -> ApiResult<OneTimeCodes> {
+    served(&app)?;
+    let FirstCodesRequest { email, password } = request;
+    match app.store.begin_first_codes(&from.source(), &email, &password).await? {
+        Some(url) => Ok(Json(OneTimeCodes { url })),
+        None => Err(failed()),
+    }
+}
+
+fn failed() -> ApiError {
+    ApiError::unauthorized(
+        "login failed: address, password or one-time code is wrong, or there were too many attempts: wait a while then",
+    )
 }
 
 /// Changes the own password; every login of the user ends.
@@ -136,7 +169,8 @@ async fn confirm_codes(
     Ok(Json(Empty {}))
 }
 
-/// Switches one-time codes off: the own ones, or those of somebody who lost the device.
+/// Switches one-time codes off: the own ones, or those of somebody who lost the device. Where they are asked of everybody, every login of the
+/// user ends.
 #[utoipa::path(delete, path = "/api/users/{userId}/totp", tag = "Users", params(("userId" = String, Path)),
     request_body = OwnPassword, responses((status = 200, body = Empty)))]
 async fn end_codes(

@@ -27,6 +27,8 @@ pub struct LoginMethods {
     pub oidc: Option<LoginProvider>,
     /// Whether there are built-in users (`POST /api/login/password`).
     pub passwords: bool,
+    /// Whether these log in with one-time codes only.
+    pub codes_required: bool,
 }
 
 /// What a program needs to log somebody in at the identity provider. It finds the rest in the issuer's discovery document.
@@ -71,7 +73,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 /// How people log in here.
 #[utoipa::path(get, path = "/api/login", tag = "Login", responses((status = 200, body = LoginMethods)))]
-async fn methods(State(app): State<App>) -> Json<LoginMethods> {
+async fn methods(State(app): State<App>) -> ApiResult<LoginMethods> {
     let oidc = app.identity.provider().map(|provider| {
         let options = provider.options();
         LoginProvider {
@@ -80,7 +82,9 @@ async fn methods(State(app): State<App>) -> Json<LoginMethods> {
             scopes: options.scopes.clone(),
         }
     });
-    Json(LoginMethods { oidc, passwords: app.identity.local_users().enabled })
+    let passwords = app.identity.local_users().enabled;
+    let codes_required = passwords && app.store.account().await?.settings.local_mfa_enabled;
+    Ok(Json(LoginMethods { oidc, passwords, codes_required }))
 }
 
 /// Exchanges the identity provider's ID token for a login of some hours.

@@ -17,6 +17,7 @@ pub mod dns_settings;
 pub mod events;
 mod exactly;
 pub mod explain;
+mod fixed;
 pub mod groups;
 pub mod instance;
 pub mod invites;

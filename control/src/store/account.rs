@@ -90,8 +90,19 @@ pub struct Settings {
     pub metrics_push_enabled: bool,
     /// Whether the dashboard shows NetBird's agent network only: there is none, so it cannot be turned on.
     pub agent_network_only: bool,
-    /// Whether every local user needs codes: each turns them on for itself, so it cannot be turned on.
+    /// Whether built-in users log in with one-time codes only: who has none sets them up at the next login.
     pub local_mfa_enabled: bool,
+    /// What the dashboard shows: there is none here. Not kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dashboard_features: Option<DashboardFeatures>,
+    /// Whether there are built-in users, by control's configuration. Not kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(read_only)]
+    pub embedded_idp_enabled: Option<bool>,
+    /// Whether there are none, so that nobody logs in by a password. Not kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(read_only)]
+    pub local_auth_disabled: Option<bool>,
     /// The groups whose peers have an overlay IPv6 address: always `All` here.
     pub ipv6_enabled_groups: Vec<String>,
 }
@@ -111,6 +122,16 @@ pub struct ExtraSettings {
     pub network_traffic_logs_groups: Vec<String>,
     /// Whether flow events carry packets and bytes; 0 otherwise.
     pub network_traffic_packet_counter_enabled: bool,
+}
+
+/// What NetBird's dashboard shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AccountDashboardFeatures)]
+#[serde(default)]
+pub struct DashboardFeatures {
+    /// Whether it shows NetBird's agent network: there is none, so it cannot be turned on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_network: Option<bool>,
 }
 
 /// Which flow events are kept.
@@ -149,6 +170,9 @@ impl Default for Settings {
             metrics_push_enabled: false,
             agent_network_only: false,
             local_mfa_enabled: false,
+            dashboard_features: None,
+            embedded_idp_enabled: None,
+            local_auth_disabled: None,
             ipv6_enabled_groups: Vec::new(),
         }
     }
@@ -289,6 +313,7 @@ fn activities(before: &Settings, after: &Settings) -> Vec<Activity> {
         settings.routing_peer_dns_resolution_enabled = default.routing_peer_dns_resolution_enabled;
         settings.lazy_connection_enabled = default.lazy_connection_enabled;
         settings.peer_expose_enabled = default.peer_expose_enabled;
+        settings.local_mfa_enabled = default.local_mfa_enabled;
         settings.auto_update_always = default.auto_update_always;
         settings.auto_update_version = default.auto_update_version;
         settings.dns_domain = default.dns_domain;
@@ -317,6 +342,7 @@ fn activities(before: &Settings, after: &Settings) -> Vec<Activity> {
         switch(|s| s.routing_peer_dns_resolution_enabled, RoutingPeerDnsEnable, RoutingPeerDnsDisable),
         switch(|s| s.lazy_connection_enabled, LazyConnectionEnable, LazyConnectionDisable),
         switch(|s| s.peer_expose_enabled, PeerExposeEnable, PeerExposeDisable),
+        switch(|s| s.local_mfa_enabled, LocalMfaEnable, LocalMfaDisable),
         switch(|s| s.auto_update_always, AutoUpdateAlwaysEnable, AutoUpdateAlwaysDisable),
         differs(before.auto_update_version != after.auto_update_version, AutoUpdateVersion),
         differs(before.dns_domain != after.dns_domain, DnsDomainUpdate),

@@ -49,6 +49,8 @@ activities! {
     LazyConnectionDisable "account.setting.lazy.connection.disable" "Connections on demand disabled",
     PeerExposeEnable "account.setting.peer.expose.enable" "Services exposed by peers enabled",
     PeerExposeDisable "account.setting.peer.expose.disable" "Services exposed by peers disabled",
+    LocalMfaEnable "account.setting.local.mfa.enable" "One-time codes asked of every built-in user",
+    LocalMfaDisable "account.setting.local.mfa.disable" "One-time codes left to each built-in user",
     AutoUpdateAlwaysEnable "account.setting.auto.update.always.enable" "Updates without asking enabled",
     AutoUpdateAlwaysDisable "account.setting.auto.update.always.disable" "Updates without asking disabled",
     AutoUpdateVersion "account.settings.auto.version.update" "Version of automatic updates updated",

@@ -259,6 +259,13 @@ impl Attempt {
 
     /// The attempt was no failure after all: the place it came from is known from now on.
     pub(super) async fn succeeded(&self, write: &mut Write, own: &Credential, source: &Source) -> Result<()> {
+        self.forgive(write, source).await?;
+        now_known(write, &own.user_id, source).await
+    }
+
+    /// The attempt was no failure, for the password was right.
+    pub(super) async fn forgive(&self, write: &mut Write, source: &Source) -> Result<()> {
+        let Some(own) = &self.credential else { return Ok(()) };
         let hash = digest(&own.login);
         forget(write, &hash, &Scope::Place(source)).await?;
         if self.stranger {
@@ -271,7 +278,7 @@ impl Attempt {
             .execute(write.db())
             .await?;
         }
-        now_known(write, &own.user_id, source).await
+        Ok(())
     }
 }
 

@@ -4,10 +4,11 @@ use subtle::ConstantTimeEq;
 use totp_rs::{Algorithm, TOTP};
 
 use super::attempts::forget_inside;
-use super::credentials::{credential_of, state_of};
+use super::credentials::{Credential, credential_of, end_logins, state_of};
 use super::error::{invalid, not_found};
+use super::first_codes::are_required;
 use super::sql;
-use super::write::Meta;
+use super::write::{Meta, Write};
 use super::{Activity, Result, Store, StoreError, User, users};
 use crate::passwords::Place;
 
@@ -31,13 +32,7 @@ impl Store {
             write.commit().await?;
             return invalid("one-time codes are on already: switch them off first");
         }
-        let secret: [u8; 20] = rand::random();
-        let url = totp(&secret, &credential.login)?.get_url();
-        sql::query("UPDATE credentials SET totp_secret = $1, totp_step = 0 WHERE user_id = $2")
-            .bind(secret.as_slice())
-            .bind(&user.id)
-            .execute(write.db())
-            .await?;
+        let url = new_secret(&mut write, &credential).await?;
         write.commit().await?;
         Ok(url)
     }
@@ -49,34 +44,15 @@ impl Store {
         let Some(credential) = credential.filter(|own| !own.totp_on && !own.totp_secret.is_empty()) else {
             return invalid("no secret waits for a code of it: begin again");
         };
-        let before = credential.state();
-        let Some(step) = step_of(&credential.totp_secret, code, write.at())? else {
-            // Below zero it counts what was wrong: no code has been taken yet.
-            let wrong = credential.totp_step - 1;
-            let (secret, step) = match wrong > -WRONG {
-                true => (credential.totp_secret, wrong),
-                false => (Vec::new(), 0),
-            };
-            sql::query("UPDATE credentials SET totp_secret = $1, totp_step = $2 WHERE user_id = $3")
-                .bind(secret.as_slice())
-                .bind(step)
-                .bind(&user.id)
-                .execute(write.db())
-                .await?;
-            write.commit().await?;
-            return invalid("the code is wrong: look whether the clocks here and there are right");
-        };
-        sql::query("UPDATE credentials SET totp_on = TRUE, totp_step = $1 WHERE user_id = $2")
-            .bind(step)
-            .bind(&user.id)
-            .execute(write.db())
-            .await?;
-        let meta = Meta::name(&user.name).before(&before).after(&state_of(&mut write, &user.id).await?);
-        write.event(Activity::OneTimeCodesOn, &user.id, meta).await?;
-        write.commit().await
+        let fits = switch_on(&mut write, user, &credential, code).await?;
+        write.commit().await?;
+        match fits {
+            true => Ok(()),
+            false => invalid("the code is wrong: look whether the clocks here and there are right"),
+        }
     }
 
-    /// Switches the own one-time codes off; the password must be right.
+    /// Switches the own one-time codes off; the password must be right. Where they are asked of everybody, every login of the user ends.
     pub async fn end_own_codes(&self, user: &User, password: &str) -> Result<()> {
         let known = self.knows_password(user, password, &Place::take()?).await?;
         self.end_codes(user, &user.id, Some(&known.login)).await
@@ -110,9 +86,56 @@ impl Store {
             let after = state_of(&mut write, id).await?;
             let meta = Meta::name(&user.name).before(&before.state()).after(&after);
             write.event(Activity::OneTimeCodesOff, id, meta).await?;
+            if are_required(write.db()).await? {
+                end_logins(&mut write, id).await?;
+            }
         }
         write.commit().await
     }
+}
+
+/// Another secret for the codes of a user who has none, as an `otpauth` URL.
+pub(super) async fn new_secret(write: &mut Write, credential: &Credential) -> Result<String> {
+    let secret: [u8; 20] = rand::random();
+    let url = totp(&secret, &credential.login)?.get_url();
+    sql::query("UPDATE credentials SET totp_secret = $1, totp_step = 0 WHERE user_id = $2")
+        .bind(secret.as_slice())
+        .bind(&credential.user_id)
+        .execute(write.db())
+        .await?;
+    Ok(url)
+}
+
+/// Switches the codes of a user on whose secret waits for one, if this is one; else notes that it is not.
+pub(super) async fn switch_on(
+    write: &mut Write,
+    user: &User,
+    credential: &Credential,
+    code: &str,
+) -> Result<bool> {
+    let Some(step) = step_of(&credential.totp_secret, code, write.at())? else {
+        // Below zero it counts what was wrong: no code has been taken yet.
+        let wrong = credential.totp_step - 1;
+        let (secret, step) = match wrong > -WRONG {
+            true => (credential.totp_secret.as_slice(), wrong),
+            false => ([].as_slice(), 0),
+        };
+        sql::query("UPDATE credentials SET totp_secret = $1, totp_step = $2 WHERE user_id = $3")
+            .bind(secret)
+            .bind(step)
+            .bind(&user.id)
+            .execute(write.db())
+            .await?;
+        return Ok(false);
+    };
+    sql::query("UPDATE credentials SET totp_on = TRUE, totp_step = $1 WHERE user_id = $2")
+        .bind(step)
+        .bind(&user.id)
+        .execute(write.db())
+        .await?;
+    let meta = Meta::name(&user.name).before(&credential.state()).after(&state_of(write, &user.id).await?);
+    write.event(Activity::OneTimeCodesOn, &user.id, meta).await?;
+    Ok(true)
 }
 
 /// The step whose code this is, if it is of now or of the one before or after. Every candidate is compared, whichever fits.

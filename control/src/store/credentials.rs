@@ -9,9 +9,10 @@ use sqlx::FromRow;
 use super::attempts::{Attempt, Source, Trier, now_known, start_anew, use_up};
 use super::codes::step_of;
 use super::error::invalid;
+use super::first_codes::{First, are_required, first_code};
 use super::sql::{self, Connection};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, Result, Store, StoreError, User};
+use super::{Activity, Actor, Result, Store, StoreError, User, users};
 use crate::passwords::{self, Place};
 
 /// What a built-in user's `issuer` is; no identity provider's, for that is a URL.
@@ -53,26 +54,41 @@ impl Store {
         password: &str,
         code: &str,
     ) -> Result<Option<User>> {
+        let (attempt, fits) = self.try_password(from, address, password, code).await?;
+        let accepted = if fits { self.accept(&attempt, from, code).await } else { Ok(None) };
+        match &accepted {
+            Ok(Some(_)) => self.count_login("accepted"),
+            Ok(None) if attempt.paused => self.count_login("paused"),
+            Ok(None) | Err(StoreError::NeedsCodes) => self.count_login("refused"),
+            Err(_) => {}
+        }
+        let Some(user) = accepted? else { return Ok(None) };
+        let user = self.user(&user).await?;
+        super::sign_in::admit(&user)?;
+        Ok(Some(user))
+    }
+
+    /// A counted attempt, and whether the password is that of its address.
+    pub(super) async fn try_password(
+        &self,
+        from: &Source,
+        address: &str,
+        password: &str,
+        code: &str,
+    ) -> Result<(Attempt, bool)> {
         let place = match self.is_known(address, from).await? {
             true => Place::take()?,
             false => Place::for_stranger()?,
         };
         let attempt = self.begin_attempt(Trier::At(from, code), address).await?;
-        let logins = &self.inner.shared.observed.logins;
         let stored = attempt.credential.as_ref().map(|credential| credential.password.clone());
         let fits = place.verify(password.to_owned(), stored).await?;
-        drop(place);
-        let accepted = if fits { self.accept(&attempt, from, code).await? } else { None };
-        let result = match (&accepted, attempt.paused) {
-            (Some(_), _) => "accepted",
-            (None, true) => "paused",
-            (None, false) => "refused",
-        };
-        logins.with_label_values(&[result]).inc();
-        let Some(user) = accepted else { return Ok(None) };
-        let user = self.user(&user).await?;
-        super::sign_in::admit(&user)?;
-        Ok(Some(user))
+        Ok((attempt, fits))
+    }
+
+    /// What came of a login.
+    pub(super) fn count_login(&self, result: &str) {
+        self.inner.shared.observed.logins.with_label_values(&[result]).inc();
     }
 
     /// The id of the user whose password it was, if the code is right as well.
@@ -85,6 +101,22 @@ impl Store {
             return Ok(None);
         };
         match (current.totp_on, attempt.step) {
+            (false, _) if are_required(write.db()).await? => {
+                let user = users::user(write.db(), &current.user_id).await?;
+                super::sign_in::admit(&user)?;
+                match first_code(&mut write, &user, &current, code).await? {
+                    First::On => {}
+                    First::Wrong => {
+                        write.commit().await?;
+                        return Ok(None);
+                    }
+                    First::Missing => {
+                        attempt.forgive(&mut write, from).await?;
+                        write.commit().await?;
+                        return Err(StoreError::NeedsCodes);
+                    }
+                }
+            }
             (false, _) => {}
             // Used up when it let the attempt through; another one since is another attempt's.
             (true, Some(step)) if step == current.totp_step => {}
@@ -162,6 +194,11 @@ pub(super) async fn set_password(write: &mut Write, user: &str, address: &str, h
     .execute(write.db())
     .await?;
     start_anew(write, user, &login).await?;
+    end_logins(write, user).await
+}
+
+/// Ends every login of a user, and what it could let in.
+pub(super) async fn end_logins(write: &mut Write, user: &str) -> Result<()> {
     sql::query("DELETE FROM sessions WHERE user_id = $1").bind(user).execute(write.db()).await?;
     sql::query("DELETE FROM join_keys WHERE user_id = $1").bind(user).execute(write.db()).await?;
     Ok(())

@@ -34,6 +34,12 @@ pub enum StoreError {
     /// The caller may not do this.
     #[error("{0}")]
     Denied(String),
+    /// The password is right, but the account asks for a one-time code, and the user has none yet.
+    #[error(
+        "login refused: one-time codes are asked of everybody here, and this user has none yet: POST /api/login/password/totp \
+         makes a secret for them, and a code of it logs in"
+    )]
+    NeedsCodes,
     /// Passwords are looked at one after the other, and too many wait.
     #[error(transparent)]
     Hash(#[from] HashError),

@@ -22,6 +22,7 @@ mod enroll;
 mod error;
 mod expiry;
 mod facts;
+mod first_codes;
 mod groups;
 mod inherit;
 mod invites;
@@ -66,7 +67,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
-pub use account::{Account, ExtraSettings, FlowLog, Settings};
+pub use account::{Account, DashboardFeatures, ExtraSettings, FlowLog, Settings};
 pub use activity::Activity;
 pub use answers::KeptAnswer;
 pub use attempts::Source;

@@ -28,7 +28,7 @@ macro_rules! unserved {
     };
 }
 
-const UNSERVED: [Unserved; 8] = unserved! {
+const UNSERVED: [Unserved; 7] = unserved! {
     lazy_connection_enabled: false, "agents keep a tunnel to every peer that they may reach, so that the first packet waits for \
         nothing; leave it false";
     auto_update_version: "disabled", "agents are updated by the package manager of their machine, not by control; leave it \
@@ -39,7 +39,6 @@ const UNSERVED: [Unserved; 8] = unserved! {
     peer_expose_groups: Vec::<String>::new(), "there is no reverse proxy that could expose a peer's service; leave it empty";
     metrics_push_enabled: false, "agents push no metrics to anybody; fetch them from the agent's /metrics, and leave this false";
     agent_network_only: false, "there is no dashboard here that could be limited; leave it false";
-    local_mfa_enabled: false, "codes are each local user's own to turn on, by `sluice user totp`; leave it false";
 };
 
 /// Refuses a change to what would be stored, shown, and have no effect. What an earlier version stored may stay.

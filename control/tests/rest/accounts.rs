@@ -1,4 +1,6 @@
-use serde_json::json;
+use serde_json::{Value, json};
+use sluicegate_control::identity::{Identity, IdentityOptions, LocalUsers};
+use sluicegate_control::store::Actor;
 
 use crate::harness::{Server, text};
 
@@ -137,7 +139,6 @@ async fn what_nothing_here_could_honour_cannot_be_turned_on() {
         ("peer_expose_groups", json!([group]), "leave it empty"),
         ("metrics_push_enabled", json!(true), "/metrics"),
         ("agent_network_only", json!(true), "no dashboard"),
-        ("local_mfa_enabled", json!(true), "sluice user totp"),
     ] {
         let mut settings = accounts[0]["settings"].clone();
         settings[field] = value.clone();
@@ -155,4 +156,95 @@ async fn what_nothing_here_could_honour_cannot_be_turned_on() {
     settings["extra"]["network_traffic_packet_counter_enabled"] = json!(false);
     let (status, account) = server.owner.put(&path, json!({"settings": settings})).await;
     assert_eq!((status, &account["settings"]["auto_update_version"]), (200, &json!("disabled")));
+}
+
+#[tokio::test]
+async fn what_the_configuration_decides_is_shown_as_it_is_and_not_put() {
+    for enabled in [false, true] {
+        let local_users = LocalUsers { enabled, open_setup: false };
+        let options = IdentityOptions { local_users, ..IdentityOptions::default() };
+        let identity = Identity::new(&options).unwrap();
+        let server = Server::start_known(tempfile::tempdir().unwrap(), identity).await;
+        let (_, accounts) = server.owner.get("/api/accounts").await;
+        let path = format!("/api/accounts/{}", text(&accounts[0], "id"));
+        let so = json!({"embedded_idp_enabled": enabled, "local_auth_disabled": !enabled,
+            "dashboard_features": {"agent_network": false}});
+        let shown = |account: &Value| {
+            let names = so.as_object().unwrap().keys();
+            names.map(|name| (name.clone(), account["settings"][name].clone())).collect::<Value>()
+        };
+        assert_eq!(shown(&accounts[0]), so);
+        let revision = server.store.revision().await.unwrap();
+        for taken in [
+            so.clone(),
+            json!({}),
+            json!({"embedded_idp_enabled": null, "local_auth_disabled": null, "dashboard_features": null}),
+            json!({"dashboard_features": {}}),
+        ] {
+            let (status, account) = server.owner.put(&path, json!({"settings": taken})).await;
+            assert_eq!((status, shown(&account)), (200, so.clone()), "{taken}");
+        }
+        assert_eq!(shown(&server.owner.get(&path).await.1), so);
+        assert_eq!(server.store.revision().await.unwrap(), revision, "nothing of it is kept");
+        for (wrong, why) in [
+            (
+                json!({"embedded_idp_enabled": !enabled}),
+                format!("embedded_idp_enabled is read-only, and is {enabled}"),
+            ),
+            (
+                json!({"local_auth_disabled": enabled}),
+                format!("local_auth_disabled is read-only, and is {}", !enabled),
+            ),
+            (json!({"dashboard_features": {"agent_network": true}}), "there is no dashboard here".into()),
+        ] {
+            let (status, answer) = server.owner.put(&path, json!({"settings": wrong})).await;
+            assert_eq!(status, 422, "{wrong}");
+            assert!(text(&answer, "message").contains(&why), "{answer}");
+        }
+
+        // Codes can be asked for where there is somebody who could have them.
+        let (status, answer) =
+            server.owner.put(&path, json!({"settings": {"local_mfa_enabled": true}})).await;
+        assert_eq!(status, if enabled { 200 } else { 422 }, "{answer}");
+        assert!(enabled || text(&answer, "message").contains("there are no built-in users here"), "{answer}");
+        assert_eq!(server.owner.get("/api/login").await.1["codes_required"], enabled);
+        // Of a configuration that was another, it may stay.
+        let mut settings = server.store.account().await.unwrap().settings;
+        settings.local_mfa_enabled = true;
+        server.store.update_settings(&Actor::system(), settings).await.unwrap();
+        let (status, account) =
+            server.owner.put(&path, json!({"settings": {"local_mfa_enabled": true}})).await;
+        assert_eq!((status, &account["settings"]["local_mfa_enabled"]), (200, &json!(true)));
+        assert_eq!(server.owner.get("/api/login").await.1["codes_required"], enabled);
+    }
+}
+
+#[tokio::test]
+async fn every_setting_has_a_row_in_the_table_that_says_what_it_does() {
+    let page = include_str!("../../../docs/rest-api.md");
+    let (_, table) = page.split_once("### Settings of the account").unwrap();
+    let rows: Vec<&str> = table
+        .lines()
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'))
+        .filter_map(|line| line.split('|').nth(1))
+        .collect();
+    let document: Value = serde_json::from_str(include_str!("../../openapi.json")).unwrap();
+    let of = |schema: &str| -> Vec<String> {
+        let fields = &document["components"]["schemas"][schema]["properties"];
+        fields.as_object().unwrap().keys().cloned().collect()
+    };
+    let mut fields = of("AccountSettings");
+    fields.retain(|field| field != "extra");
+    fields.extend(of("AccountExtraSettings").iter().map(|field| format!("extra.{field}")));
+    assert!(fields.len() > 25, "{fields:?}");
+    for field in &fields {
+        let found = rows.iter().filter(|row| row.contains(&format!("`{field}`"))).count();
+        assert_eq!(found, 1, "docs/rest-api.md, settings of the account: {field} has {found} rows");
+    }
+    for row in rows {
+        for name in row.split('`').skip(1).step_by(2) {
+            assert!(fields.iter().any(|field| field == name), "{name} is no setting");
+        }
+    }
 }

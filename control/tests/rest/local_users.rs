@@ -180,6 +180,55 @@ async fn an_invited_user_sets_a_password_logs_in_and_takes_codes() {
 }
 
 #[tokio::test]
+async fn where_the_account_asks_for_codes_a_login_is_refused_until_they_are_set_up() {
+    let server = start(false).await;
+    let anybody = server.owner.with_authorization(None);
+    let body = json!({"email": "ann@example.org", "name": "Ann", "role": "user", "auto_groups": []});
+    let invite = server.owner.created("/api/users/invites", body).await;
+    let link = format!("/api/users/invites/{}/accept", text(&invite, "invite_token"));
+    anybody.created(&link, json!({"password": PASSWORD})).await;
+    let own = credentials("ann@example.org", PASSWORD);
+    let early = anybody.post("/api/login/password/totp", own.clone()).await;
+    assert_eq!(early.0, 422, "{early:?}");
+    let ann = logged_in(&server, &anybody.created("/api/login/password", own.clone()).await);
+
+    let (_, accounts) = server.owner.get("/api/accounts").await;
+    let path = format!("/api/accounts/{}", text(&accounts[0], "id"));
+    assert_eq!(anybody.get("/api/login").await.1["codes_required"], false);
+    server.owner.put(&path, json!({"settings": {"local_mfa_enabled": true}})).await;
+    assert_eq!(anybody.get("/api/login").await.1["codes_required"], true);
+    assert_eq!(ann.get("/api/users/current").await.0, 200, "until its end");
+    let wrong = anybody.post("/api/login/password", credentials("ann@example.org", "wrong password")).await;
+    assert_eq!(wrong.0, 401);
+    let refused = anybody.post("/api/login/password", own.clone()).await;
+    assert_eq!(refused.0, 428, "{refused:?}");
+    assert!(message(&refused).contains("POST /api/login/password/totp"), "{refused:?}");
+    assert!(refused.1.get("token").is_none());
+
+    let totp = "/api/login/password/totp";
+    assert_eq!(anybody.post(totp, credentials("ann@example.org", "wrong password")).await, wrong);
+    assert_eq!(anybody.post(totp, credentials("bob@example.org", PASSWORD)).await, wrong);
+    let codes = anybody.created(totp, own.clone()).await;
+    let made = TOTP::from_url(text(&codes, "url")).unwrap();
+    let now = made.generate((sluicegate_control::ids::now() / 1000).unsigned_abs());
+    let with_code = json!({"email": "ann@example.org", "password": PASSWORD, "code": now});
+    let login = anybody.created("/api/login/password", with_code).await;
+    let ann = logged_in(&server, &login);
+    let (_, me) = ann.get("/api/users/current").await;
+    assert_eq!(me["email"], "ann@example.org");
+    assert_eq!(anybody.post("/api/login/password", own.clone()).await, wrong, "as ever with codes");
+    assert_eq!(anybody.post(totp, own.clone()).await, wrong);
+
+    let body = Some(json!({"password": PASSWORD}).to_string());
+    let path = format!("/api/users/{}/totp", text(&me, "id"));
+    assert_eq!(ann.send(Method::DELETE, &path, body).await.0, 200);
+    assert_eq!(ann.get("/api/users/current").await.0, 401, "nobody works on without codes");
+    assert_eq!(anybody.post("/api/login/password", own).await.0, 428);
+    let codes = server.codes().await;
+    assert!(codes.contains(&"account.setting.local.mfa.enable".to_owned()), "{codes:?}");
+}
+
+#[tokio::test]
 async fn an_administrators_codes_and_password_are_not_reset_by_a_token_made_long_ago() {
     let server = start(false).await;
     let anybody = server.owner.with_authorization(None);
@@ -247,6 +296,7 @@ async fn without_built_in_users_nothing_of_them_is_served() {
     for path in [
         "/api/setup",
         "/api/login/password",
+        "/api/login/password/totp",
         "/api/users/invites",
         "/api/users/invites/nbi_x/accept",
         "/api/users/x/invite",

@@ -8,6 +8,7 @@ mod attempts;
 mod audit;
 mod backup;
 mod conformance;
+mod first_codes;
 mod following;
 mod identity;
 mod kills;

@@ -85,6 +85,8 @@ fn states(activity: Activity) -> States {
         | LazyConnectionDisable
         | PeerExposeEnable
         | PeerExposeDisable
+        | LocalMfaEnable
+        | LocalMfaDisable
         | AutoUpdateAlwaysEnable
         | AutoUpdateAlwaysDisable
         | AutoUpdateVersion
@@ -557,6 +559,7 @@ impl Trail {
                 all.peer_inactivity_expiration_enabled = !all.peer_inactivity_expiration_enabled;
                 all.groups_propagation_enabled = !all.groups_propagation_enabled;
                 all.extra.peer_approval_enabled = !all.extra.peer_approval_enabled;
+                all.local_mfa_enabled = !all.local_mfa_enabled;
                 all.peer_login_expiration += 3600;
                 all.peer_inactivity_expiration += 600;
                 all.regular_users_view_blocked = !all.regular_users_view_blocked;
