@@ -15,6 +15,7 @@ pub mod flow;
 pub mod fragment;
 pub mod guard;
 pub mod hop;
+pub mod host;
 pub mod image;
 pub mod limit;
 mod live;

@@ -3,6 +3,7 @@
 use crate::event::{About, Event, EventKind};
 use crate::flow::{Exit, Flow, Key, REPLY, Side, State, TRANSLATED};
 use crate::hop;
+use crate::host::HostAddress;
 use crate::image::Attributes;
 use crate::network::Header;
 use crate::packet::protocol;
@@ -86,6 +87,14 @@ pub fn admit<F: Egresses, T: Tables<F>>(
     let state = if tcp { State::SynSent } else { State::Unreplied };
     let route = judgement.attributes.route().unwrap_or(0);
     let masquerade = matches!(exit, Exit::Site) && judgement.attributes.masquerade();
+    if matches!(exit, Exit::Site)
+        && let Some(here) = tables.host_address(&key.destination)
+    {
+        return refuse(match here {
+            HostAddress::Own => DropReason::Hairpin,
+            HostAddress::Broadcast => DropReason::NotUnicast,
+        });
+    }
     let mut source = key.source;
     if let Some(egress) = tables.egress(*active, route).filter(|_| matches!(exit, Exit::Site)) {
         if egress.has::<F>(key.destination) {

@@ -81,7 +81,7 @@ reasons! {
     UnderlayHandshakeRate = 22, "underlay_handshake_rate";
     /// Its source has opened as many flows lately as it may without an answer.
     SourceLimit = 23, "source_limit";
-    /// It is for an address this gateway masquerades with: flows do not turn back there.
+    /// It is for an address of this gateway's own on a site, or one it masquerades with: flows do not turn back there.
     Hairpin = 24, "hairpin";
     /// A fragment that overlaps one before it, or comes after one that did.
     FragmentOverlap = 25, "fragment_overlap";

@@ -7,6 +7,7 @@ use crate::family::{Address4, Address6};
 use crate::flow::{Flow, Hop, Key, Side, Timeouts};
 use crate::fragment::{Datagram, DatagramKey};
 use crate::hop::{Link, NeighbourKey};
+use crate::host::HostAddress;
 use crate::limit::Openings;
 use crate::mapping::{Mapping, MappingKey};
 use crate::network::Header;
@@ -267,6 +268,13 @@ pub trait Tables<F: Egresses> {
         f: impl FnOnce(&mut Openings) -> R,
     ) -> Option<R> {
         let _ = (source, now, f);
+        None
+    }
+
+    /// What `address` is to this host; `None` also where nothing is known of its devices. Asked when a flow is opened to a site.
+    #[inline(always)]
+    fn host_address(&self, address: &F::Address) -> Option<HostAddress> {
+        let _ = address;
         None
     }
 

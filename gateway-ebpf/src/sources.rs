@@ -1,14 +1,17 @@
-//! What is remembered beside flows: openings that nobody answered, who owns which port, and neighbours.
+//! What is remembered beside flows: openings that nobody answered, who owns which port, neighbours, and the host's own ports and
+//! addresses.
 //!
 //! Not pinned: a new agent's programs count openings anew, and the agent makes the mappings of the flows it finds, and looks
-//! for the host's ports before the programs see a packet.
+//! for the host's ports and addresses before the programs see a packet.
 
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, LruHashMap};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap};
 use sluicegate_engine::answer::{Bucket, SENDERS};
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::flow::Hop;
 use sluicegate_engine::hop::{NEIGHBOURS, NeighbourKey};
+use sluicegate_engine::host::HostAddress;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::tables::Egresses;
@@ -41,6 +44,12 @@ static SENDERS6: LruHashMap<A6, Bucket> = LruHashMap::with_max_entries(SENDERS, 
 #[map]
 static HOST_PORTS: Array<u64> = Array::with_max_entries(65_536 / 64, 0);
 
+/// What addresses of a site are to this host, as numbers of `HostAddress`: written by the agent.
+#[map]
+static HOST_ADDRESSES4: HashMap<A4, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+#[map]
+static HOST_ADDRESSES6: HashMap<A6, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
 /// Whether a socket of the host uses the port.
 #[inline(always)]
 pub fn is_hosts(port: u16) -> bool {
@@ -49,6 +58,8 @@ pub fn is_hosts(port: u16) -> bool {
 
 /// The maps of one address family.
 pub trait Sources: Egresses {
+    /// What an address is to this host.
+    fn host_address(address: &Self::Address) -> Option<HostAddress>;
     /// What a source opened lately.
     fn openings(source: &Self::Address) -> Option<*mut Openings>;
     /// Remembers what a source opened lately.
@@ -68,8 +79,14 @@ pub trait Sources: Egresses {
 }
 
 macro_rules! sources {
-    ($family:ty, $openings:ident, $mappings:ident, $neighbours:ident, $senders:ident) => {
+    ($family:ty, $host:ident, $openings:ident, $mappings:ident, $neighbours:ident, $senders:ident) => {
         impl Sources for $family {
+            #[inline(always)]
+            fn host_address(address: &Self::Address) -> Option<HostAddress> {
+                // SAFETY: map memory stays valid for the whole run (RCU), and the value is one word.
+                unsafe { $host.get(address) }.map(|number| HostAddress::from_number(*number))
+            }
+
             #[inline(always)]
             fn openings(source: &Self::Address) -> Option<*mut Openings> {
                 $openings.get_ptr_mut(source)
@@ -119,5 +136,5 @@ macro_rules! sources {
     };
 }
 
-sources!(V4, OPENINGS4, MAPPINGS4, NEIGHBOURS4, SENDERS4);
-sources!(V6, OPENINGS6, MAPPINGS6, NEIGHBOURS6, SENDERS6);
+sources!(V4, HOST_ADDRESSES4, OPENINGS4, MAPPINGS4, NEIGHBOURS4, SENDERS4);
+sources!(V6, HOST_ADDRESSES6, OPENINGS6, MAPPINGS6, NEIGHBOURS6, SENDERS6);

@@ -7,6 +7,7 @@ use sluicegate_engine::event::{About, Event};
 use sluicegate_engine::flow::{Flow, Hop, Key, Side};
 use sluicegate_engine::fragment::{Datagram, DatagramKey};
 use sluicegate_engine::hop::NeighbourKey;
+use sluicegate_engine::host::HostAddress;
 use sluicegate_engine::image::ROUTES_MAX;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
@@ -141,6 +142,11 @@ impl<F: PerFamily> Tables<F> for Maps {
         let result = f(&mut openings);
         F::set_openings(source, &openings);
         Some(result)
+    }
+
+    #[inline(always)]
+    fn host_address(&self, address: &F::Address) -> Option<HostAddress> {
+        F::host_address(address)
     }
 
     #[inline(always)]

@@ -190,6 +190,8 @@ fn frames_of_any_shape_are_looked_into_and_the_hosts_business_is_not() {
         ("IPv4", &[][..], four(own4, 0, &junk), 1),
         ("IPv4, well formed", &[], four(own4, 0, &fine), 0),
         ("IPv4 for another host", &[], four(other4, 0, &junk), 0),
+        ("IPv4 for every host of the network", &[], four("192.0.2.255", 0, &junk), 1),
+        ("IPv4 for its first address", &[], four("192.0.2.0", 0, &junk), 0),
         ("IPv4 with a tag", &single, four(own4, 0, &junk), 1),
         ("IPv4 with a tag, well formed", &single, four(own4, 0, &fine), 0),
         ("IPv4 with two tags", &double, four(own4, 0, &junk), 1),

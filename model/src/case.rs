@@ -50,6 +50,8 @@ pub enum Step {
     Image(Arc<State>, Option<Vec<Exit>>),
     /// Where routes leave, by [`exit_of`] their number.
     Egress(Vec<Exit>),
+    /// The addresses of the host's devices from then on, with the lengths of their prefixes.
+    Addresses(Vec<(IpAddr, u8)>),
     /// The agent's pass over the flow table.
     Sweep,
     /// Other time-outs, for flows from their next packet on.

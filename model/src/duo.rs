@@ -12,6 +12,7 @@ use sluicegate_policy::{Compiler, Limits};
 
 use crate::case::{AGENT, Arrival, Exit, FlowDump, Hex, Outcome, Setup, Step, exit_of};
 use crate::model::{Chosen, Model};
+use crate::tables;
 use crate::user::{Twin, User};
 
 /// The model, and the engine over tables in this process.
@@ -46,6 +47,10 @@ impl<T: Twin> Duo<T> {
             Step::Egress(exits) => {
                 self.exits.clone_from(exits);
                 self.leave();
+            }
+            Step::Addresses(addresses) => {
+                self.model.set_addresses(addresses.clone());
+                self.user.set_host_addresses(tables::host_addresses(addresses));
             }
             Step::Sweep => {
                 self.model.sweep();

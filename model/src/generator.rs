@@ -160,7 +160,11 @@ impl Generator {
             }
             100..110 => {
                 let exits = self.exits();
-                Step::Egress(exits)
+                if self.knows_devices() {
+                    Step::Addresses(world::addresses(&exits))
+                } else {
+                    Step::Egress(exits)
+                }
             }
             110..113 => Step::Deadline(self.random.pick(&[Some(0), Some(20), Some(500)])),
             113..130 => Step::Deadline(None),
@@ -171,6 +175,12 @@ impl Generator {
             290..430 if !self.pieces.is_empty() => Step::Packet(self.pieces.remove(0)),
             _ => self.speak(),
         }
+    }
+
+    /// Whether the gateway's devices have addresses. By what was picked before, so that cases that were found before they had any
+    /// stay what they are.
+    fn knows_devices(&self) -> bool {
+        self.setup.nat_first == 65_530
     }
 
     /// Learns what the gateway made of the last packet.
@@ -420,6 +430,7 @@ impl Generator {
     }
 
     fn any_talk(&mut self) -> Talk {
+        let knows_devices = self.knows_devices();
         let r = &mut self.random;
         if !self.talks.is_empty() && r.chance(20) {
             // The same ports again.
@@ -453,6 +464,8 @@ impl Generator {
             _ => 0,
         };
         let port = if matches!(kind, Speech::Other(_)) { 0 } else { port };
+        let at_end = knows_devices && port == 7 && opener == Side::Overlay;
+        let destination = if at_end { world::edge_of_network(to, six) } else { destination };
         Talk {
             opener,
             kind,
@@ -466,6 +479,7 @@ impl Generator {
 
     /// A packet that belongs to nothing.
     fn stray(&mut self) -> Step {
+        let knows_devices = self.knows_devices();
         let r = &mut self.random;
         let six = r.chance(50);
         let side = r.pick(&[Side::Overlay, Side::Overlay, Side::Site, Side::Site, Side::Local]);
@@ -483,6 +497,8 @@ impl Generator {
         };
         let (source, destination) = (anyone(r), anyone(r));
         let (from, to) = (r.pick(&PORTS), r.pick(&PORTS));
+        let destination =
+            if knows_devices && from == 9100 { world::edge_of_network(to, six) } else { destination };
         let payload = match r.below(8) {
             0..3 => {
                 let flags =

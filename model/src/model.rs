@@ -38,6 +38,8 @@ pub struct Model {
     revision: u32,
     deadline: Option<u64>,
     egress: Vec<Exit>,
+    /// Of the host's devices, with the lengths of their prefixes.
+    addresses: Vec<(IpAddr, u8)>,
     flows: Vec<Flow>,
     /// Flows that are over, until the next sweep: an implementation may still remember them.
     ghosts: Vec<Flow>,
@@ -95,6 +97,7 @@ impl Model {
             revision: 0,
             deadline: None,
             egress: Vec::new(),
+            addresses: Vec::new(),
             flows: Vec::new(),
             ghosts: Vec::new(),
             datagrams: Vec::new(),
@@ -115,6 +118,10 @@ impl Model {
 
     pub fn set_egress(&mut self, egress: Vec<Exit>) {
         self.egress = egress;
+    }
+
+    pub fn set_addresses(&mut self, addresses: Vec<(IpAddr, u8)>) {
+        self.addresses = addresses;
     }
 
     /// The agent's own pass over the flows, about once a second.
@@ -554,6 +561,12 @@ impl Model {
         let to = (destination, packet.transport.destination_port);
         let exit = route.map(|route| exit_of(&self.egress, route));
         let pool = exit.flatten().map(|exit| exit.addresses(packet.arrival.six)).unwrap_or_default();
+        if route.is_some() && self.is_hosts_own(destination) {
+            return refuse(DropReason::Hairpin);
+        }
+        if route.is_some() && self.is_broadcast(destination) {
+            return refuse(DropReason::NotUnicast);
+        }
         if pool.contains(&destination) {
             return refuse(DropReason::Hairpin);
         }
@@ -784,6 +797,32 @@ impl Model {
         self.setup.overlay.iter().any(|&(network, length)| match (network, address) {
             (IpAddr::V4(n), IpAddr::V4(a)) => (n.to_bits() ^ a.to_bits()) >> (32 - length) == 0,
             (IpAddr::V6(n), IpAddr::V6(a)) => (n.to_bits() ^ a.to_bits()) >> (128 - length) == 0,
+            _ => false,
+        })
+    }
+
+    /// Whether the host has the address on a device, or shares it with the other routers of one of its subnets.
+    fn is_hosts_own(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|&(own, length)| match (own, address) {
+            (IpAddr::V6(o), IpAddr::V6(a)) if length < 127 => {
+                let zeros = (0..128 - u32::from(length)).all(|bit| a.to_bits() >> bit & 1 == 0);
+                o == a
+                    || zeros
+                        && (0..u32::from(length)).all(|bit| (o.to_bits() ^ a.to_bits()) << bit >> 127 == 0)
+            }
+            _ => own == address,
+        })
+    }
+
+    /// Whether an IPv4 address is the first or the last of a network of the host with more than two.
+    fn is_broadcast(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|&(own, length)| match (own, address) {
+            (IpAddr::V4(o), IpAddr::V4(a)) if length < 31 => {
+                let bits = 32 - u32::from(length);
+                let same = (bits..32).all(|bit| (o.to_bits() ^ a.to_bits()) >> bit & 1 == 0);
+                let host = (0..bits).map(|bit| a.to_bits() >> bit & 1);
+                same && (host.clone().all(|bit| bit == 0) || host.clone().all(|bit| bit == 1))
+            }
             _ => false,
         })
     }

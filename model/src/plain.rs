@@ -10,6 +10,7 @@ use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
 use sluicegate_engine::flow::{Flow, Hop, Key, Side};
 use sluicegate_engine::fragment::{Datagram, DatagramKey};
 use sluicegate_engine::hop::NeighbourKey;
+use sluicegate_engine::host::HostAddress;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey, keys_of};
 use sluicegate_engine::reason::DropReason;
@@ -26,6 +27,7 @@ pub struct Plain {
     active: Active,
     image: Vec<Line>,
     egress: Vec<Egress>,
+    host: BTreeMap<[u8; 16], HostAddress>,
     v4: Flows<Address4>,
     v6: Flows<Address6>,
     counters: Counters,
@@ -120,6 +122,10 @@ impl<F: PerFamily> Tables<F> for Plain {
 
     fn egress(&self, _active: Active, route: u16) -> Option<&Egress> {
         self.egress.get(usize::from(route))
+    }
+
+    fn host_address(&self, address: &F::Address) -> Option<HostAddress> {
+        self.host.get(&F::mapped(*address)).copied()
     }
 
     fn with_flow<R>(
@@ -257,6 +263,10 @@ impl Twin for Plain {
 
     fn set_egress(&mut self, egress: Vec<Egress>) {
         self.egress = egress;
+    }
+
+    fn set_host_addresses(&mut self, host: BTreeMap<[u8; 16], HostAddress>) {
+        self.host = host;
     }
 
     fn set_config(&mut self, config: Config) {

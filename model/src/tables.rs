@@ -1,6 +1,6 @@
 //! What the engine remembers, in the terms of the model: half-entries put together to flows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -8,6 +8,7 @@ use sluicegate_engine::family::Family;
 use sluicegate_engine::family::{Address4, Address6};
 use sluicegate_engine::flow::{Exit as Leave, FIN, Flow, Key, Side, State, TRANSLATED};
 use sluicegate_engine::hop::Link;
+use sluicegate_engine::host::HostAddress;
 use sluicegate_engine::tables::{Config, ENDPOINT_INDEPENDENT, Egress, HAS_DEADLINE, Stage};
 
 use crate::answer::TICKS_PER_SECOND;
@@ -96,6 +97,20 @@ fn address<F: Family>(address: F::Address) -> IpAddr {
     } else {
         mapped.into()
     }
+}
+
+/// What the host's addresses are to it as the engine reads it: by their mapped form, the host's own before all else.
+pub fn host_addresses(addresses: &[(IpAddr, u8)]) -> BTreeMap<[u8; 16], HostAddress> {
+    let mut all = BTreeMap::new();
+    for (address, what) in addresses.iter().flat_map(|(own, length)| HostAddress::of(*own, *length)) {
+        let mapped = match address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        let known = all.entry(mapped.octets()).or_insert(what);
+        *known = (*known).min(what);
+    }
+    all
 }
 
 /// How frames leave by every device: the loopback device, on which test runs of programs are, stands for all.

@@ -1,11 +1,14 @@
 //! The engine over tables in this process, driven packet by packet.
 
+use std::collections::BTreeMap;
+
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::event::Event;
 use sluicegate_engine::express::screen;
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::flow::{Flow, Key, Side, Timeouts};
 use sluicegate_engine::hop::learn;
+use sluicegate_engine::host::HostAddress;
 use sluicegate_engine::image::header;
 use sluicegate_engine::packet::{Packet, Slice};
 use sluicegate_engine::pipeline::{Verdict, process};
@@ -30,6 +33,8 @@ pub trait Twin {
     /// Puts a validated image in force.
     fn set_image(&mut self, lines: Vec<Line>, epoch: u32);
     fn set_egress(&mut self, egress: Vec<Egress>);
+    /// By their mapped form.
+    fn set_host_addresses(&mut self, host: BTreeMap<[u8; 16], HostAddress>);
     fn set_config(&mut self, config: Config);
     /// Events since the last call, oldest first.
     fn take_events(&mut self) -> Vec<Event>;
@@ -66,6 +71,10 @@ impl<T: Twin> User<T> {
         let mut egress = vec![Egress::default(); last];
         ways.iter().for_each(|(route, exit)| egress[usize::from(*route)] = tables::egress(exit));
         self.twin.set_egress(egress);
+    }
+
+    pub fn set_host_addresses(&mut self, host: BTreeMap<[u8; 16], HostAddress>) {
+        self.twin.set_host_addresses(host);
     }
 
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {

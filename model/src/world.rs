@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sluicegate_policy::model::*;
 
-use crate::case::SLOTS;
+use crate::case::{Exit, SLOTS};
 use crate::random::Random;
 
 pub const PEERS: [&str; 6] = ["pa", "pb", "pc", "pd", "pe", "pf"];
@@ -45,6 +45,49 @@ const TARGETS6: [&str; 8] = [
     "fd5c:1::c8",
     "fd5c:1:7::7",
 ];
+/// Addresses of the gateway's devices, with the lengths of their prefixes: one in another's network, one that is somebody's
+/// target, links of two, and networks within networks.
+const PLACES: [(&str, u8); 14] = [
+    ("10.1.2.1", 24),
+    ("10.1.2.200", 24),
+    ("10.1.2.3", 32),
+    ("10.1.9.9", 16),
+    ("10.7.0.1", 8),
+    ("192.168.7.1", 30),
+    ("192.168.7.7", 31),
+    ("fd01:1::1", 64),
+    ("fd01:1::c8", 64),
+    ("fd01:1::5", 128),
+    ("fd01:1:9::9", 32),
+    ("fd07::1", 8),
+    ("fd02::1", 64),
+    ("fd02::7", 127),
+];
+/// What some of those make of addresses, and what lies beside it.
+const ENDS4: [&str; 10] = [
+    "10.1.2.255",
+    "10.1.2.0",
+    "10.1.2.200",
+    "10.1.2.254",
+    "10.1.255.255",
+    "10.1.0.0",
+    "10.255.255.255",
+    "192.168.7.3",
+    "192.168.7.6",
+    "192.168.7.255",
+];
+const ENDS6: [&str; 10] = [
+    "fd01:1::",
+    "fd01:1::c8",
+    "fd01:1::1:0",
+    "fd01:1::ffff:ffff:ffff:ffff",
+    "fd01:1:9::",
+    "fd00::",
+    "fd01:1::4",
+    "fd02::",
+    "fd02::6",
+    "fd02::1",
+];
 const STRANGERS4: [&str; 7] =
     ["224.0.0.251", "255.255.255.255", "127.0.0.1", "169.254.1.1", "0.0.0.0", "240.0.0.1", "239.1.2.3"];
 const STRANGERS6: [&str; 7] = ["ff02::1", "fe80::1", "::1", "::", "ff0e::1", "::ffff:10.1.2.3", "::10.1.2.3"];
@@ -73,6 +116,18 @@ pub fn destination(r: &mut Random, six: bool) -> IpAddr {
     }
     let target = r.pick(if six { &TARGETS6 } else { &TARGETS4 });
     target.parse().expect("an address")
+}
+
+/// Some of the addresses that the gateway's devices may have, by what was picked for something else.
+pub fn addresses(exits: &[Exit]) -> Vec<(IpAddr, u8)> {
+    let some = PLACES.iter().zip(exits).filter(|(_, exit)| exit.mtu == 1500);
+    some.map(|((address, length), _)| (address.parse().expect("an address"), *length)).collect()
+}
+
+/// An address at the ends of a network of the gateway's devices, or one that they have; by a port.
+pub fn edge_of_network(port: u16, six: bool) -> IpAddr {
+    let ends = if six { &ENDS6 } else { &ENDS4 };
+    ends[PORTS.iter().position(|p| *p == port).unwrap_or(0)].parse().expect("an address")
 }
 
 /// A destination whose words, added to those of the source, carry twice when they are folded to sixteen bits: the edge of

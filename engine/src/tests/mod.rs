@@ -2,5 +2,6 @@
 
 mod carried;
 mod conformance;
+mod host;
 mod races;
 mod world;

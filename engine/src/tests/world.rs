@@ -14,6 +14,7 @@ use crate::family::{Address4, Address6, V4, V6};
 use crate::flow::{Flow, Key, Side, Timeouts};
 use crate::fragment::{Datagram, DatagramKey};
 use crate::hop::{Link, learn};
+use crate::host::HostAddress;
 use crate::image::{Attributes, Decision};
 use crate::limit::Openings;
 use crate::packet::{Slice, protocol};
@@ -122,6 +123,10 @@ pub(super) struct World<F: Twin> {
     pub(super) half_open: BTreeMap<Key<F::Address>, Flow<F::Address>>,
     openings: BTreeMap<F::Address, Openings>,
     datagrams: BTreeMap<DatagramKey<F::Address>, Datagram>,
+    /// What addresses are to the gateway's host.
+    pub(super) host: BTreeMap<F::Address, HostAddress>,
+    /// How often that was asked.
+    pub(super) asked: Cell<u32>,
     /// Flows that a rule was counted for, and start events.
     pub(super) admitted: u32,
     pub(super) started: u32,
@@ -167,6 +172,8 @@ impl<F: Twin> World<F> {
             half_open: BTreeMap::new(),
             openings: BTreeMap::new(),
             datagrams: BTreeMap::new(),
+            host: BTreeMap::new(),
+            asked: Cell::new(0),
             admitted: 0,
             started: 0,
             reads: Cell::new(0),
@@ -325,6 +332,11 @@ impl<F: Twin> Tables<F> for World<F> {
     fn remove_flow(&mut self, stage: Stage, key: &Key<F::Address>) {
         self.used();
         self.table(stage).remove(key);
+    }
+
+    fn host_address(&self, address: &F::Address) -> Option<HostAddress> {
+        self.asked.set(self.asked.get() + 1);
+        self.host.get(address).copied()
     }
 
     fn with_openings<R>(

@@ -387,6 +387,7 @@ impl<O: Overlay> Agent<'_, O> {
         }
         let sites = super::run::sites(&self.netlink, &self.around.settings).await?;
         self.sites = sites;
+        block_in_place(|| self.datapath.addresses_changed());
         self.resolve_egress().await
     }
 

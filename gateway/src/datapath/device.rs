@@ -1,10 +1,9 @@
 //! Facts about network devices of this process's network namespace. By ioctl and not by /sys, which shows the network
 //! namespace it was mounted in.
 
-use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd as _;
 
 use socket2::{Domain, Socket, Type};
@@ -58,37 +57,43 @@ pub(crate) fn names() -> Vec<String> {
     }
 }
 
-/// Every address at which this host hears what is sent: those of every device, and the broadcast addresses of their IPv4
-/// networks. IPv4 in its mapped form.
-pub(crate) fn addresses() -> io::Result<BTreeSet<[u8; 16]>> {
+/// An address of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Assigned {
+    /// It.
+    pub(crate) address: IpAddr,
+    /// Bits of its network's prefix.
+    pub(crate) length: u8,
+    /// The broadcast address that was set with it, or else the far end of its link.
+    pub(crate) broadcast: Option<Ipv4Addr>,
+}
+
+/// The addresses of every device.
+pub(crate) fn addresses() -> io::Result<Vec<Assigned>> {
     let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: the call allocates a list and stores its start, which is freed once below.
     if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    let mut addresses = BTreeSet::new();
+    let mut addresses = Vec::new();
     let mut entry = first;
     while !entry.is_null() {
-        // SAFETY: an entry of the list. A device without an address has none; one with an address of a family has the
-        // structure of that family.
+        // SAFETY: an entry of the list, whose pointers are null or to addresses.
         unsafe {
-            let address = (*entry).ifa_addr;
-            match (!address.is_null()).then(|| i32::from((*address).sa_family)) {
-                Some(libc::AF_INET) => {
-                    let v4 = (*address.cast::<libc::sockaddr_in>()).sin_addr.s_addr;
-                    addresses.insert(Ipv4Addr::from(v4.to_ne_bytes()).to_ipv6_mapped().octets());
-                    // The member is the peer's address on a device without broadcasts.
-                    let broadcast = (*entry).ifa_ifu;
-                    if (*entry).ifa_flags & libc::IFF_BROADCAST as u32 != 0 && !broadcast.is_null() {
-                        let v4 = (*broadcast.cast::<libc::sockaddr_in>()).sin_addr.s_addr;
-                        addresses.insert(Ipv4Addr::from(v4.to_ne_bytes()).to_ipv6_mapped().octets());
-                    }
-                }
-                Some(libc::AF_INET6) => {
-                    let v6 = (*address.cast::<libc::sockaddr_in6>()).sin6_addr.s6_addr;
-                    addresses.insert(Ipv6Addr::from(v6).octets());
-                }
-                _ => {}
+            if let Some(address) = address((*entry).ifa_addr) {
+                let length = match (self::address((*entry).ifa_netmask), address) {
+                    (Some(IpAddr::V4(mask)), _) => mask.to_bits().leading_ones(),
+                    (Some(IpAddr::V6(mask)), _) => mask.to_bits().leading_ones(),
+                    (None, IpAddr::V4(_)) => Ipv4Addr::BITS,
+                    (None, IpAddr::V6(_)) => Ipv6Addr::BITS,
+                };
+                // The member is the peer's address on a device without broadcasts.
+                let broadcasts = (*entry).ifa_flags & libc::IFF_BROADCAST as u32 != 0;
+                let broadcast = match self::address((*entry).ifa_ifu) {
+                    Some(IpAddr::V4(v4)) if broadcasts => Some(v4),
+                    _ => None,
+                };
+                addresses.push(Assigned { address, length: length as u8, broadcast });
             }
             entry = (*entry).ifa_next;
         }
@@ -96,6 +101,30 @@ pub(crate) fn addresses() -> io::Result<BTreeSet<[u8; 16]>> {
     // SAFETY: the list from above, not used afterwards.
     unsafe { libc::freeifaddrs(first) };
     Ok(addresses)
+}
+
+/// What `at` points to, where that is an address.
+///
+/// # Safety
+///
+/// `at` is null or points to an address with the structure of its family.
+unsafe fn address(at: *const libc::sockaddr) -> Option<IpAddr> {
+    if at.is_null() {
+        return None;
+    }
+    // SAFETY: as the caller says.
+    unsafe {
+        match i32::from((*at).sa_family) {
+            libc::AF_INET => {
+                let v4 = (*at.cast::<libc::sockaddr_in>()).sin_addr.s_addr;
+                Some(Ipv4Addr::from(v4.to_ne_bytes()).into())
+            }
+            libc::AF_INET6 => {
+                Some(Ipv6Addr::from((*at.cast::<libc::sockaddr_in6>()).sin6_addr.s6_addr).into())
+            }
+            _ => None,
+        }
+    }
 }
 
 fn request(name: &str, what: libc::Ioctl) -> io::Result<libc::ifreq> {
@@ -122,7 +151,8 @@ mod tests {
         assert_eq!(name(index).unwrap(), "lo");
         assert!(names().contains(&"lo".to_owned()) && !is_ethernet("lo").unwrap());
         assert!(mtu("lo").unwrap() >= 1280);
-        assert!(addresses().unwrap().contains(&Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets()));
+        let lo = addresses().unwrap().into_iter().find(|a| a.address == Ipv4Addr::LOCALHOST).unwrap();
+        assert_eq!((lo.length, lo.broadcast), (8, None));
         assert!(mtu("no-such-device").is_err() && super::index("no-such-device").is_none());
     }
 }

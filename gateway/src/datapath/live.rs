@@ -5,6 +5,7 @@ use std::hash::Hash;
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
 use sluicegate_engine::flow::{Flow, Key};
+use sluicegate_engine::host::HostAddress;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::network::Header;
@@ -47,6 +48,9 @@ pub trait Live {
 
     /// An entry of an IPv6 port mapping.
     fn mapping6(&self, key: &MappingKey<Address6>) -> Option<Mapping<Address6>>;
+
+    /// What an address is to this host; IPv4 in its mapped form.
+    fn host_address(&self, address: &[u8; 16]) -> Option<HostAddress>;
 
     /// Whether a port is left out of masquerading, because the host uses it.
     fn is_hosts(&self, port: u16) -> bool;

@@ -7,6 +7,7 @@ mod events;
 #[cfg(test)]
 pub(crate) mod fake;
 mod flow_settings;
+pub(crate) mod host;
 mod ledger;
 mod live;
 mod open;
@@ -116,6 +117,9 @@ pub trait Datapath: Send {
     fn forget_neighbours(&mut self) -> anyhow::Result<()> {
         Ok(())
     }
+
+    /// Addresses of this host's devices have changed, or may have.
+    fn addresses_changed(&mut self) {}
 
     /// How XDP is attached to each device that is to have it.
     fn xdp(&self) -> Vec<XdpDevice> {

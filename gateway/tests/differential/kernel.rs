@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,7 @@ use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
 use sluicegate_engine::flow::{Flow, Hop, KNOWN, Key, SENDS, Side, TRANSLATED, Timeouts};
 use sluicegate_engine::fragment::{DATAGRAMS, Datagram, DatagramKey};
 use sluicegate_engine::hop::{Link, NeighbourKey, Wire};
+use sluicegate_engine::host::HostAddress;
 use sluicegate_engine::image::ROUTES_MAX;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey, keys_of};
@@ -95,6 +97,7 @@ struct Sources<F: Family> {
     datagrams: HashMap<MapData, Raw<DatagramKey<F::Address>>, Raw<Datagram>>,
     neighbours: HashMap<MapData, Raw<NeighbourKey<F::Address>>, Raw<Hop>>,
     senders: HashMap<MapData, Raw<F::Address>, Raw<Bucket>>,
+    host: HashMap<MapData, Raw<F::Address>, u32>,
 }
 
 impl<F: Family> Sources<F> {
@@ -114,7 +117,15 @@ impl<F: Family> Sources<F> {
         for key in self.neighbours.keys().collect::<Result<Vec<_>, _>>()? {
             self.neighbours.remove(&key)?;
         }
-        Ok(())
+        self.set_host(&[])
+    }
+
+    /// Makes these the addresses that are something to the host.
+    fn set_host(&mut self, host: &[(F::Address, HostAddress)]) -> Result<()> {
+        for key in self.host.keys().collect::<Result<Vec<_>, _>>()? {
+            self.host.remove(&key)?;
+        }
+        host.iter().try_for_each(|(address, what)| Ok(self.host.insert(Raw(*address), *what as u32, 0)?))
     }
 
     fn hold(&mut self, held: bool) -> Result<()> {
@@ -283,6 +294,7 @@ impl Kernel {
                 datagrams: take("FRAGMENTS4")?.try_into()?,
                 neighbours: take("NEIGHBOURS4")?.try_into()?,
                 senders: take("SENDERS4")?.try_into()?,
+                host: take("HOST_ADDRESSES4")?.try_into()?,
             },
             sources6: Sources {
                 openings: take("OPENINGS6")?.try_into()?,
@@ -290,6 +302,7 @@ impl Kernel {
                 datagrams: take("FRAGMENTS6")?.try_into()?,
                 neighbours: take("NEIGHBOURS6")?.try_into()?,
                 senders: take("SENDERS6")?.try_into()?,
+                host: take("HOST_ADDRESSES6")?.try_into()?,
             },
             drops: take("DROPS")?.try_into()?,
             answers: take("ANSWERS")?.try_into()?,
@@ -348,6 +361,18 @@ impl Kernel {
 
     pub(crate) fn set_egress(&mut self, ways: &[(u16, Exit)]) -> Result<()> {
         self.write_ways(self.half, ways)
+    }
+
+    pub(crate) fn set_addresses(&mut self, addresses: &[(IpAddr, u8)]) -> Result<()> {
+        let (mut four, mut six) = (Vec::new(), Vec::new());
+        for (address, what) in tables::host_addresses(addresses) {
+            match Ipv6Addr::from(address).to_ipv4_mapped() {
+                Some(v4) => four.push((v4.into(), what)),
+                None => six.push((Address6(address), what)),
+            }
+        }
+        self.sources4.set_host(&four)?;
+        self.sources6.set_host(&six)
     }
 
     fn write_ways(&mut self, half: u32, ways: &[(u16, Exit)]) -> Result<()> {

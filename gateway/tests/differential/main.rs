@@ -24,11 +24,12 @@ mod user;
 use std::collections::BTreeMap;
 use std::env;
 
+use sluicegate_engine::DropReason;
 use sluicegate_engine::flow::State;
 use sluicegate_engine::pipeline::Verdict;
 use sluicegate_model::{case, generator, packets, parse, pieces, tables, world};
 
-use crate::case::{FlowDump, Setup, Step};
+use crate::case::{FlowDump, Outcome, Setup, Step};
 use crate::generator::Generator;
 use crate::kernel::Kernel;
 use crate::trio::Trio;
@@ -119,7 +120,7 @@ fn run(seed: u64, kernel: &mut Kernel, seen: &mut Seen) -> Result<(), Box<Failur
             let step = generator.next();
             trace.push(step.clone());
             if let Some(outcome) = trio.step(&step)? {
-                seen.note(outcome.verdict, &outcome.bytes);
+                seen.note(&outcome);
                 generator.learn(&outcome);
             }
             if i % COMPARE == 0 {
@@ -185,8 +186,12 @@ struct Seen {
 }
 
 impl Seen {
-    fn note(&mut self, verdict: Verdict, bytes: &[u8]) {
+    fn note(&mut self, Outcome { verdict, bytes, events }: &Outcome) {
         self.packets += 1;
+        let verdict = *verdict;
+        if events.iter().any(|event| event.reason == DropReason::NotUnicast as u8 && event.rule != 0) {
+            *self.verdicts.entry("broadcast refused although a rule admits it".into()).or_default() += 1;
+        }
         let name = match verdict {
             Verdict::Drop(reason) => reason.name().to_owned(),
             Verdict::Site(_) => "to site".to_owned(),
@@ -230,7 +235,7 @@ impl Seen {
                     .contains(name)
             })
             .filter(|name| !name.starts_with("underlay_"))
-            .chain(["pass", "host", "to site", "overlay"])
+            .chain(["pass", "host", "to site", "overlay", "broadcast refused although a rule admits it"])
             .chain(["answer 11", "answer 3", "answer 3 in IPv6", "answer 2 in IPv6"])
             .chain(["first fragment of IPv4 passed", "first fragment of IPv6 passed"])
             .chain(["later fragment of IPv4 passed", "later fragment of IPv6 passed"])

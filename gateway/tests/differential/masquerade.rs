@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use sluicegate_engine::DropReason::{Hairpin, NatExhausted, SourceLimit};
+use sluicegate_engine::DropReason::{Hairpin, NatExhausted, NotUnicast, SourceLimit};
 use sluicegate_engine::flow::{Side, Timeouts};
 use sluicegate_engine::pipeline::Verdict::{self, Drop, Overlay, Site};
 
@@ -230,6 +230,53 @@ fn a_packet_for_a_masquerade_address_is_dropped_whether_or_not_a_rule_admits_it(
                 assert_eq!(turned.verdict, Drop(Hairpin), "to {to}");
                 assert_eq!(turned.events[0].rule, 1, "the rule that would have admitted it is named");
             }
+        });
+    }
+}
+
+/// By TC and by XDP. A flow that was there when the host got the address goes on.
+#[test]
+fn no_flow_is_opened_to_an_address_of_the_host_or_to_a_broadcast() {
+    for scene in Scene::both(true).into_iter().chain(Scene::both(false)) {
+        scene.play(|player| {
+            let far = |address: &str| (address.parse().unwrap(), 53);
+            let [near, second, own, all, beside] = if scene.six {
+                ["fd01:1::9", "fd01:1::a", "fd01:1::c8", "fd01:1::", "fd01:1::fe"]
+            } else {
+                ["10.1.2.9", "10.1.2.10", "10.1.2.200", "10.1.2.255", "10.1.2.254"]
+            }
+            .map(far);
+            player.opened((scene.peer(), 1), own);
+            player.opened((scene.peer(), 1), all);
+            let length = if scene.six { 64 } else { 24 };
+            player.step(&Step::Addresses(vec![(near.0, length), (own.0, length)]));
+            for screened in [false, true] {
+                let mut refused = |to: End| {
+                    let payload = Payload::Udp { source: 2, destination: to.1, data: 5, unchecked: false };
+                    let bytes = Draft::new(scene.peer(), to.0, payload).build();
+                    let arrival =
+                        Arrival { side: Side::Overlay, six: scene.six, bytes, segment: 0, screened };
+                    let outcome = player.step(&Step::Packet(arrival)).unwrap();
+                    assert_eq!(outcome.events[0].rule, 1, "the rule that would have admitted it is named");
+                    outcome.verdict
+                };
+                assert_eq!(refused(own), Drop(Hairpin));
+                assert_eq!(refused(near), Drop(Hairpin));
+                // The anycast address of the subnet's routers is this router's too.
+                assert_eq!(refused(all), Drop(if scene.six { Hairpin } else { NotUnicast }));
+                if !scene.six {
+                    assert_eq!(refused(far("10.1.2.0")), Drop(NotUnicast));
+                }
+            }
+            player.opened((scene.peer(), 1), own);
+            player.opened((scene.peer(), 1), all);
+            player.opened((scene.peer(), 2), beside);
+            player.opened((scene.peer(), 2), second);
+            player.step(&Step::Addresses(vec![(own.0, if scene.six { 127 } else { 31 })]));
+            player.opened((scene.peer(), 2), near);
+            player.opened((scene.peer(), 2), all);
+            player.step(&Step::Addresses(Vec::new()));
+            player.opened((scene.peer(), 2), own);
         });
     }
 }

@@ -41,6 +41,7 @@ impl<'k> Trio<'k> {
                 self.kernel.set_egress(&self.duo.ways()).map_err(kernel)?;
                 return Ok(answer);
             }
+            Step::Addresses(addresses) => self.kernel.set_addresses(addresses).map_err(kernel)?,
             Step::Sweep => self.kernel.sweep(self.duo.model.now).map_err(kernel)?,
             Step::Timeouts(timeouts) => self.kernel.set_timeouts(*timeouts).map_err(kernel)?,
             Step::Advance(_) | Step::Deadline(_) => {}

@@ -1,8 +1,11 @@
 //! The gateway's own tables in user space, for the engine to be driven over.
 
+use std::collections::BTreeMap;
+
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::event::Event;
 use sluicegate_engine::family::{Address4, Address6, V4, V6};
+use sluicegate_engine::host::HostAddress;
 use sluicegate_engine::tables::{Config, Egress};
 use sluicegate_gateway::datapath::userspace::{Limits, UserTables};
 use sluicegate_model::user::{Half, Twin};
@@ -37,6 +40,10 @@ impl Twin for UserSpace {
 
     fn set_egress(&mut self, egress: Vec<Egress>) {
         self.0.set_egress(egress);
+    }
+
+    fn set_host_addresses(&mut self, host: BTreeMap<[u8; 16], HostAddress>) {
+        self.0.set_host_addresses(host);
     }
 
     fn set_config(&mut self, config: Config) {

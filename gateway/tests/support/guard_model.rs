@@ -26,7 +26,8 @@ fn refuses4(packet: &[u8], port: u16, own: &[u8]) -> Option<bool> {
         return Some(false);
     }
     let end = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    let heard = &header[16..20] == own || header[16] >= 224;
+    let everyone = header[16..19] == own[..3] && header[19] == 255;
+    let heard = &header[16..20] == own || everyone || header[16] >= 224;
     let for_us = is_for(packet.get(length..length + 8)?, port) && heard;
     Some(for_us && (more || !is_message(packet, length, end)))
 }

@@ -164,6 +164,36 @@ fn the_site_sees_one_address_of_the_pool() {
     assert_host_was_silent(&world);
 }
 
+/// A rule opens the whole network, and nothing is opened to what its addresses are to the gateway, as its device has them.
+#[test]
+fn nothing_is_opened_to_the_hosts_addresses_and_to_broadcasts() {
+    let world = World::new(Rule::Accept { masquerade: true }).unwrap();
+    for (second, others) in [
+        ("10.9.0.77/24", [("10.9.0.255", "not_unicast"), ("10.9.0.0", "not_unicast")].as_slice()),
+        ("fd09::77/64", &[("fd09::", "hairpin")]),
+    ] {
+        world.gateway.address("eth0", second).unwrap();
+        world.ask(|datapath| datapath.sweep()).unwrap();
+        let (address, _) = second.split_once('/').unwrap();
+        let any = if second.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
+        let client = world.peer.enter(|| UdpSocket::bind(any)).unwrap().unwrap();
+        for (to, reason) in others.iter().copied().chain([(address, "hairpin")]) {
+            let before = world.drops(reason);
+            client.send_to(b"refused", SocketAddr::new(to.parse().unwrap(), 53)).unwrap();
+            let begun = std::time::Instant::now();
+            while world.drops(reason) == before {
+                assert!(begun.elapsed() < PATIENCE, "{to} is not refused as {reason}");
+            }
+        }
+        // The address moves to the site, and the gateway hears of it.
+        world.gateway.ip(&["address", "del", second, "dev", "eth0"]).unwrap();
+        world.site.address("eth0", second).unwrap();
+        world.ask(|datapath| datapath.sweep()).unwrap();
+        datagram(&world.peer, &world.site, address);
+    }
+    assert_host_was_silent(&world);
+}
+
 /// What would leave too old or too large is answered: into the overlay from the gateway's overlay address, to the site from the
 /// address its peers see.
 #[test]

@@ -5,6 +5,7 @@
 mod frames;
 #[path = "../support/gateway.rs"]
 mod gateway;
+mod hosts;
 #[path = "../support/policy.rs"]
 mod policy;
 mod tap;

@@ -159,16 +159,20 @@ impl World {
 
     /// Starts a gateway that forwards to [`PORT`] and answers to pings, with masquerade or without.
     pub(crate) fn open(&self, choice: XdpChoice, masquerade: bool) -> EbpfDatapath {
+        self.open_with(choice, &image(masquerade))
+    }
+
+    /// Starts a gateway with this image in force.
+    pub(crate) fn open_with(&self, choice: XdpChoice, image: &Image) -> EbpfDatapath {
         let settings = self.settings(choice);
         let [overlay, site] = self.cables.devices;
         let mut datapath = self.gateway.enter(|| EbpfDatapath::open(&settings, overlay)).unwrap().unwrap();
         let [[_, _, site4, _], [_, _, site6, _]] = ADDRESSES;
         let way = Way { device: self.gateway.index(site).unwrap(), sources: [site4, site6], pool: [0, 0] };
-        let image = image(masquerade);
         let set_up = || {
-            gateway::prepare(&mut datapath, &image, &way).unwrap();
+            gateway::prepare(&mut datapath, image, &way).unwrap();
             let revision = datapath.in_force().map_or(1, |now| now.revision + 1);
-            datapath.apply(revision, &image).unwrap();
+            datapath.apply(revision, image).unwrap();
         };
         self.gateway.enter(set_up).unwrap();
         datapath

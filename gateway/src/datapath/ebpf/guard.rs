@@ -1,6 +1,7 @@
 //! What the underlay guard goes by, in its maps: the port, the rate, the devices, and the host's own addresses.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Context as _;
 use aya::Ebpf;
@@ -10,7 +11,8 @@ use sluicegate_engine::guard::{Guard, Limit};
 use super::load::take;
 use super::pod::Raw;
 use super::wires;
-use crate::datapath::{GuardSettings, GuardState, device};
+use crate::datapath::device::Assigned;
+use crate::datapath::{GuardSettings, GuardState, device, host};
 
 /// Source prefixes that are remembered; the least recently seen make room. 64 bytes each or so.
 pub(super) const SOURCES: u32 = 65_536;
@@ -57,7 +59,8 @@ impl GuardMaps {
         // XDP runs below VLANs.
         let devices = self.settings.devices.iter().filter_map(|name| device::index(&wires::base(name)));
         settle(&mut self.devices, devices.collect()).context("map GUARD_DEVICES could not be written")?;
-        let mut addresses = device::addresses().context("the host's addresses could not be read")?;
+        let assigned = device::addresses().context("the host's addresses could not be read")?;
+        let mut addresses = heard(&assigned);
         self.too_many = None;
         if addresses.len() > ADDRESSES_MAX {
             self.too_many = Some(format!(
@@ -87,6 +90,23 @@ impl GuardMaps {
     fn write(&mut self) -> anyhow::Result<()> {
         self.guard.set(0, Raw(self.now), 0).context("map GUARD could not be written")
     }
+}
+
+/// Every address at which this host hears what is sent: those of every device, and the broadcast addresses of their IPv4
+/// networks, which the kernel hears whether or not they were set with the address.
+fn heard(assigned: &[Assigned]) -> BTreeSet<[u8; 16]> {
+    let mut all = BTreeSet::new();
+    for Assigned { address, length, broadcast } in assigned {
+        all.insert(host::mapped(*address));
+        all.extend(broadcast.map(|v4| host::mapped(v4.into())));
+        if let IpAddr::V4(v4) = address
+            && *length < 31
+            && !v4.is_loopback()
+        {
+            all.insert(host::mapped(Ipv4Addr::from_bits(v4.to_bits() | u32::MAX >> length).into()));
+        }
+    }
+    all
 }
 
 /// Makes `wanted` the keys of `map`; what stays is at no time missing. Those that go first make room.

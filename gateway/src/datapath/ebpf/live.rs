@@ -5,6 +5,7 @@ use aya::maps::{HashMap as BpfMap, MapData};
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::family::{Address4, Address6};
 use sluicegate_engine::flow::{Flow, Key};
+use sluicegate_engine::host::HostAddress;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::tables::{Active, Config, Egress, Stage};
@@ -66,6 +67,10 @@ impl Live for LiveMaps<'_> {
 
     fn mapping6(&self, key: &MappingKey<Address6>) -> Option<Mapping<Address6>> {
         self.datapath.mappings6.get(key)
+    }
+
+    fn host_address(&self, address: &[u8; 16]) -> Option<HostAddress> {
+        self.datapath.addresses.get(address)
     }
 
     fn is_hosts(&self, port: u16) -> bool {

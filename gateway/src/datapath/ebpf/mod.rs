@@ -1,5 +1,6 @@
 //! The kernel's datapath: programs in TC and XDP, everything they know in pinned maps.
 
+mod addresses;
 mod attach;
 mod capture;
 mod clsact;
@@ -44,6 +45,7 @@ use sluicegate_engine::nat::PROBES;
 use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::tables::{CAPTURE, Config, ENDPOINT_INDEPENDENT, HAS_DEADLINE};
 
+use self::addresses::AddressMaps;
 use self::capture::CaptureMaps;
 use self::devices::Devices;
 use self::evictions::HalfOpenCounts;
@@ -118,6 +120,7 @@ pub struct EbpfDatapath {
     retired: u64,
     degraded: Vec<String>,
     ports: HostPorts,
+    addresses: AddressMaps,
 }
 
 impl EbpfDatapath {
@@ -205,6 +208,7 @@ impl EbpfDatapath {
             retired: 0,
             degraded,
             ports: HostPorts::new(&mut ebpf, &settings.nat_ports, !settings.site_devices.is_empty())?,
+            addresses: AddressMaps::new(&mut ebpf)?,
             succeeding: false,
             pins,
             ebpf,
@@ -403,6 +407,7 @@ impl EbpfDatapath {
 
     /// Puts back what is missing, and tells the guard what has changed around it.
     fn keep_up(&mut self) {
+        self.addresses_changed();
         self.devices.attach(&mut self.ebpf, false);
         let refreshed = self.guard.as_mut().map_or(Ok(()), GuardMaps::refresh);
         let wires = self.refresh_wires();
@@ -643,6 +648,14 @@ impl Datapath for EbpfDatapath {
         self.write_config()
     }
 
+    fn addresses_changed(&mut self) {
+        let looked = self.addresses.look();
+        self.note(
+            "addresses",
+            looked.err().map(|e| format!("the programs go by addresses that were: {e:#}")),
+        );
+    }
+
     fn xdp(&self) -> Vec<XdpDevice> {
         self.devices.xdp(&self.wires)
     }
@@ -655,6 +668,7 @@ impl Datapath for EbpfDatapath {
         self.degraded
             .iter()
             .chain(self.ports.sentences())
+            .chain(self.addresses.degraded())
             .chain(self.trouble.values())
             .chain(self.devices.degraded())
             .chain(self.guard.as_ref().and_then(GuardMaps::degraded))

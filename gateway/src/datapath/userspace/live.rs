@@ -6,6 +6,7 @@ use std::sync::MutexGuard;
 use sluicegate_engine::classify::Line;
 use sluicegate_engine::family::{Address4, Address6};
 use sluicegate_engine::flow::{Flow, Key};
+use sluicegate_engine::host::HostAddress;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::tables::{Active, Config, Egress, Stage};
@@ -85,6 +86,10 @@ impl<T: Deref<Target = UserTables>> Live for LiveTables<T> {
 
     fn mapping6(&self, key: &MappingKey<Address6>) -> Option<Mapping<Address6>> {
         self.tables.peek_mapping6(key)
+    }
+
+    fn host_address(&self, address: &[u8; 16]) -> Option<HostAddress> {
+        self.tables.host_address_of(address)
     }
 
     fn is_hosts(&self, _: u16) -> bool {

@@ -40,6 +40,7 @@ use self::live::Locked;
 use self::ports::PortPool;
 use self::sites::Sites;
 use super::events::from_record;
+use super::host::host_addresses;
 use super::slots::RuleSlots;
 use super::{
     ApplyError, Change, Counters, Datapath, Egress, Event, FlowRecord, InForce, Kind, Live, RouteCounters,
@@ -71,6 +72,8 @@ pub struct UserspaceDatapath {
     ports: Option<PortPool>,
     /// Why there is no or hardly any port.
     trouble: Option<String>,
+    /// Why it is not known which addresses this host has now.
+    unseen: Option<String>,
     /// Packets that could not leave, when last looked, and whether there were new ones.
     unsent: (u64, bool),
     /// Aborted when this is dropped.
@@ -130,10 +133,12 @@ impl UserspaceDatapath {
             sites,
             ports,
             trouble,
+            unseen: None,
             unsent: (0, false),
             _carriers: carriers,
         };
         datapath.sites.attach();
+        datapath.addresses_changed();
         Ok((datapath, PacketChannels { to_host, from_host }))
     }
 }
@@ -146,6 +151,7 @@ impl UserspaceDatapath {
         }
         self.sites.send_only_by(ways.iter().map(|way| way.device));
         self.sites.attach();
+        self.addresses_changed();
     }
 }
 
@@ -330,6 +336,7 @@ impl Datapath for UserspaceDatapath {
 
     fn sweep(&mut self) -> anyhow::Result<Vec<FlowRecord>> {
         self.sites.attach();
+        self.addresses_changed();
         let now = self.judge.now();
         let mut state = self.judge.state();
         let unsent = state.unsent.0;
@@ -359,8 +366,20 @@ impl Datapath for UserspaceDatapath {
         Ok(Box::new(LiveTables::new(Locked(self.judge.state()), now)))
     }
 
+    fn addresses_changed(&mut self) {
+        match host_addresses() {
+            Ok(host) => {
+                self.judge.state().tables.set_host_addresses(host);
+                self.unseen = None;
+            }
+            Err(e) => {
+                self.unseen = Some(format!("packets are judged by addresses of this host that were: {e}"))
+            }
+        }
+    }
+
     fn degraded(&self) -> Vec<String> {
-        let mut all: Vec<String> = self.trouble.iter().cloned().collect();
+        let mut all: Vec<String> = self.trouble.iter().chain(&self.unseen).cloned().collect();
         if self.settings.xdp.guard.is_some() {
             all.push(
                 "the underlay guard is an eBPF program and does not run in user space: WireGuard alone checks what arrives on its \

@@ -13,6 +13,7 @@ use sluicegate_engine::event::{About, Event};
 use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
 use sluicegate_engine::flow::{Exit, Flow, Key, Side};
 use sluicegate_engine::fragment::{Datagram, DatagramKey};
+use sluicegate_engine::host::HostAddress;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::nat::PROBES;
@@ -84,6 +85,8 @@ pub struct UserTables {
     active: Active,
     image: Vec<Line>,
     egress: Vec<Egress>,
+    /// What addresses are to this host; IPv4 in its mapped form.
+    host: BTreeMap<[u8; 16], HostAddress>,
     v4: Flows<Address4>,
     v6: Flows<Address6>,
     totals: Totals,
@@ -103,6 +106,7 @@ impl UserTables {
             active: Active::default(),
             image: Vec::new(),
             egress: Vec::new(),
+            host: BTreeMap::new(),
             v4: Flows::new(limits.confirmed, limits.half_open),
             v6: Flows::new(limits.confirmed, limits.half_open),
             totals: Totals::default(),
@@ -211,6 +215,16 @@ impl UserTables {
     /// Where routes leave, by route number; one that is not there has no egress.
     pub fn set_egress(&mut self, egress: Vec<Egress>) {
         self.egress = egress;
+    }
+
+    /// What addresses are to this host; IPv4 in its mapped form.
+    pub fn set_host_addresses(&mut self, host: BTreeMap<[u8; 16], HostAddress>) {
+        self.host = host;
+    }
+
+    /// What one of them is.
+    pub(super) fn host_address_of(&self, address: &[u8; 16]) -> Option<HostAddress> {
+        self.host.get(address).copied()
     }
 
     /// Totals since the tables were made.
@@ -376,6 +390,10 @@ where
 
     fn egress(&self, _active: Active, route: u16) -> Option<&Egress> {
         self.egress.get(usize::from(route))
+    }
+
+    fn host_address(&self, address: &F::Address) -> Option<HostAddress> {
+        self.host_address_of(&F::mapped(*address))
     }
 
     fn with_flow<R>(

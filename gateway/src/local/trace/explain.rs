@@ -54,6 +54,8 @@ pub(super) struct Facts<'a> {
 /// Every stage that the packet reached.
 pub(super) fn stages(facts: &Facts<'_>) -> Vec<Stage> {
     let stopped_at = match facts.verdict {
+        // A broadcast of this host's networks: no flow is opened to it, whatever admits it.
+        Verdict::Drop(DropReason::NotUnicast) if facts.seen.judged.is_some() => Some(NAT),
         Verdict::Drop(reason) => Some(stage_of(reason)),
         _ => None,
     };

@@ -8,6 +8,7 @@ use sluicegate_engine::classify::Judgement;
 use sluicegate_engine::event::{About, Event};
 use sluicegate_engine::flow::{Flow, Key, Side};
 use sluicegate_engine::fragment::{Datagram, DatagramKey};
+use sluicegate_engine::host::HostAddress;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::packet::Packet;
@@ -224,6 +225,10 @@ impl<F: LiveFamily> Tables<F> for Sandbox<'_, F> {
         let live = self.live;
         let known = || F::openings(live, source).unwrap_or(Openings { since: now, count: 0 });
         Some(f(self.openings.entry(*source).or_insert_with(known)))
+    }
+
+    fn host_address(&self, address: &F::Address) -> Option<HostAddress> {
+        self.live.host_address(&F::mapped(*address))
     }
 
     fn is_hosts(&mut self, port: u16) -> bool {

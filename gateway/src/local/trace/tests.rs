@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sluicegate_engine::family::{Family, V4, V6};
 use sluicegate_engine::flow::Timeouts;
+use sluicegate_engine::host::HostAddress;
 use sluicegate_engine::image::LINE;
 use sluicegate_engine::pipeline::process;
 use sluicegate_engine::reason::DropReason;
@@ -16,6 +17,7 @@ use sluicegate_policy::model::{
 };
 
 use super::*;
+use crate::datapath::host::mapped;
 use crate::datapath::userspace::{Limits, LiveTables, UserTables};
 use crate::local::names::{Own, Who};
 
@@ -304,6 +306,24 @@ fn a_live_flow_is_found_and_its_reply_goes_back() {
         );
         assert!(stage(&told, "next hop").contains("to alice"), "{told:#?}");
         assert_eq!(world.send(&reply).0, Verdict::Overlay);
+    }
+}
+
+#[test]
+fn a_destination_of_the_hosts_own_ends_behind_the_rule_that_admits_it() {
+    let mut world = World::new();
+    let here = [("10.9.0.1", 24), ("fd09::1", 64)];
+    let addresses = here.iter().flat_map(|(own, length)| HostAddress::of(own.parse().unwrap(), *length));
+    world.tables.set_host_addresses(addresses.map(|(ip, what)| (mapped(ip), what)).collect());
+    for (source, to, reason) in [
+        ("100.64.0.2", "10.9.0.1", DropReason::Hairpin),
+        ("100.64.0.2", "10.9.0.255", DropReason::NotUnicast),
+        ("fd64::2", "fd09::", DropReason::Hairpin),
+    ] {
+        let trace = world.trace(&request(source, to, "443/tcp"));
+        assert_eq!(trace.reason, reason.name(), "{to}");
+        assert_eq!(trace.stages.last().map(|stage| (stage.stage, stage.outcome)), Some(("nat", "stopped")));
+        assert!(stage(&trace, "verdict").contains("rule 0"), "{:?}", trace.stages);
     }
 }
 
