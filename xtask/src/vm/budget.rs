@@ -30,6 +30,9 @@ struct Program {
     /// By kernel series.
     #[serde(default)]
     counted: BTreeMap<String, u32>,
+    /// Bytes of stack, by what may need as many, on any kernel; `gateway/tests/stack.rs` reads them.
+    #[serde(default)]
+    stack: BTreeMap<String, u32>,
 }
 
 impl Budget {
@@ -60,7 +63,9 @@ impl Budget {
         let mut text = self.head.clone();
         for (name, program) in &self.programs {
             text += &format!("\n[{name}]\n");
-            for (key, values) in [("ceiling", &program.ceiling), ("counted", &program.counted)] {
+            let tables =
+                [("ceiling", &program.ceiling), ("counted", &program.counted), ("stack", &program.stack)];
+            for (key, values) in tables {
                 if !values.is_empty() {
                     text += &format!("{key} = {{ {} }}\n", inline(values));
                 }
@@ -102,8 +107,8 @@ fn inline(values: &BTreeMap<String, u32>) -> String {
     let mut values: Vec<_> = values.iter().collect();
     values.sort_by_key(|(series, _)| numbers(series));
     let values = values.into_iter().map(|(series, count)| match series.as_str() {
-        ANY => format!("{ANY} = {}", grouped(*count)),
-        series => format!("\"{series}\" = {}", grouped(*count)),
+        series if series.contains('.') => format!("\"{series}\" = {}", grouped(*count)),
+        word => format!("{word} = {}", grouped(*count)),
     });
     values.collect::<Vec<_>>().join(", ")
 }
@@ -131,7 +136,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_what_is_read() {
-        let text = "# why\n# and how\n\n[a]\nceiling = { any = 60_000, \"6.1\" = 70_000 }\ncounted = { \"6.1\" = 999, \"6.12\" = 1_000 }\n";
+        let text = "# why\n# and how\n\n[a]\nceiling = { any = 60_000, \"6.1\" = 70_000 }\ncounted = { \"6.1\" = 999, \"6.12\" = 1_000 }\nstack = { chain = 512, function = 99 }\n";
         let mut budget = Budget::parse(text).unwrap();
         assert_eq!(budget.text(), text);
         budget.note("6.2", &BTreeMap::from([("a".to_owned(), 1_234_567), ("b".to_owned(), 5)]));
@@ -148,6 +153,7 @@ mod tests {
         assert!(!budget.programs.is_empty());
         for (name, program) in &budget.programs {
             assert!(program.ceiling.contains_key(ANY), "{name} has no ceiling");
+            assert_eq!(program.stack.len(), 2, "{name} has no ceiling of its stack");
         }
     }
 }

@@ -52,7 +52,7 @@ impl AddressMaps {
         }
         self.too_many = (kept.len() < now.len()).then(|| {
             format!(
-                "the host has {} addresses and broadcast addresses, and the programs know {} of them; flows to the others are not \
+                "the host has {} addresses and broadcasts, the programs know {} of them, and flows to the others are not \
                  refused",
                 now.len(),
                 kept.len()
