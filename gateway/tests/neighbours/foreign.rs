@@ -3,8 +3,11 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::path::Path;
 
 use sluicegate_lab::Namespace;
+
+use crate::world::World;
 
 /// Where a program is attached.
 #[derive(Clone, Copy, Debug)]
@@ -23,10 +26,22 @@ pub(crate) enum Place {
 /// A program attached to a device by a link, until it is dropped.
 pub(crate) struct Foreign {
     link: OwnedFd,
-    _program: OwnedFd,
-    count: OwnedFd,
+    program: Loaded,
     /// The kernel's id of the program.
     pub(crate) id: u32,
+}
+
+/// A program run by a filter below a clsact qdisc, as `tc` makes it. It stays when this is dropped.
+pub(crate) struct Filter {
+    program: Loaded,
+    device: &'static str,
+    side: &'static str,
+}
+
+/// A program and what it counts.
+struct Loaded {
+    program: OwnedFd,
+    count: OwnedFd,
 }
 
 /// `enum bpf_cmd`.
@@ -34,6 +49,7 @@ mod command {
     pub(crate) const MAP_CREATE: i64 = 0;
     pub(crate) const MAP_LOOKUP: i64 = 1;
     pub(crate) const PROG_LOAD: i64 = 5;
+    pub(crate) const OBJ_PIN: i64 = 6;
     pub(crate) const OBJ_GET_INFO: i64 = 15;
     pub(crate) const LINK_CREATE: i64 = 28;
     pub(crate) const LINK_DETACH: i64 = 34;
@@ -55,7 +71,6 @@ impl Foreign {
 
     fn try_attach(device: &str, place: Place, name: &str) -> io::Result<Self> {
         const XDP: u32 = 6;
-        const ARRAY: u32 = 2;
         const FIRST: u32 = 1 << 3; // BPF_F_BEFORE, of nothing: before all
         const LAST: u32 = 1 << 4; // BPF_F_AFTER
         const GENERIC: u32 = 1 << 1; // XDP_FLAGS_SKB_MODE
@@ -67,26 +82,75 @@ impl Foreign {
             Place::Xdp => (XDP, 37, DRIVER, XDP_PASS),
             Place::XdpGeneric => (XDP, 37, GENERIC, XDP_PASS),
         };
-        let mut map = [ARRAY, 4, 16, 1];
-        let count = owned(command::MAP_CREATE, &mut map)?;
-        let program = load(kind, name, &count, answer)?;
+        let loaded = Loaded::new(kind, name, answer)?;
         let device = CString::new(device)?;
         // SAFETY: a C string that lives through the call.
         let index = unsafe { libc::if_nametoindex(device.as_ptr()) };
-        let mut link = [program.as_raw_fd() as u32, index, attach_type, flags, 0, 0, 0, 0];
+        let mut link = [loaded.program.as_raw_fd() as u32, index, attach_type, flags, 0, 0, 0, 0];
         let link = owned(command::LINK_CREATE, &mut link)?;
-        let id = id(&program)?;
-        Ok(Self { link, _program: program, count, id })
+        let id = id(&loaded.program)?;
+        Ok(Self { link, program: loaded, id })
     }
 
     /// Packets it has seen.
     pub(crate) fn seen(&self) -> u64 {
-        self.counts()[0]
+        self.program.counts()[0]
     }
 
     /// Of those, the ones of [`LARGE`] bytes and more, which nobody sends unasked; in TC only.
     pub(crate) fn seen_large(&self) -> u64 {
-        self.counts()[1]
+        self.program.counts()[1]
+    }
+}
+
+impl Filter {
+    /// The priority of every such filter: behind what judges first.
+    pub(crate) const PRIORITY: &str = "10";
+
+    /// Adds one to `side` of `device` in `world`'s gateway, and the qdisc unless it is there.
+    pub(crate) fn add(world: &World, device: &'static str, side: &'static str) -> Self {
+        let program = Loaded::new(SCHED_CLS, "their_filter", TCX_NEXT).unwrap();
+        let pin = world.lab.bpffs().unwrap().join(format!("theirs-{device}-{side}"));
+        program.pin(&pin).unwrap();
+        // Somebody else may have added it.
+        let _ = world.tc(&["qdisc", "add", "dev", device, "clsact"]);
+        let pin = pin.to_str().unwrap();
+        let filter = ["filter", "add", "dev", device, side, "pref", Self::PRIORITY, "protocol", "all"];
+        let runs = ["bpf", "direct-action", "object-pinned", pin];
+        world.tc(&[&filter[..], &runs].concat()).unwrap();
+        std::fs::remove_file(pin).unwrap();
+        Self { program, device, side }
+    }
+
+    /// What `tc` says of it, without what is counted.
+    pub(crate) fn told(&self, world: &World) -> String {
+        world.tc(&["filter", "show", "dev", self.device, self.side, "pref", Self::PRIORITY]).unwrap()
+    }
+
+    /// Packets it has seen, and of those the ones of [`LARGE`] bytes and more.
+    pub(crate) fn counts(&self) -> [u64; 2] {
+        self.program.counts()
+    }
+}
+
+impl Loaded {
+    fn new(kind: u32, name: &str, answer: i32) -> io::Result<Self> {
+        const ARRAY: u32 = 2;
+        let count = owned(command::MAP_CREATE, &mut [ARRAY, 4, 16, 1])?;
+        let program = load(kind, name, &count, answer)?;
+        Ok(Self { program, count })
+    }
+
+    fn pin(&self, path: &Path) -> io::Result<()> {
+        #[repr(C)]
+        struct Attr {
+            path: u64,
+            fd: u32,
+            flags: u32,
+        }
+        let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+        let mut attr = Attr { path: path.as_ptr() as u64, fd: self.program.as_raw_fd() as u32, flags: 0 };
+        bpf(command::OBJ_PIN, &mut attr).map(drop)
     }
 
     fn counts(&self) -> [u64; 2] {

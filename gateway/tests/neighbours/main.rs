@@ -13,7 +13,7 @@ use sluicegate_gateway::datapath::ebpf::{EbpfDatapath, detach};
 use sluicegate_gateway::datapath::{Datapath as _, XdpChoice, XdpMode};
 use sluicegate_lab::{Feature, can_run_with};
 
-use self::foreign::{Foreign, LARGE, Place};
+use self::foreign::{Filter, Foreign, LARGE, Place};
 use self::world::{PATIENCE, World, serve, udp};
 
 /// In the style of what Docker writes: published ports, masquerade for containers, isolation.
@@ -221,6 +221,89 @@ fn other_tc_programs_go_on_and_ours_judges_first() {
     let seen: Vec<u64> = earlier.iter().chain(&later).map(Foreign::seen).collect();
     assert_eq!(world.ask("10.128.0.1:9000").as_deref(), Some("host"));
     assert!(earlier[0].seen() > seen[0] && later[0].seen() > seen[2], "they go on when ours are gone");
+}
+
+/// Filters as `tc` makes them run behind programs in tcx, and beside filters of ours where there is no tcx.
+#[test]
+fn clsact_filters_of_others_stay_and_work_before_while_and_after() {
+    let places =
+        ["site", "overlay"].into_iter().flat_map(|device| ["ingress", "egress"].map(|side| (device, side)));
+    let add = |world: &World| {
+        places.clone().map(|(device, side)| Filter::add(world, device, side)).collect::<Vec<_>>()
+    };
+    for comes_first in [true, false] {
+        let when =
+            |moment: &str| format!("{moment}, theirs came {}", if comes_first { "first" } else { "later" });
+        let world = World::new();
+        for own in ["10.128.0.1:9000", "[fd10::1]:9000"] {
+            serve(&world.gateway, own, "host");
+        }
+        let early = comes_first.then(|| (add(&world), world.snapshot()));
+        if let Some((filters, _)) = &early {
+            see(&world, filters, &when("before"));
+        }
+        let seen = |filters: &[Filter]| filters.iter().map(|filter| filter.counts()[0]).collect::<Vec<_>>();
+        // TC alone, so that every packet comes by.
+        let mut datapath = world.open(XdpChoice::Off);
+        let (filters, before) = match early {
+            Some((filters, before)) => (filters, Some(before)),
+            None => (add(&world), None),
+        };
+        let told: Vec<String> = filters.iter().map(|filter| filter.told(&world)).collect();
+        assert!(
+            told.iter().all(|told| told.contains("their_filter") && told.contains("direct-action")),
+            "{told:?}"
+        );
+        for restarted in [false, true] {
+            if restarted {
+                drop(datapath);
+                datapath = world.open(XdpChoice::Off);
+            }
+            assert!(datapath.degraded().is_empty(), "{:?}", datapath.degraded());
+            see(&world, &filters, &when("meanwhile"));
+            let unseen = seen(&filters);
+            forwards(&world, &when("meanwhile"));
+            // What ours sends out of a device goes by those on the way out.
+            for (filter, (before, place)) in filters.iter().zip(unseen.iter().zip(places.clone())) {
+                let grown = filter.counts()[0] > *before;
+                assert!(grown || place.1 == "ingress", "{place:?}: {}", when("forwarded"));
+            }
+            // What ours refuses they do not see: it judges first.
+            let (large, dropped) = (filters[0].counts()[1], world.drops(&mut datapath, "no_flow"));
+            intrude(&world);
+            counted(&world, &mut datapath, "no_flow", dropped, 2);
+            assert_eq!(filters[0].counts()[1], large, "they saw refused packets");
+            world.sweep(&mut datapath);
+            let now: Vec<String> = filters.iter().map(|filter| filter.told(&world)).collect();
+            assert_eq!(now, told, "{}", when("meanwhile"));
+        }
+        drop(datapath);
+        world.detach();
+        assert_eq!(filters.iter().map(|filter| filter.told(&world)).collect::<Vec<_>>(), told);
+        see(&world, &filters, &when("afterwards"));
+        let large = filters[0].counts()[1];
+        let inside = udp(&world.gateway, "10.128.0.1:9001");
+        udp(&world.site, "10.128.0.53:0").send_to(&UNASKED, "10.128.0.1:9001").unwrap();
+        inside.recv(&mut [0; 1024]).unwrap();
+        assert_eq!(filters[0].counts()[1], large + 1, "they would have seen refused packets");
+        if let Some(before) = before {
+            let after = world.snapshot();
+            for (what, was) in &before {
+                assert_eq!(after.get(what), Some(was), "{what}");
+            }
+        }
+    }
+}
+
+/// The host's own traffic by the site device, in both families, is seen by those on it.
+fn see(world: &World, filters: &[Filter], when: &str) {
+    for own in OWN {
+        let before: Vec<u64> = filters[..2].iter().map(|filter| filter.counts()[0]).collect();
+        assert_eq!(world.ask(&format!("{own}:9000")).as_deref(), Some("host"), "{own}, {when}");
+        for (filter, before) in filters.iter().zip(before) {
+            assert!(filter.counts()[0] > before, "a filter saw nothing of the traffic of {own}, {when}");
+        }
+    }
 }
 
 #[test]

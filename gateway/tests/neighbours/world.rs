@@ -135,6 +135,11 @@ impl World {
         self.gateway.run(&Program::new("nft").arg("-f").arg(&path), PATIENCE).unwrap().output().unwrap();
     }
 
+    /// What `tc` says to this in the gateway.
+    pub(crate) fn tc(&self, args: &[&str]) -> anyhow::Result<String> {
+        self.gateway.run(&Program::new("tc").args(args), PATIENCE)?.output()
+    }
+
     pub(crate) fn ruleset(&self) -> String {
         self.gateway.run(&Program::new("nft").args(["list", "ruleset"]), PATIENCE).unwrap().output().unwrap()
     }
