@@ -23,6 +23,8 @@ const EXCHANGES: [(&str, &str); 3] =
 /// How often `kills.rs` and `agents.rs` beside it kill, and how many flows `floods.rs` establishes and packets it floods them with.
 const KILLS_AND_FLOODS: [(&str, &str); 3] =
     [("SLUICEGATE_KILLS", "100"), ("SLUICEGATE_FLOWS", "10000"), ("SLUICEGATE_FLOOD", "100000")];
+/// Behind how many of an agent's changes `steps.rs` beside them kills it: more than there are, so every one.
+const STEPS: [(&str, &str); 1] = [("SLUICEGATE_STEPS", "1000")];
 /// How often `control/tests/store/kills.rs` kills a control in the middle of writes, over each database.
 const CONTROL_KILLS: (&str, &str) = ("SLUICEGATE_KILLS", "200");
 
@@ -38,10 +40,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut differential = project::cargo();
     differential.args(["test", "--locked", "--package", "sluicegate-gateway", "--test", "differential"]);
     differential.env(CASES, args.cases.to_string());
-    let reliability = |modules: &[&str], envs: [(&str, &str); 3]| {
+    let reliability = |modules: &[&str], envs: &[(&str, &str)]| {
         let mut command = project::cargo();
         command.args(["test", "--locked", "--package", "sluicegate-gateway", "--test", "reliability"]);
-        command.args(["--", "--show-output"]).args(modules).envs(envs);
+        command.args(["--", "--show-output"]).args(modules).envs(envs.iter().copied());
         command
     };
     let mut control = project::cargo();
@@ -50,11 +52,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut steps = vec![
         Step { name: "kernels", command: verb("vm") },
         Step { name: "long differential test", command: differential },
-        Step { name: "exchanges under traffic", command: reliability(&["exchanges::"], EXCHANGES) },
+        Step { name: "exchanges under traffic", command: reliability(&["exchanges::"], &EXCHANGES) },
         Step {
             name: "kills and floods",
-            command: reliability(&["kills::", "agents::", "floods::"], KILLS_AND_FLOODS),
+            command: reliability(&["kills::", "agents::", "floods::"], &KILLS_AND_FLOODS),
         },
+        Step { name: "kills at every step", command: reliability(&["steps::"], &STEPS) },
         Step { name: "kills of control", command: control },
     ];
     if !args.no_bench {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sluicegate_api::agent::sync_update::Update;
 use sluicegate_api::agent::{NetworkConfig, RoutedPrefix, Snapshot};
+use sluicegate_api::image::Image;
 use sluicegate_gateway::tun::Tun;
 use sluicegate_lab::{Program, wait};
 use sluicegate_model::packets::{Draft, Payload};
@@ -47,22 +48,7 @@ async fn kill_again_and_again(world: &World) {
     let (control, address) = Control::start().await.unwrap();
     control.join(address, dir).await.unwrap();
     let (_, image) = account::image(1, true);
-    let routed = image.routes.iter().map(|(route, info)| RoutedPrefix {
-        route: *route,
-        network_id: info.network_id.clone(),
-        resource_id: info.resource_id.clone(),
-        prefix: info.prefix.to_string(),
-        masquerade: info.masquerade,
-        metric: 100,
-    });
-    control.tell(Update::Network(NetworkConfig {
-        protocol: sluicegate_api::PROTOCOL,
-        serial: 1,
-        address_v4: "100.64.0.1/16".into(),
-        address_v6: "fd64::6440:1/64".into(),
-        routed: routed.collect(),
-        ..NetworkConfig::default()
-    }));
+    control.tell(Update::Network(network(&image)));
     let tell = |revision: u64| {
         let (hash, image) = account::image(revision as u32 % 4, true);
         let snapshot = Snapshot { revision, hash: hash.to_vec(), image: image.encode() };
@@ -102,6 +88,26 @@ async fn kill_again_and_again(world: &World) {
     println!(
         "the first start took {whole:?}; {applied} images were acknowledged, by the agent told or the next"
     );
+}
+
+/// What control says of the overlay to the agent with this image.
+pub(crate) fn network(image: &Image) -> NetworkConfig {
+    let routed = image.routes.iter().map(|(route, info)| RoutedPrefix {
+        route: *route,
+        network_id: info.network_id.clone(),
+        resource_id: info.resource_id.clone(),
+        prefix: info.prefix.to_string(),
+        masquerade: info.masquerade,
+        metric: 100,
+    });
+    NetworkConfig {
+        protocol: sluicegate_api::PROTOCOL,
+        serial: 1,
+        address_v4: "100.64.0.1/16".into(),
+        address_v6: "fd64::6440:1/64".into(),
+        routed: routed.collect(),
+        ..NetworkConfig::default()
+    }
 }
 
 /// One family's flow, which is there from the first kill on, and who must hear nothing.

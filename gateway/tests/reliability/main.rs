@@ -20,5 +20,7 @@ mod policy;
 #[path = "../support/tun.rs"]
 mod reopen;
 mod routes;
+mod steps;
+mod tracer;
 mod traffic;
 mod world;
