@@ -19,7 +19,10 @@ const FLOOR: &str = "bare XDP route and redirect";
 /// Every contestant of the comparison.
 struct Field {
     xdp: Contestant,
+    xdp_some: Contestant,
+    xdp_many: Contestant,
     tc: Contestant,
+    tc_some: Contestant,
     tc_many: Contestant,
     xdp_huge: Contestant,
     tc_huge: Contestant,
@@ -41,13 +44,17 @@ const FEWER: u32 = 48;
 impl Field {
     fn new(lab: &Lab) -> Result<Self> {
         let ours = |name, way| Contestant::new(lab, name, &way, FEW);
+        let ours_with = |name, way, resources| Contestant::new(lab, name, &way, resources);
         let netbird = |name, resources| {
             Contestant::new(lab, name, &Way::Nftables(account::netbird_ruleset(resources)), resources)
         };
         Ok(Self {
             xdp: ours("xdp", Way::OursXdp(FEW))?,
+            xdp_some: ours_with("xdp-some", Way::OursXdp(SOME), SOME)?,
+            xdp_many: ours_with("xdp-many", Way::OursXdp(MANY), MANY)?,
             tc: ours("tc", Way::Ours(FEW))?,
-            tc_many: Contestant::new(lab, "tc-many", &Way::Ours(MANY), MANY)?,
+            tc_some: ours_with("tc-some", Way::Ours(SOME), SOME)?,
+            tc_many: ours_with("tc-many", Way::Ours(MANY), MANY)?,
             xdp_huge: ours("xdp-huge", Way::OursXdp(HUGE))?,
             tc_huge: ours("tc-huge", Way::Ours(HUGE))?,
             netbird_few: netbird("nb-few", FEW)?,
@@ -60,10 +67,13 @@ impl Field {
     }
 
     /// Everybody, with how many times fewer packets say the same of the slow ones.
-    fn all(&mut self) -> [(&mut Contestant, u32); 11] {
+    fn all(&mut self) -> [(&mut Contestant, u32); 14] {
         [
             (&mut self.xdp, 1),
+            (&mut self.xdp_some, 1),
+            (&mut self.xdp_many, 1),
             (&mut self.tc, 1),
+            (&mut self.tc_some, 1),
             (&mut self.tc_many, 1),
             (&mut self.xdp_huge, 1),
             (&mut self.tc_huge, 1),
@@ -128,13 +138,28 @@ fn established(field: &mut Field, family: Family, flows: u32, effort: &Effort) -
     for (contestant, _) in field.all() {
         contestant.establish(family, flows)?;
     }
-    let mut rounds: [Vec<f64>; 11] = Default::default();
+    let mut rounds: [Vec<f64>; 14] = Default::default();
     for _ in 0..effort.rounds {
         for (rounds, (contestant, fewer)) in rounds.iter_mut().zip(field.all()) {
             rounds.push(contestant.established(family, flows, effort.packets / fewer)?);
         }
     }
-    let [xdp, tc, tc_many, xdp_huge, tc_huge, nb_few, nb_some, nb_many, sets, plain, floor] = rounds;
+    let [
+        xdp,
+        xdp_some,
+        xdp_many,
+        tc,
+        tc_some,
+        tc_many,
+        xdp_huge,
+        tc_huge,
+        nb_few,
+        nb_some,
+        nb_many,
+        sets,
+        plain,
+        floor,
+    ] = rounds;
     let what =
         |hook: &str, rest: &str| format!("{hook}, established, {flows} flows, {}, {rest}", family.name());
     let hot = |target| (flows <= 256).then_some(Target(target));
@@ -155,8 +180,8 @@ fn established(field: &mut Field, family: Family, flows: u32, effort: &Effort) -
         Figure::against(what("XDP", whole), xdp.clone(), PLAIN, plain.clone(), hot(2.2)),
         Figure::against(what("XDP", whole), xdp.clone(), FLOOR, floor, None),
         Figure::against(what("XDP", "10 resources"), xdp.clone(), NETBIRD, nb_few.clone(), hot(8.0)),
-        Figure::against(what("XDP", "100 resources"), xdp.clone(), NETBIRD, nb_some.clone(), hot(45.0)),
-        Figure::against(what("XDP", "1,000 resources"), xdp.clone(), NETBIRD, nb_many.clone(), hot(400.0)),
+        Figure::against(what("XDP", "100 resources"), xdp_some, NETBIRD, nb_some.clone(), hot(45.0)),
+        Figure::against(what("XDP", "1,000 resources"), xdp_many, NETBIRD, nb_many.clone(), hot(400.0)),
         // The ratio of 10 policies to 10,000: 1 / 1.03 is what is allowed.
         Figure::against(
             what("XDP", "10,000 policies"),
@@ -174,7 +199,7 @@ fn established(field: &mut Field, family: Family, flows: u32, effort: &Effort) -
         ),
         Figure::against(what("TC", whole), tc.clone(), PLAIN, plain, hot(1.0)),
         Figure::against(what("TC", "10 resources"), tc.clone(), NETBIRD, nb_few, hot(3.8)),
-        Figure::against(what("TC", "100 resources"), tc.clone(), NETBIRD, nb_some, hot(22.0)),
+        Figure::against(what("TC", "100 resources"), tc_some, NETBIRD, nb_some, hot(22.0)),
         Figure::against(what("TC", "1,000 resources"), tc_many, NETBIRD, nb_many, hot(200.0)),
         Figure::against(
             what("TC", "10,000 policies"),

@@ -46,7 +46,7 @@ fn two_resources_at_one_address_keep_their_rules() {
     }
 }
 
-/// NetBird 4744 was about the router's own services: a rule for everything behind the gateway does not open the gateway.
+/// NetBird 4759 was about the router's own services: a rule for everything behind the gateway does not open the gateway.
 #[test]
 fn a_rule_for_the_site_does_not_open_the_gateway_itself() {
     let site = vec!["10.128.0.0/16".to_owned(), "fd10::/64".to_owned()];
