@@ -19,7 +19,7 @@ use crate::control::Control;
 use crate::tracer::{self, Traced};
 use crate::world::{World, chosen, socket};
 
-/// Behind how many of the calls that change something it is killed, spread over all of them; `SLUICEGATE_STEPS=1000` for every one.
+/// Behind how many of the calls that change something it is killed, evenly spread; `SLUICEGATE_STEPS=1000` for every one.
 const STEPS: u32 = 2;
 const PATIENCE: Duration = Duration::from_secs(240);
 /// An image of one size after one of the other is the succession of another version: the maps of images are others.
@@ -175,8 +175,8 @@ impl Gate {
         args
     }
 
-    /// Walks an agent through all steps until `revision` is in force, with something to do at each, and kills it. How many of them
-    /// changed what outlives it.
+    /// Walks an agent through all steps until `revision` is in force, with something to do at each, and kills it. How many of
+    /// them changed what outlives it.
     fn walk(&self, revision: u64, words: u32, at: &mut (dyn FnMut(&str) + Send)) -> u32 {
         self.tell(revision);
         let (mut steps, mut changes) = (0, 0);

@@ -41,9 +41,9 @@ impl Traced {
         Ok(traced)
     }
 
-    /// Runs on until the end of its next call of bpf(2), and says which command that was: a number of `enum bpf_cmd`. The thread that
-    /// made it stands still from then on; others may go on to calls of their own, where they wait to be told of. `None` when the
-    /// process has ended.
+    /// Runs on until the end of its next call of bpf(2), and says which command that was: a number of `enum bpf_cmd`. The thread
+    /// that made it stands still from then on; others may go on to calls of their own, where they wait to be told of. `None`
+    /// when the process has ended.
     pub(crate) fn step(&mut self) -> io::Result<Option<u64>> {
         if let Some(thread) = self.stopped.take() {
             resume(thread, 0)?;
@@ -117,7 +117,7 @@ fn resume(thread: libc::pid_t, signal: i32) -> io::Result<()> {
     }
 }
 
-/// Of a thread that is stopped at the begin of a system call: `Some`, with the command where the call is bpf(2). `None` at its end.
+/// Of a thread stopped at the begin of a system call: `Some`, with the command where the call is bpf(2). `None` at its end.
 fn bpf_command(thread: libc::pid_t) -> io::Result<Option<Option<u64>>> {
     // SAFETY: plain old data for which zeros are valid, and which the call fills as far as it says.
     unsafe {

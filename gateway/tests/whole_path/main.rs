@@ -6,6 +6,7 @@ mod frames;
 #[path = "../support/gateway.rs"]
 mod gateway;
 mod hosts;
+mod modes;
 #[path = "../support/policy.rs"]
 mod policy;
 mod tap;
