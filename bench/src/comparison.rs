@@ -128,8 +128,8 @@ pub(crate) fn first(lab: &Lab, effort: &Effort) -> Result<Vec<Figure>> {
 fn first_figures(family: Family, xdp: Vec<f64>, tc: Vec<f64>, sets: Vec<f64>) -> [Figure; 2] {
     let name = |hook: &str| format!("{hook}, first packets, never seen tuples, {}", family.name());
     [
-        Figure::against(name("XDP"), xdp, SETS, sets.clone(), Some(Target(2.5))),
-        Figure::against(name("TC"), tc, SETS, sets, Some(Target(2.5))),
+        Figure::against(name("XDP"), xdp, SETS, sets.clone(), Some(Target::Times(2.5))),
+        Figure::against(name("TC"), tc, SETS, sets, Some(Target::Times(2.5))),
     ]
 }
 
@@ -162,7 +162,7 @@ fn established(field: &mut Field, family: Family, flows: u32, effort: &Effort) -
     ] = rounds;
     let what =
         |hook: &str, rest: &str| format!("{hook}, established, {flows} flows, {}, {rest}", family.name());
-    let hot = |target| (flows <= 256).then_some(Target(target));
+    let hot = |target| (flows <= 256).then_some(Target::Times(target));
     let against_sets = |hot, warm, cold| match flows {
         0..=256 => hot,
         257..=4096 => warm,
@@ -175,7 +175,7 @@ fn established(field: &mut Field, family: Family, flows: u32, effort: &Effort) -
             xdp.clone(),
             SETS,
             sets.clone(),
-            Some(Target(against_sets(4.0, 3.2, 2.5))),
+            Some(Target::Times(against_sets(4.0, 3.2, 2.5))),
         ),
         Figure::against(what("XDP", whole), xdp.clone(), PLAIN, plain.clone(), hot(2.2)),
         Figure::against(what("XDP", whole), xdp.clone(), FLOOR, floor, None),
@@ -188,14 +188,14 @@ fn established(field: &mut Field, family: Family, flows: u32, effort: &Effort) -
             xdp_huge,
             "ours with 10 policies",
             xdp,
-            Some(Target(1.0 / 1.03)),
+            Some(Target::Times(1.0 / 1.03)),
         ),
         Figure::against(
             what("TC", whole),
             tc.clone(),
             SETS,
             sets,
-            Some(Target(against_sets(1.7, 1.5, 1.35))),
+            Some(Target::Times(against_sets(1.7, 1.5, 1.35))),
         ),
         Figure::against(what("TC", whole), tc.clone(), PLAIN, plain, hot(1.0)),
         Figure::against(what("TC", "10 resources"), tc.clone(), NETBIRD, nb_few, hot(3.8)),
@@ -206,7 +206,7 @@ fn established(field: &mut Field, family: Family, flows: u32, effort: &Effort) -
             tc_huge,
             "ours with 10 policies",
             tc,
-            Some(Target(1.0 / 1.03)),
+            Some(Target::Times(1.0 / 1.03)),
         ),
     ])
 }
@@ -246,7 +246,13 @@ fn first_and_denied(field: &mut Field, family: Family, effort: &Effort) -> Resul
     let name = |hook: &str| format!("{hook}, denied packets, {}", family.name());
     let behind = "NetBird's ruleset, 1,000 resources";
     let mut figures = Vec::from(first_figures(family, xdp_first, tc_first, sets));
-    figures.push(Figure::against(name("XDP"), xdp_denied, behind, netbird.clone(), Some(Target(18.0))));
+    figures.push(Figure::against(
+        name("XDP"),
+        xdp_denied,
+        behind,
+        netbird.clone(),
+        Some(Target::Times(18.0)),
+    ));
     figures.push(Figure::against(name("TC"), tc_denied, behind, netbird, None));
     Ok(figures)
 }

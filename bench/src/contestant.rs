@@ -1,19 +1,36 @@
 //! Contestants: three namespaces in a row, sender, gateway, receiver, with one way of enforcing the policy in the middle.
 
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use sluicegate_api::image::Image;
 use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
 use sluicegate_gateway::datapath::{
     Choice, Datapath as _, Egress, FlowSettings, FlowTable, Settings, XdpChoice, XdpSettings,
 };
 use sluicegate_lab::{Lab, Namespace, Program};
 
-use crate::account;
 use crate::traffic::{Burst, Family, Plan, SMALLEST, Traffic, require_arrival};
+use crate::{account, processors};
 
-/// Entries of our flow table unless an operator says otherwise; the kernel's connection table has as many buckets here.
-const FLOW_ENTRIES: u32 = 262_144;
+/// How much ours has room for.
+#[derive(Clone, Debug)]
+pub(crate) struct Room {
+    /// Entries of the flow table of each family; a flow takes two.
+    pub(crate) flow_entries: u32,
+    /// Ports to masquerade with.
+    pub(crate) nat_ports: RangeInclusive<u16>,
+}
+
+impl Default for Room {
+    /// What an agent has unless an operator says otherwise; the kernel's connection table has as many buckets here.
+    fn default() -> Self {
+        Self { flow_entries: 262_144, nat_ports: 20_000..=32_767 }
+    }
+}
 
 /// How the gateway in the middle enforces the policy.
 pub(crate) enum Way {
@@ -29,6 +46,32 @@ pub(crate) enum Way {
     Floor,
 }
 
+/// What was carried of one family while something else was going on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Carried {
+    /// Packets of established flows.
+    pub(crate) sent: u64,
+    /// Those of them that did not arrive.
+    pub(crate) lost: u64,
+    /// What they took.
+    pub(crate) took: Duration,
+    /// Denied packets that arrived.
+    pub(crate) passed: u64,
+}
+
+impl Carried {
+    fn add(&mut self, burst: &Burst) {
+        self.sent += u64::from(burst.sent);
+        self.lost += u64::from(burst.sent).saturating_sub(burst.seen);
+        self.took += burst.took;
+    }
+
+    /// Nanoseconds per packet of established flows.
+    pub(crate) fn nanoseconds(&self) -> f64 {
+        self.took.as_nanos() as f64 / self.sent as f64
+    }
+}
+
 /// One contestant, ready to carry traffic.
 pub(crate) struct Contestant {
     name: String,
@@ -42,17 +85,11 @@ pub(crate) struct Contestant {
 impl Contestant {
     /// Builds the namespaces `NAME-src`, `NAME-gw` and `NAME-dst` and puts `way` to work. Traffic goes to `resources` hosts.
     pub(crate) fn new(lab: &Lab, name: &str, way: &Way, resources: u32) -> Result<Self> {
-        Self::with_room(lab, name, way, resources, FLOW_ENTRIES)
+        Self::with_room(lab, name, way, resources, &Room::default())
     }
 
-    /// The same, with a flow table of so many entries where it is ours; a flow takes two.
-    pub(crate) fn with_room(
-        lab: &Lab,
-        name: &str,
-        way: &Way,
-        resources: u32,
-        flow_entries: u32,
-    ) -> Result<Self> {
+    /// The same, with this room where it is ours.
+    pub(crate) fn with_room(lab: &Lab, name: &str, way: &Way, resources: u32, room: &Room) -> Result<Self> {
         let [source, gateway, sink] =
             ["src", "gw", "dst"].map(|role| lab.namespace(&format!("{name}-{role}")));
         let (source, gateway, sink) = (source?, gateway?, sink?);
@@ -67,13 +104,16 @@ impl Contestant {
         } else {
             traffic.attach(&gateway, "pass", "overlay")?;
         }
-        let ours = |policies, xdp| ours(lab, name, &gateway, policies, xdp, flow_entries).map(Some);
+        let ours = |policies: &u32, xdp| {
+            let image = account::image(*policies)?;
+            open(&settings(lab, name, xdp, room, &image)?, &gateway, &image, 1).map(Some)
+        };
         let datapath = match way {
             Way::Ours(policies) => {
                 traffic.attach(&gateway, "pass", "site")?;
-                ours(*policies, XdpChoice::Off)?
+                ours(policies, XdpChoice::Off)?
             }
-            Way::OursXdp(policies) => ours(*policies, XdpChoice::Native)?,
+            Way::OursXdp(policies) => ours(policies, XdpChoice::Native)?,
             Way::Floor => {
                 traffic.attach(&gateway, "route", "overlay")?;
                 traffic.attach(&gateway, "route", "site")?;
@@ -156,9 +196,8 @@ impl Contestant {
 
     /// One round of packets each of which opens a flow of its own.
     pub(crate) fn first(&mut self, family: Family, count: u32) -> Result<f64> {
-        // Never the same tuple twice: the counter goes on from round to round, over all sources and ports there are.
-        const PORTS: u32 = 60_000;
-        let plan = Plan { sequential: 1, flows: account::PEERS * PORTS, ports: PORTS, ..self.plan };
+        // Never the same tuple twice: the counter goes on from round to round.
+        let plan = self.opening();
         let burst = self.traffic.send(&self.source, family, &plan, count)?;
         if let Err(e) = require_arrival(&burst, &self.name) {
             let drops = self.datapath.as_mut().map(|d| d.counters()).transpose()?.map(|c| c.drops);
@@ -177,6 +216,51 @@ impl Contestant {
         Ok(took.as_nanos() as f64 / f64::from(sent))
     }
 
+    /// `count` packets that open flows, of which the first is number `first`, whatever becomes of them.
+    pub(crate) fn openings(&mut self, family: Family, first: u32, count: u32) -> Result<Burst> {
+        let plan = self.opening();
+        self.traffic.start_with(first)?;
+        self.traffic.send(&self.source, family, &plan, count)
+    }
+
+    /// One packet of each of `flows` established flows; how many did not arrive.
+    pub(crate) fn missing(&mut self, family: Family, flows: u32) -> Result<u64> {
+        let plan = Plan { sequential: 1, ..self.flows(flows) };
+        self.traffic.start_with(0)?;
+        let burst = self.traffic.send(&self.source, family, &plan, flows)?;
+        Ok(u64::from(burst.sent).saturating_sub(burst.seen))
+    }
+
+    /// Packets of `flows` established flows of each family, and denied ones, in turn, for as long as `meanwhile` works on our datapath on
+    /// another processor. `count` packets at a time.
+    pub(crate) fn carry_while(
+        &mut self,
+        flows: u32,
+        count: u32,
+        meanwhile: impl FnOnce(&mut Option<EbpfDatapath>, &Namespace) -> Result<()> + Send,
+    ) -> Result<[Carried; 2]> {
+        let established = self.flows(flows);
+        let denied = Plan { port: account::DENIED_PORT.into(), ..established };
+        let Self { source, gateway, traffic, datapath, .. } = self;
+        let done = AtomicBool::new(false);
+        let mut carried = [Carried::default(); 2];
+        thread::scope(|scope| -> Result<()> {
+            let worker = scope.spawn(|| {
+                let result = processors::all().and_then(|()| meanwhile(datapath, gateway));
+                done.store(true, Ordering::Relaxed);
+                result
+            });
+            while !done.load(Ordering::Relaxed) {
+                for (carried, family) in carried.iter_mut().zip(Family::BOTH) {
+                    carried.add(&traffic.send(source, family, &established, count)?);
+                    carried.passed += traffic.send(source, family, &denied, count)?.seen;
+                }
+            }
+            worker.join().map_err(|_| anyhow!("what was to happen meanwhile broke down"))?
+        })?;
+        Ok(carried)
+    }
+
     /// Makes the packets of later rounds carry `payload` bytes, at least [`SMALLEST`].
     pub(crate) fn set_payload(&mut self, payload: u32) {
         self.plan.payload = payload;
@@ -185,6 +269,12 @@ impl Contestant {
     /// Our datapath, for running its programs on single frames, and the namespace it lives in.
     pub(crate) fn datapath(&mut self) -> Option<(&mut EbpfDatapath, &Namespace)> {
         self.datapath.as_mut().map(|datapath| (datapath, &self.gateway))
+    }
+
+    /// Over all sources and ports there are.
+    fn opening(&self) -> Plan {
+        const PORTS: u32 = 60_000;
+        Plan { sequential: 1, flows: account::PEERS * PORTS, ports: PORTS, ..self.plan }
     }
 
     fn flows(&self, flows: u32) -> Plan {
@@ -225,27 +315,35 @@ fn forward(gateway: &Namespace) -> Result<()> {
     gateway.sysctl("net/ipv6/conf/all/forwarding", "1")
 }
 
-fn ours(
+/// What our datapath called `name` has and does.
+pub(crate) fn settings(
     lab: &Lab,
     name: &str,
-    gateway: &Namespace,
-    policies: u32,
     xdp: XdpChoice,
-    flow_entries: u32,
-) -> Result<EbpfDatapath> {
-    let image = account::image(policies)?;
-    let settings = Settings {
+    room: &Room,
+    image: &Image,
+) -> Result<Settings> {
+    Ok(Settings {
         choice: Choice::Ebpf,
         bpf_dir: lab.bpffs()?.join(name),
         site_devices: vec!["site".into()],
-        nat_ports: 20_000..=32_767,
-        flow_entries,
+        nat_ports: room.nat_ports.clone(),
+        flow_entries: room.flow_entries,
         image_words: image.words.len() as u32,
         mtu: 1420,
         flows: FlowSettings::default(),
         xdp: XdpSettings { choice: xdp, guard: None },
-    };
-    let mut datapath = gateway.enter(|| EbpfDatapath::open(&settings, "overlay"))??;
+    })
+}
+
+/// Ours, at work in `gateway` with `image`; takes over what one with the same settings, and an older `revision`, left there.
+pub(crate) fn open(
+    settings: &Settings,
+    gateway: &Namespace,
+    image: &Image,
+    revision: u64,
+) -> Result<EbpfDatapath> {
+    let mut datapath = gateway.enter(|| EbpfDatapath::open(settings, "overlay"))??;
     gateway.enter(|| -> Result<()> {
         datapath.set_overlay("100.64.0.0/16".parse()?, "fd64::/64".parse()?)?;
         let device = index(gateway, "site")?;
@@ -261,11 +359,11 @@ fn ours(
             })
             .collect();
         datapath.set_egress(&routes)?;
-        datapath.apply(1, &image).context("the image was refused")
+        datapath.apply(revision, image).context("the image was refused")
     })??;
     let degraded = datapath.degraded();
     if !degraded.is_empty() {
-        bail!("{name} is not what is to be measured: {}", degraded.join("; "));
+        bail!("{} is not what is to be measured: {}", settings.bpf_dir.display(), degraded.join("; "));
     }
     Ok(datapath)
 }

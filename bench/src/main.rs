@@ -4,11 +4,20 @@
 //! same packets in turn. Nanoseconds are of the whole path on one processor and include about 170 of making the packet.
 
 mod account;
+mod change;
+mod classifier;
 mod comparison;
 mod contestant;
+mod elsewhere;
 mod figure;
+mod flood;
+mod images;
+mod meanwhile;
 mod plot;
+mod ports;
+mod processors;
 mod programs;
+mod size;
 mod sweep;
 mod traffic;
 
@@ -18,7 +27,9 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 use sluicegate_lab::Lab;
+use sluicegate_model::classbench::Kind;
 
+use crate::elsewhere::{ELSEWHERE, Elsewhere};
 use crate::figure::Figure;
 use crate::plot::Chart;
 
@@ -47,6 +58,7 @@ struct Args {
 struct Report<'a> {
     figures: &'a [Figure],
     charts: &'a [Chart],
+    elsewhere: &'static [Elsewhere],
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -61,82 +73,112 @@ struct Effort {
     packets: u32,
     samples: u32,
     flows: &'static [u32],
+    /// Images that are exchanged under load.
+    exchanges: u32,
+    /// Rules that are changed in turn.
+    changed: usize,
+    /// Rule sets that the classifier is measured with.
+    kinds: &'static [Kind],
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
     let effort = if args.quick {
-        Effort { rounds: 5, packets: 60_000, samples: 512, flows: &[256] }
-    } else {
-        Effort { rounds: 11, packets: 80_000, samples: 1024, flows: &[256, 4_096, 32_768] }
-    };
-    pin_to_one_processor()?;
-    let lab = Lab::new()?;
-    let figures =
-        if args.first { comparison::first(&lab, &effort)? } else { comparison::measure(&lab, &effort)? };
-    lab.close()?;
-    let charts = match &args.plots {
-        Some(_) => {
-            let lab = Lab::new()?;
-            let charts = sweep::measure(&lab, &effort)?;
-            lab.close()?;
-            charts
+        Effort {
+            rounds: 5,
+            packets: 60_000,
+            samples: 512,
+            flows: &[256],
+            exchanges: 20,
+            changed: 1,
+            kinds: &[Kind::Acl],
         }
+    } else {
+        Effort {
+            rounds: 11,
+            packets: 80_000,
+            samples: 1024,
+            flows: &[256, 4_096, 32_768],
+            exchanges: 1_000,
+            changed: 3,
+            kinds: &Kind::ALL,
+        }
+    };
+    processors::one()?;
+    let figures = match args.first {
+        true => in_lab(|lab| comparison::first(lab, &effort))?,
+        false => whole(&effort)?,
+    };
+    let charts = match &args.plots {
+        Some(_) => in_lab(|lab| sweep::measure(lab, &effort))?,
         None => Vec::new(),
     };
     if let Some(dir) = &args.plots {
         charts.iter().try_for_each(|chart| chart.draw(dir))?;
     }
+    let report = Report { figures: &figures, charts: &charts, elsewhere: &ELSEWHERE };
     if let Some(file) = &args.raw {
-        std::fs::write(file, serde_json::to_vec_pretty(&Report { figures: &figures, charts: &charts })?)
+        std::fs::write(file, serde_json::to_vec_pretty(&report)?)
             .with_context(|| format!("{} could not be written", file.display()))?;
     }
     match args.output {
         Output::Table => println!("{}", table(&figures)),
-        Output::Json => {
-            println!("{}", serde_json::to_string_pretty(&Report { figures: &figures, charts: &charts })?);
-        }
+        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
     }
     Ok(())
 }
 
-/// Generator, gateway and receiver share one processor: the sum is stable, and is what one core carries.
-fn pin_to_one_processor() -> Result<()> {
-    // SAFETY: a zeroed set, filled by the macros' functions; the call reads it.
-    let result = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        let last = libc::sysconf(libc::_SC_NPROCESSORS_ONLN).max(1) as usize - 1;
-        libc::CPU_SET(last, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(std::io::Error::last_os_error()).context("cannot stay on one processor")
-    }
+/// Every figure, each kind in a lab of its own.
+fn whole(effort: &Effort) -> Result<Vec<Figure>> {
+    let mut figures = in_lab(|lab| comparison::measure(lab, effort))?;
+    figures.extend(in_lab(|lab| ports::measure(lab, effort))?);
+    figures.extend(in_lab(|lab| flood::measure(lab, effort))?);
+    figures.extend(in_lab(|lab| meanwhile::measure(lab, effort))?);
+    figures.extend(in_lab(size::measure)?);
+    figures.extend(images::measure(effort)?);
+    figures.extend(classifier::measure(effort)?);
+    Ok(figures)
+}
+
+fn in_lab<T>(measure: impl FnOnce(&Lab) -> Result<T>) -> Result<T> {
+    let lab = Lab::new()?;
+    let measured = measure(&lab)?;
+    lab.close()?;
+    Ok(measured)
 }
 
 /// A Markdown table, as `bench/RESULTS.md` takes it.
 fn table(figures: &[Figure]) -> String {
     let mut table = String::from(
-        "| figure | ours ns, best / median | rival ns, best / median | rival | ratio | target | met |\n\
-         |---|---|---|---|---|---|---|\n",
+        "| figure | unit | ours, best / median | rival, best / median | rival | ratio | target | met |\n\
+         |---|---|---|---|---|---|---|---|\n",
     );
     for f in figures {
-        let rival = f
-            .rival
-            .zip(f.rival_median)
-            .map_or(String::new(), |(best, median)| format!("{best:.0} / {median:.0}"));
+        let rival = f.rival.zip(f.rival_median);
         table += &format!(
-            "| {} | {:.0} / {:.0} | {rival} | {} | {} | {} | {} |\n",
+            "| {} | {} | {} / {} | {} | {} | {} | {} | {} |\n",
             f.name,
-            f.ours,
-            f.ours_median,
+            f.unit,
+            number(f.ours),
+            number(f.ours_median),
+            rival.map_or(String::new(), |(best, median)| format!("{} / {}", number(best), number(median))),
             f.against.as_deref().unwrap_or_default(),
             f.ratio.map_or(String::new(), |ratio| format!("{ratio:.2}")),
             f.target.as_deref().unwrap_or_default(),
             f.met.map_or("", |met| if met { "yes" } else { "no" }),
         );
     }
+    for Elsewhere { figure, target, command } in ELSEWHERE {
+        table += &format!("| {figure} | | | | | | {target} | `{command}` |\n");
+    }
     table
+}
+
+/// Three digits, where there are as many to be told.
+fn number(value: f64) -> String {
+    match value {
+        value if value.fract() == 0.0 || value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    }
 }

@@ -5,7 +5,7 @@ use sluicegate_lab::Lab;
 
 use crate::Effort;
 use crate::account::{self, FEW};
-use crate::contestant::{Contestant, Way};
+use crate::contestant::{Contestant, Room, Way};
 use crate::plot::Chart;
 use crate::traffic::{Family, SMALLEST};
 
@@ -24,12 +24,12 @@ fn flows(lab: &Lab, effort: &Effort) -> Result<Chart> {
     const RIVAL_MAX: u32 = 32_768;
     let mut chart = Chart::new("flows", "Established packet against number of flows", "flows");
     // Two half-entries a flow, for every point of the curve at once.
-    const ROOM: u32 = 2_700_000;
+    let room = Room { flow_entries: 2_700_000, ..Room::default() };
     // One gateway address has 12,768 masquerade ports towards each.
     const HOSTS: u32 = 256;
     let mut field = [
-        ("XDP", Contestant::with_room(lab, "flows-xdp", &Way::OursXdp(HOSTS), HOSTS, ROOM)?, u32::MAX),
-        ("TC", Contestant::with_room(lab, "flows-tc", &Way::Ours(HOSTS), HOSTS, ROOM)?, u32::MAX),
+        ("XDP", Contestant::with_room(lab, "flows-xdp", &Way::OursXdp(HOSTS), HOSTS, &room)?, u32::MAX),
+        ("TC", Contestant::with_room(lab, "flows-tc", &Way::Ours(HOSTS), HOSTS, &room)?, u32::MAX),
         (
             "nftables sets",
             Contestant::new(lab, "flows-nft", &Way::Nftables(account::expert_ruleset(HOSTS)), HOSTS)?,

@@ -12,23 +12,16 @@
 
 use std::fs;
 use std::hint::black_box;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use sluicegate_api::image::{Delta, Image};
-use sluicegate_engine::classify::{Judgement, Line, classify4, classify6};
-use sluicegate_engine::image::{LINE, axis, header};
+use sluicegate_engine::image::{LINE, header};
 use sluicegate_engine::validate;
-use sluicegate_model::classbench::{GATEWAY, Header, Kind, Size, Trace, state};
-use sluicegate_model::random::Random;
+use sluicegate_model::classbench::serial::{Pattern, Traffic};
+use sluicegate_model::classbench::{GATEWAY, Kind, Size, state};
 use sluicegate_policy::Compiler;
 use sluicegate_policy::model::{Service, State};
-
-/// Look-ups of one round, at the least.
-const LOOKUPS: usize = 200_000;
-/// Headers of a uniform round: more than a cache holds of what they lead to.
-const UNIFORM: usize = 1 << 18;
 
 fn main() {
     let args = Args::read();
@@ -103,26 +96,23 @@ fn measure(kind: Kind, size: Size, args: &Args) {
         image.words[header::SERVICES_LEN],
     );
     let (lines, _) = image.words.as_chunks::<LINE>();
-    let trace = headers(&state, args.seed);
+    let traffic = Traffic::new(&state, args.seed);
     for six in [false, true] {
-        let family: Vec<Header> = trace.iter().copied().filter(|h| h.source.is_ipv6() == six).collect();
-        let uniform = uniform(&state, six, args.seed);
-        for (pattern, headers) in
-            [("hot64", &family[..64.min(family.len())]), ("hot1024", &family[..]), ("uniform", &uniform[..])]
-        {
-            let prepared: Vec<Packet> = headers.iter().map(Packet::new).collect();
-            if prepared.is_empty() {
+        for pattern in Pattern::ALL {
+            let packets = traffic.packets(pattern, six);
+            if packets.is_empty() {
                 continue;
             }
-            let mut costs: Vec<f64> = (0..args.rounds).map(|_| round(lines, &prepared, six)).collect();
+            let mut costs: Vec<f64> = (0..args.rounds).map(|_| packets.round(lines)).collect();
             costs.sort_by(f64::total_cmp);
             println!(
-                "{{\"kind\": \"{}\", \"rules\": {}, \"family\": {}, \"pattern\": \"{pattern}\", \"headers\": {}, \
+                "{{\"kind\": \"{}\", \"rules\": {}, \"family\": {}, \"pattern\": \"{}\", \"headers\": {}, \
                  \"best_ns\": {:.1}, \"median_ns\": {:.1}}}",
                 kind.name(),
                 size.rules,
                 if six { 6 } else { 4 },
-                prepared.len(),
+                pattern.name(),
+                packets.len(),
                 costs[0],
                 costs[costs.len() / 2]
             );
@@ -153,93 +143,6 @@ fn change(state: &Arc<State>, compiler: &Compiler, image: &Image) -> [f64; 3] {
         best[2] = best[2].min(ms(start));
     }
     best
-}
-
-/// Distinct headers of a trace, 1,024 of each family where there are so many.
-fn headers(state: &State, seed: u64) -> Vec<Header> {
-    let mut trace = Trace::new(state, seed);
-    let mut seen = std::collections::HashSet::new();
-    let mut kept = Vec::new();
-    let mut missing = [1024, 1024];
-    for _ in 0..200_000 {
-        let header = trace.fresh();
-        let left = &mut missing[usize::from(header.source.is_ipv6())];
-        if *left > 0 && seen.insert(header) {
-            *left -= 1;
-            kept.push(header);
-        }
-        if missing == [0, 0] {
-            break;
-        }
-    }
-    kept
-}
-
-fn uniform(state: &State, six: bool, seed: u64) -> Vec<Header> {
-    let mut r = Random::new(seed);
-    let peers: Vec<IpAddr> =
-        state.peers.values().map(|p| if six { p.v6.into() } else { p.v4.into() }).collect();
-    let resources = state.networks.values().flat_map(|n| n.resources.values());
-    let prefixes: Vec<ipnet::IpNet> =
-        resources.flat_map(|r| r.prefixes.iter().copied()).filter(|p| p.addr().is_ipv6() == six).collect();
-    if prefixes.is_empty() {
-        return Vec::new();
-    }
-    let within = |r: &mut Random, prefix: &ipnet::IpNet| match prefix {
-        ipnet::IpNet::V4(p) => {
-            IpAddr::V4((p.network().to_bits() | r.next() as u32 & p.hostmask().to_bits()).into())
-        }
-        ipnet::IpNet::V6(p) => {
-            IpAddr::V6((p.network().to_bits() | u128::from(r.next()) & p.hostmask().to_bits()).into())
-        }
-    };
-    (0..UNIFORM)
-        .map(|_| {
-            let prefix = r.pick(&prefixes);
-            let l4 = r.pick(&[axis::TCP, axis::UDP]) | r.pick(&[22, 53, 80, 443, 3389, 8080, 50_000]);
-            Header { source: r.pick(&peers), destination: within(&mut r, &prefix), l4 }
-        })
-        .collect()
-}
-
-/// A header as the classifier takes it.
-struct Packet {
-    source: u128,
-    destination: u128,
-    l4: u32,
-}
-
-impl Packet {
-    fn new(header: &Header) -> Self {
-        let bits = |address: IpAddr| match address {
-            IpAddr::V4(a) => a.to_bits().into(),
-            IpAddr::V6(a) => a.to_bits(),
-        };
-        Self { source: bits(header.source), destination: bits(header.destination), l4: header.l4 }
-    }
-}
-
-/// Nanoseconds a look-up.
-fn round(lines: &[Line], packets: &[Packet], six: bool) -> f64 {
-    // Nothing, but the compiler does not know it: the next look-up waits for the one before.
-    let zero = black_box(0u32);
-    let times = LOOKUPS.div_ceil(packets.len());
-    let mut last = 0;
-    let start = Instant::now();
-    for _ in 0..times {
-        for packet in packets {
-            let wait = last & zero;
-            let judged: Judgement = if six {
-                let wide = |x: u128| ((x >> 64) as u64, x as u64 ^ u64::from(wait));
-                classify6(lines, wide(packet.source), wide(packet.destination), packet.l4)
-            } else {
-                classify4(lines, packet.source as u32 ^ wait, packet.destination as u32 ^ wait, packet.l4)
-            };
-            last = judged.decision.0 ^ judged.attributes.0;
-        }
-    }
-    black_box(last);
-    start.elapsed().as_secs_f64() * 1e9 / (times * packets.len()) as f64
 }
 
 fn ms(start: Instant) -> f64 {

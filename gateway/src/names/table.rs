@@ -121,7 +121,11 @@ impl Table {
 
     /// Lets go of those of `idle` that are in question, and of what has been held for too long; whether there was any.
     pub(super) fn let_go(&mut self, idle: &BTreeSet<IpAddr>, now: Instant) -> bool {
-        self.names.values_mut().fold(false, |gone, name| name.let_go(idle, now) || gone)
+        let mut gone = false;
+        for name in self.names.values_mut() {
+            gone |= name.let_go(idle, now);
+        }
+        gone
     }
 
     /// What the names stand for, once that is known: a word too early would close what control still knows.

@@ -10,6 +10,7 @@
 
 mod places;
 mod rules;
+pub mod serial;
 pub mod shape;
 mod trace;
 

@@ -1,0 +1,67 @@
+//! The classifier alone, in user space: sets of 100,000 rules in the manner of ClassBench against sets of ten.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use sluicegate_api::image::Image;
+use sluicegate_engine::image::LINE;
+use sluicegate_model::classbench::serial::{Pattern, Traffic};
+use sluicegate_model::classbench::{GATEWAY, Size, state};
+use sluicegate_policy::Compiler;
+use sluicegate_policy::model::State;
+
+use crate::Effort;
+use crate::figure::{Figure, NANOSECONDS, Target};
+use crate::traffic::Family;
+
+/// Rules of the large set and of the small one.
+const SIZES: [usize; 2] = [100_000, 10];
+/// The same sets and traces every time.
+const SEED: u64 = 1;
+/// Times what it takes with ten rules, where traffic is hot.
+const TIMES: f64 = 2.5;
+
+/// Measures the kinds of sets that `effort` says.
+pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for kind in effort.kinds {
+        eprintln!("bench: the classifier alone, {}", kind.name());
+        let sets = SIZES.map(|rules| Arc::new(state(*kind, Size::of(rules), SEED)));
+        let images = [compiled(&sets[0])?, compiled(&sets[1])?];
+        for family in Family::BOTH {
+            for (pattern, most) in Pattern::ALL.into_iter().zip([120.0, 180.0, 400.0]) {
+                let packets =
+                    sets.each_ref().map(|set| Traffic::new(set, SEED).packets(pattern, family == Family::V6));
+                let mut rounds: [Vec<f64>; 2] = Default::default();
+                for _ in 0..effort.rounds {
+                    for ((rounds, packets), image) in rounds.iter_mut().zip(&packets).zip(&images) {
+                        rounds.push(packets.round(image.words.as_chunks::<LINE>().0));
+                    }
+                }
+                let [large, small] = rounds;
+                let name = format!(
+                    "classifier alone, {} of {} rules, {}, {}",
+                    kind.name(),
+                    SIZES[0],
+                    pattern.name(),
+                    family.name()
+                );
+                figures.push(Figure::of(name.clone(), NANOSECONDS, large.clone(), Target::AtMost(most)));
+                if pattern != Pattern::Uniform {
+                    figures.push(Figure::against(
+                        name,
+                        large,
+                        "ten rules",
+                        small,
+                        Some(Target::Times(1.0 / TIMES)),
+                    ));
+                }
+            }
+        }
+    }
+    Ok(figures)
+}
+
+fn compiled(state: &Arc<State>) -> Result<Image> {
+    Ok(Compiler::new(state.clone())?.compile(GATEWAY)?)
+}
