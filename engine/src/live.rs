@@ -303,7 +303,7 @@ fn restore<F: Egresses, T: Tables<F>>(
         exits: [half.exit, reply_exit as u8],
         reply_side: half.other_side,
     };
-    tables.claim(work).unwrap_or(false)
+    tables.claim(0, work).unwrap_or(false)
 }
 
 /// Moves both halves into the table that never evicts. They are in both tables for a moment, never in neither.

@@ -49,7 +49,7 @@ pub fn reserve<F: Egresses, T: Tables<F>>(
     for taken in 0..probes {
         let port = if has_ports { first.wrapping_add(candidate) } else { 0 };
         work.other.destination_port = port;
-        if tables.claim(work)? {
+        if tables.claim(taken, work)? {
             work.opening.source_port = port;
             if has_ports {
                 tables.count_collisions(taken);
@@ -64,14 +64,24 @@ pub fn reserve<F: Egresses, T: Tables<F>>(
 /// Inserts the reply half of the flow in `work.opening` under the key `work.other`, unless that is in either table, or the
 /// port is the host's or another's ([`mapping`]): then `Ok(false)`. The confirmed table is looked at last: a flow moves
 /// there before it leaves the half-open one, so it is never in neither.
+///
+/// Where ports were `taken` already, this one is looked up before: mostly it is taken too, and an insertion that fails costs
+/// several look-ups. A first port is free as a rule, and is not looked up twice.
 #[inline(always)]
 pub fn claim<F: Egresses, T: Tables<F>>(
     tables: &mut T,
+    taken: u32,
     work: &mut Work<F::Address>,
 ) -> Result<bool, Refusal> {
     let port = work.other.destination_port;
     let ports = matches!(work.key.protocol, protocol::TCP | protocol::UDP);
     if ports && work.opening.masquerade && tables.is_hosts(port) {
+        return Ok(false);
+    }
+    if taken > 0
+        && (tables.with_flow(Stage::HalfOpen, &work.other, |_| ()).is_some()
+            || tables.with_flow(Stage::Confirmed, &work.other, |_| ()).is_some())
+    {
         return Ok(false);
     }
     let mapped = is_mapped::<F, T>(tables, work);

@@ -438,13 +438,13 @@ pub trait Tables<F: Egresses> {
         crate::limit::count_opening::<F, Self>(self, answered, work)
     }
 
-    /// The stage that takes a key for the reply half of a flow. `Ok(false)`: somebody has it.
+    /// The stage that takes a key for the reply half of a flow, after so many that were `taken`. `Ok(false)`: somebody has it.
     #[inline(always)]
-    fn claim(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal>
+    fn claim(&mut self, taken: u32, work: &mut Work<F::Address>) -> Result<bool, Refusal>
     where
         Self: Sized,
     {
-        crate::nat::claim::<F, Self>(self, work)
+        crate::nat::claim::<F, Self>(self, taken, work)
     }
 
     /// The stage that finds a port for a masqueraded flow and reserves it by inserting its reply half.

@@ -36,7 +36,7 @@ pub trait PerFamily: Sources {
     fn advance(stage: u32) -> u64;
     fn admit() -> u64;
     fn count_opening(answered: u32) -> u64;
-    fn claim() -> u64;
+    fn claim(taken: u32) -> u64;
     fn join() -> u64;
     fn reserve() -> u64;
     fn insert_both() -> u64;
@@ -118,8 +118,8 @@ macro_rules! per_family {
             }
 
             #[inline(always)]
-            fn claim() -> u64 {
-                $claim()
+            fn claim(taken: u32) -> u64 {
+                $claim(taken)
             }
 
             #[inline(always)]
@@ -203,8 +203,8 @@ macro_rules! per_family {
         /// As above.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $claim() -> u64 {
-            in_work::<$family>(|maps, work| stage::claim::<$family, _>(maps, work))
+        pub extern "C" fn $claim(taken: u32) -> u64 {
+            in_work::<$family>(|maps, work| stage::claim::<$family, _>(maps, taken, work))
         }
 
         /// As above.

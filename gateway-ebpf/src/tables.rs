@@ -320,8 +320,8 @@ impl<F: PerFamily> Tables<F> for Maps {
     }
 
     #[inline(always)]
-    fn claim(&mut self, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
-        lend(work, F::claim)
+    fn claim(&mut self, taken: u32, work: &mut Work<F::Address>) -> Result<bool, Refusal> {
+        lend(work, || F::claim(taken))
     }
 
     #[inline(always)]
