@@ -22,7 +22,7 @@ use crate::metrics::{Metrics, metrics_page};
 use crate::pki::{Authority, PkiError};
 use crate::policy_file::{self, Files, Queue};
 use crate::posture::{Keeper, Watch};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Everything agents need of control; clones share it.
 #[derive(Clone)]
@@ -110,6 +110,19 @@ impl Agents {
             self.metrics.clone(),
         );
         tokio::spawn(keeper.run())
+    }
+
+    /// Starts writing sums of flow events to the store. It ends with the runtime.
+    pub fn start_flow_writer(&self) -> JoinHandle<()> {
+        tokio::spawn(self.flows.clone().keep_writing(self.store.clone()))
+    }
+
+    /// Writes the sums of what was heard of flows so far.
+    ///
+    /// # Errors
+    /// When the store cannot be written: then they wait.
+    pub async fn write_flows(&self) -> Result<(), StoreError> {
+        self.flows.write(&self.store).await
     }
 
     /// Serves agents on `listener` until `shutdown` resolves and their streams have ended (see [`Agents::end_streams`]).

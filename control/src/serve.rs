@@ -2,6 +2,7 @@
 
 mod http;
 mod options;
+mod sums;
 mod trail;
 
 use std::net::{IpAddr, SocketAddr};
@@ -31,6 +32,8 @@ pub use options::{Data, DataArgs, Options, ServeArgs};
 
 /// How long requests under way may take after a signal, before the process ends without them.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long the end may take to write what was heard last of flows.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long an ephemeral peer may be away before it is removed, as NetBird has it.
 const EPHEMERAL_LIFETIME: Duration = Duration::from_secs(600);
 /// How often that is looked at.
@@ -69,6 +72,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let sweep = tokio::spawn(sweep_ephemeral(store.clone(), agents.hub().clone()));
     let expire = tokio::spawn(expire_peers(store.clone()));
     let trail = tokio::spawn(trail::keep(store.clone(), options.retention_days));
+    let sums = tokio::spawn(sums::keep(store.clone(), options.flow_days));
+    let writer = agents.start_flow_writer();
     let glass = tokio::spawn(glass::keep(store.clone(), agents.metrics().clone()));
     let mark = tokio::spawn(mark_streams(store.clone(), agents.clone()));
     let (keeper, atlas) = (agents.start_keeper(), tokio::spawn(places.follow()));
@@ -119,11 +124,20 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     sweep.abort();
     expire.abort();
     trail.abort();
+    sums.abort();
+    writer.abort();
     glass.abort();
     mark.abort();
     keeper.abort();
     atlas.abort();
     driver.abort();
+    match tokio::time::timeout(LAST_WORDS, agents.write_flows()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "what was heard last of flows is in no sum"),
+        Err(_) => tracing::warn!(
+            "what was heard last of flows is in no sum: the store takes longer than {LAST_WORDS:?}"
+        ),
+    }
     store.close().await;
     served
 }

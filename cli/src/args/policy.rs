@@ -224,6 +224,9 @@ pub struct Suggest {
     /// What was seen in fewer flows gets no rule, and is listed as blocked
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub min_flows: u64,
+    /// Only what was seen in so many days, today being one of them [default: all that control keeps]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=366))]
+    pub days: Option<u32>,
     /// Let whole groups in of which any member was seen; otherwise only those of which all were
     #[arg(long)]
     pub widen: bool,

@@ -195,10 +195,11 @@ impl Run {
         ] {
             let from = peer(source);
             let from = if destination.contains(':') { from.ipv6.to_string() } else { from.ip.to_string() };
-            for time in 0..times {
+            for (time, kind) in (0..times).flat_map(|time| [(time, Kind::Start), (time, Kind::End)]) {
+                let bytes = if kind == Kind::End { bytes } else { 0 };
                 flows.push(FlowEvent {
                     time_ms: 1_795_332_909_120 + time * 300_000,
-                    kind: Kind::End.into(),
+                    kind: kind.into(),
                     protocol,
                     source: from.clone(),
                     source_port: 40_000 + time as u32,

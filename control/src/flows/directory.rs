@@ -1,7 +1,7 @@
 //! Who is behind an address, and what a rule is called: the state turned round for naming events.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -30,6 +30,7 @@ struct Peers {
 #[derive(Debug, Default)]
 struct Resources {
     by_prefix: HashMap<IpNet, Party>,
+    names: HashMap<String, String>,
     /// Prefix lengths in use, longest first: at most 33 and 129 look-ups per address.
     lengths_v4: Vec<u8>,
     lengths_v6: Vec<u8>,
@@ -94,7 +95,7 @@ impl Directory {
         if let Some(peer) = self.peers.addresses.get(&address) {
             return peer.clone();
         }
-        let Resources { by_prefix, lengths_v4, lengths_v6 } = &*self.resources;
+        let Resources { by_prefix, lengths_v4, lengths_v6, .. } = &*self.resources;
         let lengths = if address.is_ipv4() { lengths_v4 } else { lengths_v6 };
         let mut covering = lengths.iter().filter_map(|length| {
             let prefix = IpNet::new(address, *length).ok()?.trunc();
@@ -106,6 +107,29 @@ impl Directory {
     /// The peer's name, empty when it is unknown.
     pub fn peer_name(&self, id: &str) -> String {
         self.peers.names.get(id).cloned().unwrap_or_default()
+    }
+
+    /// The resource's name, when there is one.
+    pub fn resource_name(&self, id: &str) -> Option<&str> {
+        self.resources.names.get(id).map(String::as_str)
+    }
+
+    /// The peer, with its name and both addresses, when there is one.
+    pub fn peer(&self, id: &str) -> Option<(&str, Ipv4Addr, Ipv6Addr)> {
+        let peer = self.of.as_ref()?.peers.get(id)?;
+        Some((&peer.name, peer.v4, peer.v6))
+    }
+
+    /// The id of a policy that there is, else an empty one. Before any state is known, every id may be one.
+    pub fn known_policy(&self, id: &str) -> String {
+        let known = self.of.as_ref().is_none_or(|state| state.policies.contains_key(id));
+        if known { id.to_owned() } else { String::new() }
+    }
+
+    /// The same of a rule.
+    pub fn known_rule(&self, id: &str) -> String {
+        let known = self.of.is_none() || self.rules.contains_key(id);
+        if known { id.to_owned() } else { String::new() }
     }
 
     /// The rule with its names; ids of a rule that is gone stay.
@@ -130,9 +154,10 @@ impl Peers {
 
 impl Resources {
     fn new(state: &State) -> Arc<Self> {
-        let mut by_prefix = HashMap::new();
+        let (mut by_prefix, mut names) = (HashMap::new(), HashMap::new());
         let mut lengths = BTreeMap::<bool, BTreeSet<u8>>::new();
         for (id, resource) in state.networks.values().flat_map(|network| &network.resources) {
+            names.insert(id.clone(), resource.name.clone());
             for prefix in &resource.prefixes {
                 let host = prefix.prefix_len() == prefix.max_prefix_len();
                 let kind = if host { PartyKind::HostResource } else { PartyKind::SubnetResource };
@@ -144,7 +169,7 @@ impl Resources {
         let longest_first =
             |v4| lengths.get(&v4).map(|set| set.iter().rev().copied().collect()).unwrap_or_default();
         let (lengths_v4, lengths_v6) = (longest_first(true), longest_first(false));
-        Arc::new(Self { by_prefix, lengths_v4, lengths_v6 })
+        Arc::new(Self { by_prefix, names, lengths_v4, lengths_v6 })
     }
 }
 

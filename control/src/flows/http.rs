@@ -82,7 +82,7 @@ pub struct StreamQuery {
     replay: usize,
 }
 
-/// The flow events that control still holds, newest first, in NetBird's shape. None while the account's
+/// The recent flow events, newest first, in NetBird's shape: the last 16,384 that this replica has heard since it started. None while the account's
 /// `network_traffic_logs_enabled` is off.
 #[utoipa::path(get, path = "/api/events/network-traffic", tag = "Events", params(TrafficQuery), responses(
     (status = 200, body = TrafficPage), (status = 400, description = "A parameter has no such value")))]

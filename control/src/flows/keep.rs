@@ -44,13 +44,17 @@ impl Keep {
         &self.log
     }
 
+    /// Whether a peer's flows are kept.
+    pub(super) fn is_in(&self, id: &str) -> bool {
+        self.peers.as_ref().is_none_or(|peers| peers.contains(id))
+    }
+
     /// Whether an event is kept: any, or one of a peer of the groups, as source, destination or reporter.
     pub(super) fn admits(&self, record: &FlowRecord) -> bool {
-        let is_in = |id: &str| self.peers.as_ref().is_none_or(|peers| peers.contains(id));
         let ends = [&record.source, &record.destination].map(|end| &end.party);
         self.log.enabled
-            && (is_in(&record.reporter.id)
-                || ends.iter().any(|party| party.kind == PartyKind::Peer && is_in(&party.id)))
+            && (self.is_in(&record.reporter.id)
+                || ends.iter().any(|party| party.kind == PartyKind::Peer && self.is_in(&party.id)))
     }
 
     /// The event as it is kept.

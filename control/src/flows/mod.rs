@@ -1,12 +1,15 @@
-//! Flow events as agents report them: the most recent ones in a ring, and a live stream for whoever watches.
+//! Flow events as agents report them: the most recent ones in a ring, a live stream for whoever watches, and sums in the store.
 //!
-//! Nothing here grows: the ring overwrites its oldest event and counts it, a slow watcher misses events and is told how many.
+//! Nothing here grows: the ring overwrites its oldest event, a slow watcher misses events and is told how many, and what fits into no sum is
+//! counted. The ring is this process's own, and lists single events; what a policy was used for is asked of the sums.
 //! What the account's settings do not let control keep is neither in the ring nor shown to watchers.
 
 mod directory;
 pub mod http;
 mod keep;
 pub mod netbird;
+mod sums;
+mod write;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -23,6 +26,7 @@ use crate::store::FlowLog;
 use crate::text::printable;
 pub use directory::{Directory, Party, PartyKind};
 use keep::Keep;
+use sums::Sums;
 
 /// Label values of `flow_events_total`.
 pub(crate) const KINDS: [&str; 4] = ["start", "end", "drop", "revoke"];
@@ -40,6 +44,8 @@ pub(crate) const OFF: &str = "control keeps no flow events: the account's settin
 /// The ring and the stream.
 pub struct Flows {
     inner: Mutex<Inner>,
+    /// Whose turn it is to write sums.
+    writing: tokio::sync::Mutex<()>,
     metrics: Metrics,
 }
 
@@ -49,6 +55,7 @@ struct Inner {
     next: u64,
     directory: Arc<Directory>,
     keep: Keep,
+    sums: Sums,
     /// `None` once the service shuts down.
     watchers: Option<broadcast::Sender<Arc<FlowRecord>>>,
 }
@@ -141,9 +148,10 @@ impl Flows {
             next: 1,
             directory: Arc::default(),
             keep: Keep::default(),
+            sums: Sums::default(),
             watchers: Some(broadcast::channel(WATCH).0),
         };
-        Arc::new(Self { inner: Mutex::new(inner), metrics })
+        Arc::new(Self { inner: Mutex::new(inner), writing: tokio::sync::Mutex::default(), metrics })
     }
 
     /// From now on events are named by this directory.
@@ -159,7 +167,8 @@ impl Flows {
         let changed = before.log() != log;
         inner.keep = before.after(log, state);
         if changed {
-            let Inner { ring, keep, .. } = &mut *inner;
+            let Inner { ring, keep, sums, .. } = &mut *inner;
+            sums.keep(log, |id| keep.is_in(id));
             let kept = |record: &Arc<FlowRecord>| keep.kept(record.as_ref().clone()).map(Arc::new);
             *ring = ring.iter().filter_map(kept).collect();
         }
@@ -179,9 +188,17 @@ impl Flows {
         let directory = self.lock().directory.clone();
         let records: Vec<FlowRecord> =
             events.into_iter().filter_map(|event| name(&directory, reporter, event, received_ms)).collect();
-        for kind in self.lock().append(records) {
+        let (kinds, unfit) = self.lock().append(records);
+        for kind in kinds {
             self.metrics.flow_events.with_label_values(&[kind]).inc();
         }
+        self.metrics.flow_events_unfit.inc_by(unfit);
+    }
+
+    /// Takes note of how many events an agent says that it has lost since it started.
+    pub fn note_lost(&self, reporter: &str, total: u64, received_ms: u64) {
+        let at = i64::try_from(received_ms).unwrap_or(i64::MAX);
+        self.lock().sums.note_lost(reporter, total, at);
     }
 
     /// The events in the ring, oldest first.
@@ -208,11 +225,13 @@ impl Flows {
 }
 
 impl Inner {
-    /// Appends what is to be kept, and gives its kinds.
-    fn append(&mut self, records: Vec<FlowRecord>) -> Vec<&'static str> {
+    /// Appends what is to be kept, and gives its kinds and how much of it fits into no sum.
+    fn append(&mut self, records: Vec<FlowRecord>) -> (Vec<&'static str>, u64) {
         let mut kinds = Vec::with_capacity(records.len());
+        let mut unfit = 0;
         for record in records {
             let Some(mut record) = self.keep.kept(record) else { continue };
+            unfit += u64::from(!self.sums.add(&self.directory, &record));
             kinds.push(record.kind);
             record.sequence = self.next;
             self.next += 1;
@@ -226,7 +245,7 @@ impl Inner {
                 let _ = watchers.send(record);
             }
         }
-        kinds
+        (kinds, unfit)
     }
 }
 

@@ -46,7 +46,7 @@ fn event(kind: Kind, source: &str, destination: &str) -> FlowEvent {
     }
 }
 
-fn state() -> State {
+pub(super) fn state() -> State {
     let resource = |name: &str, prefix: &str| Resource {
         name: name.into(),
         prefixes: vec![prefix.parse().unwrap()],

@@ -176,7 +176,7 @@ impl Hub {
         Ok(UpdateStream::new(self.clone(), peer.to_owned(), id, notify))
     }
 
-    /// Takes in what an agent reports. `now_ms` is the wall clock in Unix milliseconds. Flow events go to the ring.
+    /// Takes in what an agent reports. `now_ms` is the wall clock in Unix milliseconds. Flow events go to the ring and the sums.
     pub fn report(&self, peer: &str, report: ReportRequest, now_ms: u64) -> Result<(), Refused> {
         let health = report.health.map(bounds::health);
         let mut guard = self.lock();
@@ -187,12 +187,14 @@ impl Hub {
         if let Some(list) = report.flow_list {
             entry.listed(list);
         }
-        let lost = entry.note_lost(report.flow_events_lost);
+        let total = report.flow_events_lost;
+        let lost = entry.note_lost(total);
         if let Some(health) = health {
             entry.reported = Some(Reported { health, at_ms: now_ms });
         }
         drop(guard);
         self.metrics.flow_events_lost.inc_by(lost);
+        self.flows.note_lost(peer, total, now_ms);
         self.flows.record(peer, report.flows, now_ms);
         Ok(())
     }

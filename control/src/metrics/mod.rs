@@ -61,6 +61,10 @@ pub struct Metrics {
     pub flow_events: IntCounterVec,
     /// Flow events that agents report as lost before they reached control.
     pub flow_events_lost: IntCounter,
+    /// Rows of sums of flow events written to the store.
+    pub flow_sums_written: IntCounter,
+    /// Flow events that are in no sum.
+    pub flow_events_unfit: IntCounter,
     /// Flow events that slow watchers of the stream missed.
     pub flow_watch_lost: IntCounter,
     /// REST requests by route, method and status.
@@ -144,6 +148,14 @@ impl Metrics {
             )?,
             flow_events_lost: make
                 .counter("flow_events_lost_total", "Flow events that agents lost before sending.")?,
+            flow_sums_written: make.counter(
+                "flow_sums_written_total",
+                "Rows of sums of flow events, new or greater, written to the store.",
+            )?,
+            flow_events_unfit: make.counter(
+                "flow_events_unfit_total",
+                "Flow events that are in no sum: too many different ones of a source or of a day, or without sense.",
+            )?,
             flow_watch_lost: make
                 .counter("flow_watch_lost_total", "Flow events that slow stream readers missed.")?,
             http_requests: make.counter_vec(

@@ -99,17 +99,26 @@ pub(super) struct Amount {
     pub(super) bytes: u64,
 }
 
-/// What makes a flow: protocol, source and destination with ports.
-pub(super) type Tuple<'r> = (u32, &'r str, u32, &'r str, u32);
+impl Amount {
+    /// As much more.
+    pub(super) fn add(&mut self, more: Self) {
+        self.flows += more.flows;
+        // Agents say what they like.
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+}
 
-pub(super) fn tuple(record: &FlowRecord) -> Tuple<'_> {
+/// What makes a flow: protocol, source and destination with ports.
+type Tuple<'r> = (u32, &'r str, u32, &'r str, u32);
+
+fn tuple(record: &FlowRecord) -> Tuple<'_> {
     let (from, to) = (&record.source, &record.destination);
     (record.protocol, from.address.as_str(), from.port, to.address.as_str(), to.port)
 }
 
 impl Row {
     /// Of a flow event; none when its destination is no address.
-    pub(super) fn of(record: &FlowRecord) -> Option<Self> {
+    fn of(record: &FlowRecord) -> Option<Self> {
         let (from, to) = (&record.source, &record.destination);
         let known = from.party.kind == PartyKind::Peer;
         Some(Self {

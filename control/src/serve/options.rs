@@ -20,6 +20,9 @@ const HTTP: &str = "127.0.0.1:8080";
 const GRPC: &str = "[::]:8443";
 /// Read when `--config` names no other file; it need not be there.
 const CONFIG: &str = "/etc/sluicegate/control.toml";
+/// For how many days before today sums of flows are kept where nothing is said, and at most.
+const FLOW_DAYS: u32 = 30;
+const FLOW_DAYS_MAX: u32 = 366;
 /// The password of the store's database.
 const PASSWORD: &str = "SLUICEGATE_CONTROL_STORE_PASSWORD";
 
@@ -35,7 +38,7 @@ pub struct DataArgs {
     /// File with the password of the store's database [default: SLUICEGATE_CONTROL_STORE_PASSWORD of the environment]
     #[arg(long, value_name = "FILE", env = "SLUICEGATE_CONTROL_STORE_PASSWORD_FILE")]
     pub store_password_file: Option<PathBuf>,
-    /// File with `data_dir`, `http`, `grpc`, `[store]`, `[audit]`, `[geo]`, `[rest]`, `[oidc]` and `[local_users]` [default: /etc/sluicegate/control.toml, if it is there]
+    /// File with `data_dir`, `http`, `grpc`, `[store]`, `[audit]`, `[flows]`, `[geo]`, `[rest]`, `[oidc]` and `[local_users]` [default: /etc/sluicegate/control.toml, if it is there]
     #[arg(long, value_name = "FILE", env = "SLUICEGATE_CONTROL_CONFIG")]
     pub config: Option<PathBuf>,
 }
@@ -77,6 +80,8 @@ pub struct Options {
     pub grpc: SocketAddr,
     /// For how many days audit events are kept; 0 keeps them all.
     pub retention_days: u32,
+    /// For how many days before today sums of flows are kept.
+    pub flow_days: u32,
     /// Where addresses are.
     pub geo_database: Option<PathBuf>,
     /// How much each caller may ask of the REST API.
@@ -95,6 +100,8 @@ struct ConfigFile {
     store: StoreSection,
     #[serde(default)]
     audit: AuditSection,
+    #[serde(default)]
+    flows: FlowsSection,
     #[serde(default)]
     rest: RestSection,
     #[serde(default)]
@@ -117,6 +124,12 @@ struct StoreSection {
 struct AuditSection {
     #[serde(default)]
     retention_days: u32,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FlowsSection {
+    retention_days: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -172,6 +185,7 @@ impl Options {
             http: address(args.http, file.http, HTTP)?,
             grpc: address(args.grpc, file.grpc, GRPC)?,
             retention_days: file.audit.retention_days,
+            flow_days: flow_days(&file.flows)?,
             rates: Rates {
                 burst: file.rest.burst.unwrap_or(BURST),
                 trusted_proxies: file.rest.trusted_proxies.clone(),
@@ -191,6 +205,15 @@ impl ConfigFile {
             None => Ok(ConfigFile::default()),
         }
     }
+}
+
+/// For how many days sums of flows are kept.
+fn flow_days(section: &FlowsSection) -> anyhow::Result<u32> {
+    let days = section.retention_days.unwrap_or(FLOW_DAYS);
+    if !(1..=FLOW_DAYS_MAX).contains(&days) {
+        bail!("[flows] retention_days is {days}, and can be 1 to {FLOW_DAYS_MAX}");
+    }
+    Ok(days)
 }
 
 /// The first line of a file: whoever writes one leaves a line break at its end.
@@ -265,6 +288,21 @@ mod tests {
         }
         std::fs::write(&path, "[audit]\nretention_days = -1\n").unwrap();
         assert!(format!("{:#}", Options::resolve(args(&path)).unwrap_err()).contains("retention_days"));
+    }
+
+    #[test]
+    fn sums_of_flows_are_kept_for_a_month_unless_the_file_says_how_long() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.toml");
+        for (text, days) in [("", 30), ("[flows]\n", 30), ("[flows]\nretention_days = 366\n", 366)] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(Options::resolve(args(&path)).unwrap().flow_days, days);
+        }
+        for wrong in [0, 367] {
+            std::fs::write(&path, format!("[flows]\nretention_days = {wrong}\n")).unwrap();
+            let error = format!("{:#}", Options::resolve(args(&path)).unwrap_err());
+            assert!(error.contains("can be 1 to 366"), "{error}");
+        }
     }
 
     #[test]

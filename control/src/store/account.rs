@@ -12,7 +12,9 @@ use super::error::{corrupt, invalid};
 use super::peers::{allocate_v4, allocate_v6, peer};
 use super::sql::{self, Connection};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, Peer, Result, Store, expiry, groups, inherit, resources, text, unserved};
+use super::{
+    Activity, Actor, Peer, Result, Store, expiry, flow_sums, groups, inherit, resources, text, unserved,
+};
 
 /// Zone of the peers' names unless the settings name another.
 pub(crate) const DNS_DOMAIN: &str = "sluicegate.internal";
@@ -269,6 +271,7 @@ impl Store {
             return Ok(before);
         }
         store_settings(write.db(), &settings).await?;
+        flow_sums::forget(write.db(), &before.settings.flow_log(), &settings.flow_log()).await?;
         for activity in activities(&before.settings, &settings) {
             let meta = Meta::default().before(&before.settings).after(&settings);
             write.event(activity, &before.id, meta).await?;

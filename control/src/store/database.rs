@@ -104,6 +104,18 @@ impl Database {
         .await
     }
 
+    /// Begins a transaction that is no change of the account, and takes no turn among them where writers need none.
+    pub(super) async fn aside(&self, observed: &Arc<Observed>) -> Result<Connection> {
+        self.session(observed, async || match self {
+            Database::Sqlite { writer, .. } => Ok(Session::SqliteTransaction(begin_sqlite(writer).await?)),
+            Database::Postgres { pool, .. } => {
+                let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+                Ok(Session::PostgresTransaction(pool.begin_with(begin).await?))
+            }
+        })
+        .await
+    }
+
     /// Tells the other replicas of the revision that a change makes, at the moment the change becomes durable.
     pub(super) async fn announce(&self, change: &mut Connection, revision: i64) -> Result<()> {
         if let Database::Postgres { .. } = self {

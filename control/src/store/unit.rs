@@ -128,6 +128,11 @@ pub(super) fn note(connection: &mut Connection, revision: i64) -> bool {
     }
 }
 
+/// Whether this task is in a unit.
+pub(super) fn is_within() -> bool {
+    UNIT.try_with(|_| ()).is_ok()
+}
+
 fn current() -> Option<Result<OwnedMutexGuard<Slot>>> {
     UNIT.try_with(lend).ok()
 }

@@ -19,6 +19,7 @@ pub(crate) struct Rest {
     client: reqwest::Client,
     url: String,
     token: String,
+    serving: tokio::task::JoinHandle<()>,
 }
 
 impl Rest {
@@ -34,8 +35,15 @@ impl Rest {
         let (router, _) = router(app, extra);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { client: reqwest::Client::new(), url, token: control.token() }
+        let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { client: reqwest::Client::new(), url, token: control.token(), serving }
+    }
+
+    /// Ends it, so that control can start again.
+    pub(crate) async fn end(self) {
+        drop(self.client);
+        self.serving.abort();
+        let _ = self.serving.await;
     }
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Value {

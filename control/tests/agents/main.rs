@@ -15,6 +15,7 @@ mod names;
 mod posture;
 mod replicas;
 mod routes;
+mod suggest;
 mod support;
 mod sync;
 mod updates;

@@ -47,6 +47,7 @@ pub(crate) struct Control {
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
     driver: JoinHandle<()>,
+    writer: JoinHandle<()>,
     dir: TempDir,
 }
 
@@ -78,7 +79,7 @@ impl Control {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let store = open(dir.path()).await;
         let agents = Agents::open(store.clone(), Places::none(), dir.path()).unwrap();
-        let driver = agents.start_driver();
+        let (driver, writer) = (agents.start_driver(), agents.start_flow_writer());
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -87,7 +88,7 @@ impl Control {
             let shutdown = async { drop(stopped.await) };
             service.serve(listener, Vec::new(), shutdown).await.unwrap();
         });
-        Self { store, agents, address, stop, serving, driver, dir }
+        Self { store, agents, address, stop, serving, driver, writer, dir }
     }
 
     /// Ends the service as a process that is asked to stop does, and starts it again over the same directory.
@@ -96,7 +97,9 @@ impl Control {
         self.stop.send(()).unwrap();
         soon("the service ends", self.serving).await.unwrap();
         self.driver.abort();
-        let _ = self.driver.await;
+        self.writer.abort();
+        let _ = (self.driver.await, self.writer.await);
+        self.agents.write_flows().await.unwrap();
         self.store.close().await;
         drop((self.store, self.agents));
         Self::start_in(self.dir, "127.0.0.1:0").await

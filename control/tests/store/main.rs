@@ -9,6 +9,7 @@ mod audit;
 mod backup;
 mod conformance;
 mod first_codes;
+mod flow_sums;
 mod following;
 mod identity;
 mod kills;
