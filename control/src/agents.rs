@@ -112,6 +112,11 @@ impl Agents {
         tokio::spawn(keeper.run())
     }
 
+    /// Starts answering other replicas which flows agents here have. It ends with the runtime.
+    pub fn start_answering(&self) -> JoinHandle<()> {
+        tokio::spawn(self.hub.clone().keep_answering(self.store.clone()))
+    }
+
     /// Starts writing sums of flow events to the store. It ends with the runtime.
     pub fn start_flow_writer(&self) -> JoinHandle<()> {
         tokio::spawn(self.flows.clone().keep_writing(self.store.clone()))
@@ -123,6 +128,15 @@ impl Agents {
     /// When the store cannot be written: then they wait.
     pub async fn write_flows(&self) -> Result<(), StoreError> {
         self.flows.write(&self.store).await
+    }
+
+    /// The same at the end, when nothing more is heard.
+    ///
+    /// # Errors
+    /// As above: then it is noted that something is missing.
+    pub async fn write_last_flows(&self) -> Result<(), StoreError> {
+        self.flows.write(&self.store).await?;
+        if self.flows.are_written() { self.store.flow_sums_are_whole().await } else { Ok(()) }
     }
 
     /// Serves agents on `listener` until `shutdown` resolves and their streams have ended (see [`Agents::end_streams`]).

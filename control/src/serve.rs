@@ -73,7 +73,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let expire = tokio::spawn(expire_peers(store.clone()));
     let trail = tokio::spawn(trail::keep(store.clone(), options.retention_days));
     let sums = tokio::spawn(sums::keep(store.clone(), options.flow_days));
-    let writer = agents.start_flow_writer();
+    let (writer, answering) = (agents.start_flow_writer(), agents.start_answering());
     let glass = tokio::spawn(glass::keep(store.clone(), agents.metrics().clone()));
     let mark = tokio::spawn(mark_streams(store.clone(), agents.clone()));
     let (keeper, atlas) = (agents.start_keeper(), tokio::spawn(places.follow()));
@@ -126,12 +126,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     trail.abort();
     sums.abort();
     writer.abort();
+    answering.abort();
     glass.abort();
     mark.abort();
     keeper.abort();
     atlas.abort();
     driver.abort();
-    match tokio::time::timeout(LAST_WORDS, agents.write_flows()).await {
+    match tokio::time::timeout(LAST_WORDS, agents.write_last_flows()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "what was heard last of flows is in no sum"),
         Err(_) => tracing::warn!(

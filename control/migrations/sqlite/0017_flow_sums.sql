@@ -25,15 +25,23 @@ CREATE TABLE flow_sums (
 ) STRICT, WITHOUT ROWID;
 
 -- How whole the sums of a day are: the events of each policy (the empty id: of none, or of one that is not known), how many of them are in
--- no sum, since there were too many different ones, and, with the empty id, how many agents said that they had lost.
+-- no sum, since there were too many different ones, and, with the empty id, how many agents said that they had lost, and how often a control
+-- ended without having written what it had heard last.
 CREATE TABLE flow_days (
     day        INTEGER NOT NULL,
     policy_id  TEXT NOT NULL,
     events     INTEGER NOT NULL,
     unfit      INTEGER NOT NULL,
     lost       INTEGER NOT NULL,
+    broken_off INTEGER NOT NULL,
     first_seen INTEGER NOT NULL,
     PRIMARY KEY (day, policy_id)
+) STRICT, WITHOUT ROWID;
+
+-- Who writes sums, and has since when not said that nothing is left to be written.
+CREATE TABLE flow_writers (
+    replica TEXT NOT NULL PRIMARY KEY,
+    at      INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- How many flow events each agent has lost since it started, as it said last: what it says next is counted from there.

@@ -69,6 +69,11 @@ impl Sums {
         }
     }
 
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sums.is_empty() && self.days.is_empty() && self.lost.is_empty()
+    }
+
     /// Everything, to be written.
     pub(super) fn take(&mut self) -> FlowBatch {
         self.of_sources.clear();

@@ -43,6 +43,11 @@ impl Flows {
         }
     }
 
+    /// Whether nothing waits to be written.
+    pub(crate) fn are_written(&self) -> bool {
+        self.lock().sums.is_empty()
+    }
+
     /// Writes all that has come so far. What cannot be written waits; so it does while the account's settings are others than this
     /// process knows, which it soon will.
     pub(crate) async fn write(&self, store: &Store) -> Result<(), StoreError> {

@@ -17,7 +17,7 @@ pub enum Asked {
     Silent,
     /// Its version does not know the question.
     TooOld,
-    /// It has no stream to this control.
+    /// It has no stream to the control that was asked.
     Away,
 }
 

@@ -5,6 +5,7 @@
 //! is wanted now. Changes that come faster than an agent takes them therefore coalesce, and nothing queues.
 
 mod bounds;
+mod elsewhere;
 mod ends;
 mod entry;
 mod flows;

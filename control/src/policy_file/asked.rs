@@ -32,7 +32,7 @@ pub struct AskedGateway {
     pub id: String,
     /// Peer name.
     pub name: String,
-    /// `answered`, `did not answer`, `too old to ask`, or `not connected` to this control.
+    /// `answered`, `did not answer`, `too old to ask`, or `not connected` to any control.
     pub answer: &'static str,
     /// How many flows it has.
     pub live: u64,
@@ -80,10 +80,10 @@ pub struct CutFlow {
 }
 
 impl Files {
-    /// Asks the gateways that get something else for their flows.
+    /// Asks the gateways that get something else for their flows, whichever replica they follow.
     pub(super) async fn ask(&self, gateways: &[GatewayPlan]) -> Vec<Asked> {
         let ids: Vec<String> = gateways.iter().map(|gateway| gateway.id.clone()).collect();
-        self.hub.live_flows(&ids, of_one(ids.len()), PATIENCE).await
+        self.hub.live_flows_anywhere(&self.store, &ids, of_one(ids.len()), PATIENCE).await
     }
 }
 

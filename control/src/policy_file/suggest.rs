@@ -79,6 +79,8 @@ pub struct Coverage {
     pub unfit: u64,
     /// Flow events that agents lost in this time, of whatever policy.
     pub lost: u64,
+    /// How often in this time a control ended without having written what it had heard last: of five seconds, unless the store was away.
+    pub broken_off: u64,
     /// Flows of peers that are there no more: no rule is suggested for them.
     pub gone: u64,
 }
@@ -173,9 +175,9 @@ impl Files {
 
 impl Coverage {
     fn new(of: FlowCoverage) -> Self {
-        let FlowCoverage { first_seen, events, unfit, lost } = of;
-        let whole = unfit == 0 && lost == 0;
-        Self { whole, since: first_seen.map(rfc3339), events, unfit, lost, gone: 0 }
+        let FlowCoverage { first_seen, events, unfit, lost, broken_off } = of;
+        let whole = unfit == 0 && lost == 0 && broken_off == 0;
+        Self { whole, since: first_seen.map(rfc3339), events, unfit, lost, broken_off, gone: 0 }
     }
 
     /// What a file says that was made from less than all of it.
@@ -183,8 +185,8 @@ impl Coverage {
         match self.whole {
             true => String::new(),
             false => format!(
-                "; not all of it: {} of its {} flow events are in no sum, and agents lost {} of any policy",
-                self.unfit, self.events, self.lost
+                "; not all of it: {} of its {} flow events are in no sum, agents lost {} of any policy, and control broke off {} times",
+                self.unfit, self.events, self.lost, self.broken_off
             ),
         }
     }

@@ -15,6 +15,7 @@ use super::account::{FlowLog, account};
 use super::error::parse;
 use super::sql::{self, Connection, Driver, Pick};
 use super::{Result, Store, unit};
+use crate::ids::now;
 
 /// The advisory lock of whoever writes sums: "sluicefl" in ASCII.
 const SUMS_LOCK: i64 = 0x736c_7569_6365_666c;
@@ -170,7 +171,18 @@ pub struct FlowCoverage {
     pub unfit: u64,
     /// Events of whatever policy that agents lost.
     pub lost: u64,
+    /// How often a control ended without having written what it had heard last.
+    pub broken_off: u64,
 }
+
+/// Takes note of the writers that are gone: every one but those that said that nothing was left.
+pub(super) const BREAK_OFF: [&str; 2] = [
+    "INSERT INTO flow_days (day, policy_id, events, unfit, lost, broken_off, first_seen)
+     SELECT at / 86400000, '', 0, 0, 0, count(*), min(at) FROM flow_writers
+     WHERE at < $1 AND replica NOT IN (SELECT id FROM replicas) GROUP BY at / 86400000
+     ON CONFLICT (day, policy_id) DO UPDATE SET broken_off = flow_days.broken_off + excluded.broken_off",
+    "DELETE FROM flow_writers WHERE at < $1 AND replica NOT IN (SELECT id FROM replicas)",
+];
 
 #[derive(FromRow)]
 struct Row {
@@ -204,6 +216,11 @@ impl Store {
         if account(&mut db).await?.settings.flow_log() != *log {
             return Ok(None);
         }
+        sql::query("INSERT INTO flow_writers (replica, at) VALUES ($1, $2) ON CONFLICT (replica) DO UPDATE SET at = excluded.at")
+            .bind(&self.inner.shared.id)
+            .bind(now())
+            .execute(&mut db)
+            .await?;
         let mut room = Room::default();
         let mut days = batch.days.clone();
         let mut added = Added::default();
@@ -232,6 +249,15 @@ impl Store {
         }
         db.commit().await?;
         Ok(Some(added))
+    }
+
+    /// Says that this replica has written what it heard, and hears no more.
+    pub async fn flow_sums_are_whole(&self) -> Result<()> {
+        sql::query("DELETE FROM flow_writers WHERE replica = $1")
+            .bind(&self.inner.shared.id)
+            .execute(&mut self.writer().await?)
+            .await?;
+        Ok(())
     }
 
     /// Hands every sum of flows that the policy admitted to `each`, from a day on; how whole that is.
@@ -264,16 +290,17 @@ impl Store {
         if let Some(wrong) = wrong {
             return Err(wrong);
         }
-        let days: Vec<(String, i64, i64, i64, i64)> = sql::query_as(
-            "SELECT policy_id, events, unfit, lost, first_seen FROM flow_days WHERE day >= $1 ORDER BY day",
+        let days: Vec<(String, i64, i64, i64, i64, i64)> = sql::query_as(
+            "SELECT policy_id, events, unfit, lost, broken_off, first_seen FROM flow_days WHERE day >= $1 ORDER BY day",
         )
         .bind(from_day)
         .fetch_all(&mut db)
         .await?;
         let mut coverage = FlowCoverage::default();
-        for (of, events, unfit, lost, first_seen) in days {
+        for (of, events, unfit, lost, broken_off, first_seen) in days {
             coverage.first_seen = Some(coverage.first_seen.map_or(first_seen, |first| first.min(first_seen)));
             coverage.lost += lost.unsigned_abs();
+            coverage.broken_off += broken_off.unsigned_abs();
             if of == policy {
                 coverage.events += events.unsigned_abs();
                 coverage.unfit += unfit.unsigned_abs();
@@ -455,7 +482,7 @@ fn bind_key(query: sql::Query<()>, key: &FlowKey) -> sql::Query<()> {
 
 async fn note_day(db: &mut Connection, day: i64, policy: &str, of: &FlowDay, lost: u64) -> Result<()> {
     sql::query(
-        "INSERT INTO flow_days (day, policy_id, events, unfit, lost, first_seen) VALUES ($1, $2, $3, $4, $5, $6)
+        "INSERT INTO flow_days (day, policy_id, events, unfit, lost, broken_off, first_seen) VALUES ($1, $2, $3, $4, $5, 0, $6)
          ON CONFLICT (day, policy_id) DO UPDATE SET events = flow_days.events + excluded.events,
          unfit = flow_days.unfit + excluded.unfit, lost = flow_days.lost + excluded.lost,
          first_seen = CASE WHEN flow_days.first_seen < excluded.first_seen THEN flow_days.first_seen
@@ -500,8 +527,9 @@ pub(super) async fn forget(db: &mut Connection, before: &FlowLog, after: &FlowLo
     }
     lock(db).await?;
     if !after.enabled {
-        sql::query("DELETE FROM flow_sums").execute(db).await?;
-        sql::query("DELETE FROM flow_days").execute(db).await?;
+        sql::query("DELETE FROM flow_sums").execute(&mut *db).await?;
+        sql::query("DELETE FROM flow_days").execute(&mut *db).await?;
+        sql::query("DELETE FROM flow_writers").execute(db).await?;
         return Ok(());
     }
     if before.counters && !after.counters {

@@ -39,6 +39,7 @@ mod peers;
 mod policies;
 mod policy_rows;
 mod posture;
+mod questions;
 mod replica;
 mod reset;
 mod resources;
@@ -66,7 +67,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 pub use account::{Account, DashboardFeatures, ExtraSettings, FlowLog, Settings};
 pub use activity::Activity;
@@ -93,6 +94,7 @@ pub use observe::Observed;
 pub use peers::{Expired, Peer, PeerChange, PeerFacts, Role};
 pub use policies::{Action, End, Policy, PolicyChange, PortRange, Protocol, Rule, RuleChange, RuleSpec};
 pub use posture::{PostureCheck, PostureCheckChange};
+pub use questions::{Answer, Asking, Question, Questions};
 pub use reset::Reset;
 pub use resources::{Address, Resource, ResourceChange, ResourceKind};
 pub use revisions::{PolicyRevision, RevisionKind};
@@ -225,6 +227,7 @@ impl Store {
             leads: watch::Sender::new(matches!(database, Database::Sqlite { .. })),
             returned: watch::Sender::new(0),
             lost: watch::Sender::new(None),
+            notes: broadcast::Sender::new(questions::NOTES),
             observed,
         });
         let inner = Inner {
@@ -311,6 +314,9 @@ impl Store {
         let mut db = self.writer().await?;
         if let Database::Sqlite { .. } = self.inner.database {
             sql::query("DELETE FROM replicas").execute(&mut db).await?;
+            for statement in flow_sums::BREAK_OFF {
+                sql::query(statement).bind(i64::MAX).execute(&mut db).await?;
+            }
             sql::query("UPDATE peers SET connected = FALSE, replica = ''").execute(&mut db).await?;
         }
         Ok(())

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions, Row};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::AbortHandle;
 
+use super::flow_sums;
 use super::observe::Observed;
+use super::questions::{self, Note};
 use crate::ids::now;
 
 /// Where changes are told, with the new revision as text.
@@ -39,6 +41,8 @@ pub(super) struct Shared {
     pub(super) returned: watch::Sender<u64>,
     /// Why this process cannot go on.
     pub(super) lost: watch::Sender<Option<String>>,
+    /// What replicas tell each other of questions and answers.
+    pub(super) notes: broadcast::Sender<Note>,
     pub(super) observed: Arc<Observed>,
 }
 
@@ -90,13 +94,20 @@ async fn listen(shared: Arc<Shared>, options: PgConnectOptions, look: Arc<Notify
 
 async fn listen_once(shared: &Shared, pool: &sqlx::PgPool, look: &Notify) -> sqlx::Result<()> {
     let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen(CHANNEL).await?;
+    listener.listen_all([CHANNEL, questions::CHANNEL]).await?;
     look.notify_one();
     loop {
         let Some(notification) = listener.try_recv().await? else {
             look.notify_one();
             continue;
         };
+        if notification.channel() == questions::CHANNEL {
+            if let Some(note) = Note::read(notification.payload()) {
+                // An error means that nobody asks or answers here.
+                let _ = shared.notes.send(note);
+            }
+            continue;
+        }
         shared.observed.notified.set(now() / 1000);
         if let Ok(revision) = notification.payload().parse() {
             shared.raise(revision);
@@ -200,7 +211,7 @@ async fn lead(db: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LEADER_LOCK).fetch_one(db).await
 }
 
-/// Peers whose replica is gone are not connected.
+/// Peers whose replica is gone are not connected, and what was asked long ago waits for no answer.
 async fn forget_the_gone(db: &mut PgConnection) -> sqlx::Result<()> {
     let gone = sqlx::query(
         "DELETE FROM replicas WHERE last_seen < (extract(epoch FROM clock_timestamp()) * 1000)::bigint - $1",
@@ -213,6 +224,16 @@ async fn forget_the_gone(db: &mut PgConnection) -> sqlx::Result<()> {
             count = gone.rows_affected(),
             "replicas of control that gave no sign of life are taken for gone"
         );
+    }
+    sqlx::query(
+        "DELETE FROM flow_questions WHERE until < (extract(epoch FROM clock_timestamp()) * 1000)::bigint - $1",
+    )
+    .bind(GONE)
+    .execute(&mut *db)
+    .await?;
+    for statement in flow_sums::BREAK_OFF {
+        // A writer may be here before its first sign of life is.
+        sqlx::query(statement).bind(now() - GONE).execute(&mut *db).await?;
     }
     // A peer that a change has locked waits for the next look: two that lock many peers must not wait for each other.
     sqlx::query(

@@ -5,14 +5,16 @@ use std::sync::{Arc, OnceLock};
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection as _};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use super::credentials::{credential_of, login, set_password, state_of};
 use super::database::{Database, newest_schema};
 use super::error::invalid;
 use super::observe::Observed;
 use super::write::Meta;
-use super::{Activity, Actor, Inner, Location, OpenError, Result, Shared, Store, User, sql, users};
+use super::{
+    Activity, Actor, Inner, Location, OpenError, Result, Shared, Store, User, questions, sql, users,
+};
 use crate::ids::{new_id, now};
 use crate::passwords;
 
@@ -51,6 +53,7 @@ impl Store {
             leads: watch::Sender::new(false),
             returned: watch::Sender::new(0),
             lost: watch::Sender::new(None),
+            notes: broadcast::Sender::new(questions::NOTES),
             observed,
         });
         let (follower, started) = (OnceLock::new(), AtomicI64::new(now()));

@@ -24,6 +24,11 @@ pub(crate) struct Rest {
 
 impl Rest {
     pub(crate) async fn of(control: &Control) -> Self {
+        Self::by(control, control.token()).await
+    }
+
+    /// By the token of an account that another replica has made.
+    async fn by(control: &Control, token: String) -> Self {
         let app = App {
             store: control.store.clone(),
             control_fingerprint: None,
@@ -36,7 +41,7 @@ impl Rest {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { client: reqwest::Client::new(), url, token: control.token(), serving }
+        Self { client: reqwest::Client::new(), url, token, serving }
     }
 
     /// Ends it, so that control can start again.
@@ -323,4 +328,95 @@ async fn a_list_of_more_flows_than_there_can_be_is_refused_before_it_is_decoded(
     assert!(refused.message().contains("4194304 bytes"), "{refused:?}");
     // The stream goes on, and so does the agent.
     gateway.acknowledge(&mut session, "").await;
+}
+
+#[tokio::test]
+async fn a_plan_asks_gateways_that_follow_another_replica_and_names_those_that_do_not_say() {
+    let [first, second] = Control::replicas().await;
+    let mut gateways = Vec::new();
+    for _ in 0..5 {
+        gateways.push(first.join(Role::Gateway).await);
+    }
+    let world = world(&gateways.iter().collect::<Vec<_>>(), first).await;
+    let peer = world.control.store.peer(&world.user.id()).await.unwrap();
+    let (v4, v6) = (IpAddr::from(peer.ip), IpAddr::from(peer.ipv6));
+    let mut near = gateways[0].sync_listing(&world.control).await;
+    let mut far = gateways[1].sync_listing(&second).await;
+    let mut mute = gateways[2].sync_listing(&second).await;
+    let mut old = gateways[3].sync(&second).await.unwrap();
+    for (gateway, session) in gateways.iter_mut().zip([&mut near, &mut far, &mut mute, &mut old]) {
+        gateway.apply(session).await;
+    }
+    // So many that no notification could carry them.
+    let many: Vec<LiveFlow> =
+        (0..2_000).map(|port| LiveFlow { source_port: port, ..flow(v6, "fd10::2:10", 443, 3) }).collect();
+    let answering = async {
+        let query = asked(&mut near).await;
+        let flows = vec![flow(v4, "10.1.0.10", 443, 5_000)];
+        answer(&mut near, FlowList { query: query.id, live: 1, flows, ..FlowList::default() }).await;
+        let query = asked(&mut far).await;
+        let flows =
+            many.iter().cloned().chain([flow(v4, "10.2.0.10", 443, 9_000), flow(v4, "10.2.0.10", 80, 1)]);
+        answer(
+            &mut far,
+            FlowList { query: query.id, live: 2_005, flows: flows.collect(), ..FlowList::default() },
+        )
+        .await;
+        asked(&mut mute).await
+    };
+    let wanted = file("tcp/80,8443");
+    let (plan, _) = tokio::join!(world.rest.plan(&wanted), answering);
+    let flows = &plan["flows"];
+    let said = |gateway: &FakeAgent| {
+        let asked = flows["asked"].as_array().unwrap();
+        asked.iter().find(|one| one["id"] == gateway.id().as_str()).unwrap().clone()
+    };
+    for (gateway, [live, listed, cut]) in gateways.iter().zip([[1, 1, 1], [2_005, 2_002, 2_001]]) {
+        let said = said(gateway);
+        assert_eq!(
+            [&said["answer"], &said["live"], &said["listed"], &said["cut"]],
+            [&json!("answered"), &json!(live), &json!(listed), &json!(cut)],
+            "{plan}"
+        );
+    }
+    let words = ["did not answer", "too old to ask", "not connected"];
+    for (gateway, word) in gateways[2..].iter().zip(words) {
+        assert_eq!((&said(gateway)["answer"], &said(gateway)["cut"]), (&json!(word), &json!(0)), "{plan}");
+    }
+    assert_eq!((&flows["known"], &flows["cut"]), (&json!(2_003), &json!(2_002)));
+    assert_eq!(flows["flows"][0]["bytes"], 9_000, "{flows}");
+    let left = world.control.sql_text("SELECT count(*)::text FROM flow_questions").await;
+    assert_eq!(left, "0", "nothing stays of a question");
+
+    // And the other way round, without waiting for anybody who is mute.
+    let rest = Rest::by(&second, world.control.token()).await;
+    drop(mute);
+    let answering = async {
+        let query = asked(&mut near).await;
+        answer(&mut near, FlowList { query: query.id, live: 0, ..FlowList::default() }).await;
+        let query = asked(&mut far).await;
+        answer(&mut far, FlowList { query: query.id, live: 0, ..FlowList::default() }).await;
+    };
+    let (plan, ()) = tokio::join!(rest.plan(&wanted), answering);
+    let answered =
+        plan["flows"]["asked"].as_array().unwrap().iter().filter(|one| one["answer"] == "answered");
+    assert_eq!(answered.count(), 2, "{plan}");
+}
+
+#[tokio::test]
+async fn a_replica_that_is_gone_holds_a_plan_up_no_longer_than_a_gateway_that_is_silent() {
+    let [first, second] = Control::replicas().await;
+    let gateway = first.join(Role::Gateway).await;
+    let world = world(&[&gateway], first).await;
+    let gone = format!(
+        "INSERT INTO replicas (id, last_seen) VALUES ('gone', 9000000000000000);
+         UPDATE peers SET connected = TRUE, replica = 'gone' WHERE id = '{}'",
+        gateway.id()
+    );
+    second.sql(["", &gone]).await;
+    let started = std::time::Instant::now();
+    let plan = world.rest.plan(&file("tcp/80")).await;
+    assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
+    let asked = plan["flows"]["asked"].as_array().unwrap();
+    assert_eq!((asked.len(), &asked[0]["answer"]), (1, &json!("did not answer")), "{plan}");
 }

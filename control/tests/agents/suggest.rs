@@ -168,6 +168,37 @@ async fn a_suggestion_from_less_than_all_of_it_says_so_in_the_answer_and_in_the_
 }
 
 #[tokio::test]
+async fn a_control_that_was_killed_has_not_written_what_it_heard_last_and_a_suggestion_says_so() {
+    let control = Control::start().await;
+    let mut gateway = control.join(Role::Gateway).await;
+    let world = world(&[&gateway], control).await;
+    let teller = Teller::of(&world).await;
+    let mut session = connect(&mut gateway, &world.control).await;
+    tell(&mut session, teller.flows("fd10::1:10", 2), 0).await;
+    assert_eq!(suggest(&world.rest).await["coverage"]["whole"], true);
+    tell(&mut session, teller.flows("10.1.0.10", 2), 0).await;
+    world.rest.end().await;
+    let control = world.control.restart_killed().await;
+    let rest = Rest::of(&control).await;
+    let suggestion = soon("word of the one that was killed", async {
+        loop {
+            let suggestion = suggest(&rest).await;
+            if suggestion["coverage"]["broken_off"] == 1 {
+                return suggestion;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    assert_eq!(
+        (&suggestion["coverage"]["whole"], &suggestion["flows"]),
+        (&json!(false), &json!(2)),
+        "{suggestion}"
+    );
+    assert!(suggestion["file"].as_str().unwrap().contains("control broke off 1 times"), "{suggestion}");
+}
+
+#[tokio::test]
 async fn flows_of_a_peer_that_is_gone_get_no_rule_and_are_counted() {
     let control = Control::start().await;
     let mut gateway = control.join(Role::Gateway).await;

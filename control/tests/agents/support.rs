@@ -47,7 +47,7 @@ pub(crate) struct Control {
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
     driver: JoinHandle<()>,
-    writer: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
     dir: TempDir,
 }
 
@@ -79,7 +79,8 @@ impl Control {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let store = open(dir.path()).await;
         let agents = Agents::open(store.clone(), Places::none(), dir.path()).unwrap();
-        let (driver, writer) = (agents.start_driver(), agents.start_flow_writer());
+        let driver = agents.start_driver();
+        let tasks = [agents.start_flow_writer(), agents.start_answering()];
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -88,18 +89,32 @@ impl Control {
             let shutdown = async { drop(stopped.await) };
             service.serve(listener, Vec::new(), shutdown).await.unwrap();
         });
-        Self { store, agents, address, stop, serving, driver, writer, dir }
+        Self { store, agents, address, stop, serving, driver, tasks, dir }
     }
 
     /// Ends the service as a process that is asked to stop does, and starts it again over the same directory.
     pub(crate) async fn restart(self) -> Self {
+        self.start_again(true).await
+    }
+
+    /// The same, of one that has no time to write what it heard last of flows.
+    pub(crate) async fn restart_killed(self) -> Self {
+        self.start_again(false).await
+    }
+
+    async fn start_again(self, in_order: bool) -> Self {
         self.agents.end_streams();
         self.stop.send(()).unwrap();
         soon("the service ends", self.serving).await.unwrap();
         self.driver.abort();
-        self.writer.abort();
-        let _ = (self.driver.await, self.writer.await);
-        self.agents.write_flows().await.unwrap();
+        let _ = self.driver.await;
+        for task in self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        if in_order {
+            self.agents.write_last_flows().await.unwrap();
+        }
         self.store.close().await;
         drop((self.store, self.agents));
         Self::start_in(self.dir, "127.0.0.1:0").await

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use sluicegate_control::store::{
     Actor, DAY, FlowAmount, FlowBatch, FlowCoverage, FlowDay, FlowKey, FlowLog, FlowVerdict, GroupChange,
     OF_A_DAY, Role, Settings, Store,
 };
 
-use crate::world::{join, open, places, postgres_location, setup_key};
+use crate::world::{join, open, places, postgres_location, setup_key, soon};
 
 const TODAY: i64 = 20_000;
 
@@ -81,6 +82,7 @@ async fn sums_add_up_over_batches_and_restarts_and_change_nothing_of_the_account
             let added = store.add_flow_sums(&log, &batch(sums)).await.unwrap().unwrap();
             assert_eq!((added.rows, added.unfit), (4, 0));
         }
+        store.flow_sums_are_whole().await.unwrap();
         store.close().await;
         drop(store);
         let store = open(&location, directory.path()).await;
@@ -91,7 +93,7 @@ async fn sums_add_up_over_batches_and_restarts_and_change_nothing_of_the_account
         assert_eq!((v4.first_seen, v4.last_seen, v4.address.to_string().as_str()), (5, 11, "10.0.0.1"));
         assert_eq!(sums[&key("a", "fd00::1", 443)].bytes, 100);
         assert!(sums[&key("a", "10.0.0.1", 80)].bytes >= 1 << 60, "an agent may say any number");
-        let expected = FlowCoverage { first_seen: Some(2), events: 27, unfit: 0, lost: 0 };
+        let expected = FlowCoverage { first_seen: Some(2), events: 27, ..FlowCoverage::default() };
         assert_eq!(coverage, expected);
         assert_eq!(read(&store, TODAY + 1).await, (BTreeMap::new(), FlowCoverage::default()));
         assert_eq!(store.revision().await.unwrap(), revision);
@@ -170,6 +172,36 @@ async fn what_agents_lost_counts_once_whoever_they_tell() {
         let lost = BTreeMap::from([("gateway".to_owned(), (3, (TODAY + 1) * DAY))]);
         store.add_flow_sums(&log, &FlowBatch { lost, ..FlowBatch::default() }).await.unwrap().unwrap();
         assert_eq!(read(&store, TODAY + 1).await.1.lost, 3);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_writer_that_ended_without_a_word_is_noted_once_and_one_that_is_there_is_not() {
+    for (directory, location) in places() {
+        let store = open(&location, directory.path()).await;
+        let log = log(&store).await;
+        let of = |address| batch(vec![(key("a", address, 443), amount(address, 1, 1))]);
+        store.add_flow_sums(&log, &of("10.0.0.1")).await.unwrap().unwrap();
+        assert_eq!(read(&store, 0).await.1.broken_off, 0);
+        store.close().await;
+        drop(store);
+        let store = open(&location, directory.path()).await;
+        store.add_flow_sums(&log, &of("fd00::1")).await.unwrap().unwrap();
+        // In PostgreSQL by the one that leads, some seconds later.
+        soon("the note", async {
+            while read(&store, 0).await.1.broken_off == 0 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(read(&store, 0).await.1.broken_off, 1);
+        store.flow_sums_are_whole().await.unwrap();
+        store.close().await;
+        drop(store);
+        let store = open(&location, directory.path()).await;
+        assert_eq!(read(&store, 0).await.1.broken_off, 1);
         store.close().await;
     }
 }

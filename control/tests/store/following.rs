@@ -396,6 +396,7 @@ async fn every_table_and_column_is_followed_or_known_not_to_matter() {
         "flow_days",
         "flow_reporters",
         "flow_sums",
+        "flow_writers",
         "invite_groups",
         "invites",
         "join_keys",

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sluicegate_control::store::{Actor, Location, PeerFacts, Role, Store};
+use sluicegate_control::store::{Actor, Answer, Location, PeerFacts, Role, Store};
 use tempfile::TempDir;
 
 use crate::postgres;
@@ -222,4 +222,56 @@ async fn who_leaves_in_order_leaves_no_stream_behind() {
     assert!(!second.peer(&peer.id).await.unwrap().connected);
     let again = open(&location, directories[0].path()).await;
     assert_eq!(again.revision().await.unwrap(), second.revision().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_question_is_answered_by_the_replica_that_has_the_agents_stream() {
+    let Pair { url, first, second, .. } = pair().await;
+    let key = setup_key(&first).await;
+    let (here, there, away) = (
+        join(&first, &key, 1, Role::Gateway).await.id,
+        join(&first, &key, 2, Role::Gateway).await.id,
+        join(&first, &key, 3, Role::Gateway).await.id,
+    );
+    first.peer_seen(&here, &PeerFacts::default()).await.unwrap();
+    second.peer_seen(&there, &PeerFacts::default()).await.unwrap();
+    let patience = Duration::from_secs(60);
+    let nobody = first.ask_elsewhere(&[here.clone(), away.clone()], 5, patience).await.unwrap();
+    assert!(nobody.is_none(), "nobody else has these");
+
+    // Listening begins in the background.
+    let mut questions = second.questions();
+    let agents = [here.clone(), there.clone(), away.clone()];
+    let (asking, id) = soon("a question", async {
+        loop {
+            let asking = first.ask_elsewhere(&agents, 5, patience).await.unwrap().unwrap();
+            if let Ok(Some(id)) = tokio::time::timeout(Duration::from_secs(1), questions.next()).await {
+                return (asking, id);
+            }
+            first.answers(asking, tokio::time::Instant::now()).await.unwrap();
+        }
+    })
+    .await;
+    assert_eq!(first.question(&id).await.unwrap(), None, "it is not for whoever asks");
+    let question = second.question(&id).await.unwrap().unwrap();
+    assert_eq!((question.agents, question.most), (vec![there.clone()], 5));
+    assert!(question.left <= patience && question.left > Duration::ZERO);
+    let list: Vec<u8> = (0..2 << 20).map(|byte| byte as u8).collect();
+    let answer = Answer { agent: there.clone(), outcome: "listed".into(), list };
+    second.answer(&id, std::slice::from_ref(&answer)).await.unwrap();
+    let until = tokio::time::Instant::now() + patience;
+    let answers = soon("answers", first.answers(asking, until)).await.unwrap();
+    assert_eq!(answers, std::slice::from_ref(&answer));
+    // Nobody waits any more.
+    assert_eq!(second.question(&id).await.unwrap(), None);
+    second.answer(&id, &[answer]).await.unwrap();
+
+    // Of one who asked and is gone, the one that leads removes what is left.
+    sql(&url, "INSERT INTO flow_questions (id, agent, replica, most, until) VALUES ('old', 'a', 'r', 1, 0)");
+    soon("an empty table", async {
+        while sql(&url, "SELECT count(*) FROM flow_questions WHERE id = 'old'").trim() != "0" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
 }

@@ -34,6 +34,7 @@ struct Coverage {
     events: u64,
     unfit: u64,
     lost: u64,
+    broken_off: u64,
     gone: u64,
 }
 
@@ -118,12 +119,13 @@ fn coverage(of: &Coverage) -> Vec<String> {
             said.push(format!("Flows are known since {} UTC; none of them is missing.", date_time(since)))
         }
         Some(since) => said.push(format!(
-            "NOT ALL of the flows since {} UTC are known: {} of the policy's {} flow events are in no sum, and agents lost {} of any policy. \
-             Rules may be missing.",
+            "NOT ALL of the flows since {} UTC are known: {} of the policy's {} flow events are in no sum, agents lost {} of any policy, and control broke off \
+             {} times. Rules may be missing.",
             date_time(since),
             count(of.unfit),
             count(of.events),
-            count(of.lost)
+            count(of.lost),
+            count(of.broken_off)
         )),
         None => {}
     }
@@ -152,13 +154,17 @@ mod tests {
             coverage(&whole),
             ["Flows are known since 2026-11-22 12:00:00 UTC; none of them is missing."]
         );
-        let partial = Coverage { whole: false, since, events: 1_000, unfit: 3, lost: 2, gone: 1 };
+        let partial =
+            Coverage { whole: false, since, events: 1_000, unfit: 3, lost: 2, broken_off: 4, gone: 1 };
         let said = coverage(&partial);
         assert!(
             said[0].starts_with("NOT ALL") && said[0].contains("3 of the policy's 1,000 flow"),
             "{said:?}"
         );
-        assert!(said[0].contains("lost 2") && said[1].ends_with("no rule: 1."), "{said:?}");
+        assert!(
+            said[0].contains("lost 2") && said[0].contains("broke off 4") && said[1].ends_with("no rule: 1."),
+            "{said:?}"
+        );
         assert!(coverage(&Coverage { whole: true, ..Coverage::default() }).is_empty());
     }
 }
