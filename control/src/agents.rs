@@ -204,6 +204,18 @@ impl FromRef<Agents> for Arc<Flows> {
     }
 }
 
+impl FromRef<Agents> for Store {
+    fn from_ref(agents: &Agents) -> Self {
+        agents.store.clone()
+    }
+}
+
+impl FromRef<Agents> for Places {
+    fn from_ref(agents: &Agents) -> Self {
+        agents.places.clone()
+    }
+}
+
 impl FromRef<Agents> for GatewaysState {
     fn from_ref(agents: &Agents) -> Self {
         Self::new(agents.store.clone(), agents.hub.clone())

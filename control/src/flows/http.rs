@@ -15,10 +15,13 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::broadcast::error::RecvError;
 use utoipa::{IntoParams, ToSchema};
 
-use super::netbird::{self, TrafficEvent};
+use super::netbird::{self, Known, TrafficEvent};
 use super::{FlowRecord, Flows, Watch};
 use crate::gateways::error;
+use crate::geo::Places;
 use crate::metrics::Metrics;
+use crate::rest::error::ApiError;
+use crate::store::Store;
 
 const PAGE_SIZE: usize = 1000;
 const PAGE_SIZE_MAX: usize = 50_000;
@@ -33,7 +36,7 @@ pub struct TrafficQuery {
     /// Events on a page, 1 to 50000; 1000 when absent.
     #[param(minimum = 1, maximum = 50000)]
     page_size: Option<usize>,
-    /// Never matches anything but the empty text: flows have no user yet.
+    /// The user whose machine the source is now; the empty text for machines of nobody.
     user_id: Option<String>,
     /// The agent that reported.
     reporter_id: Option<String>,
@@ -86,8 +89,17 @@ pub struct StreamQuery {
 /// `network_traffic_logs_enabled` is off.
 #[utoipa::path(get, path = "/api/events/network-traffic", tag = "Events", params(TrafficQuery), responses(
     (status = 200, body = TrafficPage), (status = 400, description = "A parameter has no such value")))]
-pub async fn network_traffic(State(flows): State<Arc<Flows>>, Query(query): Query<TrafficQuery>) -> Response {
-    match page(&flows.recent(), &query) {
+pub async fn network_traffic(
+    State(flows): State<Arc<Flows>>,
+    State(store): State<Store>,
+    State(places): State<Places>,
+    Query(query): Query<TrafficQuery>,
+) -> Response {
+    let machines = match store.machines().await {
+        Ok(machines) => machines,
+        Err(error) => return ApiError::from(error).into_response(),
+    };
+    match page(&flows.recent(), &query, &Known { machines: &machines, places: &places }) {
         Ok(page) => Json(page).into_response(),
         Err(message) => error(StatusCode::BAD_REQUEST, message),
     }
@@ -136,7 +148,7 @@ fn data(record: &FlowRecord) -> Event {
 }
 
 /// The matching events of one page, or what is wrong with the query.
-fn page(records: &[Arc<FlowRecord>], query: &TrafficQuery) -> Result<TrafficPage, String> {
+fn page(records: &[Arc<FlowRecord>], query: &TrafficQuery, known: &Known<'_>) -> Result<TrafficPage, String> {
     let (number, size) = (query.page.unwrap_or(1), query.page_size.unwrap_or(PAGE_SIZE));
     if number == 0 {
         return Err("page must be at least 1".into());
@@ -144,12 +156,12 @@ fn page(records: &[Arc<FlowRecord>], query: &TrafficQuery) -> Result<TrafficPage
     if size == 0 || size > PAGE_SIZE_MAX {
         return Err(format!("page_size must be between 1 and {PAGE_SIZE_MAX}"));
     }
-    let filter = Filter::new(query)?;
+    let filter = Filter::new(query, known)?;
     let matching: Vec<&Arc<FlowRecord>> =
         records.iter().rev().filter(|record| filter.matches(record)).collect();
     let skip = (number - 1).saturating_mul(size);
     Ok(TrafficPage {
-        data: matching.iter().skip(skip).take(size).map(|record| netbird::event(record)).collect(),
+        data: matching.iter().skip(skip).take(size).map(|record| netbird::event(record, known)).collect(),
         page: number,
         page_size: size,
         total_records: matching.len(),
@@ -159,18 +171,20 @@ fn page(records: &[Arc<FlowRecord>], query: &TrafficQuery) -> Result<TrafficPage
 
 struct Filter<'a> {
     query: &'a TrafficQuery,
+    known: &'a Known<'a>,
     search: Option<String>,
     from: Option<i128>,
     until: Option<i128>,
 }
 
 impl<'a> Filter<'a> {
-    fn new(query: &'a TrafficQuery) -> Result<Self, String> {
+    fn new(query: &'a TrafficQuery, known: &'a Known<'a>) -> Result<Self, String> {
         one_of("type", &query.kind, &["TYPE_UNKNOWN", "TYPE_START", "TYPE_END", "TYPE_DROP"])?;
         one_of("connection_type", &query.connection_type, &["P2P", "ROUTED"])?;
         one_of("direction", &query.direction, &["INGRESS", "EGRESS", "DIRECTION_UNKNOWN"])?;
         Ok(Self {
             query,
+            known,
             search: query.search.as_ref().map(|text| text.to_lowercase()),
             from: date("start_date", &query.start_date)?,
             until: date("end_date", &query.end_date)?,
@@ -180,7 +194,7 @@ impl<'a> Filter<'a> {
     fn matches(&self, record: &FlowRecord) -> bool {
         let (query, at) = (self.query, i128::from(record.time_ms) * 1_000_000);
         let is = |wanted: &Option<String>, seen: &str| wanted.as_ref().is_none_or(|wanted| wanted == seen);
-        is(&query.user_id, "")
+        is(&query.user_id, self.known.user(record).map_or("", |user| &user.id))
             && is(&query.reporter_id, &record.reporter.id)
             && is(&query.source_id, &record.source.party.id)
             && is(&query.destination_id, &record.destination.party.id)
@@ -219,13 +233,21 @@ fn date(name: &str, value: &Option<String>) -> Result<Option<i128>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::super::tests::record;
     use super::*;
+    use crate::store::{Machine, Owner};
 
     fn query(text: &str) -> Result<TrafficPage, String> {
         let uri = format!("http://control/?{text}").parse().unwrap();
         let records: Vec<_> = (0..5).map(|i| Arc::new(record(i))).collect();
-        page(&records, &Query::<TrafficQuery>::try_from_uri(&uri).map_err(|e| e.to_string())?.0)
+        let owner = |id: &str| Some(Owner { id: id.to_owned(), ..Owner::default() });
+        let machine = |id| Machine { user: owner(id), ..Machine::default() };
+        let machines =
+            HashMap::from([("peer-3".to_owned(), machine("ann")), ("res".to_owned(), machine("bob"))]);
+        let known = Known { machines: &machines, places: &Places::none() };
+        page(&records, &Query::<TrafficQuery>::try_from_uri(&uri).map_err(|e| e.to_string())?.0, &known)
     }
 
     fn ids(text: &str) -> Vec<String> {
@@ -248,7 +270,8 @@ mod tests {
         assert_eq!(ids("start_date=1970-01-01T00:00:01Z&end_date=1970-01-01T00:00:02Z"), ["2", "1"]);
         assert_eq!(ids("direction=EGRESS"), [""; 0]);
         assert_eq!(ids("connection_type=ROUTED").len(), 5);
-        assert_eq!(ids("user_id=someone"), [""; 0]);
+        assert_eq!((ids("user_id=ann"), ids("user_id=").len()), (vec!["3".to_owned()], 4));
+        assert_eq!(ids("user_id=bob"), [""; 0], "a resource is nobody's machine");
         assert_eq!(ids("reporter_id=gw").len(), 5);
     }
 

@@ -1,8 +1,10 @@
 //! A flow event in the shape of NetBird's `NetworkTrafficEvent`.
 //!
-//! Where it fits: one record is one event (nothing is aggregated, so the window is a moment), revocations are drops, users and
-//! places are not known and empty, and bytes and packets of both directions are counted as received.
+//! Where it fits: one record is one event (nothing is aggregated, so the window is a moment), revocations are drops, and bytes and packets of
+//! both directions are counted as received, since agents do not tell them apart. Users, places, systems and names of machines are
+//! those of whoever asks: as they are now, and not as they were.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -12,6 +14,8 @@ use time::format_description::well_known::Rfc3339;
 use utoipa::ToSchema;
 
 use super::{FlowEnd, FlowRecord, PartyKind};
+use crate::geo::Places;
+use crate::store::{Machine, Owner};
 
 /// NetBird's `NetworkTrafficEvent`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -55,7 +59,8 @@ pub struct TrafficEndpoint {
     pub dns_label: Option<String>,
 }
 
-/// NetBird's `NetworkTrafficLocation`; empty until places are known.
+/// NetBird's `NetworkTrafficLocation`: where a peer's connection to control comes from, or where an address is that is nobody's; empty where that
+/// is not known.
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "NetBird's OpenAPI document describes each field")]
 pub struct TrafficLocation {
@@ -63,7 +68,7 @@ pub struct TrafficLocation {
     pub country_code: String,
 }
 
-/// NetBird's `NetworkTrafficUser`; empty: peers that joined by setup key have none.
+/// NetBird's `NetworkTrafficUser`: whose machine the source is; empty where it is nobody's, as of peers that joined by a setup key.
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "NetBird's OpenAPI document describes each field")]
 pub struct TrafficUser {
@@ -101,7 +106,36 @@ pub struct TrafficSubEvent {
 const ICMP: u32 = 1;
 const ICMPV6: u32 = 58;
 
-pub(super) fn event(record: &FlowRecord) -> TrafficEvent {
+/// What is known of machines and addresses beside what events say.
+pub(super) struct Known<'a> {
+    pub(super) machines: &'a HashMap<String, Machine>,
+    pub(super) places: &'a Places,
+}
+
+impl Known<'_> {
+    /// The machine at an end, when a peer is there.
+    fn machine(&self, end: &FlowEnd) -> Option<&Machine> {
+        let is_peer = end.party.kind == PartyKind::Peer;
+        self.machines.get(&end.party.id).filter(|_| is_peer)
+    }
+
+    /// Whose machine opened the flow.
+    pub(super) fn user(&self, record: &FlowRecord) -> Option<&Owner> {
+        self.machine(&record.source)?.user.as_ref()
+    }
+
+    fn location(&self, end: &FlowEnd) -> TrafficLocation {
+        if let Some(machine) = self.machine(end) {
+            let (city_name, country_code) = (machine.city_name.clone(), machine.country_code.clone());
+            return TrafficLocation { city_name, country_code };
+        }
+        let address = end.address.parse().ok().filter(|_| end.party.kind == PartyKind::Unknown);
+        let place = address.and_then(|address| self.places.of(address)).unwrap_or_default();
+        TrafficLocation { city_name: place.city_name, country_code: place.country_code }
+    }
+}
+
+pub(super) fn event(record: &FlowRecord, known: &Known<'_>) -> TrafficEvent {
     let at = rfc3339(record.time_ms);
     let kind = event_type(record);
     let count = |wanted| u64::from(kind == wanted);
@@ -110,9 +144,9 @@ pub(super) fn event(record: &FlowRecord) -> TrafficEvent {
         flow_id: flow_id(record),
         reporter_id: record.reporter.id.clone(),
         receive_timestamp: rfc3339(record.received_ms),
-        source: endpoint(record, &record.source),
-        destination: endpoint(record, &record.destination),
-        user: TrafficUser::default(),
+        source: endpoint(record, &record.source, known),
+        destination: endpoint(record, &record.destination, known),
+        user: known.user(record).map(user).unwrap_or_default(),
         policy: TrafficPolicy { id: record.rule.policy_id.clone(), name: record.rule.policy_name.clone() },
         icmp: icmp(record),
         protocol: record.protocol,
@@ -154,7 +188,12 @@ pub(super) fn connection_type(record: &FlowRecord) -> &'static str {
     if resource(&record.source) || resource(&record.destination) { "ROUTED" } else { "P2P" }
 }
 
-fn endpoint(record: &FlowRecord, end: &FlowEnd) -> TrafficEndpoint {
+fn user(owner: &Owner) -> TrafficUser {
+    TrafficUser { id: owner.id.clone(), email: owner.email.clone(), name: owner.name.clone() }
+}
+
+fn endpoint(record: &FlowRecord, end: &FlowEnd, known: &Known<'_>) -> TrafficEndpoint {
+    let machine = known.machine(end);
     let address = match end.address.parse::<IpAddr>() {
         Ok(address) if record.protocol == ICMP || record.protocol == ICMPV6 => address.to_string(),
         Ok(IpAddr::V6(address)) => format!("[{address}]:{}", end.port),
@@ -164,10 +203,10 @@ fn endpoint(record: &FlowRecord, end: &FlowEnd) -> TrafficEndpoint {
         id: end.party.id.clone(),
         kind: end.party.kind,
         name: end.party.name.clone(),
-        geo_location: TrafficLocation::default(),
-        os: None,
+        geo_location: known.location(end),
+        os: machine.map(|machine| machine.os.clone()).filter(|os| !os.is_empty()),
         address,
-        dns_label: None,
+        dns_label: machine.map(|machine| machine.dns_name.clone()),
     }
 }
 

@@ -150,6 +150,62 @@ async fn flow_events_are_listed_in_netbirds_shape_and_streamed_as_they_come() {
     while soon("the stream ends", stream.chunk()).await.unwrap().is_some() {}
 }
 
+#[tokio::test]
+async fn flow_events_say_whose_machine_it_was_what_runs_on_it_and_where_it_is() {
+    let control = Control::start().await;
+    let mut gateway = control.join(Role::Gateway).await;
+    let (of_user, of_nobody) = (control.join(Role::Peer).await, control.join(Role::Peer).await);
+    let mut session = gateway.sync(&control).await.unwrap();
+    gateway.apply(&mut session).await;
+    control.settled().await;
+    let owner = control.store.users().await.unwrap().remove(0);
+    let (peer, other) = (
+        control.store.peer(&of_user.id()).await.unwrap(),
+        control.store.peer(&of_nobody.id()).await.unwrap(),
+    );
+    let known = |yes: &str| {
+        format!(
+            "UPDATE peers SET user_id = '{owner}', os = 'linux' WHERE id = '{peer}';
+             INSERT INTO peer_facts (peer_id, current, os_version, processes, country_code, city_name, geoname_id)
+             VALUES ('{peer}', {yes}, '', '{{}}', 'SE', 'Linköping', 1)",
+            owner = owner.id,
+            peer = peer.id
+        )
+    };
+    control.sql([&known("1"), &known("TRUE")]).await;
+    let sources = [peer.ip.to_string(), peer.ipv6.to_string(), other.ip.to_string(), other.ipv6.to_string()];
+    let flows = sources.iter().map(|source| flow(Kind::Start, source)).collect();
+    session.client.report(ReportRequest { flows, ..ReportRequest::default() }).await.unwrap();
+
+    let url = http(&control).await;
+    let (_, page) = get(&format!("{url}/api/events/network-traffic?user_id={}", owner.id)).await;
+    assert_eq!(page["total_records"], 2, "{page}");
+    for event in page["data"].as_array().unwrap() {
+        let user = json!({ "id": owner.id, "email": owner.email, "name": owner.name });
+        assert_eq!(event["user"], user);
+        let (source, destination) = (&event["source"], &event["destination"]);
+        assert_eq!(
+            source["geo_location"],
+            json!({ "country_code": "SE", "city_name": "Linköping" }),
+            "{event}"
+        );
+        assert_eq!((&source["id"], &source["os"]), (&json!(peer.id), &json!("linux")), "{event}");
+        let name = format!("{}.sluicegate.internal", peer.dns_label);
+        assert_eq!(source["dns_label"], name, "{event}");
+        assert_eq!((&destination["os"], &destination["dns_label"]), (&Value::Null, &Value::Null), "{event}");
+    }
+    let (_, page) = get(&format!("{url}/api/events/network-traffic?user_id=")).await;
+    assert_eq!(page["total_records"], 2, "{page}");
+    for event in page["data"].as_array().unwrap() {
+        assert_eq!(event["user"], json!({ "id": "", "email": "", "name": "" }), "{event}");
+        assert_eq!(
+            event["source"]["geo_location"],
+            json!({ "country_code": "", "city_name": "" }),
+            "{event}"
+        );
+    }
+}
+
 /// The flow events of a reporter by NetBird's Python client, the newest first, one on each page.
 async fn by_netbirds_client(url: &str, reporter: &str) -> String {
     const SCRIPT: &str = "
