@@ -39,7 +39,7 @@ fn rows(backend: &str, schema: i64, newest: i64) -> String {
 }
 
 /// The tables with rows of each schema that are to come through those that follow it, with how many.
-const KEPT: [(i64, &str, i64); 20] = [
+const KEPT: [(i64, &str, i64); 21] = [
     (4, "routes", 1),
     (4, "route_groups", 1),
     (4, "nameserver_groups", 1),
@@ -60,6 +60,7 @@ const KEPT: [(i64, &str, i64); 20] = [
     (12, "join_keys", 1),
     (14, "known_sources", 1),
     (15, "learned_addresses", 2),
+    (16, "peer_labels", 1),
 ];
 
 /// How many rows a table has.
