@@ -57,7 +57,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 2, value_name = "N")]
     cpus: u32,
     /// Minutes a guest may take before it is stopped
-    #[arg(long, default_value_t = 45, value_name = "MINUTES")]
+    #[arg(long, default_value_t = 60, value_name = "MINUTES")]
     limit: u64,
     /// Write the instructions that the verifier walked to gateway/tests/verifier-budget.toml
     #[arg(long)]

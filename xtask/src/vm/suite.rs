@@ -40,6 +40,8 @@ pub(super) fn build(wanted: &[&str], cases: u64) -> Result<Vec<Suite>> {
     if wanted.is_empty() || !tests.is_empty() {
         let env = vec![
             ("SLUICEGATE_CASES".to_owned(), cases.to_string()),
+            // An emulated start of an agent takes most of a minute: it is asked at each step, and killed at none here.
+            ("SLUICEGATE_STEPS".to_owned(), "0".to_owned()),
             ("RUST_BACKTRACE".to_owned(), "0".to_owned()),
         ];
         // One test after another: a guest has few processors, slow ones, and the lines of two tests would mix.
