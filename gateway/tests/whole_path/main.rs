@@ -9,6 +9,7 @@ mod hosts;
 mod modes;
 #[path = "../support/policy.rs"]
 mod policy;
+#[path = "../support/tap.rs"]
 mod tap;
 mod world;
 
