@@ -16,6 +16,8 @@ use crate::traffic::Family;
 
 /// Rules of the large set and of the small one.
 const SIZES: [usize; 2] = [100_000, 10];
+/// Bytes of a word, in both halves of the maps.
+const BOTH_HALVES: usize = 2 * size_of::<u32>();
 /// The same sets and traces every time.
 const SEED: u64 = 1;
 /// Times what it takes with ten rules, where traffic is hot.
@@ -28,6 +30,9 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>> {
         eprintln!("bench: the classifier alone, {}", kind.name());
         let sets = SIZES.map(|rules| Arc::new(state(*kind, Size::of(rules), SEED)));
         let images = [compiled(&sets[0])?, compiled(&sets[1])?];
+        let megabytes = (images[0].words.len() * BOTH_HALVES) as f64 / 1e6;
+        let name = format!("memory of {} policies, both halves, {}", SIZES[0], kind.name());
+        figures.push(Figure::of(name, "MB", vec![megabytes], Target::AtMost(64.0)));
         for family in Family::BOTH {
             for (pattern, most) in Pattern::ALL.into_iter().zip([120.0, 180.0, 400.0]) {
                 let packets =

@@ -37,7 +37,7 @@ struct Field {
 /// Resources of the middle account.
 const SOME: u32 = 100;
 /// Policies of the largest account.
-const HUGE: u32 = 10_000;
+const HUGE: u32 = 100_000;
 /// How many times fewer first packets a round has: all rounds together fit the tables, in which each stays for half a minute.
 const FEWER: u32 = 48;
 
@@ -182,9 +182,9 @@ fn established(field: &mut Field, family: Family, flows: u32, effort: &Effort) -
         Figure::against(what("XDP", "10 resources"), xdp.clone(), NETBIRD, nb_few.clone(), hot(8.0)),
         Figure::against(what("XDP", "100 resources"), xdp_some, NETBIRD, nb_some.clone(), hot(45.0)),
         Figure::against(what("XDP", "1,000 resources"), xdp_many, NETBIRD, nb_many.clone(), hot(400.0)),
-        // The ratio of 10 policies to 10,000: 1 / 1.03 is what is allowed.
+        // The ratio of 10 policies to 100,000: 1 / 1.03 is what is allowed.
         Figure::against(
-            what("XDP", "10,000 policies"),
+            what("XDP", "100,000 policies"),
             xdp_huge,
             "ours with 10 policies",
             xdp,
@@ -202,7 +202,7 @@ fn established(field: &mut Field, family: Family, flows: u32, effort: &Effort) -
         Figure::against(what("TC", "100 resources"), tc_some, NETBIRD, nb_some, hot(22.0)),
         Figure::against(what("TC", "1,000 resources"), tc_many, NETBIRD, nb_many, hot(200.0)),
         Figure::against(
-            what("TC", "10,000 policies"),
+            what("TC", "100,000 policies"),
             tc_huge,
             "ours with 10 policies",
             tc,

@@ -1,9 +1,8 @@
 //! Contestants: three namespaces in a row, sender, gateway, receiver, with one way of enforcing the policy in the middle.
 
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use sluicegate_api::image::Image;
@@ -46,29 +45,27 @@ pub(crate) enum Way {
     Floor,
 }
 
-/// What was carried of one family while something else was going on.
+/// What was carried while something else was going on.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Carried {
+pub(crate) struct Load {
     /// Packets of established flows.
     pub(crate) sent: u64,
     /// Those of them that did not arrive.
     pub(crate) lost: u64,
-    /// What they took.
-    pub(crate) took: Duration,
-    /// Denied packets that arrived.
+    /// Packets that no rule admits.
+    pub(crate) denied: u64,
+    /// Those of them that arrived.
     pub(crate) passed: u64,
+    /// Flows that were opened: of established ones, that were lost and came back unseen.
+    pub(crate) opened: u64,
+    /// From the first to the last, pauses included.
+    pub(crate) took: Duration,
 }
 
-impl Carried {
-    fn add(&mut self, burst: &Burst) {
-        self.sent += u64::from(burst.sent);
-        self.lost += u64::from(burst.sent).saturating_sub(burst.seen);
-        self.took += burst.took;
-    }
-
-    /// Nanoseconds per packet of established flows.
+impl Load {
+    /// Of the clock on the wall, per packet.
     pub(crate) fn nanoseconds(&self) -> f64 {
-        self.took.as_nanos() as f64 / self.sent as f64
+        self.took.as_nanos() as f64 / (self.sent + self.denied) as f64
     }
 }
 
@@ -216,10 +213,9 @@ impl Contestant {
         Ok(took.as_nanos() as f64 / f64::from(sent))
     }
 
-    /// `count` packets that open flows, of which the first is number `first`, whatever becomes of them.
-    pub(crate) fn openings(&mut self, family: Family, first: u32, count: u32) -> Result<Burst> {
-        let plan = self.opening();
-        self.traffic.start_with(first)?;
+    /// `count` packets that open flows of any source and port, whatever becomes of them. One in hundreds has been sent before.
+    pub(crate) fn openings(&mut self, family: Family, count: u32) -> Result<Burst> {
+        let plan = Plan { sequential: 0, ..self.opening() };
         self.traffic.send(&self.source, family, &plan, count)
     }
 
@@ -238,27 +234,43 @@ impl Contestant {
         flows: u32,
         count: u32,
         meanwhile: impl FnOnce(&mut Option<EbpfDatapath>, &Namespace) -> Result<()> + Send,
-    ) -> Result<[Carried; 2]> {
+    ) -> Result<Load> {
+        let before = self.flows_started()?;
         let established = self.flows(flows);
         let denied = Plan { port: account::DENIED_PORT.into(), ..established };
         let Self { source, gateway, traffic, datapath, .. } = self;
-        let done = AtomicBool::new(false);
-        let mut carried = [Carried::default(); 2];
+        let mut load = Load::default();
+        let begun = Instant::now();
         thread::scope(|scope| -> Result<()> {
-            let worker = scope.spawn(|| {
-                let result = processors::all().and_then(|()| meanwhile(datapath, gateway));
-                done.store(true, Ordering::Relaxed);
-                result
-            });
-            while !done.load(Ordering::Relaxed) {
-                for (carried, family) in carried.iter_mut().zip(Family::BOTH) {
-                    carried.add(&traffic.send(source, family, &established, count)?);
-                    carried.passed += traffic.send(source, family, &denied, count)?.seen;
+            let worker = scope.spawn(|| processors::all().and_then(|()| meanwhile(datapath, gateway)));
+            while !worker.is_finished() {
+                for family in Family::BOTH {
+                    let burst = traffic.send(source, family, &established, count)?;
+                    load.sent += u64::from(burst.sent);
+                    load.lost += u64::from(burst.sent).saturating_sub(burst.seen);
+                    let burst = traffic.send(source, family, &denied, count)?;
+                    load.denied += u64::from(burst.sent);
+                    load.passed += burst.seen;
                 }
             }
             worker.join().map_err(|_| anyhow!("what was to happen meanwhile broke down"))?
         })?;
-        Ok(carried)
+        load.took = begun.elapsed();
+        load.opened = self.flows_started()? - before;
+        Ok(load)
+    }
+
+    /// Flows that our datapath has opened since it was made.
+    pub(crate) fn flows_started(&mut self) -> Result<u64> {
+        let (datapath, _) = self.datapath().context("only ours counts flows")?;
+        Ok(datapath.counters()?.flows_started)
+    }
+
+    /// Packets that our datapath has dropped for `reason`.
+    pub(crate) fn dropped(&mut self, reason: &str) -> Result<u64> {
+        let (datapath, _) = self.datapath().context("only ours counts drops")?;
+        let drops = datapath.counters()?.drops;
+        Ok(drops.iter().find(|(name, _)| *name == reason).map_or(0, |(_, packets)| *packets))
     }
 
     /// Makes the packets of later rounds carry `payload` bytes, at least [`SMALLEST`].

@@ -14,7 +14,7 @@ pub(crate) struct Elsewhere {
 }
 
 /// All of them; what they came to stands in `bench/RESULTS.md`.
-pub(crate) const ELSEWHERE: [Elsewhere; 7] = [
+pub(crate) const ELSEWHERE: [Elsewhere; 10] = [
     Elsewhere {
         figure: "REST change to enforced, 1 gateway / 1,000 simulated gateways",
         target: "p99 <= 50 ms / <= 1 s",
@@ -44,6 +44,21 @@ pub(crate) const ELSEWHERE: [Elsewhere; 7] = [
         figure: "random cases, naive = user space = kernel",
         target: ">= 10,000,000, 0 differences",
         command: "cargo xtask test --cases 10000000",
+    },
+    Elsewhere {
+        figure: "random cases against nftables",
+        target: ">= 10,000, 0 differences",
+        command: "cargo test -p sluicegate-gateway --test nftables",
+    },
+    Elsewhere {
+        figure: "a SYN flood, where this has one of UDP",
+        target: "0 of 10,000 established flows lost",
+        command: "cargo xtask nightly",
+    },
+    Elsewhere {
+        figure: "the stack of every program",
+        target: "<= 400 bytes",
+        command: "cargo test -p sluicegate-gateway --test stack",
     },
     Elsewhere {
         figure: "verified instructions of every program, on 6.1, 6.12 and this kernel",

@@ -29,7 +29,7 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>> {
         Figure::of(name("sent as a whole image, processor time"), "ms", vec![ms(whole.cpu)], None),
         Figure::of(name("its delta"), "bytes", bytes.iter().map(|bytes| *bytes as f64).collect(), None),
         Figure::of(
-            format!("memory of {RULES} policies, both halves"),
+            format!("memory of {RULES} policies, both halves, teams"),
             "MB",
             vec![megabytes],
             Target::AtMost(64.0),

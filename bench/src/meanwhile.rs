@@ -8,7 +8,7 @@ use sluicegate_lab::Lab;
 
 use crate::Effort;
 use crate::account::{self, FEW};
-use crate::contestant::{self, Carried, Contestant, Room, Way};
+use crate::contestant::{self, Contestant, Load, Room, Way};
 use crate::figure::{Figure, NANOSECONDS, Target};
 use crate::traffic::Family;
 
@@ -16,9 +16,9 @@ use crate::traffic::Family;
 const POLICIES: u32 = 100_000;
 /// Flows that are established of each family.
 const FLOWS: u32 = 256;
-/// Packets at a time.
-const BURST: u32 = 20_000;
-/// Packets, in nanoseconds of each, of 1 Mpps.
+/// Packets at a time: between two bursts there are tens of milliseconds without any.
+const BURST: u32 = 1_000_000;
+/// Nanoseconds of a packet at 1 Mpps.
 const MILLION_A_SECOND: f64 = 1_000.0;
 /// How long nobody holds the datapath.
 const AWAY: Duration = Duration::from_millis(200);
@@ -35,7 +35,7 @@ fn exchanges(lab: &Lab, count: u32) -> Result<Vec<Figure>> {
     let mut ours = established(lab, "exchange", POLICIES)?;
     // One policy less is another image, and has room where the first has.
     let images = [account::image(POLICIES - 1)?, account::image(POLICIES)?];
-    let carried = ours.carry_while(FLOWS, BURST, |datapath, gateway| {
+    let load = ours.carry_while(FLOWS, BURST, |datapath, gateway| {
         let datapath = datapath.as_mut().context("there is no datapath")?;
         for (number, image) in (0..count).zip(images.iter().cycle()) {
             gateway
@@ -44,7 +44,7 @@ fn exchanges(lab: &Lab, count: u32) -> Result<Vec<Figure>> {
         }
         Ok(())
     })?;
-    Ok(figures(&carried, &format!("during {count} exchanges of an image of {POLICIES} policies")))
+    Ok(figures(&load, &format!("during {count} exchanges of an image of {POLICIES} policies")))
 }
 
 fn takeovers(lab: &Lab, count: u32) -> Result<Vec<Figure>> {
@@ -53,7 +53,7 @@ fn takeovers(lab: &Lab, count: u32) -> Result<Vec<Figure>> {
     let mut ours = established(lab, name, FEW)?;
     let image = account::image(FEW)?;
     let settings = contestant::settings(lab, name, XdpChoice::Native, &Room::default(), &image)?;
-    let carried = ours.carry_while(FLOWS, BURST, |datapath, gateway| {
+    let load = ours.carry_while(FLOWS, BURST, |datapath, gateway| {
         for number in 0..count {
             // Nothing is put back in order: what is pinned goes on, as when the process is killed.
             drop(datapath.take());
@@ -62,7 +62,7 @@ fn takeovers(lab: &Lab, count: u32) -> Result<Vec<Figure>> {
         }
         Ok(())
     })?;
-    Ok(figures(&carried, &format!("while nobody holds the datapath and it is taken over, {count} times")))
+    Ok(figures(&load, &format!("while nobody holds the datapath and it is taken over, {count} times")))
 }
 
 fn established(lab: &Lab, name: &str, policies: u32) -> Result<Contestant> {
@@ -73,29 +73,18 @@ fn established(lab: &Lab, name: &str, policies: u32) -> Result<Contestant> {
     Ok(ours)
 }
 
-fn figures(carried: &[Carried; 2], when: &str) -> Vec<Figure> {
-    let of_family = |(carried, family): (&Carried, Family)| {
-        let name = |what: &str| format!("XDP, {what} {when}, {}", family.name());
-        [
-            Figure::of(
-                name("established packets"),
-                NANOSECONDS,
-                vec![carried.nanoseconds()],
-                Target::AtMost(MILLION_A_SECOND),
-            ),
-            Figure::of(
-                name(&format!("lost of {} packets", carried.sent)),
-                "packets",
-                vec![carried.lost as f64],
-                Target::Never,
-            ),
-            Figure::of(
-                name("denied packets that passed"),
-                "packets",
-                vec![carried.passed as f64],
-                Target::Never,
-            ),
-        ]
-    };
-    carried.iter().zip(Family::BOTH).flat_map(of_family).collect()
+fn figures(load: &Load, when: &str) -> Vec<Figure> {
+    let name = |what: &str| format!("XDP, {what} {when}");
+    let none = |what: &str, unit, count: u64| Figure::of(name(what), unit, vec![count as f64], Target::Never);
+    vec![
+        Figure::of(
+            name("every packet, by the clock"),
+            NANOSECONDS,
+            vec![load.nanoseconds()],
+            Target::AtMost(MILLION_A_SECOND),
+        ),
+        none(&format!("lost of {} packets of established flows", load.sent), "packets", load.lost),
+        none("established flows that were lost and opened anew", "flows", load.opened),
+        none(&format!("passed of {} denied packets", load.denied), "packets", load.passed),
+    ]
 }
