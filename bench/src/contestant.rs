@@ -50,19 +50,55 @@ pub(crate) enum Way {
 pub(crate) struct Load {
     /// Packets of established flows.
     pub(crate) sent: u64,
-    /// Those of them that did not arrive.
-    pub(crate) lost: u64,
+    /// Those of them that arrived.
+    pub(crate) arrived: u64,
     /// Packets that no rule admits.
     pub(crate) denied: u64,
     /// Those of them that arrived.
     pub(crate) passed: u64,
-    /// Flows that were opened: of established ones, that were lost and came back unseen.
-    pub(crate) opened: u64,
+    /// By the gateway's own counters.
+    pub(crate) gateway: Counted,
     /// From the first to the last, pauses included.
     pub(crate) took: Duration,
 }
 
+/// What our datapath counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counted {
+    /// Packets that went on to the site.
+    forwarded: u64,
+    /// Packets that no rule admits.
+    no_rule: u64,
+    /// Packets dropped for any other reason; but for multicast, which hosts send by themselves.
+    dropped: u64,
+    /// Flows opened.
+    pub(crate) opened: u64,
+}
+
+impl Counted {
+    fn since(self, before: Self) -> Self {
+        Self {
+            forwarded: self.forwarded - before.forwarded,
+            no_rule: self.no_rule - before.no_rule,
+            dropped: self.dropped - before.dropped,
+            opened: self.opened - before.opened,
+        }
+    }
+}
+
 impl Load {
+    /// Packets of established flows that the gateway took in and that did not arrive.
+    pub(crate) fn lost(&self) -> u64 {
+        let misjudged = self.gateway.no_rule.saturating_sub(self.denied);
+        self.gateway.forwarded.saturating_sub(self.arrived + self.passed) + self.gateway.dropped + misjudged
+    }
+
+    /// Packets that were sent and never came to the gateway: the queue in front of it was full.
+    pub(crate) fn in_front(&self) -> u64 {
+        let came = self.gateway.forwarded + self.gateway.no_rule + self.gateway.dropped;
+        (self.sent + self.denied).saturating_sub(came)
+    }
+
     /// Of the clock on the wall, per packet.
     pub(crate) fn nanoseconds(&self) -> f64 {
         self.took.as_nanos() as f64 / (self.sent + self.denied) as f64
@@ -235,7 +271,7 @@ impl Contestant {
         count: u32,
         meanwhile: impl FnOnce(&mut Option<EbpfDatapath>, &Namespace) -> Result<()> + Send,
     ) -> Result<Load> {
-        let before = self.flows_started()?;
+        let before = self.counted()?;
         let established = self.flows(flows);
         let denied = Plan { port: account::DENIED_PORT.into(), ..established };
         let Self { source, gateway, traffic, datapath, .. } = self;
@@ -247,7 +283,7 @@ impl Contestant {
                 for family in Family::BOTH {
                     let burst = traffic.send(source, family, &established, count)?;
                     load.sent += u64::from(burst.sent);
-                    load.lost += u64::from(burst.sent).saturating_sub(burst.seen);
+                    load.arrived += burst.seen;
                     let burst = traffic.send(source, family, &denied, count)?;
                     load.denied += u64::from(burst.sent);
                     load.passed += burst.seen;
@@ -256,8 +292,22 @@ impl Contestant {
             worker.join().map_err(|_| anyhow!("what was to happen meanwhile broke down"))?
         })?;
         load.took = begun.elapsed();
-        load.opened = self.flows_started()? - before;
+        load.gateway = self.counted()?.since(before);
         Ok(load)
+    }
+
+    fn counted(&mut self) -> Result<Counted> {
+        let (datapath, _) = self.datapath().context("only ours counts packets")?;
+        let counters = datapath.counters()?;
+        let dropped = |counts: fn(&str) -> bool| {
+            counters.drops.iter().filter(|(reason, _)| counts(reason)).map(|(_, packets)| packets).sum()
+        };
+        Ok(Counted {
+            forwarded: counters.forwarded.iter().find(|(from, ..)| *from == "overlay").map_or(0, |way| way.1),
+            no_rule: dropped(|reason| reason == "no_rule"),
+            dropped: dropped(|reason| !["no_rule", "not_unicast"].contains(&reason)),
+            opened: counters.flows_started,
+        })
     }
 
     /// Flows that our datapath has opened since it was made.

@@ -76,6 +76,7 @@ fn established(lab: &Lab, name: &str, policies: u32) -> Result<Contestant> {
 fn figures(load: &Load, when: &str) -> Vec<Figure> {
     let name = |what: &str| format!("XDP, {what} {when}");
     let none = |what: &str, unit, count: u64| Figure::of(name(what), unit, vec![count as f64], Target::Never);
+    let in_front = vec![load.in_front() as f64];
     vec![
         Figure::of(
             name("every packet, by the clock"),
@@ -83,8 +84,9 @@ fn figures(load: &Load, when: &str) -> Vec<Figure> {
             vec![load.nanoseconds()],
             Target::AtMost(MILLION_A_SECOND),
         ),
-        none(&format!("lost of {} packets of established flows", load.sent), "packets", load.lost),
-        none("established flows that were lost and opened anew", "flows", load.opened),
+        none(&format!("lost of {} packets of established flows", load.sent), "packets", load.lost()),
+        none("established flows that were lost and opened anew", "flows", load.gateway.opened),
         none(&format!("passed of {} denied packets", load.denied), "packets", load.passed),
+        Figure::of(name("that the sender lost in front of the gateway"), "packets", in_front, None),
     ]
 }
