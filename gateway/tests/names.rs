@@ -4,7 +4,7 @@
 #[path = "support/dnsmasq.rs"]
 mod dnsmasq;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -138,6 +138,35 @@ fn the_next_server_is_asked_where_one_does_not_answer_or_refuses() {
             }
         }
         drop(refusing);
+    });
+}
+
+#[test]
+fn a_server_that_was_silent_is_asked_last_for_a_while_and_then_first_again() {
+    in_namespace(async |dir| {
+        let files = Files { resolv_conf: dir.join("resolv.conf"), hosts: dir.join("no-hosts") };
+        for [first, second] in [["127.0.0.2", V6], [V6, "127.0.0.2"]] {
+            let servers = format!("nameserver {first}\nnameserver {second}\noptions timeout:1\n");
+            std::fs::write(&files.resolv_conf, servers).unwrap();
+            let of = |pause| Dns::new(Vec::new(), files.clone()).with_pause(pause);
+            let (short, long) = (Duration::from_millis(100), Duration::from_secs(3600));
+            let [healing, waiting] = [short, long].map(of);
+            let silent = UdpSocket::bind((first, 53)).unwrap();
+            // That there is no such name is an answer.
+            let _second = Dnsmasq::start(second, 53, &[ZONE]);
+            for dns in [&healing, &waiting] {
+                let answers = dns.look("db.example.org").await;
+                assert!(is_nothing(&answers, false), "{first}: {answers:?}");
+            }
+            drop(silent);
+            let record = "--host-record=db.example.org,192.0.2.7,2001:db8::7,30";
+            let _first = Dnsmasq::start(first, 53, &[ZONE, record]);
+            tokio::time::sleep(short).await;
+            let expected = [found(&["192.0.2.7"], 30), found(&["2001:db8::7"], 30)];
+            assert_eq!(healing.look("db.example.org").await, expected, "{first}");
+            let answers = waiting.look("db.example.org").await;
+            assert!(is_nothing(&answers, false), "{first}: {answers:?}");
+        }
     });
 }
 

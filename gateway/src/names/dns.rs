@@ -5,8 +5,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hickory_resolver::config::{
@@ -18,6 +17,7 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::{Hosts, TokioResolver, system_conf};
+use tokio::time::Instant;
 
 use super::{Answer, Answers, Resolve};
 
@@ -25,6 +25,8 @@ use super::{Answer, Answers, Resolve};
 const SERVER: Duration = Duration::from_secs(5);
 /// How long a question may take, over all servers and all names that a name is another one for.
 const QUESTION: Duration = Duration::from_secs(15);
+/// How long a server that gave no answer is asked after the others.
+const PAUSE: Duration = Duration::from_secs(30);
 /// How long what the hosts file says is good for; when the file changes, it is read again.
 const HOSTS: Duration = Duration::from_secs(60);
 /// The questions of a name, as answers are ordered.
@@ -49,6 +51,7 @@ impl Default for Files {
 pub struct Dns {
     servers: Vec<SocketAddr>,
     files: Files,
+    pause: Duration,
     read: Mutex<Option<Arc<Read>>>,
 }
 
@@ -57,8 +60,6 @@ struct Read {
     stamps: [Option<Stamp>; 2],
     /// Where to ask, or why that is not known.
     servers: Result<Vec<Server>, String>,
-    /// The one that answered last is asked first.
-    first: AtomicUsize,
     hosts: Hosts,
 }
 
@@ -68,12 +69,20 @@ type Stamp = (u64, u64, u64, i64, i64);
 struct Server {
     address: SocketAddr,
     resolver: TokioResolver,
+    /// When it was last asked in vain, unless it answered since.
+    silent: Mutex<Option<Instant>>,
 }
 
 impl Dns {
     /// Asks `servers`, or those of resolv.conf when there are none.
     pub fn new(servers: Vec<SocketAddr>, files: Files) -> Self {
-        Self { servers, files, read: Mutex::default() }
+        Self { servers, files, pause: PAUSE, read: Mutex::default() }
+    }
+
+    /// The same with another time for which a server that gave no answer is asked after the others.
+    #[must_use]
+    pub fn with_pause(self, pause: Duration) -> Self {
+        Self { pause, ..self }
     }
 
     /// What the files say; read anew if `anew`, or if they were never read.
@@ -106,7 +115,8 @@ impl Resolve for Dns {
         if let Some(answers) = read.hosts_answer(&asked) {
             return answers;
         }
-        let (v4, v6) = tokio::join!(read.ask(&asked, TYPES[0]), read.ask(&asked, TYPES[1]));
+        let (v4, v6) =
+            tokio::join!(read.ask(&asked, TYPES[0], self.pause), read.ask(&asked, TYPES[1], self.pause));
         [v4, v6]
     }
 
@@ -135,16 +145,11 @@ impl Read {
         {
             tracing::warn!("{} cannot be read, its names are asked for by DNS: {e}", files.hosts.display());
         }
-        Self { stamps, servers, first: AtomicUsize::new(0), hosts }
+        Self { stamps, servers, hosts }
     }
 
     fn nothing(why: &str) -> Self {
-        Self {
-            stamps: [None; 2],
-            servers: Err(why.to_owned()),
-            first: AtomicUsize::new(0),
-            hosts: Hosts::default(),
-        }
+        Self { stamps: [None; 2], servers: Err(why.to_owned()), hosts: Hosts::default() }
     }
 
     /// What the hosts file says of `name`: where it has one family, there is no other.
@@ -162,21 +167,20 @@ impl Read {
         }))
     }
 
-    /// Asks one server after the other until one answers, as the C library does.
-    async fn ask(&self, name: &Name, kind: RecordType) -> Answer {
+    /// Asks one server after the other in the order given, until one answers. Other than in the C library, those that were
+    /// silent within the last `pause` come last: not every name is to wait for them.
+    async fn ask(&self, name: &Name, kind: RecordType, pause: Duration) -> Answer {
         let servers = match &self.servers {
             Ok(servers) => servers,
             Err(why) => return Answer::Failed(why.clone()),
         };
         let mut reasons = Vec::new();
         let asked = async {
-            let first = self.first.load(Ordering::Relaxed);
-            for place in (0..servers.len()).map(|step| (first + step) % servers.len()) {
-                match servers[place].ask(name, kind).await {
-                    Ok(answer) => {
-                        self.first.store(place, Ordering::Relaxed);
-                        return Some(answer);
-                    }
+            let mut in_turn: Vec<&Server> = servers.iter().collect();
+            in_turn.sort_by_cached_key(|server| server.was_silent(pause));
+            for server in in_turn {
+                match server.ask(name, kind).await {
+                    Ok(answer) => return Some(answer),
                     Err(why) => reasons.push(why),
                 }
             }
@@ -210,11 +214,18 @@ impl Server {
         options.use_hosts_file = ResolveHosts::Never;
         options.max_active_requests = 128;
         let resolver = builder.build().map_err(|e| format!("{address} cannot be asked: {e}"))?;
-        Ok(Self { address, resolver })
+        Ok(Self { address, resolver, silent: Mutex::default() })
     }
 
     async fn ask(&self, name: &Name, kind: RecordType) -> Result<Answer, String> {
-        match self.resolver.lookup(name.clone(), kind).await {
+        let came = self.resolver.lookup(name.clone(), kind).await;
+        match &came {
+            Err(NetError::Timeout | NetError::Io(_)) => *self.silent() = Some(Instant::now()),
+            Ok(_) | Err(NetError::Dns(_)) => *self.silent() = None,
+            // It was not asked, or said what cannot be read.
+            Err(_) => {}
+        }
+        match came {
             Ok(lookup) => Ok(answer(name, &lookup)),
             Err(NetError::Dns(DnsError::NoRecordsFound(nothing))) => Ok(Answer::Nothing {
                 ttl: nothing.negative_ttl.map(|ttl| Duration::from_secs(ttl.into())),
@@ -222,6 +233,15 @@ impl Server {
             }),
             Err(e) => Err(format!("{}: {}", self.address, self.reason(&e))),
         }
+    }
+
+    /// Whether it gave no answer within the last `pause`.
+    fn was_silent(&self, pause: Duration) -> bool {
+        self.silent().is_some_and(|since| since.elapsed() < pause)
+    }
+
+    fn silent(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reason(&self, error: &NetError) -> String {
