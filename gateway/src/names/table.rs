@@ -13,6 +13,12 @@ use super::{Lookups, Row, Wanted};
 
 /// Sentences about names at the most.
 const SENTENCES: usize = 16;
+/// Addresses that control is told of at the most: it takes no report with more.
+const TOLD: usize = 16_384;
+/// What they may be of a report, which has other parts: half of what control reads of one, in bytes.
+const TOLD_BYTES: usize = 2 << 20;
+/// What one of them is on the wire, beside its name and its resource's id, at the most; bytes.
+const OVERHEAD: usize = 32;
 /// Why a wildcard has no addresses.
 const WILDCARD: &str = "a wildcard is not looked up by itself";
 
@@ -128,27 +134,48 @@ impl Table {
         gone
     }
 
-    /// What the names stand for, once that is known: a word too early would close what control still knows.
+    /// What the names stand for, once that is known: a word too early would close what control still knows. Of more than control
+    /// takes, the first by their names.
     pub(super) fn learned(&self) -> Option<Learned> {
         if !self.told || !self.looked {
             return None;
         }
-        let mut addresses = Vec::new();
-        for (text, name) in &self.names {
-            for address in name.addresses().into_keys() {
-                addresses.extend(name.resources.iter().map(|resource| LearnedAddress {
+        Some(Learned { addresses: self.tellable().collect() })
+    }
+
+    fn tellable(&self) -> impl Iterator<Item = LearnedAddress> {
+        let all = self.names.iter().flat_map(|(text, name)| {
+            name.addresses().into_keys().flat_map(move |address| {
+                name.resources.iter().map(move |resource| LearnedAddress {
                     resource_id: resource.clone(),
                     name: text.clone(),
                     address: octets(address),
-                }));
-            }
-        }
-        Some(Learned { addresses })
+                })
+            })
+        });
+        let mut bytes = 0;
+        all.take(TOLD).take_while(move |next| {
+            bytes += next.resource_id.len() + next.name.len() + OVERHEAD;
+            bytes <= TOLD_BYTES
+        })
+    }
+
+    /// That control is not told all of it.
+    fn too_many(&self) -> Option<String> {
+        let all: usize = self.names.values().map(|name| name.addresses().len() * name.resources.len()).sum();
+        let left = all - self.tellable().count();
+        (left > 0).then(|| {
+            format!(
+                "names stand for {all} addresses, more than control takes: the last {left} by order of their names are shut; \
+                 have this machine route fewer resources with names"
+            )
+        })
     }
 
     /// What a person should know of names, bounded.
     pub(super) fn trouble(&self) -> Vec<String> {
-        let mut sentences = self.names.iter().flat_map(|(text, name)| name.trouble(text)).flatten();
+        let of_names = self.names.iter().flat_map(|(text, name)| name.trouble(text)).flatten();
+        let mut sentences = self.too_many().into_iter().chain(of_names);
         let mut first: Vec<String> = sentences.by_ref().take(SENTENCES).collect();
         let more = sentences.count();
         if more > 0 {

@@ -304,6 +304,37 @@ async fn of_too_many_addresses_the_first_of_both_families_are_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_more_addresses_than_control_takes_those_of_the_first_names_are_told() {
+    let v4: Vec<String> = (1..=32).map(|n| format!("192.0.2.{n}")).collect();
+    let v6: Vec<String> = (1..=32).map(|n| format!("2001:db8::{n:x}")).collect();
+    let all = |list: &[String]| found(&list.iter().map(String::as_str).collect::<Vec<_>>(), 600);
+    let long = format!("{0}.{0}.{0}", "x".repeat(63));
+    // By their number, and by their length: 2 MiB of rows with two texts of that length.
+    let most_of_long = (2 << 20) / (2 * (4 + long.len()) + 3 + 32);
+    for (below, most) in [("example", 16_384), (long.as_str(), most_of_long)] {
+        let names: Vec<String> = (0..257).map(|n| format!("{n:03}.{below}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut world = World::new(Some(wanted(&names)), &[]);
+        names.iter().for_each(|name| world.answers(name, [all(&v4), all(&v6)]));
+        let expected: Vec<&String> =
+            std::iter::repeat_n([&v4, &v6], 257).flatten().flatten().take(most).collect();
+        assert_eq!(world.pass(5, &[]).await.iter().collect::<Vec<_>>(), expected);
+        let told = world.known.unwrap().addresses;
+        assert!(told.iter().zip(0..).all(|(row, i)| row.name == names[i / 64]));
+        let [sentence] = &world.handle.degraded()[..] else { panic!("{:?}", world.handle.degraded()) };
+        let left = 257 * 64 - most;
+        for said in ["names stand for 16448 addresses", &format!("the last {left} ")] {
+            assert!(sentence.contains(said), "{said}: {sentence}");
+        }
+        // Room for all of it makes it right again.
+        world.handle.want(wanted(&names[..64]));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(world.handle.degraded(), [""; 0]);
+        assert_eq!(world.outbox.take().learned.unwrap().addresses.len(), 64 * 64);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_told_before_the_first_look_at_every_name_is_over() {
     let mut world = World::new(Some(wanted(&["a.example", "b.example"])), &[]);
     world.answers("a.example", [found(&["192.0.2.1"], 60), nothing()]);
