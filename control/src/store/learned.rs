@@ -5,7 +5,7 @@
 //! server did is the router's to see to: it knows the time to live.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -194,14 +194,28 @@ impl Served {
         if self.overlay.iter().any(|overlay| overlay.contains(&address)) {
             return Some("an address of the overlay");
         }
-        // A machine's own metadata service is at one of these.
-        if let IpAddr::V4(v4) = address
-            && v4.is_link_local()
-        {
-            return Some("link-local");
+        match address {
+            // A machine's own metadata service is at one of these.
+            IpAddr::V4(v4) if v4.is_link_local() => Some("link-local"),
+            IpAddr::V6(v6) if is_metadata(v6) => Some("a cloud's metadata service"),
+            _ => match translated(address) {
+                Some(v4) => self.never(v4.into()),
+                None => never_routed(&address.into()),
+            },
         }
-        never_routed(&address.into())
     }
+}
+
+/// fd00:ec2::/32, where EC2 has services that are IPv4's link-local ones.
+fn is_metadata(address: Ipv6Addr) -> bool {
+    address.segments()[..2] == [0xfd00, 0xec2]
+}
+
+/// The IPv4 address to which a translator brings packets for one of 64:ff9b::/96 (RFC 6052 2.1).
+fn translated(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(v6) = address else { return None };
+    let bits = v6.to_bits();
+    (bits >> 32 == 0x64_ff9b << 64).then(|| Ipv4Addr::from_bits(bits as u32))
 }
 
 /// Whether a name is that of a resource, or below its wildcard. What the wildcard stands below is not meant.
@@ -291,6 +305,34 @@ pub(super) async fn forget(db: &mut Connection, resource: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_name_stands_for_what_is_the_sites_own() {
+        let overlay = ["100.90.0.0/16".parse().unwrap(), "fd5c::/64".parse().unwrap()];
+        let served = Served { router: String::new(), names: BTreeMap::new(), overlay };
+        for (address, wrong) in [
+            ("100.90.3.4", Some("an address of the overlay")),
+            ("fd5c::9", Some("an address of the overlay")),
+            ("64:ff9b::100.90.3.4", Some("an address of the overlay")),
+            ("169.254.169.254", Some("link-local")),
+            ("fe80::1", Some("link-local")),
+            ("64:ff9b::169.254.169.254", Some("link-local")),
+            ("fd00:ec2::254", Some("a cloud's metadata service")),
+            ("fd00:ec2:ffff::1", Some("a cloud's metadata service")),
+            ("127.0.0.1", Some("loopback")),
+            ("64:ff9b::127.0.0.1", Some("loopback")),
+            ("64:ff9b::", Some("unspecified")),
+            ("64:ff9b::224.0.0.1", Some("multicast")),
+            ("64:ff9b::255.255.255.255", Some("broadcast")),
+            ("192.0.2.1", None),
+            ("2001:db8::1", None),
+            ("64:ff9b::192.0.2.1", None),
+            ("64:ff9b:1::127.0.0.1", None),
+            ("fd00:ec1::254", None),
+        ] {
+            assert_eq!(served.never(address.parse().unwrap()), wrong, "{address}");
+        }
+    }
 
     #[test]
     fn a_wildcard_stands_for_what_is_below_it() {

@@ -188,6 +188,9 @@ async fn what_is_no_routers_to_say_or_may_be_no_resource_is_not_taken() {
         "ff02::1",
         "0.0.0.0",
         "::",
+        "fd00:ec2::254",
+        "64:ff9b::169.254.169.254",
+        &format!("64:ff9b::{}", own[0]),
         &own[0],
         &own[1],
     ] {
