@@ -64,7 +64,7 @@ pub(crate) struct Assigned {
     pub(crate) address: IpAddr,
     /// Bits of its network's prefix.
     pub(crate) length: u8,
-    /// The broadcast address that was set with it, or else the far end of its link.
+    /// The broadcast address that was set with it.
     pub(crate) broadcast: Option<Ipv4Addr>,
 }
 
@@ -87,10 +87,9 @@ pub(crate) fn addresses() -> io::Result<Vec<Assigned>> {
                     (None, IpAddr::V4(_)) => Ipv4Addr::BITS,
                     (None, IpAddr::V6(_)) => Ipv6Addr::BITS,
                 };
-                // The member is the peer's address on a device without broadcasts.
-                let broadcasts = (*entry).ifa_flags & libc::IFF_BROADCAST as u32 != 0;
-                let broadcast = match self::address((*entry).ifa_ifu) {
-                    Some(IpAddr::V4(v4)) if broadcasts => Some(v4),
+                // The member is the broadcast address or else that of the far end, and does not say which.
+                let broadcast = match (address, (*entry).ifa_ifu.is_null()) {
+                    (IpAddr::V4(own), false) => broadcast_of(CStr::from_ptr((*entry).ifa_name), own),
                     _ => None,
                 };
                 addresses.push(Assigned { address, length: length as u8, broadcast });
@@ -127,10 +126,34 @@ unsafe fn address(at: *const libc::sockaddr) -> Option<IpAddr> {
     }
 }
 
+/// The broadcast address that was set with `own` on a device; `label` is the device's name or an alias of it, as the address has it.
+fn broadcast_of(label: &CStr, own: Ipv4Addr) -> Option<Ipv4Addr> {
+    // SAFETY: plain old data for which all zeros is a valid value.
+    let mut about: libc::ifreq = unsafe { std::mem::zeroed() };
+    let asked = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: 0,
+        sin_addr: libc::in_addr { s_addr: own.to_bits().to_be() },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: the union is larger than this structure of an address, and aligned for pointers.
+    unsafe { (&raw mut about.ifr_ifru).cast::<libc::sockaddr_in>().write(asked) };
+    let answer = ask(Domain::IPV4, about, &label.to_string_lossy(), libc::SIOCGIFBRDADDR).ok()?;
+    // SAFETY: the call has filled in this member.
+    match unsafe { address(&raw const answer.ifr_ifru.ifru_broadaddr) } {
+        Some(IpAddr::V4(v4)) if !v4.is_unspecified() => Some(v4),
+        _ => None,
+    }
+}
+
 fn request(name: &str, what: libc::Ioctl) -> io::Result<libc::ifreq> {
-    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
-    // SAFETY: `ifreq` is plain old data for which all zeros is a valid value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: plain old data for which all zeros is a valid value.
+    ask(Domain::UNIX, unsafe { std::mem::zeroed() }, name, what)
+}
+
+/// Asks a socket of `domain` about the device called `name`; the question's other members are those of `request`.
+fn ask(domain: Domain, mut request: libc::ifreq, name: &str, what: libc::Ioctl) -> io::Result<libc::ifreq> {
+    let socket = Socket::new(domain, Type::DGRAM, None)?;
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IF_NAMESIZE - 1)) {
         *to = from as libc::c_char;
     }

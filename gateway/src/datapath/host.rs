@@ -19,7 +19,8 @@ pub(crate) fn host_addresses() -> io::Result<HostAddresses> {
 /// What follows from these addresses of devices. One that a device has is the host's own, whatever else it is.
 pub(crate) fn of(assigned: &[Assigned]) -> HostAddresses {
     let mut all = HostAddresses::new();
-    for (address, what) in assigned.iter().flat_map(|a| HostAddress::of(a.address, a.length)) {
+    let set = |a: &Assigned| a.broadcast.map(|v4| (v4.into(), HostAddress::Broadcast));
+    for (address, what) in assigned.iter().flat_map(|a| HostAddress::of(a.address, a.length).chain(set(a))) {
         let known = all.entry(mapped(address)).or_insert(what);
         *known = (*known).min(what);
     }
@@ -48,6 +49,38 @@ mod tests {
             let is = |address: &str| all.get(&mapped(address.parse().unwrap())).copied();
             assert_eq!((is("10.1.2.255"), is("10.1.2.1")), (Some(HostAddress::Own), Some(HostAddress::Own)));
             assert_eq!((is("10.1.2.0"), is("10.1.2.2")), (Some(HostAddress::Broadcast), None));
+        }
+    }
+
+    #[test]
+    fn a_broadcast_address_that_was_set_is_one_and_the_far_end_of_a_link_is_none() {
+        let lab = sluicegate_lab::Lab::new().unwrap();
+        let host = lab.namespace("host").unwrap();
+        host.bridge("plain").unwrap();
+        for address in [
+            "10.7.0.1/24 brd 10.7.0.99",
+            "10.8.0.1/32 brd 10.8.0.255 label plain:8",
+            "10.9.0.1 peer 10.9.0.2",
+            "10.10.0.1 peer 10.10.0.2/32 brd 10.10.0.3",
+            // As clouds set it.
+            "10.11.0.1/32 brd 10.11.0.1",
+            // Another address has it.
+            "10.12.0.1/32 brd 10.7.0.1",
+            "fd09::1 peer fd09::2",
+        ] {
+            let words = ["address", "add"].into_iter().chain(address.split(' ')).chain(["dev", "plain"]);
+            host.ip(&words.collect::<Vec<_>>()).unwrap();
+        }
+        let all = host.enter(host_addresses).unwrap().unwrap();
+        let is = |address: &str| all.get(&mapped(address.parse().unwrap())).copied();
+        for own in ["10.7.0.1", "10.8.0.1", "10.9.0.1", "10.10.0.1", "10.11.0.1", "10.12.0.1", "fd09::1"] {
+            assert_eq!(is(own), Some(HostAddress::Own), "{own}");
+        }
+        for broadcast in ["10.7.0.0", "10.7.0.99", "10.7.0.255", "10.8.0.255", "10.10.0.3"] {
+            assert_eq!(is(broadcast), Some(HostAddress::Broadcast), "{broadcast}");
+        }
+        for other in ["10.9.0.2", "10.10.0.2", "fd09::2"] {
+            assert_eq!(is(other), None, "{other}");
         }
     }
 
