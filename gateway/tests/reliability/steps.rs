@@ -1,7 +1,8 @@
-//! The whole agent, stopped behind each call of bpf(2) that it makes while it starts, attaches, applies and takes over from
-//! another version, and asked there with real packets: what was permitted and established goes on by its port, what is denied
-//! stays denied. Then it is killed at some of those steps, and another agent must come up right. But for a first start, the
-//! host of the gateway forwards by itself, so a hook without its program would show.
+//! The whole agent, stopped behind each call of bpf(2) and each removal or renaming of a file that it makes while it starts,
+//! attaches, applies and takes over from another version, and asked there with real packets: what was permitted and established
+//! goes on by its port, what is denied stays denied. What it stores in mapped maps (an image's words, and the one that publishes
+//! them) and what it asks for by netlink is no step of its own. Then it is killed at some of those steps, and another agent must
+//! come up right. But for a first start, the host of the gateway forwards by itself, so a hook without its program would show.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -16,7 +17,7 @@ use tokio::runtime::Runtime;
 use crate::account::{self, DENIED, EGRESS, PERMITTED, REVOCABLE, SERVER, USER};
 use crate::agents::network;
 use crate::control::Control;
-use crate::tracer::{self, Traced};
+use crate::tracer::{self, Call, Traced};
 use crate::world::{World, chosen, socket};
 
 /// Behind how many of the calls that change something it is killed, evenly spread; `SLUICEGATE_STEPS=1000` for every one.
@@ -196,19 +197,19 @@ impl Gate {
     /// Starts an agent that is to put `revision` in force, and kills it behind a change with this number; when that was.
     fn kill_at(&self, revision: u64, words: u32, change: u32) -> String {
         self.tell(revision);
-        let (mut changes, mut last) = (0, 0);
+        let (mut changes, mut last) = (0, None);
         self.trace(words, |command| {
             changes += u32::from(tracer::changes(command));
-            last = command;
+            last = Some(command);
             changes < change && !self.has(revision)
         });
-        let when = format!("killed behind change {changes}, {}", tracer::name(last));
+        let when = format!("killed behind change {changes}, {}", last.map(tracer::name).unwrap_or_default());
         println!("{when}");
         when
     }
 
     /// Runs an agent from step to step for as long as it is said to go on, and kills it.
-    fn trace(&self, words: u32, mut goes_on: impl FnMut(u64) -> bool + Send) {
+    fn trace(&self, words: u32, mut goes_on: impl FnMut(Call) -> bool + Send) {
         let (args, log) = (self.args(words), self.world.lab.dir().join("traced.log"));
         let run = || {
             let begun = Instant::now();

@@ -1,4 +1,6 @@
-//! A process that is stopped behind each of its calls of bpf(2), which is how it changes anything about what is enforced.
+//! A process that is stopped behind each of its calls of bpf(2), by which it loads, attaches, pins and writes maps, and behind each
+//! that removes or renames a file, as pins and what is remembered are. What it stores in maps that it has mapped into its memory, the
+//! words of an image and the one that publishes them, is no call and so no step, and what it asks for by netlink is none either.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -7,11 +9,22 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+/// A call that is a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// Of bpf(2), with this command: a number of `enum bpf_cmd`.
+    Bpf(u64),
+    /// One that takes a name away from a file, or a directory.
+    Remove,
+    /// One that gives a file another name.
+    Rename,
+}
+
 /// A process traced by the thread that started it: nothing here may be called by another. It is killed with this.
 pub(crate) struct Traced {
     pid: libc::pid_t,
-    /// The command of each thread's call of bpf(2) that has begun; threads that were not seen yet have no entry.
-    threads: HashMap<libc::pid_t, Option<u64>>,
+    /// Each thread's call that has begun and is a step; threads that were not seen yet have no entry.
+    threads: HashMap<libc::pid_t, Option<Call>>,
     /// The thread that stands still.
     stopped: Option<libc::pid_t>,
 }
@@ -41,10 +54,9 @@ impl Traced {
         Ok(traced)
     }
 
-    /// Runs on until the end of its next call of bpf(2), and says which command that was: a number of `enum bpf_cmd`. The thread
-    /// that made it stands still from then on; others may go on to calls of their own, where they wait to be told of. `None`
-    /// when the process has ended.
-    pub(crate) fn step(&mut self) -> io::Result<Option<u64>> {
+    /// Runs on until the end of its next call that is a step, and says which that was. The thread that made it stands still from
+    /// then on; others may go on to calls of their own, where they wait to be told of. `None` when the process has ended.
+    pub(crate) fn step(&mut self) -> io::Result<Option<Call>> {
         if let Some(thread) = self.stopped.take() {
             resume(thread, 0)?;
         }
@@ -63,7 +75,7 @@ impl Traced {
             match signal {
                 // A new thread begins with a stop that nobody sent it.
                 libc::SIGSTOP if !known => resume(thread, 0)?,
-                _ if signal == libc::SIGTRAP | 0x80 => match (bpf_command(thread)?, call.take()) {
+                _ if signal == libc::SIGTRAP | 0x80 => match (begun(thread)?, call.take()) {
                     (Some(entered), _) => {
                         *call = entered;
                         resume(thread, 0)?;
@@ -117,8 +129,8 @@ fn resume(thread: libc::pid_t, signal: i32) -> io::Result<()> {
     }
 }
 
-/// Of a thread stopped at the begin of a system call: `Some`, with the command where the call is bpf(2). `None` at its end.
-fn bpf_command(thread: libc::pid_t) -> io::Result<Option<Option<u64>>> {
+/// Of a thread stopped at the begin of a system call: `Some`, with the call where it is a step. `None` at its end.
+fn begun(thread: libc::pid_t) -> io::Result<Option<Option<Call>>> {
     // SAFETY: plain old data for which zeros are valid, and which the call fills as far as it says.
     unsafe {
         let mut info: libc::ptrace_syscall_info = std::mem::zeroed();
@@ -131,15 +143,31 @@ fn bpf_command(thread: libc::pid_t) -> io::Result<Option<Option<u64>>> {
             return Ok(None);
         }
         let entry = info.u.entry;
-        Ok(Some((entry.nr == libc::SYS_bpf as u64).then_some(entry.args[0])))
+        Ok(Some(as_step(entry.nr as libc::c_long, entry.args[0])))
     }
 }
 
-/// Whether a command changes what outlives the process that gave it: pins, links, and what pinned maps hold.
-pub(crate) fn changes(command: u64) -> bool {
+fn as_step(number: libc::c_long, first: u64) -> Option<Call> {
+    match number {
+        libc::SYS_bpf => Some(Call::Bpf(first)),
+        libc::SYS_unlinkat => Some(Call::Remove),
+        libc::SYS_renameat | libc::SYS_renameat2 => Some(Call::Rename),
+        // Other architectures have no more than those.
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_unlink | libc::SYS_rmdir => Some(Call::Remove),
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_rename => Some(Call::Rename),
+        _ => None,
+    }
+}
+
+/// Whether a call changes what outlives the process that made it: pins, links, what pinned maps hold, and files.
+pub(crate) fn changes(call: Call) -> bool {
     matches!(
-        &*name(command),
-        "MAP_UPDATE_ELEM"
+        &*name(call),
+        "removal"
+            | "renaming"
+            | "MAP_UPDATE_ELEM"
             | "MAP_DELETE_ELEM"
             | "MAP_LOOKUP_AND_DELETE_ELEM"
             | "MAP_LOOKUP_AND_DELETE_BATCH"
@@ -154,8 +182,8 @@ pub(crate) fn changes(command: u64) -> bool {
     )
 }
 
-/// What `enum bpf_cmd` calls a command.
-pub(crate) fn name(command: u64) -> String {
+/// What a call is called: a command as in `enum bpf_cmd`.
+pub(crate) fn name(call: Call) -> String {
     const NAMES: [&str; 36] = [
         "MAP_CREATE",
         "MAP_LOOKUP_ELEM",
@@ -194,6 +222,11 @@ pub(crate) fn name(command: u64) -> String {
         "LINK_DETACH",
         "PROG_BIND_MAP",
     ];
+    let command = match call {
+        Call::Bpf(command) => command,
+        Call::Remove => return "removal".to_owned(),
+        Call::Rename => return "renaming".to_owned(),
+    };
     let known = usize::try_from(command).ok().and_then(|command| NAMES.get(command));
     known.map_or_else(|| format!("command {command}"), |name| (*name).to_owned())
 }
