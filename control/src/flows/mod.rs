@@ -164,11 +164,11 @@ impl Flows {
     pub fn set_log(&self, log: &FlowLog, state: &State) {
         let mut inner = self.lock();
         let before = std::mem::take(&mut inner.keep);
-        let changed = before.log() != log;
+        let old = before.log().clone();
         inner.keep = before.after(log, state);
-        if changed {
+        if old != *log {
             let Inner { ring, keep, sums, .. } = &mut *inner;
-            sums.keep(log, |id| keep.is_in(id));
+            sums.keep(&old, log, |id| keep.is_in(id));
             let kept = |record: &Arc<FlowRecord>| keep.kept(record.as_ref().clone()).map(Arc::new);
             *ring = ring.iter().filter_map(kept).collect();
         }
@@ -195,10 +195,13 @@ impl Flows {
         self.metrics.flow_events_unfit.inc_by(unfit);
     }
 
-    /// Takes note of how many events an agent says that it has lost since it started.
+    /// Takes note of how many events an agent says that it has lost since it started, while any are kept.
     pub fn note_lost(&self, reporter: &str, total: u64, received_ms: u64) {
         let at = i64::try_from(received_ms).unwrap_or(i64::MAX);
-        self.lock().sums.note_lost(reporter, total, at);
+        let mut inner = self.lock();
+        if inner.keep.log().enabled {
+            inner.sums.note_lost(reporter, total, at);
+        }
     }
 
     /// The events in the ring, oldest first.

@@ -52,21 +52,9 @@ impl Sums {
     }
 
     /// Forgets what may not be kept from now on.
-    pub(super) fn keep(&mut self, log: &FlowLog, is_in: impl Fn(&str) -> bool) {
-        if !log.enabled {
-            self.sums.clear();
-            self.days.clear();
-        }
-        self.sums.retain(|key, amount| {
-            if !log.counters {
-                (amount.packets, amount.bytes) = (0, 0);
-            }
-            is_in(&key.peer) || is_in(&key.destination)
-        });
-        self.of_sources.clear();
-        for key in self.sums.keys() {
-            *self.of_sources.entry(source(key)).or_default() += 1;
-        }
+    pub(super) fn keep(&mut self, before: &FlowLog, log: &FlowLog, is_in: impl Fn(&str) -> bool) {
+        let batch = forget(self.take(), before, log, is_in);
+        self.put_back(batch);
     }
 
     /// Whether nothing waits.
@@ -121,6 +109,36 @@ impl Sums {
         let day = (day, if crowded { String::new() } else { policy });
         self.days.entry(day).and_modify(|of| of.add(&more)).or_insert(more);
     }
+}
+
+/// What may be kept by the settings of now, of what was by those before. Events that are forgotten stay counted, as in the store.
+pub(super) fn forget(
+    mut batch: FlowBatch,
+    before: &FlowLog,
+    log: &FlowLog,
+    is_in: impl Fn(&str) -> bool,
+) -> FlowBatch {
+    if !log.enabled {
+        return FlowBatch::default();
+    }
+    let narrower = log.is_narrower_than(before);
+    batch.sums.retain_mut(|(key, amount)| {
+        if !log.counters {
+            (amount.packets, amount.bytes) = (0, 0);
+        }
+        let kept = !narrower || is_in(&key.peer) || is_in(&key.destination);
+        if !kept {
+            let unfit = amount.begun + amount.ended;
+            let more = FlowDay { events: 0, unfit, first_seen: amount.first_seen };
+            batch
+                .days
+                .entry((key.day, key.policy_id.clone()))
+                .and_modify(|day| day.add(&more))
+                .or_insert(more);
+        }
+        kept
+    });
+    batch
 }
 
 fn source(key: &FlowKey) -> (i64, String, FlowVerdict) {
@@ -320,15 +338,29 @@ mod tests {
                 &Directory::default(),
                 &FlowRecord { source: record(2).source, ..event("end", "fd00::1", 1, 443) },
             );
+            sums.note_lost("gw", sums.told.len() as u64, 1);
         };
-        let log = |enabled, counters| FlowLog { enabled, groups: vec!["g".into()], counters };
+        let log = |enabled, groups: &[&str], counters| FlowLog {
+            enabled,
+            groups: groups.iter().map(ToString::to_string).collect(),
+            counters,
+        };
+        let all = log(true, &[], true);
         both(&mut sums);
-        sums.keep(&log(true, false), |id| id == "peer-2");
-        let [(key, amount)] = &taken(&mut sums)[..] else { panic!("one sum") };
+        sums.keep(&all, &log(true, &["g"], false), |id| id == "peer-2");
+        let batch = sums.take();
+        let [(key, amount)] = &batch.sums[..] else { panic!("one sum") };
         assert_eq!((key.peer.as_str(), amount.bytes), ("peer-2", 0));
+        let [day] = Vec::from_iter(batch.days.values())[..] else { panic!("one day") };
+        assert_eq!((day.events, day.unfit), (2, 1), "what is forgotten is missing");
+        // Who was in a group when it was told of may have left it since.
         both(&mut sums);
-        sums.keep(&log(false, true), |_| true);
-        assert!(sums.take().is_empty());
+        sums.keep(&log(true, &["g"], true), &log(true, &["h", "g"], true), |_| false);
+        let batch = sums.take();
+        assert_eq!((batch.sums.len(), batch.days.values().map(|day| day.unfit).sum::<u64>()), (2, 0));
+        both(&mut sums);
+        sums.keep(&all, &log(false, &[], true), |_| true);
+        assert!(sums.take().is_empty(), "nor what agents lost");
     }
 
     #[test]

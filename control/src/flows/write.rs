@@ -3,25 +3,35 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Flows;
-use crate::store::{FlowBatch, Store, StoreError};
+use super::sums::forget;
+use super::{Flows, Inner};
+use crate::store::{FlowBatch, FlowLog, Store, StoreError};
 
 /// How often. A process that is killed has lost no more than what came since.
 const EVERY: Duration = Duration::from_secs(5);
 /// Sums of one transaction: others that write wait no longer than for this.
 const AT_ONCE: usize = 512;
 
-/// What is being written, and comes back where it is not.
+/// What is being written, and comes back where it is not: as much of it as may be kept by then.
 struct Writing<'a> {
     flows: &'a Flows,
+    /// The settings by which it was kept.
+    log: FlowLog,
     batch: FlowBatch,
 }
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
-        if !self.batch.is_empty() {
-            self.flows.lock().sums.put_back(std::mem::take(&mut self.batch));
+        if self.batch.is_empty() {
+            return;
         }
+        let mut batch = std::mem::take(&mut self.batch);
+        let mut inner = self.flows.lock();
+        let Inner { keep, sums, .. } = &mut *inner;
+        if *keep.log() != self.log {
+            batch = forget(batch, &self.log, keep.log(), |id| keep.is_in(id));
+        }
+        sums.put_back(batch);
     }
 }
 
@@ -53,11 +63,7 @@ impl Flows {
     pub(crate) async fn write(&self, store: &Store) -> Result<(), StoreError> {
         // Whoever waits here gets what another has begun to write as well.
         let _turn = self.writing.lock().await;
-        let (log, batch) = {
-            let mut inner = self.lock();
-            (inner.keep.log().clone(), inner.sums.take())
-        };
-        let mut writing = Writing { flows: self, batch };
+        let mut writing = self.take();
         while !writing.batch.is_empty() {
             let sums = writing.batch.sums.len();
             let part = FlowBatch {
@@ -65,7 +71,7 @@ impl Flows {
                 days: writing.batch.days.clone(),
                 lost: writing.batch.lost.clone(),
             };
-            let Some(added) = store.add_flow_sums(&log, &part).await? else { break };
+            let Some(added) = store.add_flow_sums(&writing.log, &part).await? else { break };
             writing.batch.sums.truncate(sums.saturating_sub(AT_ONCE));
             writing.batch.days.clear();
             writing.batch.lost.clear();
@@ -73,5 +79,91 @@ impl Flows {
             self.metrics.flow_events_unfit.inc_by(added.unfit);
         }
         Ok(())
+    }
+
+    /// All that has come so far.
+    fn take(&self) -> Writing<'_> {
+        let mut inner = self.lock();
+        Writing { flows: self, log: inner.keep.log().clone(), batch: inner.sums.take() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluicegate_api::agent::FlowEvent;
+    use sluicegate_api::agent::flow_event::Kind;
+
+    use super::super::tests::state;
+    use super::super::{Directory, Flows};
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn log(enabled: bool, groups: &[&str], counters: bool) -> FlowLog {
+        FlowLog { enabled, groups: groups.iter().map(ToString::to_string).collect(), counters }
+    }
+
+    /// One event of each family, told of by a gateway, and what a gateway lost.
+    fn heard(flows: &Flows) {
+        let ends = [("100.90.0.2", "10.1.2.3"), ("fd5c::2", "fd00:1::9")];
+        let event = |(source, destination): (&str, &str)| FlowEvent {
+            kind: Kind::End.into(),
+            protocol: 6,
+            source: source.into(),
+            destination: destination.into(),
+            destination_port: 443,
+            bytes: 5,
+            ..FlowEvent::default()
+        };
+        flows.record("gw", ends.map(event).to_vec(), 7);
+        flows.note_lost("gw", 3, 7);
+    }
+
+    #[test]
+    fn what_the_settings_forbid_while_it_is_being_written_does_not_come_back() {
+        for (then, sums, unfit, bytes) in [
+            (log(true, &[], true), 2, 0, 10),
+            (log(true, &[], false), 2, 0, 0),
+            (log(true, &["nobody"], true), 0, 2, 0),
+            (log(false, &[], true), 0, 0, 0),
+        ] {
+            let flows = Flows::new(Metrics::new().unwrap());
+            let state = state();
+            flows.set_directory(Arc::new(Directory::new(&state)));
+            heard(&flows);
+            let writing = flows.take();
+            assert_eq!(writing.batch.sums.len(), 2);
+            flows.set_log(&then, &state);
+            drop(writing);
+            let back = flows.take();
+            let of_days: u64 = back.batch.days.values().map(|day| day.unfit).sum();
+            let of_sums: u64 = back.batch.sums.iter().map(|(_, amount)| amount.bytes).sum();
+            assert_eq!((back.batch.sums.len(), of_days, of_sums), (sums, unfit, bytes), "{then:?}");
+            assert_eq!(back.batch.lost.len(), usize::from(then.enabled), "{then:?}");
+            drop(back);
+            assert_eq!(flows.are_written(), !then.enabled, "{then:?}");
+        }
+    }
+
+    #[test]
+    fn where_nothing_is_kept_nothing_is_noted_of_what_agents_lost() {
+        let flows = Flows::new(Metrics::new().unwrap());
+        flows.set_log(&log(false, &[], true), &state());
+        heard(&flows);
+        assert!(flows.are_written());
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_by_other_settings_than_the_stores_waits_and_goes_by_those() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).await.unwrap();
+        let flows = Flows::new(Metrics::new().unwrap());
+        heard(&flows);
+        let mut settings = store.account().await.unwrap().settings;
+        settings.extra.network_traffic_logs_enabled = false;
+        let account = store.update_settings(&crate::store::Actor::system(), settings).await.unwrap();
+        flows.write(&store).await.unwrap();
+        assert!(!flows.are_written(), "the process has not heard of it yet");
+        flows.set_log(&account.settings.flow_log(), &state());
+        assert!(flows.are_written());
     }
 }

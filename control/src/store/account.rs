@@ -147,6 +147,14 @@ pub struct FlowLog {
     pub counters: bool,
 }
 
+impl FlowLog {
+    /// Whether the groups leave out somebody whose flows were kept before.
+    pub fn is_narrower_than(&self, before: &Self) -> bool {
+        !self.groups.is_empty()
+            && (before.groups.is_empty() || before.groups.iter().any(|group| !self.groups.contains(group)))
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Settings {

@@ -6,7 +6,7 @@
 //! looked at in the transaction that writes, and what they forbid from now on is forgotten in the one that changes them.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use sqlx::FromRow;
@@ -206,7 +206,7 @@ struct Row {
 
 impl Store {
     /// Adds to the sums; `None`, with nothing written, where the account's settings of flow events are not `log` any more, and in a unit,
-    /// which holds what this would wait for.
+    /// which holds what this would wait for. Where nothing is to be kept, nothing is written either, and that is all there is to do.
     pub async fn add_flow_sums(&self, log: &FlowLog, batch: &FlowBatch) -> Result<Option<Added>> {
         if unit::is_within() {
             return Ok(None);
@@ -215,6 +215,9 @@ impl Store {
         lock(&mut db).await?;
         if account(&mut db).await?.settings.flow_log() != *log {
             return Ok(None);
+        }
+        if !log.enabled {
+            return Ok(Some(Added::default()));
         }
         sql::query("INSERT INTO flow_writers (replica, at) VALUES ($1, $2) ON CONFLICT (replica) DO UPDATE SET at = excluded.at")
             .bind(&self.inner.shared.id)
@@ -537,33 +540,36 @@ pub(super) async fn forget(db: &mut Connection, before: &FlowLog, after: &FlowLo
             .execute(db)
             .await?;
     }
-    if !after.groups.is_empty() && after.groups != before.groups {
+    if after.is_narrower_than(before) {
         forget_others(db, &after.groups).await?;
     }
     Ok(())
 }
 
+/// Sums of flows of peers that are in none of the groups `$1`: ids, with spaces before, between and after them.
+macro_rules! of_others {
+    ($before:literal, $after:literal) => {
+        concat!(
+            $before,
+            " WHERE peer NOT IN (SELECT peer_id FROM group_peers WHERE replace($1, ' ' || group_id || ' ', '') <> $1)
+             AND destination NOT IN (SELECT peer_id FROM group_peers WHERE replace($1, ' ' || group_id || ' ', '') <> $1) ",
+            $after
+        )
+    };
+}
+
+/// The events stay counted, and as many are in no sum any more: an answer that they are missing in is not whole.
+const COUNT_OTHERS: &str = of_others!(
+    "INSERT INTO flow_days (day, policy_id, events, unfit, lost, broken_off, first_seen)
+     SELECT day, policy_id, 0, CAST(sum(begun + ended) AS BIGINT), 0, 0, min(first_seen) FROM flow_sums",
+    "GROUP BY day, policy_id
+     ON CONFLICT (day, policy_id) DO UPDATE SET unfit = flow_days.unfit + excluded.unfit"
+);
+const FORGET_OTHERS: &str = of_others!("DELETE FROM flow_sums", "");
+
 async fn forget_others(db: &mut Connection, groups: &[String]) -> Result<()> {
-    let mut kept = BTreeSet::new();
-    for group in groups {
-        let peers: Vec<String> = sql::query_scalar("SELECT peer_id FROM group_peers WHERE group_id = $1")
-            .bind(group)
-            .fetch_all(&mut *db)
-            .await?;
-        kept.extend(peers);
-    }
-    let pairs: Vec<(i64, String, String)> =
-        sql::query_as("SELECT DISTINCT day, peer, destination FROM flow_sums").fetch_all(&mut *db).await?;
-    for (day, peer, destination) in pairs {
-        if kept.contains(&peer) || kept.contains(&destination) {
-            continue;
-        }
-        sql::query("DELETE FROM flow_sums WHERE day = $1 AND peer = $2 AND destination = $3")
-            .bind(day)
-            .bind(peer)
-            .bind(destination)
-            .execute(&mut *db)
-            .await?;
-    }
+    let groups = format!(" {} ", groups.join(" "));
+    sql::query(COUNT_OTHERS).bind(&groups).execute(&mut *db).await?;
+    sql::query(FORGET_OTHERS).bind(&groups).execute(db).await?;
     Ok(())
 }

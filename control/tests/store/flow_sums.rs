@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use sluicegate_control::metrics::Metrics;
 use sluicegate_control::store::{
     Actor, DAY, FlowAmount, FlowBatch, FlowCoverage, FlowDay, FlowKey, FlowLog, FlowVerdict, GroupChange,
     OF_A_DAY, Role, Settings, Store,
@@ -247,7 +248,8 @@ async fn what_the_settings_forbid_is_not_written_and_what_was_there_is_forgotten
         let (sums, _) = read(&store, 0).await;
         assert_eq!(sums.values().map(|amount| amount.bytes + amount.packets).collect::<Vec<_>>(), [0, 0, 0]);
         set(&store, |settings| settings.extra.network_traffic_logs_groups = vec![watched.clone()]).await;
-        let (sums, _) = read(&store, 0).await;
+        let (sums, coverage) = read(&store, 0).await;
+        assert_eq!((coverage.events, coverage.unfit), (9, 3), "what is forgotten is missing");
         let kept: Vec<FlowKey> = sums.into_keys().collect();
         let mut expected = vec![key(&b, "10.0.0.1", 443), to_b];
         expected.sort();
@@ -257,11 +259,86 @@ async fn what_the_settings_forbid_is_not_written_and_what_was_there_is_forgotten
 
         // A replica that has not heard of it yet.
         assert_eq!(store.add_flow_sums(&first, &all).await.unwrap(), None);
+        let lost = BTreeMap::from([("gateway".to_owned(), (7, TODAY * DAY))]);
+        let off = FlowBatch { lost, ..all.clone() };
+        let written = store.add_flow_sums(&log(&store).await, &off).await.unwrap().unwrap();
+        assert_eq!((written.rows, written.unfit), (0, 0));
         assert_eq!(read(&store, 0).await, (BTreeMap::new(), FlowCoverage::default()));
         set(&store, |settings| settings.extra = Default::default()).await;
         assert_eq!(store.add_flow_sums(&first, &all).await.unwrap().unwrap().rows, 3);
         store.close().await;
     }
+}
+
+#[tokio::test]
+async fn groups_that_include_those_before_forget_nothing_and_others_count_what_they_forget() {
+    for (directory, location) in places() {
+        let store = open(&location, directory.path()).await;
+        let setup = setup_key(&store).await;
+        let a = join(&store, &setup, 1, Role::Peer).await.id;
+        let mut groups = Vec::new();
+        for (name, peers) in [("first", vec![a.clone()]), ("second", vec![a.clone()]), ("none", vec![])] {
+            let change = GroupChange { name: name.into(), peers, resources: Vec::new() };
+            groups.push(store.create_group(&Actor::system(), change).await.unwrap().id);
+        }
+        let limit = async |to: &[usize]| {
+            let to = to.iter().map(|which| groups[*which].clone()).collect();
+            set(&store, |settings| settings.extra.network_traffic_logs_groups = to).await;
+        };
+        limit(&[0]).await;
+        // Of one that has left the group since, and of one that an agent in it told of.
+        let (yesterday, mut sums) = (TODAY - 1, Vec::new());
+        for address in ["10.0.0.1", "fd00::1"] {
+            sums.push((key(&a, address, 443), amount(address, 1, 5)));
+            sums.push((key("left", address, 443), amount(address, 1, 5)));
+            sums.push((FlowKey { day: yesterday, ..key("left", address, 80) }, amount(address, 1, 4)));
+        }
+        store.add_flow_sums(&log(&store).await, &batch(sums)).await.unwrap().unwrap();
+        for (to, left, unfit) in
+            [(&[0, 2][..], 6, 0), (&[2, 0, 1], 6, 0), (&[1], 2, 12), (&[], 2, 12), (&[2], 0, 18)]
+        {
+            limit(to).await;
+            let (sums, coverage) = read(&store, 0).await;
+            assert_eq!((sums.len(), coverage.events, coverage.unfit), (left, 18, unfit), "{to:?}");
+        }
+        let (_, coverage) = read(&store, TODAY).await;
+        assert_eq!((coverage.events, coverage.unfit, coverage.first_seen), (12, 12, Some(5)));
+        store.close().await;
+    }
+}
+
+/// How many statements a store has sent.
+fn statements(store: &Store) -> u64 {
+    let metrics = Metrics::new().unwrap();
+    metrics.show_store(store.observed()).unwrap();
+    let page = metrics.render().unwrap();
+    let count = |line: &str| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap();
+    page.lines().filter(|line| line.contains("store_operation_seconds_count")).map(count).sum()
+}
+
+#[tokio::test]
+async fn settings_forget_any_number_of_sums_by_as_many_statements_as_one() {
+    let mut sent = Vec::new();
+    for number in [1, 3_000] {
+        for (directory, location) in places() {
+            let store = open(&location, directory.path()).await;
+            let none = GroupChange { name: "none".into(), ..GroupChange::default() };
+            let none = store.create_group(&Actor::system(), none).await.unwrap().id;
+            let of = |number: usize| {
+                let address = if number.is_multiple_of(2) { "10.0.0.1" } else { "fd00::1" };
+                (key(&format!("peer {number}"), address, 443), amount(address, 1, 1))
+            };
+            let all = batch((0..number).map(of).collect());
+            store.add_flow_sums(&log(&store).await, &all).await.unwrap().unwrap();
+            let before = statements(&store);
+            set(&store, |settings| settings.extra.network_traffic_logs_groups = vec![none]).await;
+            sent.push(statements(&store) - before);
+            let (sums, coverage) = read(&store, 0).await;
+            assert_eq!((sums.len(), coverage.unfit), (0, 3 * number as u64));
+            store.close().await;
+        }
+    }
+    assert_eq!(sent[..2], sent[2..], "of one sum, and of many");
 }
 
 #[tokio::test]
