@@ -40,10 +40,13 @@ impl Flows {
     pub(crate) async fn keep_writing(self: Arc<Self>, store: Store) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut failing = false;
+        let (mut failing, mut said) = (false, None);
         loop {
             ticks.tick().await;
-            let written = self.write(&store).await;
+            let written = match self.say(&store, &mut said).await {
+                Ok(()) => self.write(&store).await,
+                failed => failed,
+            };
             if let Err(error) = &written
                 && !failing
             {
@@ -56,6 +59,16 @@ impl Flows {
     /// Whether nothing waits to be written.
     pub(crate) fn are_written(&self) -> bool {
         self.lock().sums.is_empty()
+    }
+
+    /// Says that this process hears of flows, before it has any to write: killed from now on, it is missed.
+    async fn say(&self, store: &Store, said: &mut Option<FlowLog>) -> Result<(), StoreError> {
+        let _turn = self.writing.lock().await;
+        let log = self.log();
+        if said.as_ref() != Some(&log) && store.add_flow_sums(&log, &FlowBatch::default()).await?.is_some() {
+            *said = Some(log);
+        }
+        Ok(())
     }
 
     /// Writes all that has come so far. What cannot be written waits; so it does while the account's settings are others than this
@@ -165,5 +178,26 @@ mod tests {
         assert!(!flows.are_written(), "the process has not heard of it yet");
         flows.set_log(&account.settings.flow_log(), &state());
         assert!(flows.are_written());
+    }
+
+    #[tokio::test]
+    async fn whoever_is_killed_before_it_has_written_anything_is_missed_too() {
+        let directory = tempfile::tempdir().unwrap();
+        for (enabled, broken_off) in [(false, 0), (true, 1)] {
+            let store = Store::open(directory.path()).await.unwrap();
+            let mut settings = store.account().await.unwrap().settings;
+            settings.extra.network_traffic_logs_enabled = enabled;
+            let account = store.update_settings(&crate::store::Actor::system(), settings).await.unwrap();
+            let flows = Flows::new(Metrics::new().unwrap());
+            flows.set_log(&account.settings.flow_log(), &state());
+            let mut said = None;
+            flows.say(&store, &mut said).await.unwrap();
+            assert_eq!(said, Some(account.settings.flow_log()));
+            store.close().await;
+            drop(store);
+            let store = Store::open(directory.path()).await.unwrap();
+            assert_eq!(store.flow_sums("any", 0, |_, _| {}).await.unwrap().broken_off, broken_off);
+            store.close().await;
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What flows there were, summed up by day: what a policy was used for is asked of this, over all replicas and restarts.
 //!
 //! It is no part of the account: nothing here is in the audit trail or raises the revision. Sums are written in batches, which take
-//! turns among each other and hold up no change. A day has a bounded number of rows, and so has a source in it; events
+//! turns among each other, in SQLite also with changes, which wait for one batch at the most. A day has a bounded number of rows, and so has a source in it; events
 //! beyond are counted, so that whoever reads knows what is missing. The account's settings decide what may be kept, also here: they are
 //! looked at in the transaction that writes, and what they forbid from now on is forgotten in the one that changes them.
 
@@ -175,14 +175,16 @@ pub struct FlowCoverage {
     pub broken_off: u64,
 }
 
-/// Takes note of the writers that are gone: every one but those that said that nothing was left.
-pub(super) const BREAK_OFF: [&str; 2] = [
+/// How long a writer may be away before it is taken for gone, in milliseconds: when the database was away, all of them were, and come back.
+pub(super) const GRACE: i64 = 60_000;
+/// Forgets the writers that have been away since a time (Unix milliseconds): every one but those that said that nothing was left.
+pub(super) const FORGET_WRITERS: &str =
+    "DELETE FROM flow_writers WHERE at < $1 AND replica NOT IN (SELECT id FROM replicas)";
+/// Takes note of how many they were, on the day and at the time when that was found (Unix milliseconds).
+pub(super) const NOTE_BREAK: &str =
     "INSERT INTO flow_days (day, policy_id, events, unfit, lost, broken_off, first_seen)
-     SELECT at / 86400000, '', 0, 0, 0, count(*), min(at) FROM flow_writers
-     WHERE at < $1 AND replica NOT IN (SELECT id FROM replicas) GROUP BY at / 86400000
-     ON CONFLICT (day, policy_id) DO UPDATE SET broken_off = flow_days.broken_off + excluded.broken_off",
-    "DELETE FROM flow_writers WHERE at < $1 AND replica NOT IN (SELECT id FROM replicas)",
-];
+     VALUES ($1, '', 0, 0, 0, $2, $3)
+     ON CONFLICT (day, policy_id) DO UPDATE SET broken_off = flow_days.broken_off + excluded.broken_off";
 
 #[derive(FromRow)]
 struct Row {
@@ -522,6 +524,16 @@ async fn lost_since(db: &mut Connection, peer: &str, total: u64) -> Result<u64> 
     Ok(lost.unsigned_abs())
 }
 
+/// Takes note of every writer, none of which is there any more.
+pub(super) async fn break_off(db: &mut Connection) -> Result<()> {
+    let gone = sql::query(FORGET_WRITERS).bind(i64::MAX).execute(&mut *db).await?.rows_affected();
+    if gone > 0 {
+        let now = now();
+        sql::query(NOTE_BREAK).bind(now.div_euclid(DAY)).bind(column(gone)).bind(now).execute(db).await?;
+    }
+    Ok(())
+}
+
 /// Forgets what the settings do not let control keep from now on. Of flows between peers that are in none of the groups, also those that
 /// an agent in one of them told of: nobody kept who that was.
 pub(super) async fn forget(db: &mut Connection, before: &FlowLog, after: &FlowLog) -> Result<()> {
@@ -530,9 +542,10 @@ pub(super) async fn forget(db: &mut Connection, before: &FlowLog, after: &FlowLo
     }
     lock(db).await?;
     if !after.enabled {
-        sql::query("DELETE FROM flow_sums").execute(&mut *db).await?;
+        // In the order of whoever takes note of those that are gone.
+        sql::query("DELETE FROM flow_writers").execute(&mut *db).await?;
         sql::query("DELETE FROM flow_days").execute(&mut *db).await?;
-        sql::query("DELETE FROM flow_writers").execute(db).await?;
+        sql::query("DELETE FROM flow_sums").execute(db).await?;
         return Ok(());
     }
     if before.counters && !after.counters {

@@ -313,13 +313,12 @@ impl Store {
 
     /// Makes this replica known; in a file, as the only one there is.
     async fn arrive(&self) -> Result<()> {
-        let mut db = self.writer().await?;
         if let Database::Sqlite { .. } = self.inner.database {
+            let mut db = self.inner.database.aside(&self.inner.shared.observed).await?;
             sql::query("DELETE FROM replicas").execute(&mut db).await?;
-            for statement in flow_sums::BREAK_OFF {
-                sql::query(statement).bind(i64::MAX).execute(&mut db).await?;
-            }
             sql::query("UPDATE peers SET connected = FALSE, replica = ''").execute(&mut db).await?;
+            flow_sums::break_off(&mut db).await?;
+            db.commit().await?;
         }
         Ok(())
     }

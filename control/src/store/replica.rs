@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions};
-use sqlx::{ConnectOptions, Row};
+use sqlx::{ConnectOptions, Connection, Row};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::AbortHandle;
 
-use super::flow_sums;
+use super::flow_sums::{self, DAY};
 use super::observe::Observed;
 use super::questions::{self, Note};
 use crate::ids::now;
@@ -211,19 +211,37 @@ async fn lead(db: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LEADER_LOCK).fetch_one(db).await
 }
 
+/// Takes note of the writers of sums that do not come back.
+async fn break_off(db: &mut PgConnection, now: i64) -> sqlx::Result<()> {
+    let mut change = db.begin().await?;
+    let gone =
+        sqlx::query(flow_sums::FORGET_WRITERS).bind(now - flow_sums::GRACE).execute(&mut *change).await?;
+    if gone.rows_affected() > 0 {
+        sqlx::query(flow_sums::NOTE_BREAK)
+            .bind(now.div_euclid(DAY))
+            .bind(i64::try_from(gone.rows_affected()).unwrap_or(i64::MAX))
+            .bind(now)
+            .execute(&mut *change)
+            .await?;
+    }
+    change.commit().await
+}
+
 /// Peers whose replica is gone are not connected, and what was asked long ago waits for no answer.
 async fn forget_the_gone(db: &mut PgConnection) -> sqlx::Result<()> {
-    let gone = sqlx::query(
-        "DELETE FROM replicas WHERE last_seen < (extract(epoch FROM clock_timestamp()) * 1000)::bigint - $1",
+    // What they write they may still bring, when it was the database that was away: their time begins now.
+    let gone: i64 = sqlx::query_scalar(
+        "WITH gone AS (DELETE FROM replicas
+             WHERE last_seen < (extract(epoch FROM clock_timestamp()) * 1000)::bigint - $1 RETURNING id),
+         away AS (UPDATE flow_writers SET at = $2 WHERE replica IN (SELECT id FROM gone))
+         SELECT count(*) FROM gone",
     )
     .bind(GONE)
-    .execute(&mut *db)
+    .bind(now())
+    .fetch_one(&mut *db)
     .await?;
-    if gone.rows_affected() > 0 {
-        tracing::warn!(
-            count = gone.rows_affected(),
-            "replicas of control that gave no sign of life are taken for gone"
-        );
+    if gone > 0 {
+        tracing::warn!(count = gone, "replicas of control that gave no sign of life are taken for gone");
     }
     sqlx::query(
         "DELETE FROM flow_questions WHERE until < (extract(epoch FROM clock_timestamp()) * 1000)::bigint - $1",
@@ -231,10 +249,7 @@ async fn forget_the_gone(db: &mut PgConnection) -> sqlx::Result<()> {
     .bind(GONE)
     .execute(&mut *db)
     .await?;
-    for statement in flow_sums::BREAK_OFF {
-        // A writer may be here before its first sign of life is.
-        sqlx::query(statement).bind(now() - GONE).execute(&mut *db).await?;
-    }
+    break_off(db, now()).await?;
     // A peer that a change has locked waits for the next look: two that lock many peers must not wait for each other.
     sqlx::query(
         "UPDATE peers SET connected = FALSE, replica = '', last_seen = $1 WHERE id IN (SELECT p.id FROM peers p

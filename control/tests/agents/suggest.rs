@@ -182,6 +182,9 @@ async fn a_control_that_was_killed_has_not_written_what_it_heard_last_and_a_sugg
     let rest = Rest::of(&control).await;
     let suggestion = soon("word of the one that was killed", async {
         loop {
+            let gone =
+                "UPDATE flow_writers SET at = at - 60000 WHERE replica NOT IN (SELECT id FROM replicas)";
+            control.sql(["SELECT 1", gone]).await;
             let suggestion = suggest(&rest).await;
             if suggestion["coverage"]["broken_off"] == 1 {
                 return suggestion;

@@ -7,10 +7,14 @@ use std::time::Duration;
 use sluicegate_control::metrics::Metrics;
 use sluicegate_control::store::{
     Actor, DAY, FlowAmount, FlowBatch, FlowCoverage, FlowDay, FlowKey, FlowLog, FlowVerdict, GroupChange,
-    OF_A_DAY, Role, Settings, Store,
+    Location, OF_A_DAY, Role, Settings, Store,
 };
 
-use crate::world::{join, open, places, postgres_location, setup_key, soon};
+use sluicegate_control::ids::now;
+use sqlx::ConnectOptions;
+
+use crate::postgres;
+use crate::world::{join, open, places, postgres_location, setup_key, soon, sql};
 
 const TODAY: i64 = 20_000;
 
@@ -46,6 +50,19 @@ fn batch(sums: Vec<(FlowKey, FlowAmount)>) -> FlowBatch {
             .or_insert(more);
     }
     FlowBatch { sums, days, lost: BTreeMap::new() }
+}
+
+/// Runs a statement in a store's database, beside it.
+async fn run(location: &Location, statement: &'static str) {
+    match location {
+        Location::Sqlite(file) => {
+            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+            sqlx::query(statement).execute(&mut options.connect().await.unwrap()).await.unwrap();
+        }
+        Location::Postgres(options) => {
+            sqlx::query(statement).execute(&mut options.connect().await.unwrap()).await.unwrap();
+        }
+    }
 }
 
 async fn log(store: &Store) -> FlowLog {
@@ -187,6 +204,13 @@ async fn a_writer_that_ended_without_a_word_is_noted_once_and_one_that_is_there_
         assert_eq!(read(&store, 0).await.1.broken_off, 0);
         store.close().await;
         drop(store);
+        if let Location::Postgres(_) = location {
+            let store = open(&location, directory.path()).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            assert_eq!(read(&store, 0).await.1.broken_off, 0, "it may come back for a minute");
+            store.close().await;
+        }
+        run(&location, "UPDATE flow_writers SET at = at - 3 * 86400000").await;
         let store = open(&location, directory.path()).await;
         store.add_flow_sums(&log, &of("fd00::1")).await.unwrap().unwrap();
         // In PostgreSQL by the one that leads, some seconds later.
@@ -198,6 +222,8 @@ async fn a_writer_that_ended_without_a_word_is_noted_once_and_one_that_is_there_
         .await;
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(read(&store, 0).await.1.broken_off, 1);
+        let (_, lately) = read(&store, now().div_euclid(DAY) - 1).await;
+        assert_eq!(lately.broken_off, 1, "what it heard last came after what it wrote last");
         store.flow_sums_are_whole().await.unwrap();
         store.close().await;
         drop(store);
@@ -205,6 +231,35 @@ async fn a_writer_that_ended_without_a_word_is_noted_once_and_one_that_is_there_
         assert_eq!(read(&store, 0).await.1.broken_off, 1);
         store.close().await;
     }
+}
+
+#[tokio::test]
+async fn a_writer_that_is_taken_for_gone_has_a_minute_from_then_to_come_back() {
+    let url = postgres::database();
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&Location::parse(&url, None).unwrap(), directory.path()).await;
+    sql(
+        &url,
+        "BEGIN; INSERT INTO replicas (id, last_seen) VALUES ('away', 0);
+         INSERT INTO flow_writers (replica, at) VALUES ('away', 0); COMMIT;",
+    );
+    soon("the one that leads", async {
+        while sql(&url, "SELECT count(*) FROM replicas WHERE id = 'away'").trim() != "0" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(sql(&url, "SELECT count(*) FROM flow_writers WHERE replica = 'away' AND at > 0").trim(), "1");
+    assert_eq!(read(&store, 0).await.1.broken_off, 0);
+    sql(&url, "UPDATE flow_writers SET at = at - 60000 WHERE replica = 'away'");
+    soon("the note", async {
+        while read(&store, 0).await.1.broken_off == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    store.close().await;
 }
 
 #[tokio::test]
