@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use prost::Message;
 use sluicegate_api::agent::FlowList;
 use tokio::sync::Semaphore;
@@ -14,7 +16,7 @@ use crate::store::{Answer, Store, StoreError};
 
 /// What is left of the patience of whoever asks for the answers' way through the store: a list has up to 1.6 MB.
 const WAY: Duration = Duration::from_millis(400);
-/// Questions of others that are answered at a time; as many plans are worked out by two replicas. Further ones are not.
+/// Questions of others that are answered at a time; as many plans are worked out by two replicas. To further ones the answer is that.
 const AT_ONCE: usize = 4;
 
 /// What became of a question, in the words between replicas.
@@ -22,6 +24,10 @@ const LISTED: &str = "listed";
 const SILENT: &str = "silent";
 const TOO_OLD: &str = "too old";
 const AWAY: &str = "away";
+const BUSY: &str = "busy";
+
+/// Answers that are written at once, of those that have come by then.
+const WRITTEN: usize = 16;
 
 impl Hub {
     /// As [`Hub::live_flows`], also of agents that have their streams at other replicas: no longer than `patience` as well.
@@ -55,7 +61,12 @@ impl Hub {
         let mut questions = store.questions();
         let turns = Arc::new(Semaphore::new(AT_ONCE));
         while let Some(id) = questions.next().await {
-            let Ok(turn) = turns.clone().try_acquire_owned() else { continue };
+            let Ok(turn) = turns.clone().try_acquire_owned() else {
+                if let Err(error) = store.refuse(&id, BUSY).await {
+                    tracing::warn!(%error, "another replica asked while others did, and could not be told so");
+                }
+                continue;
+            };
             let (hub, store) = (self.clone(), store.clone());
             tokio::spawn(async move {
                 let _turn = turn;
@@ -69,18 +80,30 @@ impl Hub {
     async fn answer(&self, store: &Store, id: &str) -> Result<(), StoreError> {
         let Some(question) = store.question(id).await? else { return Ok(()) };
         let patience = question.left.saturating_sub(WAY);
-        let asked = self.live_flows(&question.agents, question.most, patience).await;
-        let answers = question.agents.into_iter().zip(asked).map(|(agent, asked)| {
-            let (outcome, list) = match asked {
-                Asked::Listed(list) => (LISTED, list.encode_to_vec()),
-                Asked::Silent => (SILENT, Vec::new()),
-                Asked::TooOld => (TOO_OLD, Vec::new()),
-                Asked::Away => (AWAY, Vec::new()),
-            };
-            Answer { agent, outcome: outcome.to_owned(), list }
-        });
-        store.answer(id, &answers.collect::<Vec<_>>()).await
+        let most = question.most;
+        let asked: FuturesUnordered<_> = (question.agents.into_iter())
+            .map(async |agent| {
+                let asked = self.live_flows(std::slice::from_ref(&agent), most, patience).await.pop();
+                written(agent, asked.unwrap_or(Asked::Silent))
+            })
+            .collect();
+        // One that is silent does not hold up what others said.
+        let mut answers = asked.ready_chunks(WRITTEN);
+        while let Some(some) = answers.next().await {
+            store.answer(id, &some).await?;
+        }
+        store.answered(id).await
     }
+}
+
+fn written(agent: String, asked: Asked) -> Answer {
+    let (outcome, list) = match asked {
+        Asked::Listed(list) => (LISTED, list.encode_to_vec()),
+        Asked::Silent => (SILENT, Vec::new()),
+        Asked::TooOld => (TOO_OLD, Vec::new()),
+        Asked::Away => (AWAY, Vec::new()),
+    };
+    Answer { agent, outcome: outcome.to_owned(), list }
 }
 
 /// By agent; of those that no replica has, nothing.

@@ -172,7 +172,7 @@ impl Store {
         Ok(Some(Question { agents, most, left: Duration::from_millis(left) }))
     }
 
-    /// Answers a question. Where nobody waits any more, nothing is written.
+    /// Answers a question for some of its agents. Where nobody waits any more, nothing is written.
     pub async fn answer(&self, id: &str, answers: &[Answer]) -> Result<()> {
         let mut db = self.inner.database.aside(&self.inner.shared.observed).await?;
         for Answer { agent, outcome, list } in answers {
@@ -187,8 +187,26 @@ impl Store {
             .execute(&mut db)
             .await?;
         }
-        self.tell(&mut db, &Note::Answered(id.to_owned(), self.inner.shared.id.clone())).await?;
         db.commit().await
+    }
+
+    /// Says that a question has all its answers of this replica.
+    pub async fn answered(&self, id: &str) -> Result<()> {
+        let mut db = self.writer().await?;
+        self.tell(&mut db, &Note::Answered(id.to_owned(), self.inner.shared.id.clone())).await
+    }
+
+    /// Answers a question, if it is one to this replica, for all its agents by the same word.
+    pub async fn refuse(&self, id: &str, outcome: &str) -> Result<()> {
+        let refused = sql::query(
+            "UPDATE flow_questions SET outcome = $1 WHERE id = $2 AND replica = $3 AND outcome = ''",
+        )
+        .bind(outcome)
+        .bind(id)
+        .bind(&self.inner.shared.id)
+        .execute(&mut self.writer().await?)
+        .await?;
+        if refused.rows_affected() > 0 { self.answered(id).await } else { Ok(()) }
     }
 
     async fn tell(&self, db: &mut sql::Connection, note: &Note) -> Result<()> {

@@ -259,12 +259,14 @@ async fn a_question_is_answered_by_the_replica_that_has_the_agents_stream() {
     let list: Vec<u8> = (0..2 << 20).map(|byte| byte as u8).collect();
     let answer = Answer { agent: there.clone(), outcome: "listed".into(), list };
     second.answer(&id, std::slice::from_ref(&answer)).await.unwrap();
+    second.answered(&id).await.unwrap();
     let until = tokio::time::Instant::now() + patience;
     let answers = soon("answers", first.answers(asking, until)).await.unwrap();
     assert_eq!(answers, std::slice::from_ref(&answer));
     // Nobody waits any more.
     assert_eq!(second.question(&id).await.unwrap(), None);
     second.answer(&id, &[answer]).await.unwrap();
+    second.refuse(&id, "busy").await.unwrap();
 
     // Of one who asked and is gone, the one that leads removes what is left.
     sql(&url, "INSERT INTO flow_questions (id, agent, replica, most, until) VALUES ('old', 'a', 'r', 1, 0)");
