@@ -9,7 +9,7 @@ use crate::store::{FlowBatch, FlowLog, Store, StoreError};
 
 /// How often. A process that is killed has lost no more than what came since.
 const EVERY: Duration = Duration::from_secs(5);
-/// Sums of one transaction: others that write wait no longer than for this.
+/// Rows of a kind in one transaction: others that write wait no longer than for these.
 const AT_ONCE: usize = 512;
 
 /// What is being written, and comes back where it is not: as much of it as may be kept by then.
@@ -33,6 +33,21 @@ impl Drop for Writing<'_> {
         }
         sums.put_back(batch);
     }
+}
+
+/// What of a batch goes into one transaction: the sums at its end.
+fn part(batch: &FlowBatch) -> FlowBatch {
+    FlowBatch {
+        sums: batch.sums[batch.sums.len().saturating_sub(AT_ONCE)..].to_vec(),
+        days: batch.days.iter().take(AT_ONCE).map(|(of, day)| (of.clone(), *day)).collect(),
+        lost: batch.lost.iter().take(AT_ONCE).map(|(agent, said)| (agent.clone(), *said)).collect(),
+    }
+}
+
+fn remove(batch: &mut FlowBatch, part: &FlowBatch) {
+    batch.sums.truncate(batch.sums.len() - part.sums.len());
+    batch.days.retain(|of, _| !part.days.contains_key(of));
+    batch.lost.retain(|agent, _| !part.lost.contains_key(agent));
 }
 
 impl Flows {
@@ -78,16 +93,9 @@ impl Flows {
         let _turn = self.writing.lock().await;
         let mut writing = self.take();
         while !writing.batch.is_empty() {
-            let sums = writing.batch.sums.len();
-            let part = FlowBatch {
-                sums: writing.batch.sums[sums.saturating_sub(AT_ONCE)..].to_vec(),
-                days: writing.batch.days.clone(),
-                lost: writing.batch.lost.clone(),
-            };
+            let part = part(&writing.batch);
             let Some(added) = store.add_flow_sums(&writing.log, &part).await? else { break };
-            writing.batch.sums.truncate(sums.saturating_sub(AT_ONCE));
-            writing.batch.days.clear();
-            writing.batch.lost.clear();
+            remove(&mut writing.batch, &part);
             self.metrics.flow_sums_written.inc_by(added.rows);
             self.metrics.flow_events_unfit.inc_by(added.unfit);
         }
@@ -110,6 +118,7 @@ mod tests {
     use super::super::{Directory, Flows};
     use super::*;
     use crate::metrics::Metrics;
+    use crate::store::{DAY, FlowDay};
 
     fn log(enabled: bool, groups: &[&str], counters: bool) -> FlowLog {
         FlowLog { enabled, groups: groups.iter().map(ToString::to_string).collect(), counters }
@@ -129,6 +138,28 @@ mod tests {
         };
         flows.record("gw", ends.map(event).to_vec(), 7);
         flows.note_lost("gw", 3, 7);
+    }
+
+    #[tokio::test]
+    async fn a_transaction_is_bounded_whatever_came_and_all_of_it_is_written() {
+        let mut batch = FlowBatch::default();
+        for number in 0..2 * AT_ONCE as i64 + 1 {
+            let day = FlowDay { events: 1, unfit: 1, first_seen: 1 };
+            batch.days.insert((20_000, format!("policy {number}")), day);
+            batch.days.insert((20_000 + number, "policy".to_owned()), day);
+            batch.lost.insert(format!("agent {number}"), (1, 20_000 * DAY));
+        }
+        let first = part(&batch);
+        assert_eq!((first.days.len(), first.lost.len()), (AT_ONCE, AT_ONCE));
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).await.unwrap();
+        let flows = Flows::new(Metrics::new().unwrap());
+        flows.set_log(&store.account().await.unwrap().settings.flow_log(), &state());
+        flows.lock().sums.put_back(batch);
+        flows.write(&store).await.unwrap();
+        assert!(flows.are_written());
+        let coverage = store.flow_sums("policy", 0, |_, _| {}).await.unwrap();
+        assert_eq!([coverage.events, coverage.unfit, coverage.lost], [2 * AT_ONCE as u64 + 1; 3]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What flows there were, summed up by day: what a policy was used for is asked of this, over all replicas and restarts.
 //!
 //! It is no part of the account: nothing here is in the audit trail or raises the revision. Sums are written in batches, which take
-//! turns among each other, in SQLite also with changes, which wait for one batch at the most. A day has a bounded number of rows, and so has a source in it; events
-//! beyond are counted, so that whoever reads knows what is missing. The account's settings decide what may be kept, also here: they are
-//! looked at in the transaction that writes, and what they forbid from now on is forgotten in the one that changes them.
+//! turns among each other, and in SQLite with changes too, which wait for one batch at the most. A day has a bounded number of rows,
+//! and so has a source in it; events beyond are counted, so that whoever reads knows what is missing. The account's settings decide
+//! what may be kept, also here: they are looked at in the transaction that writes, and what they forbid from now on is forgotten in
+//! the one that changes them.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -175,7 +176,8 @@ pub struct FlowCoverage {
     pub broken_off: u64,
 }
 
-/// How long a writer may be away before it is taken for gone, in milliseconds: when the database was away, all of them were, and come back.
+/// How long a writer may be away before it is taken for gone, in milliseconds: when the database was away, all of them were, and
+/// come back.
 pub(super) const GRACE: i64 = 60_000;
 /// Forgets the writers that have been away since a time (Unix milliseconds): every one but those that said that nothing was left.
 pub(super) const FORGET_WRITERS: &str =
