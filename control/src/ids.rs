@@ -23,6 +23,9 @@ pub fn new_id() -> String {
     base32hex(&bytes)
 }
 
+/// Milliseconds of a day.
+pub const DAY: i64 = 24 * 3600 * 1000;
+
 /// Unix milliseconds by the wall clock; a clock before 1970 reads as 0.
 pub fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! `sluicegate-control serve`: opens the store, listens, and ends cleanly.
 
 mod http;
+mod leading;
 mod options;
 mod sums;
 mod trail;

@@ -454,8 +454,7 @@ impl Stage {
 }
 
 fn socket(namespace: &Namespace, address: &str, port: u16) -> UdpSocket {
-    let bound = namespace.enter(|| UdpSocket::bind((address.parse::<IpAddr>().unwrap(), port)));
-    let socket = bound.unwrap().unwrap();
+    let socket = namespace.udp((address.parse::<IpAddr>().unwrap(), port)).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(5).min(PATIENCE))).unwrap();
     socket
 }

@@ -133,7 +133,7 @@ fn a_narrow_overlay_becomes_known_to_the_server() {
         let mut world = World::with(kind, 1280, |gateway| gateway.offload_off("site").unwrap());
         for (server, egress) in SERVER.into_iter().zip(EGRESS) {
             let large = world.peer_socket(server);
-            let far = world.others[2].enter(|| UdpSocket::bind((server, 5353)).unwrap()).unwrap();
+            let far = world.others[2].udp((server, 5353)).unwrap();
             let from = exchange(&large, &far);
             segment(&far, 1250);
             let before = world.answers("too_big");
@@ -164,7 +164,7 @@ fn connections_are_told_what_crosses_the_gateway() {
         // Less the twelve bytes of the timestamp option (RFC 6691 2).
         for (server, size) in SERVER.into_iter().zip([1240 - 12, 1220 - 12]) {
             let address: SocketAddr = (server.parse::<IpAddr>().unwrap(), 8080).into();
-            let listener = world.others[2].enter(|| TcpListener::bind(address).unwrap()).unwrap();
+            let listener = world.others[2].listen(address).unwrap();
             let near = world.peer.enter(|| TcpStream::connect_timeout(&address, PATIENCE).unwrap()).unwrap();
             let (far, _) = listener.accept().unwrap();
             assert_eq!((segment_size(&near), segment_size(&far)), (size, size), "{kind:?}: {server}");

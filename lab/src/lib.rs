@@ -35,6 +35,7 @@ mod proc;
 mod process;
 mod program;
 mod reap;
+mod socket;
 pub mod traffic;
 pub mod wait;
 

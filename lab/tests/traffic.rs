@@ -94,3 +94,24 @@ fn a_process_that_ends_early_is_reported_with_its_log() {
     let error = wait::tcp(&host, address, &process, PATIENCE).unwrap_err().to_string();
     assert!(error.contains("port taken"), "{error}");
 }
+
+/// As when a process that was forked while it was open still holds a copy of it.
+#[test]
+fn a_port_is_bound_as_soon_as_whoever_holds_it_lets_go() {
+    let lab = Lab::new().unwrap();
+    let host = lab.namespace("host").unwrap();
+    for address in ["127.0.0.1:5300", "[::1]:5300"] {
+        let address: SocketAddr = address.parse().unwrap();
+        let (held, listening) = (host.udp(address).unwrap(), host.listen(address).unwrap());
+        let holder = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop((held, listening));
+        });
+        host.udp(address).unwrap();
+        host.listen(address).unwrap();
+        holder.join().unwrap();
+    }
+    let foreign: SocketAddr = "192.0.2.1:53".parse().unwrap();
+    let refusal = host.udp(foreign).unwrap_err();
+    assert!(refusal.to_string().contains("192.0.2.1:53 in namespace host"), "{refusal:#}");
+}

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use super::{Directory, FlowRecord, PartyKind};
-use crate::store::{DAY, FlowAmount, FlowBatch, FlowDay, FlowKey, FlowLog, FlowVerdict};
+use crate::ids::DAY;
+use crate::store::{FlowAmount, FlowBatch, FlowDay, FlowKey, FlowLog, FlowVerdict};
 
 /// Sums that wait, each of some 400 bytes with what finds it.
 const WAITING: usize = 32_768;

@@ -117,8 +117,9 @@ mod tests {
     use super::super::tests::state;
     use super::super::{Directory, Flows};
     use super::*;
+    use crate::ids::DAY;
     use crate::metrics::Metrics;
-    use crate::store::{DAY, FlowDay};
+    use crate::store::FlowDay;
 
     fn log(enabled: bool, groups: &[&str], counters: bool) -> FlowLog {
         FlowLog { enabled, groups: groups.iter().map(ToString::to_string).collect(), counters }

@@ -17,12 +17,12 @@ use super::plan::Plan;
 use super::traffic::{self, Amount, ICMP, ICMPV6, Row, TCP, Traffic, UDP};
 use super::{Carried, Files, Now, Refusal, Wish, compilers, http};
 use crate::flows::{Directory, PartyKind};
-use crate::ids::now;
+use crate::ids::{DAY, now};
 use crate::rest::auth::Caller;
 use crate::rest::body::Body;
 use crate::rest::error::ApiError;
 use crate::rest::rfc3339;
-use crate::store::{DAY, FlowAmount, FlowCoverage, FlowKey, StoreError};
+use crate::store::{FlowAmount, FlowCoverage, FlowKey, StoreError};
 
 /// How many days can be asked for: as many as sums of flows can be kept.
 const DAYS_MAX: u32 = 366;

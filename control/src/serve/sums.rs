@@ -2,23 +2,16 @@
 
 use std::time::Duration;
 
-use crate::ids::now;
-use crate::store::{DAY, Store};
+use super::leading;
+use crate::ids::{DAY, now};
+use crate::store::Store;
 
 /// How often: a day that is over goes within this.
 const EVERY: Duration = Duration::from_secs(3600);
 
 /// Does it when this replica leads, at once and then now and then: today and `days` days before it are kept.
 pub(super) async fn keep(store: Store, days: u32) {
-    let mut leads = store.leads();
-    loop {
-        // The sender is in the store itself.
-        if leads.wait_for(|leads| *leads).await.is_err() {
-            return;
-        }
-        once(&store, days, now()).await;
-        tokio::time::sleep(EVERY).await;
-    }
+    leading::repeat(&store, EVERY, || once(&store, days, now())).await;
 }
 
 async fn once(store: &Store, days: u32, now: i64) {

@@ -3,24 +3,16 @@
 
 use std::time::Duration;
 
-use crate::ids::now;
+use super::leading;
+use crate::ids::{DAY, now};
 use crate::store::Store;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(24 * 3600);
-const DAY: i64 = 24 * 3600 * 1000;
 
 /// Does it when this replica leads, at once and then every day. 0 days keep every event.
 pub(super) async fn keep(store: Store, days: u32) {
-    let mut leads = store.leads();
-    loop {
-        // The sender is in the store itself.
-        if leads.wait_for(|leads| *leads).await.is_err() {
-            return;
-        }
-        once(&store, days, now()).await;
-        tokio::time::sleep(EVERY).await;
-    }
+    leading::repeat(&store, EVERY, || once(&store, days, now())).await;
 }
 
 async fn once(store: &Store, days: u32, now: i64) {

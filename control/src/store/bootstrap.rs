@@ -10,7 +10,7 @@ use super::location::Location;
 use super::sql;
 use super::write::Meta;
 use super::{Activity, Actor, OpenError, Settings, Store, StoreError, tokens, users};
-use crate::ids::new_id;
+use crate::ids::{DAY, new_id};
 use crate::secret::{new_token, token_hash};
 
 /// The file in the data directory that holds the owner's token, written once.
@@ -19,7 +19,6 @@ pub const TOKEN_FILE: &str = "bootstrap-token";
 const PENDING_FILE: &str = ".bootstrap-token.new";
 /// The bootstrap token lives as long as any token can.
 const TOKEN_DAYS: i64 = 365;
-const DAY: i64 = 24 * 3600 * 1000;
 
 impl Store {
     /// Makes the account unless there is one, and finishes a first start that was cut short.

@@ -16,12 +16,10 @@ use super::account::{FlowLog, account};
 use super::error::parse;
 use super::sql::{self, Connection, Driver, Pick};
 use super::{Result, Store, unit};
-use crate::ids::now;
+use crate::ids::{DAY, now};
 
 /// The advisory lock of whoever writes sums: "sluicefl" in ASCII.
 const SUMS_LOCK: i64 = 0x736c_7569_6365_666c;
-/// Milliseconds of a day.
-pub const DAY: i64 = 24 * 3600 * 1000;
 /// Rows of one day.
 pub const OF_A_DAY: usize = 131_072;
 /// Where a number of packets or bytes stops rising.

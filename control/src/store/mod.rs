@@ -82,9 +82,7 @@ pub use chain::ChainPage;
 pub use enroll::{EnrollError, EnrolledPeer, Enrollment};
 pub use error::{Result, StoreError};
 pub use facts::{Told, Turn};
-pub use flow_sums::{
-    Added, DAY, FlowAmount, FlowBatch, FlowCoverage, FlowDay, FlowKey, FlowVerdict, OF_A_DAY,
-};
+pub use flow_sums::{Added, FlowAmount, FlowBatch, FlowCoverage, FlowDay, FlowKey, FlowVerdict, OF_A_DAY};
 pub use groups::{Group, GroupChange, GroupCount, Issued, NamedRef, ResourceRef};
 pub use invites::{Invite, NewInvite};
 pub use learned::{Learned, Noted};

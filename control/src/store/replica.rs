@@ -13,10 +13,10 @@ use sqlx::{ConnectOptions, Connection, Row};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::AbortHandle;
 
-use super::flow_sums::{self, DAY};
+use super::flow_sums;
 use super::observe::Observed;
 use super::questions::{self, Note};
-use crate::ids::now;
+use crate::ids::{DAY, now};
 
 /// Where changes are told, with the new revision as text.
 pub(super) const CHANNEL: &str = "sluicegate_changes";

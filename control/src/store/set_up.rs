@@ -5,11 +5,9 @@ use super::error::invalid;
 use super::sql::{self, Connection};
 use super::write::Meta;
 use super::{Activity, Actor, Result, Store, User, UserRole, invites, text, tokens, users};
-use crate::ids::new_id;
+use crate::ids::{DAY, new_id};
 use crate::passwords;
 use crate::secret::new_token;
-
-const DAY: i64 = 24 * 3600 * 1000;
 
 /// The first person.
 #[derive(Clone, Debug)]

@@ -8,14 +8,13 @@ use super::error::{invalid, not_found};
 use super::sql::{self, Connection};
 use super::write::Meta;
 use super::{Activity, Result, Store, StoreError, User, UserRole, text, users};
-use crate::ids::{new_id, now};
+use crate::ids::{DAY, new_id, now};
 use crate::secret::{SecretHash, new_token, token_hash};
 
 /// Days a token may live.
 const DAYS: std::ops::RangeInclusive<i64> = 1..=365;
 /// Tokens that a user may have, expired ones as well until they are deleted.
 const MOST: i64 = 100;
-const DAY: i64 = 24 * 3600 * 1000;
 /// `last_used` is written at most this often, in milliseconds: a read must not cost a write.
 const USE_RESOLUTION: i64 = 60_000;
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use sluicegate_control::metrics::Metrics;
 use sluicegate_control::store::{
-    Actor, DAY, FlowAmount, FlowBatch, FlowCoverage, FlowDay, FlowKey, FlowLog, FlowVerdict, GroupChange,
+    Actor, FlowAmount, FlowBatch, FlowCoverage, FlowDay, FlowKey, FlowLog, FlowVerdict, GroupChange,
     Location, OF_A_DAY, Role, Settings, Store,
 };
 
-use sluicegate_control::ids::now;
+use sluicegate_control::ids::{DAY, now};
 use sqlx::ConnectOptions;
 
 use crate::postgres;

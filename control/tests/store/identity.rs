@@ -5,7 +5,9 @@ use sluicegate_control::store::{
     UserChange, UserRole, Via,
 };
 
-use crate::world::{all, check_trail, group, image_from_scratch, join, open, places, policy, setup_key};
+use crate::world::{
+    all, check_trail, group, image_from_scratch, join, machine, open, places, policy, setup_key,
+};
 
 fn person(subject: &str, at: i64) -> Person {
     Person {
@@ -15,21 +17,6 @@ fn person(subject: &str, at: i64) -> Person {
         email: format!("{subject}@example.org"),
         email_verified: true,
         at,
-    }
-}
-
-fn machine(which: u8, role: Role) -> Enrollment {
-    Enrollment {
-        setup_key: String::new(),
-        wireguard_public_key: [which; 32],
-        identity_key: [which; 32],
-        role,
-        hostname: format!("host-{which}"),
-        os: "linux".into(),
-        kernel_version: "6.12".into(),
-        version: "0.1.0".into(),
-        connection_ip: None,
-        dns_labels: Vec::new(),
     }
 }
 

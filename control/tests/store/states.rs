@@ -15,7 +15,7 @@ use sluicegate_control::store::{
 use totp_rs::TOTP;
 
 use crate::audit::{behind, verify};
-use crate::world::{all, check_trail, group, join, open, places, policy, setup_key};
+use crate::world::{all, check_trail, group, join, machine, open, places, policy, setup_key};
 
 const PASSWORD: &str = "correct horse battery";
 const OTHER: &str = "another password";
@@ -330,7 +330,8 @@ impl Trail {
         let (key, text) = store.create_setup_key(&self.system, one_off).await.unwrap();
         join(store, &text, 1, Role::Peer).await;
         for _ in 0..3 {
-            assert!(store.enroll(&machine(2, &text)).await.is_err(), "it is used up");
+            let late = Enrollment { setup_key: text.clone(), ..machine(2, Role::Peer) };
+            assert!(store.enroll(&late).await.is_err(), "it is used up");
         }
         self.secrets.push(text);
         let tried = store.events().await.unwrap();
@@ -348,7 +349,8 @@ impl Trail {
         // A user's, which follow the user's groups, and expire.
         let eve = self.named("eve@example.org").await;
         let (key, _) = store.create_join_key(&eve).await.unwrap();
-        let own = store.enroll(&machine(3, &key)).await.unwrap();
+        let own = Enrollment { setup_key: key.clone(), ..machine(3, Role::Peer) };
+        let own = store.enroll(&own).await.unwrap();
         self.secrets.push(key);
         for groups in [vec![ops.clone()], vec![]] {
             let change = UserChange { role: UserRole::User, blocked: None, auto_groups: groups };
@@ -609,20 +611,5 @@ fn person(name: &str) -> Person {
         email: format!("{name}@example.org"),
         email_verified: true,
         at: 0,
-    }
-}
-
-fn machine(which: u8, key: &str) -> Enrollment {
-    Enrollment {
-        setup_key: key.into(),
-        wireguard_public_key: [which; 32],
-        identity_key: [which; 32],
-        role: Role::Peer,
-        hostname: format!("host-{which}"),
-        os: "linux".into(),
-        kernel_version: "6.12".into(),
-        version: "0.1.0".into(),
-        connection_ip: None,
-        dns_labels: Vec::new(),
     }
 }

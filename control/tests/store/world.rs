@@ -88,9 +88,10 @@ pub(crate) async fn setup_key(store: &Store) -> String {
     store.create_setup_key(&Actor::system(), key).await.unwrap().1
 }
 
-pub(crate) async fn join(store: &Store, setup_key: &str, which: u8, role: Role) -> EnrolledPeer {
-    let enrollment = Enrollment {
-        setup_key: setup_key.into(),
+/// What a machine says of itself, without a setup key.
+pub(crate) fn machine(which: u8, role: Role) -> Enrollment {
+    Enrollment {
+        setup_key: String::new(),
         wireguard_public_key: [which; 32],
         identity_key: [which; 32],
         role,
@@ -100,7 +101,11 @@ pub(crate) async fn join(store: &Store, setup_key: &str, which: u8, role: Role) 
         version: "0.1.0".into(),
         connection_ip: None,
         dns_labels: Vec::new(),
-    };
+    }
+}
+
+pub(crate) async fn join(store: &Store, setup_key: &str, which: u8, role: Role) -> EnrolledPeer {
+    let enrollment = Enrollment { setup_key: setup_key.into(), ..machine(which, role) };
     store.enroll(&enrollment).await.unwrap()
 }
 

@@ -191,7 +191,7 @@ impl World {
 /// Serves `answer` at `address` of `namespace` to whoever connects, for as long as the process lives.
 pub(crate) fn serve(namespace: &Namespace, address: &str, answer: &'static str) {
     let address: SocketAddr = address.parse().unwrap();
-    let listener = namespace.enter(|| TcpListener::bind(address)).unwrap().unwrap();
+    let listener = namespace.listen(address).unwrap();
     thread::spawn(move || {
         for client in listener.incoming() {
             // A client that has gone is served no more.
@@ -202,7 +202,7 @@ pub(crate) fn serve(namespace: &Namespace, address: &str, answer: &'static str) 
 
 pub(crate) fn udp(namespace: &Namespace, address: &str) -> UdpSocket {
     let address: SocketAddr = address.parse().unwrap();
-    let socket = namespace.enter(|| UdpSocket::bind(address)).unwrap().unwrap();
+    let socket = namespace.udp(address).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     socket
 }

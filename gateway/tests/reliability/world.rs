@@ -119,7 +119,7 @@ pub(crate) fn settings(bpf_dir: &Path, xdp: XdpChoice, flow_entries: u32) -> Set
 
 /// A UDP socket in `namespace` with a buffer that nothing here fills, reading for `patience` at most.
 pub(crate) fn socket(namespace: &Namespace, address: SocketAddr, patience: Duration) -> UdpSocket {
-    let socket = namespace.enter(|| UdpSocket::bind(address)).unwrap().unwrap();
+    let socket = namespace.udp(address).unwrap();
     let (size, length) = (64i32 << 20, size_of::<i32>() as libc::socklen_t);
     // SAFETY: the option takes an integer, which lives through the call.
     let done = unsafe {

@@ -26,7 +26,7 @@ const LARGE: usize = 4 << 20;
 /// A server that sends `LARGE` bytes, then reads to the end and says how much that was; on port 80 of `address`.
 fn server(namespace: &Namespace, address: &str) -> mpsc::Receiver<(SocketAddr, usize)> {
     let address: SocketAddr = (address.parse::<IpAddr>().unwrap(), 80).into();
-    let listener = namespace.enter(|| TcpListener::bind(address)).unwrap().unwrap();
+    let listener = namespace.listen(address).unwrap();
     let (tell, told) = mpsc::channel();
     thread::spawn(move || {
         while let Ok((mut stream, from)) = listener.accept() {
@@ -67,7 +67,7 @@ fn exchange_and(namespace: &Namespace, to: &str, halfway: impl FnOnce()) {
 /// Sends a datagram from `from` to a socket in `to` at `address`; returns who it came from there, after an answer came back.
 fn datagram(from: &Namespace, to: &Namespace, address: &str) -> SocketAddr {
     let at: SocketAddr = (address.parse::<IpAddr>().unwrap(), 53).into();
-    let server = to.enter(|| UdpSocket::bind(at)).unwrap().unwrap();
+    let server = to.udp(at).unwrap();
     let any = if at.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let client = from.enter(|| UdpSocket::bind(any)).unwrap().unwrap();
     for socket in [&server, &client] {

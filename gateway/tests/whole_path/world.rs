@@ -251,7 +251,7 @@ impl Talk {
 
 pub(crate) fn udp(namespace: &Namespace, address: &str, port: u16) -> UdpSocket {
     let address = SocketAddr::new(address.parse().unwrap(), port);
-    let socket = namespace.enter(|| UdpSocket::bind(address)).unwrap().unwrap();
+    let socket = namespace.udp(address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
@@ -260,7 +260,7 @@ pub(crate) fn udp(namespace: &Namespace, address: &str, port: u16) -> UdpSocket 
 pub(crate) fn tcp_there_and_back(world: &World, family: usize, length: usize) -> bool {
     let [.., server] = ADDRESSES[family];
     let address = SocketAddr::new(server.parse().unwrap(), PORT);
-    let listener = world.server.enter(|| TcpListener::bind(address)).unwrap().unwrap();
+    let listener = world.server.listen(address).unwrap();
     let bytes: Vec<u8> = (0..length).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     thread::scope(|scope| {
         scope.spawn(|| {
