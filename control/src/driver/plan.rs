@@ -245,6 +245,7 @@ fn network(
             endpoint: agent.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default(),
             address_v4: peer.v4.to_string(),
             address_v6: peer.v6.to_string(),
+            dns_labels: Vec::new(),
         })
     };
     let route = |route: &sluicegate_policy::network::Route| Route {
@@ -267,6 +268,7 @@ fn network(
     let name = |name: &sluicegate_policy::network::Name| Name {
         resource_id: name.resource_id.to_string(),
         name: name.name.clone(),
+        askers: 0,
     };
     Some(NetworkConfig {
         serial: 0,
@@ -280,6 +282,8 @@ fn network(
         no_flow_events: false,
         no_flow_counters: false,
         names: view.names.iter().map(name).collect(),
+        resolver: None,
+        askers: Vec::new(),
     })
 }
 

@@ -233,6 +233,7 @@ pub(crate) mod tests {
             endpoint: endpoint.into(),
             address_v4: format!("100.90.0.{n}"),
             address_v6: format!("fd5c::{n:x}"),
+            dns_labels: Vec::new(),
         }
     }
 
@@ -289,7 +290,7 @@ pub(crate) mod tests {
     }
 
     fn name(resource: &str, name: &str) -> agent::Name {
-        agent::Name { resource_id: resource.into(), name: name.into() }
+        agent::Name { resource_id: resource.into(), name: name.into(), askers: 0 }
     }
 
     #[test]
