@@ -8,7 +8,7 @@ mod gateway;
 mod policy;
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::mpsc;
@@ -133,7 +133,7 @@ fn a_narrow_overlay_becomes_known_to_the_server() {
         let mut world = World::with(kind, 1280, |gateway| gateway.offload_off("site").unwrap());
         for (server, egress) in SERVER.into_iter().zip(EGRESS) {
             let large = world.peer_socket(server);
-            let far = world.others[2].udp((server, 5353)).unwrap();
+            let far = world.others[2].udp((server.parse::<IpAddr>().unwrap(), 5353)).unwrap();
             let from = exchange(&large, &far);
             segment(&far, 1250);
             let before = world.answers("too_big");

@@ -261,11 +261,8 @@ pub(crate) mod tests {
                 remote("p", 3, ""),
             ],
             routes: vec![route("10.1.0.9/24", &[("g1", 100), ("g2", 200), ("unknown", 1)])],
-            routed: vec![],
             watched: vec!["/usr/sbin/clamd".into()],
-            no_flow_events: false,
-            no_flow_counters: false,
-            names: Vec::new(),
+            ..agent::NetworkConfig::default()
         }
     }
 

@@ -27,8 +27,11 @@ fn expected(rows: &[[&str; 3]]) -> Known {
 }
 
 fn named(serial: u64, names: &[(&str, &str)]) -> NetworkConfig {
-    let names =
-        names.iter().map(|(resource, name)| Name { resource_id: (*resource).into(), name: (*name).into() });
+    let names = names.iter().map(|(resource, name)| Name {
+        resource_id: (*resource).into(),
+        name: (*name).into(),
+        askers: 0,
+    });
     NetworkConfig { names: names.collect(), ..overlay(serial) }
 }
 
