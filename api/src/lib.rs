@@ -1,6 +1,7 @@
 //! What crosses the wire between control, agents and operators: the gRPC service and the compiled image.
 
 pub mod image;
+pub mod network;
 
 /// The gRPC messages and service of `proto/agent.proto`.
 #[expect(

@@ -156,14 +156,19 @@ impl Member {
     async fn follow(&mut self) -> Result<()> {
         let mut client = self.connect().await?;
         let (applied_revision, applied_hash) = self.applied.clone();
-        let request =
-            SyncRequest { applied_revision, applied_hash, protocol: PROTOCOL, ..SyncRequest::default() };
+        let request = SyncRequest {
+            applied_revision,
+            applied_hash,
+            protocol: PROTOCOL,
+            follows_network: true,
+            ..SyncRequest::default()
+        };
         let mut stream = client.sync(request).await?.into_inner();
         let mut greeted = false;
         while let Some(message) = stream.message().await? {
             let at = Instant::now();
             let image = match message.update.context("an empty update")? {
-                Update::Network(_) | Update::Flows(_) => None,
+                Update::Network(_) | Update::NetworkChange(_) | Update::Flows(_) => None,
                 Update::Snapshot(snapshot) => Some((snapshot.revision, snapshot.hash)),
                 Update::Delta(delta) => Some((delta.revision, delta.hash)),
             };

@@ -57,7 +57,10 @@ pub(super) struct Stream {
     pub(super) opened_at: u64,
     /// Nothing is sent before the images stand for this revision of the store.
     not_before: u64,
-    network_sent: u64,
+    /// The overlay that the agent has once it has taken everything sent so far.
+    network_sent: Option<Arc<NetworkConfig>>,
+    /// Whether the agent takes what is different of an overlay.
+    follows_network: bool,
     in_flight: Option<(Held, Instant)>,
     /// After a refusal nothing is known about the agent's base.
     snapshot_next: bool,
@@ -150,7 +153,8 @@ impl Stream {
             holds,
             opened_at,
             not_before: if request.applied_revision > 0 { opened_at } else { 0 },
-            network_sent: 0,
+            network_sent: None,
+            follows_network: request.follows_network,
             in_flight: None,
             snapshot_next: false,
             retried: None,
@@ -261,8 +265,9 @@ impl Entry {
             return Ok(Step::Wait);
         }
         let Some(network) = &self.network else { return Ok(Step::Wait) };
-        if current.network_sent != network.serial {
-            return Ok(Step::Network(network.clone()));
+        if current.network_sent.as_ref().is_none_or(|sent| sent.serial != network.serial) {
+            let base = current.network_sent.clone().filter(|_| current.follows_network);
+            return Ok(Step::Network { base, network: network.clone() });
         }
         let Some(wanted) = &mut self.wanted else { return Ok(Step::Wait) };
         let hash = wanted.image.hash;
@@ -295,7 +300,7 @@ impl Entry {
         let Some(current) = self.stream.as_mut().filter(|current| current.id == stream) else { return };
         match what {
             Sending::Flows { query } => current.asking.iter_mut().for_each(|asking| asking.sent(*query)),
-            Sending::Network { serial } => current.network_sent = *serial,
+            Sending::Network(network) => current.network_sent = Some(network.clone()),
             Sending::Schedule { later } => current.told = Some(later.clone()),
             Sending::Image { revision, image, later, .. } => {
                 current.told = Some(later.clone());

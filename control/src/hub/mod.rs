@@ -389,7 +389,7 @@ impl Hub {
         }
         match what {
             stream::Sending::Flows { .. } | stream::Sending::Schedule { .. } => {}
-            stream::Sending::Network { .. } => self.metrics.networks_pushed.inc(),
+            stream::Sending::Network(_) => self.metrics.networks_pushed.inc(),
             stream::Sending::Image { kind, bytes, .. } => {
                 self.metrics.images_pushed.with_label_values(&[kind]).inc();
                 self.metrics.pushed_bytes.with_label_values(&[kind]).inc_by(*bytes as u64);

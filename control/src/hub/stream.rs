@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use sluicegate_api::agent::sync_update::Update;
-use sluicegate_api::agent::{Delta, FlowsQuery, NetworkConfig, Schedule, Snapshot, SyncUpdate};
+use sluicegate_api::agent::{
+    Delta, FlowsQuery, NetworkChange, NetworkConfig, Schedule, Snapshot, SyncUpdate,
+};
 use tokio::sync::Notify;
 
 use super::{Compiled, Hub, Later, Refused, ends};
@@ -11,12 +13,17 @@ use crate::ids::now;
 
 /// Encoded images shorter than this are compared in well under a millisecond: no thread change for them.
 const INLINE_BYTES: usize = 16_384;
+/// Overlays with fewer peers and prefixes are compared or copied in well under a millisecond.
+const INLINE_ENTRIES: usize = 1_000;
 
 /// What is to be sent next.
 pub(super) enum Step {
     Wait,
     Flows(FlowsQuery),
-    Network(Arc<NetworkConfig>),
+    Network {
+        base: Option<Arc<NetworkConfig>>,
+        network: Arc<NetworkConfig>,
+    },
     Image {
         base: Option<(u64, Arc<Compiled>)>,
         revision: u64,
@@ -34,7 +41,7 @@ pub(super) enum Step {
 /// What was handed to the connection.
 pub(super) enum Sending {
     Flows { query: u64 },
-    Network { serial: u64 },
+    Network(Arc<NetworkConfig>),
     Image { revision: u64, image: Arc<Compiled>, later: Arc<[Later]>, kind: &'static str, bytes: usize },
     Schedule { later: Arc<[Later]> },
 }
@@ -68,9 +75,9 @@ impl UpdateStream {
                     continue;
                 }
                 Step::Flows(query) => (Sending::Flows { query: query.id }, only(Update::Flows(query))),
-                Step::Network(network) => {
-                    let sending = Sending::Network { serial: network.serial };
-                    (sending, only(Update::Network(network.as_ref().clone())))
+                Step::Network { base, network } => {
+                    let update = overlay(base, network.clone()).await;
+                    (Sending::Network(network), only(update))
                 }
                 Step::Image { base, revision, image, later } => {
                     let schedule = schedule(revision, &image, &later).await;
@@ -96,6 +103,24 @@ impl Drop for UpdateStream {
         {
             f();
         }
+    }
+}
+
+/// What is different of an overlay when it is known what the agent has, else all of it.
+async fn overlay(base: Option<Arc<NetworkConfig>>, network: Arc<NetworkConfig>) -> Update {
+    if network.peers.len() + network.routes.len() + network.routed.len() <= INLINE_ENTRIES {
+        return overlay_now(base.as_deref(), &network);
+    }
+    let (spare_base, spare) = (base.clone(), network.clone());
+    let made = tokio::task::spawn_blocking(move || overlay_now(base.as_deref(), &network));
+    // The pool only refuses while the runtime ends.
+    made.await.unwrap_or_else(|_| overlay_now(spare_base.as_deref(), &spare))
+}
+
+fn overlay_now(base: Option<&NetworkConfig>, network: &NetworkConfig) -> Update {
+    match base {
+        Some(base) => Update::NetworkChange(NetworkChange::between(base, network)),
+        None => Update::Network(network.clone()),
     }
 }
 

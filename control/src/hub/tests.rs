@@ -1,5 +1,5 @@
 use sluicegate_api::agent::sync_update::Update;
-use sluicegate_api::agent::{Health, Schedule, SyncUpdate};
+use sluicegate_api::agent::{Health, NetworkChange, Schedule, SyncUpdate};
 use sluicegate_api::image::Delta;
 
 use super::*;
@@ -71,6 +71,13 @@ async fn network(stream: &mut UpdateStream) -> NetworkConfig {
     }
 }
 
+async fn network_change(stream: &mut UpdateStream) -> NetworkChange {
+    match poll(stream).await {
+        Some(Ok(Update::NetworkChange(change))) => change,
+        other => panic!("expected a change of the network configuration, not {other:?}"),
+    }
+}
+
 async fn snapshot(stream: &mut UpdateStream) -> (u64, Image) {
     match poll(stream).await {
         Some(Ok(Update::Snapshot(snapshot))) => (snapshot.revision, Image::decode(&snapshot.image).unwrap()),
@@ -95,6 +102,35 @@ async fn synced(hub: &Arc<Hub>) -> UpdateStream {
     assert_eq!(snapshot(&mut stream).await, (5, image(1).image()));
     say(hub, 5, &image(1), "");
     stream
+}
+
+/// From what was sent last, however often it changed since; whole on another stream, and to agents that know no changes.
+#[tokio::test]
+async fn of_another_overlay_only_what_differs_is_sent() {
+    let hub = hub();
+    roster(&hub, true);
+    let follows = SyncRequest { follows_network: true, ..SyncRequest::default() };
+    let mut stream = hub.open(PEER, &follows, 0).unwrap();
+    publish(&hub, 5, &image(1));
+    let first = network(&mut stream).await;
+    snapshot(&mut stream).await;
+    for (revision, address) in [(6, "100.90.0.3/16"), (7, "100.90.0.4/16")] {
+        publish_network(&hub, revision, &image(1), address);
+    }
+    let change = network_change(&mut stream).await;
+    assert_eq!(change.base_serial, first.serial);
+    let second = change.apply(first).unwrap();
+    assert_eq!((second.serial, second.address_v4.as_str()), (3, "100.90.0.4/16"));
+    assert!(poll(&mut stream).await.is_none());
+    publish_network(&hub, 8, &image(1), "100.90.0.5/16");
+    assert_eq!(network_change(&mut stream).await.apply(second).unwrap().serial, 4);
+
+    let mut stream = hub.open(PEER, &follows, 0).unwrap();
+    assert_eq!(network(&mut stream).await.address_v4, "100.90.0.5/16");
+    let mut stream = hub.open(PEER, &SyncRequest::default(), 0).unwrap();
+    assert_eq!(network(&mut stream).await.serial, 4);
+    publish_network(&hub, 9, &image(1), "100.90.0.6/16");
+    assert_eq!(network(&mut stream).await.serial, 5);
 }
 
 #[tokio::test]

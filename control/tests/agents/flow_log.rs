@@ -19,11 +19,12 @@ async fn set(control: &Control, change: impl FnOnce(&mut ExtraSettings)) {
     control.settled().await;
 }
 
-/// The next update, which is of the overlay: no image changes.
+/// The next update, which is of the overlay, without its lists unless it is the first: no image changes.
 async fn overlay(session: &mut Session) -> NetworkConfig {
     let message = soon("an overlay", session.stream.message()).await.unwrap().unwrap();
     match message.update {
         Some(Update::Network(network)) => network,
+        Some(Update::NetworkChange(change)) => change.set.unwrap(),
         other => panic!("{other:?}"),
     }
 }

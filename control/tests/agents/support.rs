@@ -377,8 +377,13 @@ impl FakeAgent {
             Some((revision, image)) => (*revision, image.hash().to_vec()),
             None => (0, Vec::new()),
         };
-        let request =
-            SyncRequest { applied_revision, applied_hash, protocol: sluicegate_api::PROTOCOL, ..request };
+        let request = SyncRequest {
+            applied_revision,
+            applied_hash,
+            protocol: sluicegate_api::PROTOCOL,
+            follows_network: true,
+            ..request
+        };
         let stream = client.sync(request).await?.into_inner();
         Ok(Session { client, stream })
     }
@@ -389,6 +394,9 @@ impl FakeAgent {
             let message = soon("an update", session.stream.message()).await.unwrap();
             match message.and_then(|message| message.update).expect("the stream goes on") {
                 Update::Network(network) => self.network = Some(network),
+                Update::NetworkChange(change) => {
+                    self.network = Some(change.apply(self.network.take().unwrap()).unwrap());
+                }
                 Update::Flows(query) => panic!("{query:?} was not expected"),
                 Update::Snapshot(snapshot) => {
                     let image = Image::decode(&snapshot.image).unwrap();

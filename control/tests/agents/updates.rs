@@ -191,7 +191,7 @@ async fn a_break_glass_policy_ends_by_the_clock_though_nothing_is_written() {
 async fn told(session: &mut Session) -> (Option<Update>, Option<Schedule>) {
     loop {
         let message = soon("an update", session.stream.message()).await.unwrap().unwrap();
-        if !matches!(message.update, Some(Update::Network(_))) {
+        if !matches!(message.update, Some(Update::Network(_) | Update::NetworkChange(_))) {
             return (message.update, message.schedule);
         }
     }

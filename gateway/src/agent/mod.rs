@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use sluicegate_api::agent::NetworkConfig;
 use tokio::sync::{Notify, mpsc, watch};
 
 pub use alone::Images;
@@ -85,6 +86,8 @@ struct Agent<'a, O: Overlay> {
     /// Whether the datapath's deadline is the next end of the image in force.
     capped: bool,
     network: Option<Network>,
+    /// The overlay as the stream described it last, taken or refused: what changes start from.
+    described: NetworkConfig,
     routing: Routing,
     plan: Plan,
     links: Vec<Link>,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use sluicegate_api::agent::NetworkConfig;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::block_in_place;
 
@@ -253,6 +254,7 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, AnyOverlay>
         applied_ms: None,
         capped: true,
         network: None,
+        described: NetworkConfig::default(),
         routing,
         plan: Plan::default(),
         links: Vec::new(),

@@ -109,7 +109,18 @@ impl<O: Overlay> Agent<'_, O> {
     async fn updated(&mut self, message: SyncUpdate) -> anyhow::Result<()> {
         let SyncUpdate { update, schedule } = message;
         match update {
-            Some(Update::Network(config)) => return self.network(config).await,
+            Some(Update::Network(config)) => return self.described(config).await,
+            Some(Update::NetworkChange(change)) => {
+                return match change.apply(std::mem::take(&mut self.described)) {
+                    Ok(config) => self.described(config).await,
+                    Err(e) => {
+                        let sentence = format!("{e}; the whole of it is asked for");
+                        self.note(Trouble::Network, Some(sentence));
+                        self.around.resync.notify_one();
+                        Ok(())
+                    }
+                };
+            }
             Some(Update::Flows(query)) => {
                 let list = block_in_place(|| report::flow_list(&query, &self.flows, &self.policy));
                 self.around.outbox.flow_list(list);
@@ -257,10 +268,17 @@ impl<O: Overlay> Agent<'_, O> {
         }
     }
 
+    /// The stream describes the overlay, and its next change starts from this.
+    async fn described(&mut self, config: NetworkConfig) -> anyhow::Result<()> {
+        self.network(&config).await?;
+        self.described = config;
+        Ok(())
+    }
+
     /// Takes the overlay control describes, or keeps the one there is and says what is wrong.
-    pub(super) async fn network(&mut self, config: NetworkConfig) -> anyhow::Result<()> {
+    async fn network(&mut self, config: &NetworkConfig) -> anyhow::Result<()> {
         let serial = config.serial;
-        let network = match Network::read(&config, &self.around.settings.use_routes) {
+        let network = match Network::read(config, &self.around.settings.use_routes) {
             Ok(network) => network,
             Err(e) => {
                 let sentence = format!(
@@ -270,15 +288,16 @@ impl<O: Overlay> Agent<'_, O> {
                 return Ok(());
             }
         };
-        if self.network.as_ref() == Some(&network) {
+        let same = self.network.as_ref() == Some(&network);
+        if same && !self.trouble.contains_key(&Trouble::Network) {
             return Ok(());
         }
-        let stored = self.around.store.put_network(&config);
+        let stored = self.around.store.put_network(config);
         self.note(
             Trouble::Network,
             stored.err().map(|e| format!("the overlay would not survive a restart: {e:#}")),
         );
-        self.adopt(network).await
+        if same { Ok(()) } else { self.adopt(network).await }
     }
 
     /// Builds the overlay `network` describes.

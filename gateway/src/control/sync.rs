@@ -110,6 +110,7 @@ impl Session {
             lists_flows: true,
             follows_schedules: true,
             scheduled: known.ends,
+            follows_network: true,
         };
         let mut stream = client.sync(request).await.map_err(|s| gone(url, "refused", &s))?.into_inner();
         self.client.send_replace(Some(client));

@@ -42,6 +42,7 @@ struct Said {
     /// Told to every stream that opens.
     updates: Vec<SyncUpdate>,
     stream: Option<Updates>,
+    streams: usize,
     refusal: Option<Status>,
     acknowledgements: Vec<Acknowledgement>,
     facts: Option<Facts>,
@@ -101,6 +102,18 @@ impl Control {
         if let Some(stream) = &said.stream {
             let _ = stream.send(Ok(update));
         }
+    }
+
+    /// Says it on the stream that is open, and on no other.
+    pub(crate) fn say(&self, update: Update) {
+        if let Some(stream) = &self.said().stream {
+            let _ = stream.send(Ok(SyncUpdate { update: Some(update), schedule: None }));
+        }
+    }
+
+    /// How many streams were opened.
+    pub(crate) fn streams(&self) -> usize {
+        self.said().streams
     }
 
     /// What an agent said it has when it opened its stream last: revision, hash, and how many ends it knows.
@@ -209,6 +222,7 @@ impl Agent for Control {
             let _ = stream.send(Ok(update.clone()));
         }
         said.stream = Some(stream);
+        said.streams += 1;
         Ok(Response::new(Box::pin(UnboundedReceiverStream::new(updates))))
     }
 

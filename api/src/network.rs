@@ -1,0 +1,211 @@
+//! Changes of an agent's overlay: what differs between two [`NetworkConfig`]s, so that one peer more is not ten thousand sent again.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::ops::Range;
+
+use crate::agent::{
+    Name, NamesChange, NetworkChange, NetworkConfig, PeersChange, RemotePeer, Route, RoutedChange,
+    RoutedPrefix, RoutesChange,
+};
+
+/// Why a change cannot be made: it is for another configuration, or malformed. Then the stream is opened anew for a whole one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It starts from another configuration.
+    #[error("the change of the overlay is for its serial {wanted}, and this is serial {held}")]
+    Base {
+        /// Serial that it starts from.
+        wanted: u64,
+        /// Serial of what is there.
+        held: u64,
+    },
+    /// It says nothing of what is not in lists.
+    #[error("the change of the overlay does not say what it leads to")]
+    Nothing,
+    /// Places do not rise, are outside of their list, or are not as many as there are entries.
+    #[error("the change of the overlay's {0} names places that are not there")]
+    Places(&'static str),
+}
+
+impl NetworkChange {
+    /// What leads from `old` to `new`.
+    ///
+    /// Any two configurations will do. What is in both is not said again when it stands in one order, as control has it.
+    #[must_use]
+    pub fn between(old: &NetworkConfig, new: &NetworkConfig) -> Self {
+        let resolver_stays = old.resolver == new.resolver;
+        let lists_apart = NetworkConfig {
+            serial: new.serial,
+            address_v4: new.address_v4.clone(),
+            address_v6: new.address_v6.clone(),
+            peers: Vec::new(),
+            routes: Vec::new(),
+            routed: Vec::new(),
+            protocol: new.protocol,
+            watched: new.watched.clone(),
+            no_flow_events: new.no_flow_events,
+            no_flow_counters: new.no_flow_counters,
+            names: Vec::new(),
+            resolver: if resolver_stays { None } else { new.resolver.clone() },
+            askers: new.askers.clone(),
+        };
+        let peers = Edits::between(&old.peers, &new.peers);
+        let routes = Edits::between(&old.routes, &new.routes);
+        let routed = Edits::between(&old.routed, &new.routed);
+        let names = Edits::between(&old.names, &new.names);
+        Self {
+            base_serial: old.serial,
+            set: Some(lists_apart),
+            resolver_stays,
+            peers: peers.map(|Edits { removed, at, added }| PeersChange { removed, at, added }),
+            routes: routes.map(|Edits { removed, at, added }| RoutesChange { removed, at, added }),
+            routed: routed.map(|Edits { removed, at, added }| RoutedChange { removed, at, added }),
+            names: names.map(|Edits { removed, at, added }| NamesChange { removed, at, added }),
+        }
+    }
+
+    /// What `old` becomes.
+    ///
+    /// # Errors
+    /// When it starts from another configuration, or is malformed.
+    pub fn apply(self, old: NetworkConfig) -> Result<NetworkConfig, Error> {
+        if self.base_serial != old.serial {
+            return Err(Error::Base { wanted: self.base_serial, held: old.serial });
+        }
+        let mut new = self.set.ok_or(Error::Nothing)?;
+        if self.resolver_stays {
+            new.resolver = old.resolver;
+        }
+        let peers = self.peers.map(|PeersChange { removed, at, added }| Edits { removed, at, added });
+        let routes = self.routes.map(|RoutesChange { removed, at, added }| Edits { removed, at, added });
+        let routed = self.routed.map(|RoutedChange { removed, at, added }| Edits { removed, at, added });
+        let names = self.names.map(|NamesChange { removed, at, added }| Edits { removed, at, added });
+        new.peers = Edits::apply(peers, old.peers)?;
+        new.routes = Edits::apply(routes, old.routes)?;
+        new.routed = Edits::apply(routed, old.routed)?;
+        new.names = Edits::apply(names, old.names)?;
+        Ok(new)
+    }
+}
+
+/// An entry of a list.
+trait Entry: Clone + PartialEq {
+    /// What the list is of.
+    const LIST: &'static str;
+    /// What no other entry of the list has.
+    type Key<'a>: Eq + Hash
+    where
+        Self: 'a;
+
+    fn key(&self) -> Self::Key<'_>;
+}
+
+impl Entry for RemotePeer {
+    const LIST: &'static str = "peers";
+    type Key<'a> = &'a str;
+
+    fn key(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Entry for Route {
+    const LIST: &'static str = "routes";
+    type Key<'a> = (&'a str, &'a str);
+
+    fn key(&self) -> (&str, &str) {
+        (&self.resource_id, &self.prefix)
+    }
+}
+
+impl Entry for RoutedPrefix {
+    const LIST: &'static str = "routed prefixes";
+    type Key<'a> = (&'a str, &'a str);
+
+    fn key(&self) -> (&str, &str) {
+        (&self.resource_id, &self.prefix)
+    }
+}
+
+impl Entry for Name {
+    const LIST: &'static str = "names";
+    type Key<'a> = &'a str;
+
+    fn key(&self) -> &str {
+        &self.resource_id
+    }
+}
+
+/// What turns a list into another one.
+struct Edits<T> {
+    removed: Vec<u32>,
+    at: Vec<u32>,
+    added: Vec<T>,
+}
+
+impl<T: Entry> Edits<T> {
+    /// `None` when they are the same. As little as can be when what both have stands in one order.
+    fn between(old: &[T], new: &[T]) -> Option<Self> {
+        let alike = |(old, new): &(&T, &T)| old == new;
+        let front = old.iter().zip(new).take_while(alike).count();
+        if front == old.len() && front == new.len() {
+            return None;
+        }
+        let (old, new) = (&old[front..], &new[front..]);
+        let back = old.iter().rev().zip(new.iter().rev()).take_while(alike).count();
+        let (old, new) = (&old[..old.len() - back], &new[..new.len() - back]);
+        let places: HashMap<_, usize> = new.iter().enumerate().map(|(at, entry)| (entry.key(), at)).collect();
+
+        let mut edits = Self { removed: Vec::new(), at: Vec::new(), added: Vec::new() };
+        // Those before `done` of the new list are accounted for.
+        let mut done = 0;
+        for (place, entry) in old.iter().enumerate() {
+            match places.get(&entry.key()) {
+                Some(&at) if at >= done && new[at] == *entry => {
+                    edits.add(front, new, done..at);
+                    done = at + 1;
+                }
+                _ => edits.removed.push((front + place) as u32),
+            }
+        }
+        edits.add(front, new, done..new.len());
+        Some(edits)
+    }
+
+    fn add(&mut self, front: usize, new: &[T], places: Range<usize>) {
+        self.at.extend(places.clone().map(|at| (front + at) as u32));
+        self.added.extend_from_slice(&new[places]);
+    }
+
+    /// Every entry that stays is moved, none copied.
+    fn apply(edits: Option<Self>, old: Vec<T>) -> Result<Vec<T>, Error> {
+        let Some(Self { removed, at, added }) = edits else { return Ok(old) };
+        let wrong = Err(Error::Places(T::LIST));
+        let inside = removed.last().is_none_or(|last| (*last as usize) < old.len());
+        if !inside || !rise(&removed) || !rise(&at) || at.len() != added.len() {
+            return wrong;
+        }
+        let length = old.len() - removed.len() + added.len();
+        if at.last().is_some_and(|last| *last as usize >= length) {
+            return wrong;
+        }
+        let mut removed = removed.into_iter().map(|place| place as usize).peekable();
+        let stay = old.into_iter().enumerate().filter(|(place, _)| removed.next_if_eq(place).is_none());
+        let mut stay = stay.map(|(_, entry)| entry);
+        let mut added = at.into_iter().map(|at| at as usize).zip(added).peekable();
+        // Every place is either one of `at` or the next of those that stay: there are as many as places in all.
+        let next = |place| match added.next_if(|(at, _)| *at == place) {
+            Some((_, entry)) => Some(entry),
+            None => stay.next(),
+        };
+        Ok((0..length).map_while(next).collect())
+    }
+}
+
+fn rise(places: &[u32]) -> bool {
+    places.is_sorted_by(|a, b| a < b)
+}
+
+#[cfg(test)]
+mod tests;
