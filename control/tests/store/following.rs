@@ -17,7 +17,7 @@ const STEPS: usize = 250;
 
 /// Statements beside the store, as an operator's shell may make them: of every table and kind of statement that is followed.
 /// `{n}` is a small number.
-const BESIDE: [&str; 30] = [
+const BESIDE: [&str; 42] = [
     "UPDATE peers SET approval_required = NOT approval_required WHERE length(name) % 2 = {n} % 2",
     "UPDATE peers SET expired = CASE expired WHEN '' THEN 'login' ELSE '' END WHERE length(id) + {n} > 25",
     "UPDATE peers SET os = CASE {n} % 2 WHEN 0 THEN 'windows' ELSE 'linux' END",
@@ -51,6 +51,23 @@ const BESIDE: [&str; 30] = [
      AND address = (SELECT max(address) FROM learned_addresses)",
     "UPDATE account SET settings = replace(settings, 'resolution_enabled\":' || CASE {n} % 4 WHEN 0 THEN 'true' ELSE 'false' END,
      'resolution_enabled\":' || CASE {n} % 4 WHEN 0 THEN 'false' ELSE 'true' END)",
+    "UPDATE peers SET dns_label = dns_label || '-{n}' WHERE id = (SELECT min(id) FROM peers) AND length(dns_label) < 50",
+    "INSERT INTO peer_labels (label, peer_id) SELECT 'extra-{n}', max(id) FROM peers WHERE id <> '' HAVING count(*) > 0
+     ON CONFLICT DO NOTHING",
+    "UPDATE peer_labels SET peer_id = (SELECT min(id) FROM peers) WHERE label = (SELECT max(label) FROM peer_labels)",
+    "DELETE FROM peer_labels WHERE label = (SELECT min(label) FROM peer_labels)",
+    "UPDATE account SET settings = CASE WHEN settings LIKE '%dns_domain\":\"\"%'
+     THEN replace(settings, 'dns_domain\":\"\"', 'dns_domain\":\"Corp.example\"')
+     ELSE replace(settings, 'dns_domain\":\"Corp.example\"', 'dns_domain\":\"\"') END",
+    "UPDATE zones SET enabled = NOT enabled, domain = 'n{n}.' || id WHERE id = (SELECT max(id) FROM zones)",
+    "DELETE FROM zone_groups WHERE zone_id = (SELECT min(id) FROM zones)",
+    "INSERT INTO zone_groups (zone_id, group_id) SELECT z.id, g.id FROM zones z, groups g ON CONFLICT DO NOTHING",
+    "UPDATE records SET ttl = {n}, zone_id = (SELECT max(id) FROM zones) WHERE id = (SELECT min(id) FROM records)",
+    "UPDATE nameserver_groups SET enabled = NOT enabled, domains = '[\"n{n}.example\"]' WHERE id = (SELECT max(id) FROM nameserver_groups)",
+    "INSERT INTO nameserver_group_groups (nameserver_group_id, group_id) SELECT n.id, g.id FROM nameserver_groups n, groups g
+     WHERE length(g.id) % 2 = {n} % 2 ON CONFLICT DO NOTHING",
+    "UPDATE dns_disabled_groups SET group_id = (SELECT min(id) FROM groups) WHERE group_id = (SELECT max(group_id) FROM dns_disabled_groups)
+     AND (SELECT count(*) FROM dns_disabled_groups) = 1",
     "UPDATE policies SET enabled = NOT enabled, break_glass_until = CASE {n} % 3 WHEN 0 THEN NULL WHEN 1 THEN 1
      ELSE 9000000000000 END WHERE length(name) % 2 = {n} % 2",
 ];
@@ -340,7 +357,6 @@ async fn every_table_and_column_is_followed_or_known_not_to_matter() {
                 "identity_key",
                 "setup_key_id",
                 "hostname",
-                "dns_label",
                 "created_at",
                 "last_seen",
                 "last_login",
@@ -383,6 +399,13 @@ async fn every_table_and_column_is_followed_or_known_not_to_matter() {
         ("posture_checks", &[]),
         ("routes", &[]),
         ("route_groups", &[]),
+        ("zones", &[]),
+        ("zone_groups", &[]),
+        ("records", &[]),
+        ("nameserver_groups", &[]),
+        ("nameserver_group_groups", &[]),
+        ("dns_disabled_groups", &[]),
+        ("peer_labels", &[]),
     ]);
     // `account` is read every time.
     let others: BTreeSet<&str> = BTreeSet::from([
@@ -391,7 +414,6 @@ async fn every_table_and_column_is_followed_or_known_not_to_matter() {
         "answers",
         "audit_chain",
         "credentials",
-        "dns_disabled_groups",
         "events",
         "flow_days",
         "flow_reporters",
@@ -401,12 +423,8 @@ async fn every_table_and_column_is_followed_or_known_not_to_matter() {
         "invites",
         "join_keys",
         "known_sources",
-        "nameserver_group_groups",
-        "nameserver_groups",
         "password_attempts",
-        "peer_labels",
         "policy_revisions",
-        "records",
         "replicas",
         "sessions",
         "setup_key_groups",
@@ -415,8 +433,6 @@ async fn every_table_and_column_is_followed_or_known_not_to_matter() {
         "tokens",
         "touched",
         "user_groups",
-        "zone_groups",
-        "zones",
     ]);
     let [(directory, location), _] = places();
     let store = open(&location, directory.path()).await;
