@@ -324,6 +324,19 @@ fn record(zone: Zone, id: &str) -> Result<DnsRecord> {
     }
 }
 
+/// Refuses a domain for the peers' own names that is a zone's.
+pub(super) async fn must_not_be(db: &mut Connection, domain: &str) -> Result<()> {
+    let domain = domain.to_ascii_lowercase();
+    let zones: i64 =
+        sql::query_scalar("SELECT count(*) FROM zones WHERE domain = $1").bind(&domain).fetch_one(db).await?;
+    if zones > 0 {
+        return invalid(format!(
+            "dns_domain: {domain} is a zone already, whose names are not those of peers"
+        ));
+    }
+    Ok(())
+}
+
 /// Every zone as the connection's transaction sees it, by id.
 pub(super) async fn all(db: &mut Connection) -> Result<Vec<Zone>> {
     let rows: Vec<ZoneRow> = sql::query_as("SELECT * FROM zones ORDER BY id").fetch_all(&mut *db).await?;
