@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::agent::{
     Name, NamesChange, NetworkChange, NetworkConfig, PeersChange, RemotePeer, Route, RoutedChange,
@@ -28,12 +29,39 @@ pub enum Error {
     Places(&'static str),
 }
 
+/// A [`NetworkConfig`] whose peers are shared with the overlays of other agents.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overlay {
+    /// All but the peers.
+    pub rest: NetworkConfig,
+    /// [`NetworkConfig::peers`].
+    pub peers: Vec<Arc<RemotePeer>>,
+}
+
+impl Overlay {
+    /// It as it is sent.
+    #[must_use]
+    pub fn whole(&self) -> NetworkConfig {
+        let peers = self.peers.iter().map(|peer| RemotePeer::clone(peer)).collect();
+        NetworkConfig { peers, ..self.rest.clone() }
+    }
+}
+
+impl From<NetworkConfig> for Overlay {
+    fn from(mut whole: NetworkConfig) -> Self {
+        let peers = std::mem::take(&mut whole.peers).into_iter().map(Arc::new).collect();
+        Self { rest: whole, peers }
+    }
+}
+
 impl NetworkChange {
     /// What leads from `old` to `new`.
     ///
-    /// Any two configurations will do. What is in both is not said again when it stands in one order, as control has it.
+    /// Any two will do. What is in both is not said again when it stands in one order, as control has it.
     #[must_use]
-    pub fn between(old: &NetworkConfig, new: &NetworkConfig) -> Self {
+    pub fn between(old: &Overlay, new: &Overlay) -> Self {
+        let peers = Edits::between(&old.peers, &new.peers);
+        let (old, new) = (&old.rest, &new.rest);
         let resolver_stays = old.resolver == new.resolver;
         let lists_apart = NetworkConfig {
             serial: new.serial,
@@ -50,7 +78,6 @@ impl NetworkChange {
             resolver: if resolver_stays { None } else { new.resolver.clone() },
             askers: new.askers.clone(),
         };
-        let peers = Edits::between(&old.peers, &new.peers);
         let routes = Edits::between(&old.routes, &new.routes);
         let routed = Edits::between(&old.routed, &new.routed);
         let names = Edits::between(&old.names, &new.names);
@@ -58,7 +85,10 @@ impl NetworkChange {
             base_serial: old.serial,
             set: Some(lists_apart),
             resolver_stays,
-            peers: peers.map(|Edits { removed, at, added }| PeersChange { removed, at, added }),
+            peers: peers.map(|Edits { removed, at, added }| {
+                let added = added.iter().map(|peer| RemotePeer::clone(peer)).collect();
+                PeersChange { removed, at, added }
+            }),
             routes: routes.map(|Edits { removed, at, added }| RoutesChange { removed, at, added }),
             routed: routed.map(|Edits { removed, at, added }| RoutedChange { removed, at, added }),
             names: names.map(|Edits { removed, at, added }| NamesChange { removed, at, added }),
@@ -103,6 +133,15 @@ trait Entry: Clone + PartialEq {
 
 impl Entry for RemotePeer {
     const LIST: &'static str = "peers";
+    type Key<'a> = &'a str;
+
+    fn key(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Entry for Arc<RemotePeer> {
+    const LIST: &'static str = RemotePeer::LIST;
     type Key<'a> = &'a str;
 
     fn key(&self) -> &str {

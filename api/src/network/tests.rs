@@ -62,7 +62,9 @@ proptest! {
     #[test]
     fn a_change_leads_from_any_configuration_to_any_other(old in config(), new in config()) {
         let new = NetworkConfig { serial: 8, ..new };
-        let change = NetworkChange::between(&old, &new);
+        let (from, to) = (Overlay::from(old.clone()), Overlay::from(new.clone()));
+        prop_assert_eq!(to.whole(), new.clone());
+        let change = NetworkChange::between(&from, &to);
         prop_assert_eq!(change.apply(old).unwrap(), new);
     }
 
@@ -108,7 +110,7 @@ fn what_stays_is_not_said_again() {
     new.peers[500] = peer("0500", 2);
     new.peers.insert(100, peer("0099b", 1));
     new.peers.push(peer("zzzz", 1));
-    let change = NetworkChange::between(&old, &new);
+    let change = NetworkChange::between(&old.clone().into(), &new.clone().into());
     let peers = change.peers.clone().unwrap();
     assert_eq!((peers.removed, peers.at), (vec![500, 900], vec![100, 501, 1000]));
     assert!(change.resolver_stays && change.set.clone().unwrap().resolver.is_none());
@@ -119,7 +121,10 @@ fn what_stays_is_not_said_again() {
 #[test]
 fn a_change_of_another_configuration_is_refused() {
     let old = NetworkConfig { serial: 1, ..NetworkConfig::default() };
-    let change = NetworkChange::between(&old, &NetworkConfig { serial: 2, ..NetworkConfig::default() });
+    let change = NetworkChange::between(
+        &old.clone().into(),
+        &NetworkConfig { serial: 2, ..NetworkConfig::default() }.into(),
+    );
     let other = NetworkConfig { serial: 3, ..NetworkConfig::default() };
     assert_eq!(change.clone().apply(other), Err(Error::Base { wanted: 1, held: 3 }));
     let nothing = NetworkChange { set: None, ..change };

@@ -4,6 +4,7 @@
 //! What cannot be compiled changes nothing: agents keep the images they have, and the reason is shown.
 
 mod ends;
+mod overlay;
 mod plan;
 mod resolver;
 

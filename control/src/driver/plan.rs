@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::thread;
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use sluicegate_api::agent::{Name, NetworkConfig, PeerSet, RemotePeer, Route, RoutedPrefix, Router};
+use sluicegate_api::network::Overlay;
+use sluicegate_policy::Compiler;
 use sluicegate_policy::model::{Network, Shared, State};
-use sluicegate_policy::{Compiler, NetworkView};
 
 use super::ends::Ends;
+use super::overlay::{Remotes, overlay};
 use super::resolver::Resolvers;
 use crate::hub::{Base, Compiled, Later, Member, Roster, Target};
 use crate::store::{Agent, FlowLog, Role, Snapshot};
@@ -19,6 +20,7 @@ pub(super) struct Plan {
     pub(super) revision: u64,
     compiler: Compiler,
     agents: Shared<BTreeMap<String, Agent>>,
+    remotes: Remotes,
     resolvers: Resolvers,
     flow_log: FlowLog,
     ends: Ends,
@@ -37,7 +39,9 @@ impl Plan {
         };
         let compiler = compiler.map_err(|error| error.to_string())?;
         let ends = Ends::new(ends, &compiler)?;
-        Ok(Self { revision, compiler, agents, resolvers: Resolvers::new(names), flow_log, ends })
+        let peers = &compiler.state().peers;
+        let remotes = Remotes::new(&agents, peers, before.map(|before| &before.remotes));
+        Ok(Self { revision, compiler, agents, remotes, resolvers: Resolvers::new(names), flow_log, ends })
     }
 
     /// The state it is of.
@@ -133,7 +137,7 @@ impl Plan {
     }
 
     /// The overlay of an agent, or `Some(None)` when it has had the same since the state before; `None` for one that is not there.
-    fn overlay(&self, change: Option<&Change<'_>>, agent: &str) -> Option<Option<NetworkConfig>> {
+    fn overlay(&self, change: Option<&Change<'_>>, agent: &str) -> Option<Option<Overlay>> {
         if let Some(change) = change.filter(|change| !change.tells(agent)) {
             let own = self.state().peers.contains_key(agent);
             if own && self.compiler.same_network(&change.before.compiler, agent) {
@@ -144,10 +148,12 @@ impl Plan {
             }
         }
         let view = self.compiler.network(agent);
-        let mut network = network(&view, agent, self.state(), &self.agents, &self.resolvers)?;
-        network.no_flow_events = !self.flow_log.enabled;
-        network.no_flow_counters = !self.flow_log.counters;
-        Some(Some(network))
+        let resolver = self.resolvers.of(agent, self.state(), &self.agents, &view);
+        let mut overlay = overlay(&view, agent, self.state(), &self.agents, &self.remotes)?;
+        overlay.rest.resolver = resolver;
+        overlay.rest.no_flow_events = !self.flow_log.enabled;
+        overlay.rest.no_flow_counters = !self.flow_log.counters;
+        Some(Some(overlay))
     }
 
     /// What of the overlay is the same for every agent.
@@ -241,71 +247,6 @@ pub(super) fn roster(snapshot: &Snapshot) -> Roster {
         (id.clone(), Member { gateway })
     };
     snapshot.agents.iter().map(member).collect()
-}
-
-pub(super) fn router(router: &sluicegate_policy::network::RouterChoice) -> Router {
-    Router { peer_id: router.peer_id.to_string(), metric: router.metric.into() }
-}
-
-/// The overlay as the agent is to build it; `None` for an agent that is not in the state.
-fn network(
-    view: &NetworkView,
-    agent: &str,
-    state: &State,
-    agents: &BTreeMap<String, Agent>,
-    resolvers: &Resolvers,
-) -> Option<NetworkConfig> {
-    let own = state.peers.get(agent)?;
-    let resolver = resolvers.of(agent, state, agents, view);
-    let remote = |id: &Arc<str>| {
-        let (peer, agent) = (state.peers.get(&**id)?, agents.get(&**id)?);
-        Some(RemotePeer {
-            id: id.to_string(),
-            name: peer.name.clone(),
-            wireguard_public_key: agent.wireguard_public_key.to_vec(),
-            endpoint: agent.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default(),
-            address_v4: peer.v4.to_string(),
-            address_v6: peer.v6.to_string(),
-            dns_labels: resolver.as_ref().map(|_| agent.dns_labels.to_vec()).unwrap_or_default(),
-        })
-    };
-    let route = |route: &sluicegate_policy::network::Route| Route {
-        network_id: route.network_id.to_string(),
-        resource_id: route.resource_id.to_string(),
-        prefix: route.prefix.to_string(),
-        routers: route.routers.iter().map(router).collect(),
-        choice: route.choice.as_deref().unwrap_or_default().to_owned(),
-    };
-    let routed = |routed: &sluicegate_policy::network::RoutedPrefix| RoutedPrefix {
-        route: routed.route.into(),
-        network_id: routed.network_id.to_string(),
-        resource_id: routed.resource_id.to_string(),
-        prefix: routed.prefix.to_string(),
-        masquerade: routed.masquerade,
-        metric: routed.metric.into(),
-    };
-    let name = |name: &sluicegate_policy::network::Name| Name {
-        resource_id: name.resource_id.to_string(),
-        name: name.name.clone(),
-        askers: name.askers.map_or(0, |place| place as u32 + 1),
-    };
-    let askers = |peers: &Vec<u32>| PeerSet { peers: peers.clone() };
-    Some(NetworkConfig {
-        serial: 0,
-        address_v4: format!("{}/{}", own.v4, state.overlay_v4.prefix_len()),
-        address_v6: format!("{}/{}", own.v6, state.overlay_v6.prefix_len()),
-        // All of them, or none: others are told of by their places.
-        peers: view.peers.iter().map(remote).collect::<Option<_>>()?,
-        routes: view.routes.iter().map(route).collect(),
-        routed: view.routed.iter().map(routed).collect(),
-        protocol: sluicegate_api::PROTOCOL,
-        watched: agents.get(agent).map(|agent| agent.watched.to_vec()).unwrap_or_default(),
-        no_flow_events: false,
-        no_flow_counters: false,
-        names: view.names.iter().map(name).collect(),
-        askers: view.askers.iter().map(askers).collect(),
-        resolver,
-    })
 }
 
 #[cfg(test)]

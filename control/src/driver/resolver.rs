@@ -7,7 +7,7 @@ use sluicegate_api::agent::{Forward, NameServer, Record, Resolver, RoutedName, Z
 use sluicegate_policy::NetworkView;
 use sluicegate_policy::model::{Peer, Shared, State};
 
-use super::plan::router;
+use super::overlay::router;
 use crate::store::{self, Agent, Names, NameserverGroup, RecordKind};
 
 /// What is told of names in one state of the store, and to whom.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use sluicegate_api::agent::{Acknowledgement, FlowList, Health, NetworkConfig, SyncRequest};
+use sluicegate_api::agent::{Acknowledgement, FlowList, Health, SyncRequest};
 use sluicegate_api::image::Hash;
+use sluicegate_api::network::Overlay;
 use tokio::sync::Notify;
 
 use super::flows::Asking;
@@ -17,7 +18,7 @@ pub(super) struct Entry {
     pub(super) stream: Option<Stream>,
     pub(super) reported: Option<Reported>,
     pub(super) compile_error: Option<String>,
-    network: Option<Arc<NetworkConfig>>,
+    network: Option<Arc<Overlay>>,
     network_serial: u64,
     /// Images that deltas can start from: the one in force and the one in flight.
     bases: Vec<Arc<Compiled>>,
@@ -58,7 +59,7 @@ pub(super) struct Stream {
     /// Nothing is sent before the images stand for this revision of the store.
     not_before: u64,
     /// The overlay that the agent has once it has taken everything sent so far.
-    network_sent: Option<Arc<NetworkConfig>>,
+    network_sent: Option<Arc<Overlay>>,
     /// Whether the agent takes what is different of an overlay.
     follows_network: bool,
     in_flight: Option<(Held, Instant)>,
@@ -211,13 +212,13 @@ impl Entry {
     }
 
     /// Sets the overlay; false when it is the one already wanted.
-    pub(super) fn want_network(&mut self, mut network: NetworkConfig) -> bool {
-        network.serial = self.network_serial;
+    pub(super) fn want_network(&mut self, mut network: Overlay) -> bool {
+        network.rest.serial = self.network_serial;
         if self.network.as_deref() == Some(&network) {
             return false;
         }
         self.network_serial += 1;
-        network.serial = self.network_serial;
+        network.rest.serial = self.network_serial;
         self.network = Some(Arc::new(network));
         true
     }
@@ -265,7 +266,7 @@ impl Entry {
             return Ok(Step::Wait);
         }
         let Some(network) = &self.network else { return Ok(Step::Wait) };
-        if current.network_sent.as_ref().is_none_or(|sent| sent.serial != network.serial) {
+        if current.network_sent.as_ref().is_none_or(|sent| sent.rest.serial != network.rest.serial) {
             let base = current.network_sent.clone().filter(|_| current.follows_network);
             return Ok(Step::Network { base, network: network.clone() });
         }

@@ -15,8 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use sluicegate_api::agent::{Acknowledgement, NetworkConfig, ReportRequest, SyncRequest};
+use sluicegate_api::agent::{Acknowledgement, ReportRequest, SyncRequest};
 use sluicegate_api::image::{Hash, Image, Parts};
+use sluicegate_api::network::Overlay;
 use tokio::sync::{Notify, watch};
 
 use crate::flows::Flows;
@@ -77,7 +78,7 @@ pub(crate) struct Target {
     /// one before it stays.
     pub(crate) image: Result<(Arc<Compiled>, Arc<[Later]>), String>,
     /// The overlay, unless it did not change; its serial is given by the hub.
-    pub(crate) network: Option<NetworkConfig>,
+    pub(crate) network: Option<Overlay>,
 }
 
 /// An agent to compile for.

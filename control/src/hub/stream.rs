@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use sluicegate_api::agent::sync_update::Update;
-use sluicegate_api::agent::{
-    Delta, FlowsQuery, NetworkChange, NetworkConfig, Schedule, Snapshot, SyncUpdate,
-};
+use sluicegate_api::agent::{Delta, FlowsQuery, NetworkChange, Schedule, Snapshot, SyncUpdate};
+use sluicegate_api::network::Overlay;
 use tokio::sync::Notify;
 
 use super::{Compiled, Hub, Later, Refused, ends};
@@ -21,8 +20,8 @@ pub(super) enum Step {
     Wait,
     Flows(FlowsQuery),
     Network {
-        base: Option<Arc<NetworkConfig>>,
-        network: Arc<NetworkConfig>,
+        base: Option<Arc<Overlay>>,
+        network: Arc<Overlay>,
     },
     Image {
         base: Option<(u64, Arc<Compiled>)>,
@@ -41,7 +40,7 @@ pub(super) enum Step {
 /// What was handed to the connection.
 pub(super) enum Sending {
     Flows { query: u64 },
-    Network(Arc<NetworkConfig>),
+    Network(Arc<Overlay>),
     Image { revision: u64, image: Arc<Compiled>, later: Arc<[Later]>, kind: &'static str, bytes: usize },
     Schedule { later: Arc<[Later]> },
 }
@@ -107,8 +106,8 @@ impl Drop for UpdateStream {
 }
 
 /// What is different of an overlay when it is known what the agent has, else all of it.
-async fn overlay(base: Option<Arc<NetworkConfig>>, network: Arc<NetworkConfig>) -> Update {
-    if network.peers.len() + network.routes.len() + network.routed.len() <= INLINE_ENTRIES {
+async fn overlay(base: Option<Arc<Overlay>>, network: Arc<Overlay>) -> Update {
+    if network.peers.len() + network.rest.routes.len() + network.rest.routed.len() <= INLINE_ENTRIES {
         return overlay_now(base.as_deref(), &network);
     }
     let (spare_base, spare) = (base.clone(), network.clone());
@@ -117,10 +116,10 @@ async fn overlay(base: Option<Arc<NetworkConfig>>, network: Arc<NetworkConfig>) 
     made.await.unwrap_or_else(|_| overlay_now(spare_base.as_deref(), &spare))
 }
 
-fn overlay_now(base: Option<&NetworkConfig>, network: &NetworkConfig) -> Update {
+fn overlay_now(base: Option<&Overlay>, network: &Overlay) -> Update {
     match base {
         Some(base) => Update::NetworkChange(NetworkChange::between(base, network)),
-        None => Update::Network(network.clone()),
+        None => Update::Network(network.whole()),
     }
 }
 

@@ -1,5 +1,5 @@
 use sluicegate_api::agent::sync_update::Update;
-use sluicegate_api::agent::{Health, NetworkChange, Schedule, SyncUpdate};
+use sluicegate_api::agent::{Health, NetworkChange, NetworkConfig, Schedule, SyncUpdate};
 use sluicegate_api::image::Delta;
 
 use super::*;
@@ -24,7 +24,7 @@ fn publish(hub: &Hub, revision: u64, image: &Arc<Compiled>) {
 
 fn publish_network(hub: &Hub, revision: u64, image: &Arc<Compiled>, address: &str) {
     let network = NetworkConfig { address_v4: address.into(), ..NetworkConfig::default() };
-    let target = Target { image: Ok((image.clone(), Arc::default())), network: Some(network) };
+    let target = Target { image: Ok((image.clone(), Arc::default())), network: Some(network.into()) };
     hub.publish(revision, BTreeMap::from([(PEER.to_owned(), target)]), true);
 }
 

@@ -9,6 +9,10 @@ use sluicegate_gateway::status::Status;
 
 use crate::{PATIENCE, World, overlay, with_agent};
 
+fn between(old: NetworkConfig, new: NetworkConfig) -> NetworkChange {
+    NetworkChange::between(&old.into(), &new.into())
+}
+
 /// The overlay with another address of the agent's own, in both families.
 fn addressed(serial: u64, host: u8) -> NetworkConfig {
     NetworkConfig {
@@ -33,14 +37,14 @@ impl World {
 async fn follows_changes(world: &World) {
     let running = world.run();
     world.addressed(1).await;
-    world.control.tell(Update::NetworkChange(NetworkChange::between(&overlay(1), &addressed(2, 5))));
+    world.control.tell(Update::NetworkChange(between(overlay(1), addressed(2, 5))));
     world.addressed(5).await;
     // A control that says something else from the next stream on.
     world.control.fall_silent();
     world.control.tell(Update::Network(addressed(7, 6)));
     world.addressed(6).await;
     let streams = world.control.streams();
-    let elsewhere = NetworkChange::between(&addressed(6, 1), &addressed(8, 7));
+    let elsewhere = between(addressed(6, 1), addressed(8, 7));
     world.control.say(Update::NetworkChange(elsewhere));
     let begun = Instant::now();
     while world.control.streams() == streams {
@@ -50,7 +54,7 @@ async fn follows_changes(world: &World) {
     let well = |s: &Status| s.control.connected && !s.degraded.iter().any(|d| d.contains("asked for"));
     let status = world.status("the agent is back", well).await;
     assert_eq!(status.identity.address_v6.as_deref(), Some("fd64::6/64"));
-    world.control.say(Update::NetworkChange(NetworkChange::between(&addressed(7, 6), &addressed(8, 8))));
+    world.control.say(Update::NetworkChange(between(addressed(7, 6), addressed(8, 8))));
     world.addressed(8).await;
     running.stop().await;
 }

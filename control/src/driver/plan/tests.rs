@@ -99,11 +99,11 @@ pub(crate) fn again(
 #[test]
 fn an_overlay_names_peers_routes_and_routed_prefixes() {
     let targets = Plan::new(snapshot(), None).unwrap().targets(None, all(|_| None, true));
-    let gateway = targets[GATEWAY].network.as_ref().unwrap();
+    let gateway = targets[GATEWAY].network.as_ref().unwrap().whole();
     assert_eq!((gateway.address_v4.as_str(), gateway.address_v6.as_str()), ("100.90.0.2/16", "fd5c::2/64"));
     assert_eq!((gateway.routed[0].prefix.as_str(), gateway.routed[0].masquerade), ("10.1.0.0/24", true));
     assert_eq!((gateway.peers[0].id.as_str(), gateway.peers[0].wireguard_public_key[0]), (USER, 3));
-    let user = targets[USER].network.as_ref().unwrap();
+    let user = targets[USER].network.as_ref().unwrap().whole();
     assert_eq!(
         (user.routes[0].routers[0].peer_id.as_str(), user.routes[0].routers[0].metric),
         (GATEWAY, 100)
@@ -150,7 +150,7 @@ fn every_agent_is_told_what_to_tell_of_flows_and_no_image_changes() {
     let told = |targets: &BTreeMap<String, Target>| {
         targets
             .values()
-            .map(|target| target.network.as_ref().map(|n| (n.no_flow_events, n.no_flow_counters)))
+            .map(|target| target.network.as_ref().map(|n| (n.rest.no_flow_events, n.rest.no_flow_counters)))
             .collect::<Vec<_>>()
     };
     let (first, second) = again(true, |next| next.flow_log.enabled = false);

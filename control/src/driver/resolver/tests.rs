@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use sluicegate_api::agent::NetworkConfig;
+use sluicegate_api::network::Overlay;
 use sluicegate_policy::model::{End, Group, Resource};
 
 use super::*;
@@ -96,7 +96,7 @@ fn a_peer_that_is_a_nameserver_is_not_told_of_the_group() {
         let mut snapshot = snapshot();
         snapshot.names.nameservers.insert("n".into(), nameservers("n", &["users"], servers));
         let targets = Plan::new(snapshot, None).unwrap().targets(None, all(|_| None, true));
-        targets[USER].network.clone().unwrap().resolver.unwrap()
+        targets[USER].network.clone().unwrap().rest.resolver.unwrap()
     };
     for own in ["100.90.0.3", "fd5c::3", "::ffff:100.90.0.3"] {
         assert!(resolver(&["2001:db8::53", own]).forwards.is_empty(), "{own}");
@@ -118,7 +118,7 @@ fn a_peer_that_enters_a_group_that_has_a_zone_hears_of_it_and_the_others_do_not(
     let bases = all(|id| Some(image(&first, id)), true);
     let second = Plan::new(next, Some(&plan)).unwrap().targets(Some(&plan), bases);
     assert_eq!(AGENTS.map(|id| second[id].network.is_some()), [false, false, true]);
-    assert_eq!(second[OTHER].network.as_ref().unwrap().resolver.as_ref().unwrap().zones.len(), 1);
+    assert_eq!(second[OTHER].network.as_ref().unwrap().rest.resolver.as_ref().unwrap().zones.len(), 1);
 }
 
 /// Changes one thing, of which somebody may hear by DNS.
@@ -209,7 +209,7 @@ fn who_follows_is_told_what_one_is_told_who_begins() {
         let mut plan = Plan::new(state.clone(), None).unwrap();
         let mut targets = plan.targets(None, all(|_| None, true));
         let network = |target: &Target| target.network.clone().unwrap();
-        let mut had: BTreeMap<&str, NetworkConfig> = AGENTS.map(|id| (id, network(&targets[id]))).into();
+        let mut had: BTreeMap<&str, Overlay> = AGENTS.map(|id| (id, network(&targets[id]))).into();
         let (mut kept, mut same) = (0, 0);
         for step in 0..100 {
             change(&mut state, &mut random);
