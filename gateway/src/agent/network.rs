@@ -266,6 +266,8 @@ pub(crate) mod tests {
             no_flow_events: false,
             no_flow_counters: false,
             names: Vec::new(),
+            resolver: None,
+            askers: Vec::new(),
         }
     }
 

@@ -27,8 +27,12 @@ fn expected(rows: &[[&str; 3]]) -> Known {
 }
 
 fn named(serial: u64, names: &[(&str, &str)]) -> NetworkConfig {
-    let names =
-        names.iter().map(|(resource, name)| Name { resource_id: (*resource).into(), name: (*name).into() });
+    let name = |(resource, name): &(&str, &str)| Name {
+        resource_id: (*resource).into(),
+        name: (*name).into(),
+        askers: 0,
+    };
+    let names = names.iter().map(name);
     NetworkConfig { names: names.collect(), ..overlay(serial) }
 }
 
