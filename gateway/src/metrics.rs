@@ -308,6 +308,13 @@ mod tests {
         status.names = vec![crate::status::Name { addresses, ..named.clone() }, named];
         let came = |result: &str, count| crate::status::NameLookups { result: result.into(), count };
         status.counters.name_lookups = vec![came("ok", 3), came("none", 0), came("failed", 2)];
+        let came = |side: &str, result: &str, count| crate::status::NameQuestions {
+            side: side.into(),
+            result: result.into(),
+            count,
+        };
+        status.counters.name_questions =
+            vec![came("asked", "answered", 4), came("heard", "answered", 5), came("heard", "refused", 0)];
         metrics.render(&status).unwrap()
     }
 
@@ -347,6 +354,9 @@ mod tests {
             "sluicegate_gateway_name_lookups_total{result=\"ok\"} 3",
             "sluicegate_gateway_name_lookups_total{result=\"none\"} 0",
             "sluicegate_gateway_name_lookups_total{result=\"failed\"} 2",
+            "sluicegate_gateway_name_questions_asked_total{result=\"answered\"} 4",
+            "sluicegate_gateway_name_questions_heard_total{result=\"answered\"} 5",
+            "sluicegate_gateway_name_questions_heard_total{result=\"refused\"} 0",
         ] {
             assert!(page.lines().any(|there| there == line), "{line}");
         }
@@ -389,6 +399,8 @@ mod tests {
                 "masquerade_ports_in_use gauge",
                 "name_addresses gauge",
                 "name_lookups_total counter",
+                "name_questions_asked_total counter",
+                "name_questions_heard_total counter",
                 "names gauge",
                 "overlay_peers gauge",
                 "overlay_peers_live gauge",

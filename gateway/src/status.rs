@@ -305,6 +305,17 @@ pub struct Address {
     pub age_seconds: u64,
 }
 
+/// How questions for names came out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NameQuestions {
+    /// `asked` of routers by this agent, or `heard` by this agent as a router.
+    pub side: String,
+    /// `answered`, `none`, `refused`, `failed`, `late`, `limited`; `silent` of those asked, `malformed` of those heard.
+    pub result: String,
+    /// So many.
+    pub count: u64,
+}
+
 /// How looks at names came out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NameLookups {
@@ -348,6 +359,9 @@ pub struct Counters {
     pub events_lost: u64,
     /// How often a prefix moved to another router.
     pub failovers: u64,
+    /// How questions for names through the tunnel came out since the agent started; zeros too.
+    #[serde(default)]
+    pub name_questions: Vec<NameQuestions>,
     /// How looks at names came out since the agent started; zeros too.
     #[serde(default)]
     pub name_lookups: Vec<NameLookups>,

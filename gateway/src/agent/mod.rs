@@ -8,6 +8,7 @@ mod ends;
 mod local;
 mod masquerade;
 mod network;
+mod opened;
 mod policy;
 mod pools;
 mod report;
@@ -37,9 +38,9 @@ use crate::local::capture::Line;
 use crate::local::events::Feed;
 use crate::local::names::Names;
 use crate::metrics::Metrics;
-use crate::names::Handle;
+use crate::names::{Below, Check, Handle};
 use crate::netlink::Netlink;
-use crate::overlay::{Link, Overlay, PublicKey};
+use crate::overlay::{Link, Overlay, PublicKey, Questions};
 use crate::serve::Query;
 use contact::Contact;
 use device::Device;
@@ -69,6 +70,14 @@ struct Surroundings {
     wanted: watch::Sender<Wanted>,
     /// What the names of resources stand for.
     domains: Handle,
+    /// What was remembered last of names that were asked for.
+    below: Below,
+    /// What others ask of this agent, and what it asks.
+    questions: Arc<Questions>,
+    /// What answers to questions for names wait for.
+    checks: mpsc::Receiver<Check>,
+    /// The same, as far as it is known.
+    waiting: Vec<Check>,
     /// Where masquerade ports ran out.
     exhausted: Exhausted,
 }

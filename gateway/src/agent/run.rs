@@ -27,7 +27,9 @@ use crate::lock::Lock;
 use crate::metrics::Metrics;
 use crate::names;
 use crate::netlink::{Netlink, NetlinkError};
-use crate::overlay::{AnyOverlay, EthernetOverlay, HostSide, Overlay, UserspaceOverlay, UserspaceSettings};
+use crate::overlay::{
+    AnyOverlay, EthernetOverlay, HostSide, Overlay, Questions, UserspaceOverlay, UserspaceSettings,
+};
 use crate::serve::{self, Asker};
 use crate::system;
 
@@ -120,12 +122,19 @@ async fn surround(settings: Settings, identity: Identity) -> anyhow::Result<Surr
     let store = Arc::new(Store::new(&settings.places.state_dir));
     // As the overlay was described last, so that the first word to control is already a whole one.
     let before = store.network().ok().flatten().and_then(|config| Network::try_from(&config).ok());
-    let (domains, resolver) = {
+    let (questions, heard) = Questions::new();
+    let below = store.below();
+    let (domains, names::Tasks { watcher, answerer, checks }) = {
         let resolver = names::Dns::new(settings.name_servers.clone(), names::Files::default());
-        let stood_for = before.as_ref().map(Network::stood_for).unwrap_or_default();
-        names::start(resolver, before.as_ref().map(Network::wanted_names), stood_for, outbox.clone())
+        let before = names::Before {
+            wanted: before.as_ref().map(Network::wanted_names),
+            stood_for: before.as_ref().map(Network::stood_for).unwrap_or_default(),
+            below: below.clone(),
+        };
+        names::start(resolver, before, (questions.clone(), heard), outbox.clone())
     };
-    tokio::spawn(resolver.run());
+    tokio::spawn(watcher.run());
+    tokio::spawn(answerer.run());
     let (wanted, wanted_now) = watch::channel(before.map(|network| network.wanted()).unwrap_or_default());
     let (latest, facts) = watch::channel(None);
     let watcher = Watcher::start(Netlink::open()?, wanted_now, latest, outbox.clone()).await;
@@ -157,6 +166,10 @@ async fn surround(settings: Settings, identity: Identity) -> anyhow::Result<Surr
         feed,
         wanted,
         domains,
+        below,
+        questions,
+        checks,
+        waiting: Vec::new(),
         exhausted: Exhausted::default(),
     };
     tokio::spawn(session_when_known(session));
@@ -290,6 +303,7 @@ async fn start_overlay(around: &Surroundings, host: HostSide) -> anyhow::Result<
         port: settings.listen_port(around.identity.card.role),
         mtu: settings.datapath.mtu,
         probe_interval: settings.failover.probe_interval,
+        questions: around.questions.clone(),
     };
     UserspaceOverlay::start(wireguard, host).await.map(AnyOverlay::Wireguard)
 }

@@ -68,6 +68,10 @@ impl<O: Overlay> Agent<'_, O> {
                 _ = sweep.tick() => self.sweep()?,
                 _ = review.tick() => self.review().await?,
                 Some(query) = self.around.queries.recv() => self.answer(query).await,
+                Some(check) = self.around.checks.recv() => {
+                    self.around.waiting.push(check);
+                    self.tell_what_is_open();
+                }
                 why = self.overlay.failed() => return Err(why),
             }
         }
@@ -255,6 +259,7 @@ impl<O: Overlay> Agent<'_, O> {
         if outcome.resync {
             self.around.resync.notify_one();
         }
+        self.tell_what_is_open();
     }
 
     /// Takes the overlay control describes, or keeps the one there is and says what is wrong.
@@ -302,6 +307,7 @@ impl<O: Overlay> Agent<'_, O> {
         self.around.outbox.tell(network.told);
         self.network = Some(network);
         self.names = None;
+        self.tell_routers();
         self.replan(true).await
     }
 
@@ -317,6 +323,7 @@ impl<O: Overlay> Agent<'_, O> {
             self.note(Trouble::Routes, set.err().map(|e| e.to_string()));
         }
         self.plan = plan;
+        self.tell_what_is_open();
         Ok(())
     }
 
@@ -330,6 +337,9 @@ impl<O: Overlay> Agent<'_, O> {
         self.routing.observe(&self.links, &probed, failover, now);
         let Some(network) = &self.network else { return Ok(()) };
         self.overlay.hurry(&self.routing.stand_ins(network, &self.links, failover));
+        if !network.asked.is_empty() {
+            self.tell_routers();
+        }
         if self.routing.decide(network, failover, now) {
             self.replan(false).await?;
         }
@@ -363,6 +373,7 @@ impl<O: Overlay> Agent<'_, O> {
         );
         self.around.outbox.health(health, self.counters.events_lost);
         self.remember_places();
+        self.remember_below();
         Ok(())
     }
 
@@ -439,6 +450,19 @@ impl<O: Overlay> Agent<'_, O> {
             tracing::warn!("{sentence}");
         }
         self.resolved = Some(resolved);
+    }
+
+    /// Remembers which names were asked for, so that flows to what they stand for go on over a restart.
+    fn remember_below(&mut self) {
+        let below = self.around.domains.below();
+        if below == self.around.below {
+            return;
+        }
+        let stored = self.around.store.put_below(&below);
+        if stored.is_ok() {
+            self.around.below = below;
+        }
+        self.note(Trouble::Store, stored.err().map(|e| format!("{e:#}")));
     }
 
     /// Remembers where peers without a fixed place are, so that they are greeted at once after a restart.
