@@ -40,6 +40,7 @@ use crate::metrics::Metrics;
 use crate::names::Handle;
 use crate::netlink::Netlink;
 use crate::overlay::{Link, Overlay, PublicKey};
+use crate::resolver;
 use crate::serve::Query;
 use contact::Contact;
 use device::Device;
@@ -69,6 +70,8 @@ struct Surroundings {
     wanted: watch::Sender<Wanted>,
     /// What the names of resources stand for.
     domains: Handle,
+    /// Answers this host's questions for names.
+    resolver: resolver::Handle,
     /// Where masquerade ports ran out.
     exhausted: Exhausted,
 }
@@ -160,6 +163,7 @@ impl<O: Overlay> Agent<'_, O> {
         all.extend(self.resolved.iter().flat_map(|resolved| resolved.degraded.iter().cloned()));
         all.extend(self.datapath.degraded());
         all.extend(self.around.domains.degraded());
+        all.extend(self.around.resolver.degraded());
         all
     }
 }

@@ -11,6 +11,7 @@ use crate::control::Told;
 use crate::facts::Wanted;
 use crate::names;
 use crate::overlay::PublicKey;
+use crate::resolver;
 
 /// The overlay as this agent is to build it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub(super) struct Network {
     pub told: Told,
     /// Names this agent is to look up, with the resources they are the names of.
     pub names: BTreeMap<String, BTreeSet<String>>,
+    /// How this host's questions for names are to be answered.
+    pub resolver: Option<resolver::Wanted>,
 }
 
 /// Another agent.
@@ -116,7 +119,8 @@ impl TryFrom<&agent::NetworkConfig> for Network {
                 .with_context(|| format!("name {:?} of resource {:?}", name.name, name.resource_id))?;
             names.entry(name.name.clone()).or_default().insert(name.resource_id.clone());
         }
-        Ok(Self { own_v4, own_v6, peers, routes, routed, watched, told, names })
+        let resolver = resolver::Wanted::read(config)?;
+        Ok(Self { own_v4, own_v6, peers, routes, routed, watched, told, names, resolver })
     }
 }
 
