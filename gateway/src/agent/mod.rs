@@ -41,6 +41,7 @@ use crate::metrics::Metrics;
 use crate::names::{Below, Check, Handle};
 use crate::netlink::Netlink;
 use crate::overlay::{Link, Overlay, PublicKey, Questions};
+use crate::resolver;
 use crate::serve::Query;
 use contact::Contact;
 use device::Device;
@@ -78,6 +79,8 @@ struct Surroundings {
     checks: mpsc::Receiver<Check>,
     /// The same, as far as it is known.
     waiting: Vec<Check>,
+    /// Answers this host's questions for names.
+    resolver: resolver::Handle,
     /// Where masquerade ports ran out.
     exhausted: Exhausted,
 }
@@ -169,6 +172,7 @@ impl<O: Overlay> Agent<'_, O> {
         all.extend(self.resolved.iter().flat_map(|resolved| resolved.degraded.iter().cloned()));
         all.extend(self.datapath.degraded());
         all.extend(self.around.domains.degraded());
+        all.extend(self.around.resolver.degraded());
         all
     }
 }

@@ -12,6 +12,7 @@ use crate::control::Told;
 use crate::facts::Wanted;
 use crate::names;
 use crate::overlay::PublicKey;
+use crate::resolver;
 
 /// The overlay as this agent is to build it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub(super) struct Network {
     pub askers: BTreeMap<String, Arc<BTreeSet<Ipv6Addr>>>,
     /// Of whom this agent asks for the names of a resource: metric and overlay address of each router.
     pub asked: Arc<BTreeMap<String, BTreeSet<(u32, Ipv6Addr)>>>,
+    /// How this host's questions for names are to be answered.
+    pub resolver: Option<resolver::Wanted>,
 }
 
 /// Another agent.
@@ -129,7 +132,8 @@ impl TryFrom<&agent::NetworkConfig> for Network {
             names.entry(name.name.clone()).or_default().insert(name.resource_id.clone());
         }
         let asked = Arc::new(asked(config.resolver.as_ref(), &peers));
-        Ok(Self { own_v4, own_v6, peers, routes, routed, watched, told, names, askers, asked })
+        let resolver = resolver::Wanted::read(config)?;
+        Ok(Self { own_v4, own_v6, peers, routes, routed, watched, told, names, askers, asked, resolver })
     }
 }
 

@@ -50,6 +50,7 @@ impl<O: Overlay> Agent<'_, O> {
             routed: self.routed(),
             masquerade: self.masquerade(),
             names: self.around.domains.rows().into_iter().map(name).collect(),
+            dns: self.around.resolver.status(),
             counters: self.totals(),
             degraded: self.degraded(),
         }

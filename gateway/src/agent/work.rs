@@ -174,6 +174,7 @@ impl<O: Overlay> Agent<'_, O> {
         contact.error = None;
         if std::mem::take(&mut contact.expelled) {
             contact.deadline_set = None;
+            self.answer_names();
             let forgotten = self.around.store.put_expelled(false);
             self.note(Trouble::Store, forgotten.err().map(|e| format!("{e:#}")));
             self.note(Trouble::Expelled, None);
@@ -188,6 +189,7 @@ impl<O: Overlay> Agent<'_, O> {
             return Ok(());
         }
         self.around.contact.expelled = true;
+        self.answer_names();
         self.note(Trouble::Expelled, Some(super::EXPELLED.to_owned()));
         let remembered = self.around.store.put_expelled(true);
         self.note(Trouble::Store, remembered.err().map(|e| format!("{e:#}")));
@@ -308,7 +310,14 @@ impl<O: Overlay> Agent<'_, O> {
         self.network = Some(network);
         self.names = None;
         self.tell_routers();
+        self.answer_names();
         self.replan(true).await
+    }
+
+    /// Answers this host's questions for names as control said last; not at all once control knows this agent no more.
+    fn answer_names(&self) {
+        let known = self.network.as_ref().filter(|_| !self.around.contact.expelled);
+        self.around.resolver.want(known.and_then(|network| network.resolver.as_ref()));
     }
 
     /// Makes overlay and routes what follows from the choice of routers.

@@ -108,6 +108,11 @@ fn settings(choice: Choice, dir: &Path, bpf_dir: &Path) -> Settings {
             return_after: Duration::from_secs(2),
         },
         name_servers: Vec::new(),
+        dns: sluicegate_gateway::config::Dns {
+            listen: Vec::new(),
+            host: sluicegate_gateway::config::HostMode::Off,
+            resolv_conf: dir.join("resolv.conf"),
+        },
     }
 }
 
