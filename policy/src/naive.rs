@@ -2,7 +2,7 @@
 //! but the numbers of routes, and says nothing the normative text does not say; slow, and meant to be read.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
@@ -36,6 +36,20 @@ pub fn decide(
         }
     }
     (first_accept.map_or(Decision::NONE, Decision::accept), attributes)
+}
+
+/// Whether an accept rule opens a resource to a peer, whoever routes it: what the peer may ask routers for, if it has a name.
+pub fn opens(state: &State, peer: &str, resource: &str) -> bool {
+    let me = state.peers.get_key_value(peer).filter(|(_, peer)| peer.allowed).map(|(id, _)| id);
+    let entry = state.networks.values().find_map(|network| network.resources.get_key_value(resource));
+    let (Some(me), Some((id, resource))) = (me, entry.filter(|(_, resource)| resource.enabled)) else {
+        return false;
+    };
+    let scene = Scene { state, me, target: Target::Peer(None), destination: Ipv4Addr::UNSPECIFIED.into() };
+    enabled_rules(state).filter(|(_, rule)| rule.action == Action::Accept).any(|(policy, rule)| {
+        let is_source = scene.has_peer(&rule.sources, me) && !excluded(policy, rule, me);
+        is_source && scene.is_for(resource, me) && scene.has_resource(&rule.destinations, id)
+    })
 }
 
 /// What is at an address: in the overlay ranges one peer or nothing, elsewhere every resource around it.
@@ -73,10 +87,7 @@ impl Scene<'_> {
                     routes(network, self.me)
                 };
                 let is_source = self.has_peer(&rule.sources, opener) && !excluded(policy, rule, opener);
-                let distributed = match &resource.distribution {
-                    Some(bound) => self.groups(&bound.groups).any(|group| group.peers.contains(opener)),
-                    None => true,
-                };
+                let distributed = self.is_for(resource, opener);
                 involved && is_source && distributed && self.has_resource(&rule.destinations, id)
             }),
         }
@@ -118,6 +129,14 @@ impl Scene<'_> {
             }
         }
         routed
+    }
+
+    /// Whether a resource is distributed to a peer.
+    fn is_for(&self, resource: &Resource, peer: &String) -> bool {
+        match &resource.distribution {
+            Some(bound) => self.groups(&bound.groups).any(|group| group.peers.contains(peer)),
+            None => true,
+        }
     }
 
     fn has_router(&self, network: &Network) -> bool {

@@ -3,16 +3,17 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use sluicegate_api::image::Delta;
 use sluicegate_engine::validate::validate;
-use sluicegate_policy::Compiler;
 use sluicegate_policy::evaluate::{self, Query, Verdict};
-use sluicegate_policy::model::State;
+use sluicegate_policy::model::{Network, State};
 use sluicegate_policy::naive;
 use sluicegate_policy::service::Probe;
+use sluicegate_policy::{Compiler, NetworkView};
 use support::*;
 
 fn agents() -> impl Iterator<Item = &'static str> {
@@ -142,6 +143,50 @@ proptest! {
             prop_assert_eq!(back.network(agent), before.network(agent), "{}", agent);
         }
         prop_assert_eq!(after.affected(&before), scratch.affected(&before));
+    }
+
+    #[test]
+    fn names_are_asked_of_routers_by_those_to_whom_they_are_opened(state in states()) {
+        let compiler = compiler(&state);
+        let views: BTreeMap<&str, NetworkView> = agents().map(|agent| (agent, compiler.network(agent))).collect();
+        let routes = |agent: &str, network: &Network| {
+            state.peers.get(agent).is_some_and(|peer| peer.allowed)
+                && network.routers.values().any(|router| router.enabled && router.peers.contains(agent))
+        };
+        for agent in agents() {
+            let view = &views[agent];
+            let (mut own, mut asked) = (Vec::new(), Vec::new());
+            for (network, id, resource) in
+                state.networks.values().flat_map(|n| n.resources.iter().map(move |(id, r)| (n, id, r)))
+            {
+                let Some(name) = resource.domain.as_deref().filter(|_| resource.enabled) else { continue };
+                let users = PEERS.into_iter().filter(|peer| naive::opens(&state, peer, id) && !routes(peer, network));
+                if routes(agent, network) {
+                    own.push((id.as_str(), name, users.collect::<Vec<_>>()));
+                } else if users.into_iter().any(|user| user == agent) && PEERS.iter().any(|peer| routes(peer, network)) {
+                    asked.push((id.as_str(), name));
+                }
+            }
+            asked.retain(|(_, name)| !own.iter().any(|(_, own, _)| own == name));
+            let seen = view.names.iter().map(|name| {
+                let askers = name.askers.map_or(&[][..], |place| &view.askers[place]);
+                let askers = askers.iter().map(|&place| &*view.peers[place as usize]).collect();
+                (&*name.resource_id, name.name.as_str(), askers)
+            });
+            prop_assert_eq!(seen.collect::<Vec<_>>(), own, "{}", agent);
+            let seen: Vec<_> = view.asked.iter().map(|asked| (&*asked.resource_id, asked.name.as_str())).collect();
+            prop_assert_eq!(seen, asked, "{}", agent);
+            prop_assert!(view.askers.iter().all(|list| !list.is_empty() && list.is_sorted()));
+            prop_assert!(view.askers.iter().enumerate().all(|(place, list)| !view.askers[..place].contains(list)));
+            for asked in &view.asked {
+                prop_assert!(!asked.routers.is_empty() && asked.routers.is_sorted_by_key(|r| (r.metric, &r.peer_id)));
+                for router in &asked.routers {
+                    let names = &views[&*router.peer_id].names;
+                    prop_assert!(names.iter().any(|name| name.resource_id == asked.resource_id && name.askers.is_some()));
+                    prop_assert!(view.peers.contains(&router.peer_id));
+                }
+            }
+        }
     }
 
     #[test]

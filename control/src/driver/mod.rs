@@ -5,6 +5,7 @@
 
 mod ends;
 mod plan;
+mod resolver;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::thread;
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use sluicegate_api::agent::{Name, NetworkConfig, RemotePeer, Route, RoutedPrefix, Router};
+use sluicegate_api::agent::{Name, NetworkConfig, PeerSet, RemotePeer, Route, RoutedPrefix, Router};
 use sluicegate_policy::model::{Network, Shared, State};
 use sluicegate_policy::{Compiler, NetworkView};
 
 use super::ends::Ends;
-
+use super::resolver::Resolvers;
 use crate::hub::{Base, Compiled, Later, Member, Roster, Target};
 use crate::store::{Agent, FlowLog, Role, Snapshot};
 
@@ -19,6 +19,7 @@ pub(super) struct Plan {
     pub(super) revision: u64,
     compiler: Compiler,
     agents: Shared<BTreeMap<String, Agent>>,
+    resolvers: Resolvers,
     flow_log: FlowLog,
     ends: Ends,
 }
@@ -29,14 +30,14 @@ type Images = (Arc<Compiled>, Arc<[Later]>);
 impl Plan {
     /// Prepares a state; the error says what in it cannot be compiled. Parts that it shares with the state of `before` cost nothing.
     pub(super) fn new(snapshot: Snapshot, before: Option<&Plan>) -> Result<Self, String> {
-        let Snapshot { revision, state, agents, flow_log, ends } = snapshot;
+        let Snapshot { revision, state, agents, names, flow_log, ends } = snapshot;
         let compiler = match before {
             Some(before) => Compiler::after(Arc::new(state), &before.compiler),
             None => Compiler::new(Arc::new(state)).map(Compiler::remembering),
         };
         let compiler = compiler.map_err(|error| error.to_string())?;
         let ends = Ends::new(ends, &compiler)?;
-        Ok(Self { revision, compiler, agents, flow_log, ends })
+        Ok(Self { revision, compiler, agents, resolvers: Resolvers::new(names), flow_log, ends })
     }
 
     /// The state it is of.
@@ -56,6 +57,7 @@ impl Plan {
             affected: self.compiler.affected(&before.compiler),
             everybody: self.told_everybody() != before.told_everybody(),
             moved: self.moved(before),
+            named: self.resolvers.concerned(self.state(), &before.resolvers, before.state()),
             ends: self.ends.affected(&before.ends),
         });
         let agents: Vec<(String, Base)> = agents.into_iter().collect();
@@ -73,9 +75,8 @@ impl Plan {
                 });
                 (agent, base, untouched)
             })
-            .partition(|(.., untouched)| {
-                untouched.is_none()
-                    || change.as_ref().is_some_and(|change| change.everybody || !change.moved.is_empty())
+            .partition(|(agent, _, untouched)| {
+                untouched.is_none() || change.as_ref().is_some_and(|change| change.may_tell(agent))
             });
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let each = work.len().div_ceil(processors).max(1);
@@ -133,7 +134,7 @@ impl Plan {
 
     /// The overlay of an agent, or `Some(None)` when it has had the same since the state before; `None` for one that is not there.
     fn overlay(&self, change: Option<&Change<'_>>, agent: &str) -> Option<Option<NetworkConfig>> {
-        if let Some(change) = change.filter(|change| !change.everybody && !change.moved.contains(agent)) {
+        if let Some(change) = change.filter(|change| !change.tells(agent)) {
             let own = self.state().peers.contains_key(agent);
             if own && self.compiler.same_network(&change.before.compiler, agent) {
                 let moved = |peer: &Arc<str>| change.moved.contains(&**peer);
@@ -143,19 +144,19 @@ impl Plan {
             }
         }
         let view = self.compiler.network(agent);
-        let mut network = network(&view, agent, self.state(), &self.agents)?;
+        let mut network = network(&view, agent, self.state(), &self.agents, &self.resolvers)?;
         network.no_flow_events = !self.flow_log.enabled;
         network.no_flow_counters = !self.flow_log.counters;
         Some(Some(network))
     }
 
     /// What of the overlay is the same for every agent.
-    fn told_everybody(&self) -> (Ipv4Net, Ipv6Net, bool, bool) {
+    fn told_everybody(&self) -> (Ipv4Net, Ipv6Net, bool, bool, &str) {
         let (state, log) = (self.state(), &self.flow_log);
-        (state.overlay_v4, state.overlay_v6, log.enabled, log.counters)
+        (state.overlay_v4, state.overlay_v6, log.enabled, log.counters, self.resolvers.domain())
     }
 
-    /// Peers that were there before and have another address, name, or way to be reached now. Who comes or goes is in the overlays
+    /// Peers that were there before and have another address, name, DNS label, or way to be reached now. Who comes or goes is in the overlays
     /// of affected agents only.
     fn moved<'a>(&'a self, before: &'a Plan) -> BTreeSet<&'a str> {
         let mut moved = differences(&before.agents, &self.agents, |a, b| a == b);
@@ -182,8 +183,22 @@ struct Change<'a> {
     everybody: bool,
     /// See [`Plan::moved`].
     moved: BTreeSet<&'a str>,
+    /// See [`Resolvers::concerned`].
+    named: BTreeSet<&'a str>,
     /// See [`Ends::affected`].
     ends: Option<BTreeSet<Arc<str>>>,
+}
+
+impl Change<'_> {
+    /// Whether the overlay of an agent may be another for reasons beside rules, networks and groups.
+    fn may_tell(&self, agent: &str) -> bool {
+        !self.moved.is_empty() || self.tells(agent)
+    }
+
+    /// Whether it may be another for such a reason that is not some other peer's.
+    fn tells(&self, agent: &str) -> bool {
+        self.everybody || self.moved.contains(agent) || self.named.contains(agent)
+    }
 }
 
 /// Ids of entries that are in both maps and not the same.
@@ -228,14 +243,20 @@ pub(super) fn roster(snapshot: &Snapshot) -> Roster {
     snapshot.agents.iter().map(member).collect()
 }
 
+pub(super) fn router(router: &sluicegate_policy::network::RouterChoice) -> Router {
+    Router { peer_id: router.peer_id.to_string(), metric: router.metric.into() }
+}
+
 /// The overlay as the agent is to build it; `None` for an agent that is not in the state.
 fn network(
     view: &NetworkView,
     agent: &str,
     state: &State,
     agents: &BTreeMap<String, Agent>,
+    resolvers: &Resolvers,
 ) -> Option<NetworkConfig> {
     let own = state.peers.get(agent)?;
+    let resolver = resolvers.of(agent, state, agents, view);
     let remote = |id: &Arc<str>| {
         let (peer, agent) = (state.peers.get(&**id)?, agents.get(&**id)?);
         Some(RemotePeer {
@@ -245,16 +266,14 @@ fn network(
             endpoint: agent.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default(),
             address_v4: peer.v4.to_string(),
             address_v6: peer.v6.to_string(),
-            dns_labels: Vec::new(),
+            dns_labels: resolver.as_ref().map(|_| agent.dns_labels.to_vec()).unwrap_or_default(),
         })
     };
     let route = |route: &sluicegate_policy::network::Route| Route {
         network_id: route.network_id.to_string(),
         resource_id: route.resource_id.to_string(),
         prefix: route.prefix.to_string(),
-        routers: (route.routers.iter())
-            .map(|router| Router { peer_id: router.peer_id.to_string(), metric: router.metric.into() })
-            .collect(),
+        routers: route.routers.iter().map(router).collect(),
         choice: route.choice.as_deref().unwrap_or_default().to_owned(),
     };
     let routed = |routed: &sluicegate_policy::network::RoutedPrefix| RoutedPrefix {
@@ -268,13 +287,15 @@ fn network(
     let name = |name: &sluicegate_policy::network::Name| Name {
         resource_id: name.resource_id.to_string(),
         name: name.name.clone(),
-        askers: 0,
+        askers: name.askers.map_or(0, |place| place as u32 + 1),
     };
+    let askers = |peers: &Vec<u32>| PeerSet { peers: peers.clone() };
     Some(NetworkConfig {
         serial: 0,
         address_v4: format!("{}/{}", own.v4, state.overlay_v4.prefix_len()),
         address_v6: format!("{}/{}", own.v6, state.overlay_v6.prefix_len()),
-        peers: view.peers.iter().filter_map(remote).collect(),
+        // All of them, or none: others are told of by their places.
+        peers: view.peers.iter().map(remote).collect::<Option<_>>()?,
         routes: view.routes.iter().map(route).collect(),
         routed: view.routed.iter().map(routed).collect(),
         protocol: sluicegate_api::PROTOCOL,
@@ -282,10 +303,10 @@ fn network(
         no_flow_events: false,
         no_flow_counters: false,
         names: view.names.iter().map(name).collect(),
-        resolver: None,
-        askers: Vec::new(),
+        askers: view.askers.iter().map(askers).collect(),
+        resolver,
     })
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

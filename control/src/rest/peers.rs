@@ -76,7 +76,7 @@ pub struct Peer {
     pub city_name: String,
     /// Empty: not reported.
     pub serial_number: String,
-    /// Labels it asked for beside `dns_label` when it joined, without the zone. Nobody serves names of peers yet.
+    /// Labels it asked for beside `dns_label` when it joined, without the zone.
     pub extra_dns_labels: Vec<String>,
     /// Whether it is removed some time after it left.
     pub ephemeral: bool,

@@ -14,6 +14,7 @@ use super::sql::{self, Connection};
 use super::write::{Meta, Write};
 use super::{
     Activity, Actor, Peer, Result, Store, expiry, flow_sums, groups, inherit, resources, text, unserved,
+    zones,
 };
 
 /// Zone of the peers' names unless the settings name another.
@@ -274,6 +275,9 @@ impl Store {
         }
         let linked: BTreeSet<&String> = settings.group_links().map(|(_, id)| id).collect();
         groups::must_exist(write.db(), linked).await?;
+        if settings.dns_domain() != before.settings.dns_domain() {
+            zones::must_not_be(write.db(), settings.dns_domain()).await?;
+        }
 
         if settings == before.settings {
             return Ok(before);

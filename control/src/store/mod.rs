@@ -105,7 +105,7 @@ pub use set_up::FirstUser;
 pub use setup_keys::{NewSetupKey, SetupKey, SetupKeyState};
 pub use sign_in::Person;
 pub use standing::Failing;
-pub use state::{Agent, Ending, Reading, Snapshot};
+pub use state::{Agent, Ending, Names, Reading, Snapshot};
 pub use temporary::{NewTemporaryAccess, TemporaryAccess, TemporaryService};
 pub use tokens::Token;
 pub use unit::Unit;

@@ -227,17 +227,25 @@ pub(super) async fn all(db: &mut Connection) -> Result<Vec<NameserverGroup>> {
 }
 
 async fn one(db: &mut Connection, id: &str) -> Result<NameserverGroup> {
+    match find(db, id).await? {
+        Some(group) => Ok(group),
+        None => not_found("nameserver group", id),
+    }
+}
+
+/// One nameserver group, if it is there.
+pub(super) async fn find(db: &mut Connection, id: &str) -> Result<Option<NameserverGroup>> {
     let row: Option<Row> = sql::query_as("SELECT * FROM nameserver_groups WHERE id = $1")
         .bind(id)
         .fetch_optional(&mut *db)
         .await?;
-    let Some(row) = row else { return not_found("nameserver group", id) };
+    let Some(row) = row else { return Ok(None) };
     let groups: Vec<String> =
         sql::query_scalar("SELECT group_id FROM nameserver_group_groups WHERE nameserver_group_id = $1")
             .bind(id)
             .fetch_all(db)
             .await?;
-    row.group(groups.into_iter().collect())
+    Ok(Some(row.group(groups.into_iter().collect())?))
 }
 
 #[derive(FromRow)]

@@ -324,6 +324,19 @@ fn record(zone: Zone, id: &str) -> Result<DnsRecord> {
     }
 }
 
+/// Refuses a domain for the peers' own names that is a zone's.
+pub(super) async fn must_not_be(db: &mut Connection, domain: &str) -> Result<()> {
+    let domain = domain.to_ascii_lowercase();
+    let zones: i64 =
+        sql::query_scalar("SELECT count(*) FROM zones WHERE domain = $1").bind(&domain).fetch_one(db).await?;
+    if zones > 0 {
+        return invalid(format!(
+            "dns_domain: {domain} is a zone already, whose names are not those of peers"
+        ));
+    }
+    Ok(())
+}
+
 /// Every zone as the connection's transaction sees it, by id.
 pub(super) async fn all(db: &mut Connection) -> Result<Vec<Zone>> {
     let rows: Vec<ZoneRow> = sql::query_as("SELECT * FROM zones ORDER BY id").fetch_all(&mut *db).await?;
@@ -338,30 +351,33 @@ pub(super) async fn all(db: &mut Connection) -> Result<Vec<Zone>> {
         let (zone, record) = row.record()?;
         parts.entry(zone).or_default().1.push(record);
     }
-    Ok(rows
-        .into_iter()
-        .map(|row| {
-            let (groups, records) = parts.remove(&row.id).unwrap_or_default();
-            Zone {
-                id: row.id,
-                spec: ZoneSpec {
-                    name: row.name,
-                    domain: row.domain,
-                    enabled: row.enabled,
-                    enable_search_domain: row.enable_search_domain,
-                    distribution_groups: groups,
-                },
-                records,
-            }
-        })
-        .collect())
+    let zone = |row: ZoneRow| {
+        let (groups, records) = parts.remove(&row.id).unwrap_or_default();
+        row.zone(groups, records)
+    };
+    Ok(rows.into_iter().map(zone).collect())
 }
 
 async fn zone(db: &mut Connection, id: &str) -> Result<Zone> {
-    match all(db).await?.into_iter().find(|zone| zone.id == id) {
+    match find(db, id).await? {
         Some(zone) => Ok(zone),
         None => not_found("zone", id),
     }
+}
+
+/// One zone, if it is there.
+pub(super) async fn find(db: &mut Connection, id: &str) -> Result<Option<Zone>> {
+    let row: Option<ZoneRow> =
+        sql::query_as("SELECT * FROM zones WHERE id = $1").bind(id).fetch_optional(&mut *db).await?;
+    let Some(row) = row else { return Ok(None) };
+    let groups: Vec<String> = sql::query_scalar("SELECT group_id FROM zone_groups WHERE zone_id = $1")
+        .bind(id)
+        .fetch_all(&mut *db)
+        .await?;
+    let records: Vec<RecordRow> =
+        sql::query_as("SELECT * FROM records WHERE zone_id = $1 ORDER BY id").bind(id).fetch_all(db).await?;
+    let records = records.into_iter().map(|row| Ok(row.record()?.1)).collect::<Result<_>>()?;
+    Ok(Some(row.zone(groups.into_iter().collect(), records)))
 }
 
 #[derive(FromRow)]
@@ -371,6 +387,22 @@ struct ZoneRow {
     domain: String,
     enabled: bool,
     enable_search_domain: bool,
+}
+
+impl ZoneRow {
+    fn zone(self, groups: BTreeSet<String>, records: Vec<DnsRecord>) -> Zone {
+        Zone {
+            id: self.id,
+            spec: ZoneSpec {
+                name: self.name,
+                domain: self.domain,
+                enabled: self.enabled,
+                enable_search_domain: self.enable_search_domain,
+                distribution_groups: groups,
+            },
+            records,
+        }
+    }
 }
 
 #[derive(FromRow)]

@@ -7,6 +7,7 @@ mod postgres;
 #[path = "../common/stores.rs"]
 mod stores;
 
+mod dns;
 mod flow_log;
 mod flows;
 mod http;

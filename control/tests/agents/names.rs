@@ -1,11 +1,16 @@
 //! Domain resources, from what a router looks up to the images and routes of those that it concerns.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use sluicegate_api::agent::{Learned, LearnedAddress, ReportRequest, Role};
-use sluicegate_control::store::{Actor, ResourceChange, RouterChange};
+use sluicegate_api::agent::{Learned, LearnedAddress, Name, ReportRequest, Role};
+use sluicegate_control::store::{
+    Action, Actor, End, GroupChange, PeerFacts, PostureCheckChange, ResourceChange, RouterChange, Told,
+};
+use sluicegate_policy::posture::{Checks, MinVersion};
 
-use crate::support::{Control, FakeAgent, Session};
+use crate::flows::Rest;
+use crate::support::{Control, FakeAgent, Session, policy};
 
 const NAME: &str = "db.example.org";
 
@@ -18,6 +23,9 @@ struct Site {
     second: (FakeAgent, Session),
     user: (FakeAgent, Session),
     stranger: (FakeAgent, Session),
+    users: String,
+    web: String,
+    policy: String,
 }
 
 async fn connected(control: &Control, mut agent: FakeAgent) -> (FakeAgent, Session) {
@@ -43,12 +51,12 @@ async fn site(address: &str) -> Site {
         enabled: true,
     };
     control.store.create_router(&Actor::system(), &network, router).await.unwrap();
-    control.policy("web", &users, &web, 443).await;
+    let policy = control.policy("web", &users, &web, 443).await;
     let first = connected(&control, first).await;
     let second = connected(&control, second).await;
     let user = connected(&control, user).await;
     let stranger = connected(&control, stranger).await;
-    Site { control, resource, network, first, second, user, stranger }
+    Site { control, resource, network, first, second, user, stranger, users, web, policy }
 }
 
 /// What a router says of one name.
@@ -77,6 +85,28 @@ fn names(agent: &FakeAgent) -> Vec<&str> {
     agent.network.as_ref().unwrap().names.iter().map(|name| name.name.as_str()).collect()
 }
 
+/// The names that an agent is to ask routers for, each with those routers and their metrics.
+fn asked(agent: &FakeAgent) -> Vec<(&str, Vec<(&str, u32)>)> {
+    let resolver = agent.network.as_ref().unwrap().resolver.as_ref().unwrap();
+    let mut asked = Vec::new();
+    for routed in &resolver.routed {
+        let routers = routed.routers.iter().map(|router| (router.peer_id.as_str(), router.metric));
+        asked.push((routed.name.as_str(), routers.collect()));
+    }
+    asked
+}
+
+/// The peers that may ask a router for each of its names.
+fn askers(agent: &FakeAgent) -> Vec<(&str, Vec<&str>)> {
+    let network = agent.network.as_ref().unwrap();
+    let peer = |&place: &u32| network.peers[place as usize].id.as_str();
+    let askers = |name: &Name| match name.askers.checked_sub(1) {
+        Some(place) => network.askers[place as usize].peers.iter().map(peer).collect(),
+        None => Vec::new(),
+    };
+    network.names.iter().map(|name| (name.name.as_str(), askers(name))).collect()
+}
+
 impl Site {
     async fn says(&mut self, name: &str, addresses: &[&str]) {
         let report = says(&self.resource, name, addresses);
@@ -88,9 +118,19 @@ impl Site {
         resource.addresses.iter().map(ToString::to_string).collect()
     }
 
+    /// What REST says of them.
+    async fn shown(&self) -> Vec<String> {
+        let rest = Rest::of(&self.control).await;
+        let shown = rest.get(&format!("/api/networks/{}/resources/{}", self.network, self.resource)).await;
+        rest.end().await;
+        let addresses = shown["addresses"].as_array();
+        addresses.into_iter().flatten().map(|address| address.as_str().unwrap().to_owned()).collect()
+    }
+
     /// Connects anew, and is told everything.
     async fn again(&mut self) {
-        for (agent, session) in [&mut self.first, &mut self.second, &mut self.user] {
+        let agents = [&mut self.first, &mut self.second, &mut self.user, &mut self.stranger];
+        for (agent, session) in agents {
             self.control.settled().await;
             (agent.held, agent.network) = (None, None);
             *session = agent.sync(&self.control).await.unwrap();
@@ -216,6 +256,153 @@ async fn what_is_no_routers_to_say_or_may_be_no_resource_is_not_taken() {
     let many: Vec<String> = (0..70).map(|n| format!("10.2.0.{n}")).collect();
     site.says(NAME, &many.iter().map(String::as_str).collect::<Vec<_>>()).await;
     assert_eq!(site.addresses().await.len(), 64);
+    // And so many of all names below a wildcard.
+    let mut report = says(&site.resource, NAME, &[]);
+    for name in 0..20 {
+        let many: Vec<String> = (0..60).map(|n| format!("fd02:{name}::{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let more = says(&site.resource, &format!("n{name}.example.org"), &many);
+        report.learned.as_mut().unwrap().addresses.extend(more.learned.unwrap().addresses);
+    }
+    site.first.1.client.report(report).await.unwrap();
+    assert_eq!(site.addresses().await.len(), 1024);
+}
+
+#[tokio::test]
+async fn an_address_of_a_name_below_a_wildcard_is_open_while_a_router_says_it() {
+    let mut site = site("*.example.org").await;
+    let mut report = says(&site.resource, "a.example.org", &["10.1.0.7", "fd01::7"]);
+    let other = says(&site.resource, "b.c.example.org", &["10.1.0.8"]);
+    report.learned.as_mut().unwrap().addresses.extend(other.learned.unwrap().addresses);
+    site.first.1.client.report(report).await.unwrap();
+    for (agent, session) in [&mut site.first, &mut site.second, &mut site.user] {
+        agent.apply(session).await;
+    }
+    let open = ["10.1.0.7/32", "10.1.0.8/32", "fd01::7/128"];
+    assert_eq!((routed(&site.first.0), routed(&site.second.0)), (open.to_vec(), open.to_vec()));
+    assert_eq!(routes(&site.user.0), open);
+    assert_eq!(site.first.0.held.as_ref().unwrap().1.rules.len(), 1);
+    assert_eq!(site.shown().await, ["10.1.0.7", "10.1.0.8", "fd01::7"]);
+
+    // Of one name nothing is said any more.
+    site.says("b.c.example.org", &["10.1.0.8"]).await;
+    for (agent, session) in [&mut site.first, &mut site.second, &mut site.user] {
+        agent.apply(session).await;
+    }
+    assert_eq!((routed(&site.second.0), routes(&site.user.0)), (vec!["10.1.0.8/32"], vec!["10.1.0.8/32"]));
+    assert_eq!(site.shown().await, ["10.1.0.8"]);
+    site.says("b.c.example.org", &[]).await;
+    for (agent, session) in [&mut site.first, &mut site.second, &mut site.user] {
+        agent.apply(session).await;
+    }
+    assert!(routed(&site.first.0).is_empty() && routes(&site.user.0).is_empty());
+    assert!(site.first.0.held.as_ref().unwrap().1.rules.is_empty() && site.shown().await.is_empty());
+    site.again().await;
+    assert!(routes(&site.user.0).is_empty());
+    assert_eq!(asked(&site.user.0).len(), 1, "it may ask all the same");
+}
+
+#[tokio::test]
+async fn a_name_is_asked_of_its_routers_by_those_to_whom_a_rule_opens_it() {
+    for name in [NAME, "*.example.org"] {
+        let mut site = site(name).await;
+        site.again().await;
+        let [first, second, user] = [&site.first, &site.second, &site.user].map(|(agent, _)| agent.id());
+        assert_eq!(asked(&site.user.0), [(name, vec![(&*first, 100), (&*second, 200)])]);
+        for router in [&site.first.0, &site.second.0] {
+            assert_eq!(askers(router), [(name, vec![&*user])]);
+            assert!(asked(router).is_empty());
+        }
+        assert!(asked(&site.stranger.0).is_empty() && askers(&site.stranger.0).is_empty());
+
+        // Whoever else the rule leads from; and no router, which asks its own name servers.
+        let (stranger, actor) = (site.stranger.0.id(), Actor::system());
+        let everybody = [&user, &stranger, &second].map(|id| (*id).clone());
+        let group = GroupChange { name: "users".into(), peers: everybody.into(), resources: Vec::new() };
+        site.control.store.update_group(&actor, &site.users, group).await.unwrap();
+        site.again().await;
+        let expected: BTreeSet<&str> = [&*user, &*stranger].into();
+        for router in [&site.first.0, &site.second.0] {
+            let [(_, askers)] = &askers(router)[..] else { panic!() };
+            assert_eq!(askers.iter().copied().collect::<BTreeSet<_>>(), expected);
+        }
+        assert_eq!((asked(&site.stranger.0).len(), asked(&site.second.0).len()), (1, 0));
+        assert_eq!(site.first.0.network.as_ref().unwrap().askers.len(), 1);
+    }
+}
+
+/// Nobody asks any more, and nobody may; then all is as before.
+async fn nobody_asks(site: &mut Site, why: &str) {
+    site.again().await;
+    assert!(asked(&site.user.0).is_empty(), "{why}");
+    for router in [&site.first.0, &site.second.0] {
+        assert!(askers(router).iter().all(|(_, askers)| askers.is_empty()), "{why}");
+        assert!(router.network.as_ref().unwrap().askers.is_empty(), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn what_no_rule_opens_is_asked_by_nobody() {
+    for name in [NAME, "*.example.org"] {
+        let mut site = site(name).await;
+        let (store, actor) = (site.control.store.clone(), Actor::system());
+        let (users, web, user) = (site.users.clone(), site.web.clone(), site.user.0.id());
+        let opened = || policy("web", &users, &web, 443);
+        let mut off = opened();
+        off.enabled = false;
+        store.update_policy(&actor, &site.policy, off).await.unwrap();
+        nobody_asks(&mut site, "the policy is off").await;
+        let mut drop = opened();
+        drop.rules[0].spec.action = Action::Drop;
+        store.update_policy(&actor, &site.policy, drop).await.unwrap();
+        nobody_asks(&mut site, "the rule drops").await;
+
+        let least = MinVersion { min_version: "9.0.0".into() };
+        let check = PostureCheckChange {
+            name: "fresh".into(),
+            description: String::new(),
+            checks: Checks { client_version: Some(least), ..Checks::default() },
+        };
+        let check = store.create_posture_check(&actor, check).await.unwrap().id;
+        let mut asking = opened();
+        asking.source_posture_checks = vec![check];
+        store.update_policy(&actor, &site.policy, asking).await.unwrap();
+        nobody_asks(&mut site, "posture fails").await;
+        let system = PeerFacts { version: "9.0.1".into(), ..PeerFacts::default() };
+        store.note_facts(&user, &Told { system, ..Told::default() }).await.unwrap();
+        site.again().await;
+        assert_eq!((asked(&site.user.0).len(), askers(&site.first.0)[0].1.len()), (1, 1), "it passes");
+
+        store.update_policy(&actor, &site.policy, opened()).await.unwrap();
+        let resource = |enabled| ResourceChange {
+            name: "site resource".into(),
+            description: String::new(),
+            address: name.into(),
+            enabled,
+            groups: vec![web.clone()],
+        };
+        store.update_resource(&actor, &site.network, &site.resource, resource(false)).await.unwrap();
+        nobody_asks(&mut site, "the resource is off").await;
+        assert!(names(&site.first.0).is_empty());
+        store.update_resource(&actor, &site.network, &site.resource, resource(true)).await.unwrap();
+        let looked_up = async |on| {
+            let mut settings = store.account().await.unwrap().settings;
+            settings.routing_peer_dns_resolution_enabled = on;
+            store.update_settings(&actor, settings).await.unwrap();
+        };
+        looked_up(false).await;
+        nobody_asks(&mut site, "names are not looked up").await;
+        looked_up(true).await;
+        let mut single = opened();
+        single.rules[0].spec.sources = End::Peer(user.clone());
+        single.rules[0].spec.destinations = End::Resource(site.resource.clone());
+        store.update_policy(&actor, &site.policy, single).await.unwrap();
+        site.again().await;
+        assert_eq!((asked(&site.user.0).len(), askers(&site.first.0)[0].1.len()), (1, 1), "by itself");
+        store.set_dns_disabled_groups(&actor, [users.clone()].into()).await.unwrap();
+        site.again().await;
+        assert!(site.user.0.network.as_ref().unwrap().resolver.is_none());
+    }
 }
 
 #[tokio::test]

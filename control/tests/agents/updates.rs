@@ -5,23 +5,23 @@ use std::collections::BTreeMap;
 use sluicegate_api::agent::sync_update::Update;
 use sluicegate_api::agent::{Role, Schedule};
 use sluicegate_control::store::{
-    self, Actor, Enrollment, GroupChange, Nameserver, NameserverGroupSpec, NetworkChange, NewInvite,
-    NewSetupKey, PeerChange, PeerFacts, PostureCheckChange, ResourceChange, RouteSpec, RouterChange, Source,
-    Store, Told, User, UserChange, UserRole,
+    self, Actor, Enrollment, GroupChange, NetworkChange, NewInvite, NewSetupKey, PeerChange, PeerFacts,
+    PostureCheckChange, ResourceChange, RouteSpec, RouterChange, Source, Store, Told, User, UserChange,
+    UserRole,
 };
 use sluicegate_policy::posture::{Checks, MinVersion};
 
 use crate::support::{Control, FakeAgent, Session, policy, soon};
 
 /// Two sites behind gateways, a peer that may reach the near one, and a peer that may reach nothing.
-struct World {
-    control: Control,
-    agents: [(&'static str, FakeAgent); 4],
+pub(crate) struct World {
+    pub(crate) control: Control,
+    pub(crate) agents: [(&'static str, FakeAgent); 4],
     /// Images are made for whoever is there.
     _sessions: Vec<Session>,
-    users: String,
-    web: String,
-    idle: String,
+    pub(crate) users: String,
+    pub(crate) web: String,
+    pub(crate) idle: String,
     policy: String,
     network: String,
     resource: String,
@@ -30,7 +30,7 @@ struct World {
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let control = Control::start().await;
         control.no_default_policy().await;
         let (near, far) = (control.join(Role::Gateway).await, control.join(Role::Gateway).await);
@@ -68,11 +68,11 @@ impl World {
         }
     }
 
-    fn agent(&self, name: &str) -> &FakeAgent {
+    pub(crate) fn agent(&self, name: &str) -> &FakeAgent {
         &self.agents.iter().find(|(known, _)| *known == name).unwrap().1
     }
 
-    fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         &self.control.store
     }
 
@@ -87,7 +87,7 @@ impl World {
     }
 
     /// Makes a change, and says who got a new image and who a new overlay.
-    async fn concerned(&self, change: impl Future<Output = ()>) -> (String, String) {
+    pub(crate) async fn concerned(&self, change: impl Future<Output = ()>) -> (String, String) {
         let before = self.wanted().await;
         change.await;
         let after = self.wanted().await;
@@ -115,7 +115,7 @@ fn route(gateway: &FakeAgent, group: &str) -> RouteSpec {
     }
 }
 
-fn change(name: &str) -> PeerChange {
+pub(crate) fn change(name: &str) -> PeerChange {
     PeerChange {
         name: name.into(),
         ssh_enabled: false,
@@ -277,6 +277,7 @@ macro_rules! lines {
         })*
     };
 }
+pub(crate) use lines;
 
 #[tokio::test]
 async fn a_change_reaches_whom_it_concerns_and_nobody_else() {
@@ -314,17 +315,6 @@ async fn a_change_reaches_whom_it_concerns_and_nobody_else() {
         let mut spec = route(world.agent("far"), users);
         change(&mut spec);
         spec
-    };
-    let own = store.peer(&user).await.unwrap();
-    let names = NameserverGroupSpec {
-        name: "own".into(),
-        description: String::new(),
-        enabled: true,
-        primary: true,
-        search_domains_enabled: false,
-        nameservers: [own.ip.into(), own.ipv6.into()].map(|ip| Nameserver { ip, port: 53 }).into(),
-        domains: Vec::new(),
-        groups: [users.clone()].into(),
     };
     let owner = store.users().await.unwrap().remove(0);
     let ann = ann(store, &owner, users).await;
@@ -385,7 +375,7 @@ async fn a_change_reaches_whom_it_concerns_and_nobody_else() {
                 lab(|s| (s.network, s.skip_auto_apply) = ("10.8.0.0/16".parse().unwrap(), true))).await.unwrap();
         "a route away": images "far user", overlays "far user",
             store.delete_route(&actor, &world.route).await.unwrap();
-        "another name of a peer": images "", overlays "near",
+        "another name of a peer": images "", overlays "near user",
             store.update_peer(&actor, &user, change("renamed")).await.unwrap();
         "a suspended peer": images "near user", overlays "near user",
             store.update_peer(&actor, &user, PeerChange { approval_required: Some(true), ..change("renamed") })
@@ -405,9 +395,6 @@ async fn a_change_reaches_whom_it_concerns_and_nobody_else() {
                 settings.extra.network_traffic_logs_enabled = false;
                 store.update_settings(&actor, settings).await.unwrap()
             };
-        // NetBird leaves such a group out for the peer that is its nameserver; agents here are told of no nameservers at all.
-        "C-18, nameservers that are peers": images "", overlays "",
-            store.create_nameserver_group(&actor, names).await.unwrap();
         "a join into no group that a policy names": images "", overlays "",
             store.enroll(&machine(1, &joining(store, &[&world.idle]).await)).await.unwrap();
         "a join into the sources of a policy": images "near", overlays "near",

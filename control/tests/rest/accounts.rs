@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 use sluicegate_control::identity::{Identity, IdentityOptions, LocalUsers};
 use sluicegate_control::store::Actor;
 
-use crate::harness::{Server, text};
+use crate::harness::{Server, message, text};
 
 #[tokio::test]
 async fn a_new_account_has_all_default_and_private_ranges() {
@@ -119,6 +119,12 @@ async fn ranges_without_host_addresses_and_names_that_are_none_are_refused() {
         assert_eq!(server.owner.put(&path, with("network_range_v6", range)).await.0, 422, "{range}");
     }
     assert_eq!(server.owner.put(&path, with("dns_domain", "../x y")).await.0, 422);
+    let group = server.group("users").await;
+    let zone = json!({"name": "z", "domain": "corp.example", "distribution_groups": [group]});
+    server.owner.created("/api/dns/zones", zone).await;
+    let answer = server.owner.put(&path, with("dns_domain", "Corp.example")).await;
+    assert!(answer.0 == 422 && message(&answer).contains("is a zone already"), "{answer:?}");
+    assert_eq!(server.owner.put(&path, with("dns_domain", "peers.corp.example")).await.0, 200);
     for range in ["10.64.0.0/16", "192.168.7.0/24", "198.18.0.0/16"] {
         assert_eq!(server.owner.put(&path, with("network_range", range)).await.0, 200, "{range}");
     }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sluicegate_control::store::{
-    Actor, GroupChange, Location, NewTemporaryAccess, PeerChange, Protocol, Reading, Role, RouterChange,
-    Store, TemporaryService,
+    Actor, GroupChange, Location, Nameserver, NameserverGroupSpec, NewTemporaryAccess, PeerChange, Protocol,
+    Reading, RecordKind, RecordSpec, Role, RouterChange, Store, TemporaryService, ZoneSpec,
 };
 use sqlx::{ConnectOptions, Connection, Executor};
 
@@ -17,7 +17,7 @@ const STEPS: usize = 250;
 
 /// Statements beside the store, as an operator's shell may make them: of every table and kind of statement that is followed.
 /// `{n}` is a small number.
-const BESIDE: [&str; 30] = [
+const BESIDE: [&str; 42] = [
     "UPDATE peers SET approval_required = NOT approval_required WHERE length(name) % 2 = {n} % 2",
     "UPDATE peers SET expired = CASE expired WHEN '' THEN 'login' ELSE '' END WHERE length(id) + {n} > 25",
     "UPDATE peers SET os = CASE {n} % 2 WHEN 0 THEN 'windows' ELSE 'linux' END",
@@ -51,6 +51,24 @@ const BESIDE: [&str; 30] = [
      AND address = (SELECT max(address) FROM learned_addresses)",
     "UPDATE account SET settings = replace(settings, 'resolution_enabled\":' || CASE {n} % 4 WHEN 0 THEN 'true' ELSE 'false' END,
      'resolution_enabled\":' || CASE {n} % 4 WHEN 0 THEN 'false' ELSE 'true' END)",
+    "UPDATE peers SET dns_label = dns_label || '-{n}' WHERE id = (SELECT min(id) FROM peers) AND length(dns_label) < 50",
+    "INSERT INTO peer_labels (label, peer_id) SELECT 'extra-{n}', id FROM peers WHERE id = (SELECT max(id) FROM peers)
+     ON CONFLICT DO NOTHING",
+    "UPDATE peer_labels SET peer_id = (SELECT min(id) FROM peers) WHERE label = (SELECT max(label) FROM peer_labels)",
+    "DELETE FROM peer_labels WHERE label = (SELECT min(label) FROM peer_labels)",
+    "UPDATE account SET settings = CASE WHEN settings LIKE '%dns_domain\":\"\"%'
+     THEN replace(settings, 'dns_domain\":\"\"', 'dns_domain\":\"Corp.example\"')
+     ELSE replace(settings, 'dns_domain\":\"Corp.example\"', 'dns_domain\":\"\"') END",
+    "UPDATE zones SET enabled = NOT enabled, domain = 'n{n}.' || id WHERE id = (SELECT max(id) FROM zones)",
+    "DELETE FROM zone_groups WHERE zone_id = (SELECT min(id) FROM zones)",
+    "INSERT INTO zone_groups (zone_id, group_id) SELECT z.id, g.id FROM zones z, groups g WHERE g.id <> ''
+     ON CONFLICT DO NOTHING",
+    "UPDATE records SET ttl = {n}, zone_id = (SELECT max(id) FROM zones) WHERE id = (SELECT min(id) FROM records)",
+    "UPDATE nameserver_groups SET enabled = NOT enabled, domains = '[\"n{n}.example\"]' WHERE id = (SELECT max(id) FROM nameserver_groups)",
+    "INSERT INTO nameserver_group_groups (nameserver_group_id, group_id) SELECT n.id, g.id FROM nameserver_groups n, groups g
+     WHERE length(g.id) % 2 = {n} % 2 ON CONFLICT DO NOTHING",
+    "UPDATE dns_disabled_groups SET group_id = (SELECT min(id) FROM groups) WHERE group_id = (SELECT max(group_id) FROM dns_disabled_groups)
+     AND (SELECT count(*) FROM dns_disabled_groups) = 1",
     "UPDATE policies SET enabled = NOT enabled, break_glass_until = CASE {n} % 3 WHEN 0 THEN NULL WHEN 1 THEN 1
      ELSE 9000000000000 END WHERE length(name) % 2 = {n} % 2",
 ];
@@ -207,6 +225,79 @@ async fn every_statement_beside_the_store_is_a_good_one() {
     }
 }
 
+#[tokio::test]
+async fn what_agents_are_told_of_names_is_read_on_and_not_anew() {
+    for (directory, location) in places() {
+        let (store, [one, _]) = two(&location, directory.path()).await;
+        let (actor, all) = (Actor::system(), all(&store).await);
+        for domain in ["a.example", "b.example"] {
+            let zone = ZoneSpec {
+                name: domain.into(),
+                domain: domain.into(),
+                enabled: true,
+                enable_search_domain: false,
+                distribution_groups: [all.clone()].into(),
+            };
+            let zone = store.create_zone(&actor, zone).await.unwrap();
+            let content = "fd20::1".into();
+            let record = RecordSpec { name: domain.into(), kind: RecordKind::Aaaa, content, ttl: 1 };
+            store.create_record(&actor, &zone.id, record).await.unwrap();
+        }
+        let group = NameserverGroupSpec {
+            name: "names".into(),
+            description: String::new(),
+            enabled: true,
+            primary: false,
+            search_domains_enabled: false,
+            nameservers: vec![Nameserver { ip: "2001:db8::53".parse().unwrap(), port: 53 }],
+            domains: vec!["c.example".into()],
+            groups: [all.clone()].into(),
+        };
+        store.create_nameserver_group(&actor, group).await.unwrap();
+        let other = store.create_group(&actor, group_of_one("other", &one)).await.unwrap().id;
+        store.set_dns_disabled_groups(&actor, [all.max(other)].into()).await.unwrap();
+        let mut reading = Reading::new();
+        let mut before = reading.read(&store).await.unwrap();
+        for beside in [
+            "UPDATE peers SET dns_label = 'other' WHERE id = (SELECT min(id) FROM peers)",
+            "INSERT INTO peer_labels (label, peer_id) SELECT 'extra', max(id) FROM peers",
+            "UPDATE peer_labels SET peer_id = (SELECT min(id) FROM peers)",
+            "DELETE FROM peer_labels",
+            "UPDATE account SET settings = replace(settings, 'dns_domain\":\"\"', 'dns_domain\":\"corp.example\"')",
+            "UPDATE zones SET enable_search_domain = TRUE WHERE domain = 'b.example'",
+            "DELETE FROM zone_groups WHERE zone_id = (SELECT min(id) FROM zones)",
+            "INSERT INTO zone_groups (zone_id, group_id) SELECT z.id, g.id FROM zones z, groups g WHERE g.name = 'other'",
+            "UPDATE zone_groups SET group_id = (SELECT id FROM groups WHERE built_in) WHERE zone_id = (SELECT min(id) FROM zones)",
+            "UPDATE records SET ttl = 9 WHERE name = 'a.example'",
+            "UPDATE records SET zone_id = (SELECT id FROM zones WHERE domain = 'b.example')",
+            "INSERT INTO records (id, zone_id, name, kind, content, ttl) SELECT 'new', id, domain, 'A', '10.0.0.1', 5 FROM zones
+             WHERE domain = 'a.example'",
+            "DELETE FROM records WHERE id = 'new'",
+            "UPDATE nameserver_groups SET domains = '[]', is_primary = TRUE",
+            "INSERT INTO nameserver_group_groups (nameserver_group_id, group_id) SELECT n.id, g.id FROM nameserver_groups n, groups g
+             WHERE g.name = 'other'",
+            "DELETE FROM nameserver_group_groups WHERE group_id = (SELECT id FROM groups WHERE built_in)",
+            "UPDATE dns_disabled_groups SET group_id = (SELECT min(id) FROM groups)",
+            "DELETE FROM dns_disabled_groups",
+            "INSERT INTO dns_disabled_groups (group_id) SELECT id FROM groups WHERE name = 'other'",
+            "DELETE FROM zones WHERE domain = 'a.example'",
+            "DELETE FROM nameserver_groups",
+        ] {
+            run(&location, beside).await.unwrap();
+            let now = reading.read(&store).await.unwrap();
+            assert!(now == store.snapshot().await.unwrap(), "{beside}");
+            assert!(now != before, "{beside}: nothing is other");
+            before = now;
+        }
+        assert_eq!(reading.wholes(), 1);
+        store.close().await;
+    }
+}
+
+fn group_of_one(name: &str, peer: &str) -> GroupChange {
+    GroupChange { name: name.into(), peers: vec![peer.to_owned()], resources: Vec::new() }
+}
+
 /// A transaction that suspends a peer, not ended yet.
 async fn suspending<'c>(db: &'c mut sqlx::PgConnection, peer: &str) -> sqlx::Transaction<'c, sqlx::Postgres> {
     let mut open = db.begin().await.unwrap();
@@ -340,7 +431,6 @@ async fn every_table_and_column_is_followed_or_known_not_to_matter() {
                 "identity_key",
                 "setup_key_id",
                 "hostname",
-                "dns_label",
                 "created_at",
                 "last_seen",
                 "last_login",
@@ -383,6 +473,13 @@ async fn every_table_and_column_is_followed_or_known_not_to_matter() {
         ("posture_checks", &[]),
         ("routes", &[]),
         ("route_groups", &[]),
+        ("zones", &[]),
+        ("zone_groups", &[]),
+        ("records", &[]),
+        ("nameserver_groups", &[]),
+        ("nameserver_group_groups", &[]),
+        ("dns_disabled_groups", &[]),
+        ("peer_labels", &[]),
     ]);
     // `account` is read every time.
     let others: BTreeSet<&str> = BTreeSet::from([
@@ -391,7 +488,6 @@ async fn every_table_and_column_is_followed_or_known_not_to_matter() {
         "answers",
         "audit_chain",
         "credentials",
-        "dns_disabled_groups",
         "events",
         "flow_days",
         "flow_reporters",
@@ -401,12 +497,8 @@ async fn every_table_and_column_is_followed_or_known_not_to_matter() {
         "invites",
         "join_keys",
         "known_sources",
-        "nameserver_group_groups",
-        "nameserver_groups",
         "password_attempts",
-        "peer_labels",
         "policy_revisions",
-        "records",
         "replicas",
         "sessions",
         "setup_key_groups",
@@ -415,8 +507,6 @@ async fn every_table_and_column_is_followed_or_known_not_to_matter() {
         "tokens",
         "touched",
         "user_groups",
-        "zone_groups",
-        "zones",
     ]);
     let [(directory, location), _] = places();
     let store = open(&location, directory.path()).await;

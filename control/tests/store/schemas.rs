@@ -39,7 +39,7 @@ fn rows(backend: &str, schema: i64, newest: i64) -> String {
 }
 
 /// The tables with rows of each schema that are to come through those that follow it, with how many.
-const KEPT: [(i64, &str, i64); 21] = [
+const KEPT: [(i64, &str, i64); 24] = [
     (4, "routes", 1),
     (4, "route_groups", 1),
     (4, "nameserver_groups", 1),
@@ -61,6 +61,9 @@ const KEPT: [(i64, &str, i64); 21] = [
     (14, "known_sources", 1),
     (15, "learned_addresses", 2),
     (16, "peer_labels", 1),
+    (17, "flow_sums", 1),
+    (17, "flow_days", 1),
+    (17, "flow_reporters", 1),
 ];
 
 /// How many rows a table has.

@@ -214,7 +214,7 @@ impl Compiler {
         }
         let [new, old] = [new, old].map(|r| {
             let scope = Scope::new(r, agent);
-            (scope.neighbours(r), scope.opened_resources(r), scope.routed)
+            (scope.neighbours(r), scope.opened_resources(r), scope.askers(r), scope.routed)
         });
         new == old
     }

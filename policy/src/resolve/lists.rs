@@ -82,7 +82,7 @@ impl Lists {
 }
 
 /// A set of small numbers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Bits(Vec<u64>);
 
 impl Bits {

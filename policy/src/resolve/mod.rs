@@ -51,6 +51,8 @@ pub(crate) struct ResourceEntry {
     pub(crate) network: u32,
     /// Masked, sorted, without those inside the overlay ranges.
     pub(crate) prefixes: Vec<IpNet>,
+    /// Whether it has a name that its routers look up.
+    pub(crate) named: bool,
 }
 
 /// A network.
@@ -298,6 +300,7 @@ fn networks(state: &State, peers: &FxHashMap<Arc<str>, u32>) -> (Vec<NetworkEntr
                 id: resource_id.as_str().into(),
                 network: networks.len() as u32,
                 prefixes: prefixes.into_iter().collect(),
+                named: resource.domain.is_some(),
             });
         }
         // The stable sort keeps routers of equal metric in the order of their ids, and the first of a peer stays.

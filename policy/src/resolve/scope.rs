@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
+use rustc_hash::FxHashMap;
 
-use super::{Bits, Resolved, SetId, numbers};
+use super::{Bits, Half, Resolved, SetId, numbers};
 
 /// One agent's share of the rules.
 #[derive(Debug, Default)]
@@ -81,16 +82,13 @@ impl Scope {
     pub(crate) fn neighbours(&self, r: &Resolved) -> Bits {
         let mut neighbours = Bits::new(r.peers.len());
         let Some(me) = self.me else { return neighbours };
-        let halves = |sets: &[SetId]| rising(sets.iter().flat_map(|&set| r.halves_to(set)).copied());
-        let sources = halves(&self.own_sets).into_iter().map(|h| r.written.halves[h as usize].source);
+        let sources = halves_to(r, &self.own_sets).map(|half| half.source);
         let destinations = self.outbound.iter().map(|&h| r.written.halves[h as usize].destination);
         for set in rising(sources.chain(destinations)) {
             r.sets.peers(set).iter().for_each(|&p| neighbours.insert(p));
         }
         for (&resource, sets) in &self.routed_resources {
-            for half in
-                halves(sets).into_iter().map(|h| &r.written.halves[h as usize]).filter(|h| r.accepts(h))
-            {
+            for half in halves_to(r, sets).filter(|half| r.accepts(half)) {
                 let users = r.sets.peers(half.source).iter().filter(|&&p| !r.routes_resource(p, resource));
                 users.for_each(|&p| neighbours.insert(p));
             }
@@ -100,6 +98,34 @@ impl Scope {
         }
         neighbours.remove(me);
         neighbours
+    }
+
+    /// Who may ask the agent for the name of each domain resource that it routes: those to whom an accept rule opens it and who do not
+    /// route it themselves. A place among the distinct lists; of whom nobody may ask for there is none.
+    pub(crate) fn askers(&self, r: &Resolved) -> (BTreeMap<u32, usize>, Vec<Bits>) {
+        let (mut of, mut lists) = (BTreeMap::new(), Vec::<Bits>::new());
+        // Many names are opened by the same rules to the same groups.
+        let mut known = FxHashMap::<(u32, Vec<SetId>), Option<usize>>::default();
+        let mut numbers = FxHashMap::<Bits, usize>::default();
+        for (&resource, sets) in &self.routed_resources {
+            let entry = &r.resources[resource as usize];
+            if !entry.named {
+                continue;
+            }
+            let sources = rising(halves_to(r, sets).filter(|half| r.accepts(half)).map(|half| half.source));
+            let place = known.entry((entry.network, sources)).or_insert_with_key(|(_, sources)| {
+                let mut list = Bits::new(r.peers.len());
+                let users = sources.iter().flat_map(|&set| r.sets.peers(set)).copied();
+                users.filter(|&p| !r.routes_resource(p, resource)).for_each(|p| list.insert(p));
+                list.iter().next()?;
+                Some(*numbers.entry(list).or_insert_with_key(|list| {
+                    lists.push(list.clone());
+                    lists.len() - 1
+                }))
+            });
+            of.extend(place.map(|place| (resource, place)));
+        }
+        (of, lists)
     }
 
     /// Resources the agent reaches through routers because an accept rule opens them to it, rising.
@@ -113,6 +139,12 @@ impl Scope {
         opened.retain(|&q| !r.routes_resource(me, q) && !r.routers(q).is_empty());
         opened
     }
+}
+
+/// Halves that have any of the sets among their destinations, rising.
+fn halves_to<'a>(r: &'a Resolved, sets: &[SetId]) -> impl Iterator<Item = &'a Half> {
+    let halves = rising(sets.iter().flat_map(|&set| r.halves_to(set)).copied());
+    halves.into_iter().map(|half| &r.written.halves[half as usize])
 }
 
 fn rising(items: impl Iterator<Item = u32>) -> Vec<u32> {

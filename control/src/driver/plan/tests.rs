@@ -1,13 +1,13 @@
 use sluicegate_policy::model::{Action, End, Group, Network, Peer, Policy, Resource, Rule, Service};
 
 use super::*;
-use crate::store::Ending;
+use crate::store::{Ending, Names};
 
-const GATEWAY: &str = "gw";
-const USER: &str = "user";
-const OTHER: &str = "other";
+pub(crate) const GATEWAY: &str = "gw";
+pub(crate) const USER: &str = "user";
+pub(crate) const OTHER: &str = "other";
 
-fn snapshot() -> Snapshot {
+pub(crate) fn snapshot() -> Snapshot {
     let peer = |last: u8| Peer {
         name: format!("name-{last}"),
         v4: [100, 90, 0, last].into(),
@@ -19,6 +19,7 @@ fn snapshot() -> Snapshot {
         wireguard_public_key: [last; 32],
         endpoint: None,
         watched: Default::default(),
+        dns_labels: [format!("name-{last}")].into(),
     };
     let ids = [(GATEWAY, 2, Role::Gateway), (USER, 3, Role::Peer), (OTHER, 4, Role::Peer)];
     let groups = |id: &str| End::Groups([id.to_owned()].into());
@@ -69,20 +70,20 @@ fn snapshot() -> Snapshot {
     };
     let agents = ids.into_iter().map(|(id, last, role)| (id.to_owned(), agent(last, role))).collect();
     let flow_log = FlowLog { enabled: true, groups: Vec::new(), counters: true };
-    Snapshot { revision: 7, state, agents, flow_log, ends: Vec::new() }
+    Snapshot { revision: 7, state, agents, names: Names::default(), flow_log, ends: Vec::new() }
 }
 
-fn all(image: impl Fn(&str) -> Option<Arc<Compiled>>, current: bool) -> BTreeMap<String, Base> {
+pub(crate) fn all(image: impl Fn(&str) -> Option<Arc<Compiled>>, current: bool) -> BTreeMap<String, Base> {
     let base = |id: &str| Base { image: image(id), later: Arc::default(), current };
     [GATEWAY, USER, OTHER].into_iter().map(|id| (id.to_owned(), base(id))).collect()
 }
 
-fn image(targets: &BTreeMap<String, Target>, agent: &str) -> Arc<Compiled> {
+pub(crate) fn image(targets: &BTreeMap<String, Target>, agent: &str) -> Arc<Compiled> {
     targets[agent].image.clone().unwrap().0
 }
 
 /// A first compilation, and what a second one of `change`d state makes of it.
-fn again(
+pub(crate) fn again(
     current: bool,
     change: impl FnOnce(&mut Snapshot),
 ) -> (BTreeMap<String, Target>, BTreeMap<String, Target>) {

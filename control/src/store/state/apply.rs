@@ -23,13 +23,14 @@ impl Known {
         let Some((mut touched, position)) = self.position.since(objects, db).await? else { return Ok(false) };
         let account = account(db).await?;
         // A setting that touches every network with names.
-        if account.settings.routing_peer_dns_resolution_enabled != self.names {
+        if account.settings.routing_peer_dns_resolution_enabled != self.looked_up {
             return Ok(false);
         }
         let overlay = account.settings.overlay()?;
         (self.snapshot.state.overlay_v4, self.snapshot.state.overlay_v6) = overlay;
         self.snapshot.revision = account.revision;
         self.snapshot.flow_log = account.settings.flow_log();
+        self.snapshot.names.follow(&touched, &account.settings, db).await?;
         self.position = position;
         spread(&mut touched, db).await?;
 
@@ -121,7 +122,7 @@ impl Known {
     async fn read_networks(&mut self, touched: &Touched, db: &mut Connection) -> Result<()> {
         let state = &mut self.snapshot.state;
         for id in &touched.networks {
-            let network = rows::network(db, id, &state.groups, self.names).await?;
+            let network = rows::network(db, id, &state.groups, self.looked_up).await?;
             put(&mut state.networks, id, network);
         }
         Ok(())
@@ -164,7 +165,7 @@ impl Known {
 }
 
 /// Takes in what was read, or that there is nothing; what is already there stays shared with copies.
-fn put<T: Clone + PartialEq>(map: &mut Shared<BTreeMap<String, T>>, id: &str, read: Option<T>) {
+pub(super) fn put<T: Clone + PartialEq>(map: &mut Shared<BTreeMap<String, T>>, id: &str, read: Option<T>) {
     match read {
         read if map.get(id) == read.as_ref() => {}
         Some(read) => drop(map.insert(id.to_owned(), read)),

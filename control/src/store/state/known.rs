@@ -7,7 +7,7 @@ use super::super::sql::Connection;
 use super::super::standing::Standing;
 use super::super::{NetworkRoute, Policy, Result, policies, routes};
 use super::touched::Position;
-use super::{Ending, Snapshot, rows};
+use super::{Ending, Names, Snapshot, rows};
 use sluicegate_policy::model;
 
 /// What was read.
@@ -19,7 +19,7 @@ pub(super) struct Known {
     /// The posture checks of the policies that have any.
     pub(super) checks: BTreeMap<String, Vec<String>>,
     /// Whether routers are to look names up.
-    pub(super) names: bool,
+    pub(super) looked_up: bool,
     /// Break-glass policies: whether one is stored as on, and until when. By the clock it may be off.
     pub(super) glass: BTreeMap<String, (bool, Option<i64>)>,
     pub(super) routes: BTreeMap<String, NetworkRoute>,
@@ -34,8 +34,8 @@ impl Known {
         let standing = Standing::load(db).await?;
         let (peers, agents) = rows::peers(db, &standing).await?;
         let groups = rows::groups(db).await?;
-        let names = account.settings.routing_peer_dns_resolution_enabled;
-        let networks = rows::networks(db, &groups, names).await?;
+        let looked_up = account.settings.routing_peer_dns_resolution_enabled;
+        let networks = rows::networks(db, &groups, looked_up).await?;
         let state = model::State {
             overlay_v4,
             overlay_v6,
@@ -46,13 +46,15 @@ impl Known {
         };
         let agents = agents.into();
         let flow_log = account.settings.flow_log();
-        let snapshot = Snapshot { revision: account.revision, state, agents, flow_log, ends: Vec::new() };
+        let names = Names::load(db, &account.settings).await?;
+        let revision = account.revision;
+        let snapshot = Snapshot { revision, state, agents, names, flow_log, ends: Vec::new() };
         let mut known = Self {
             snapshot,
             position,
             standing,
             checks: BTreeMap::new(),
-            names,
+            looked_up,
             glass: BTreeMap::new(),
             routes: BTreeMap::new(),
         };
@@ -74,6 +76,10 @@ impl Known {
             ((a.state.overlay_v4, a.state.overlay_v6) != (b.state.overlay_v4, b.state.overlay_v6))
                 .then(|| "the overlay".to_owned()),
             (a.flow_log != b.flow_log).then(|| "the settings of flow events".to_owned()),
+            (a.names.domain != b.names.domain).then(|| "the zone of peers".to_owned()),
+            (a.names.unmanaged != b.names.unmanaged).then(|| "whose DNS is not managed".to_owned()),
+            differs("zone", &a.names.zones, &b.names.zones),
+            differs("nameserver group", &a.names.nameservers, &b.names.nameservers),
             differs("peer", &a.state.peers, &b.state.peers),
             differs("agent", &a.agents, &b.agents),
             differs("group", &a.state.groups, &b.state.groups),

@@ -6,6 +6,7 @@
 
 mod apply;
 mod known;
+mod names;
 mod reading;
 mod rows;
 mod touched;
@@ -16,7 +17,9 @@ use std::sync::Arc;
 
 use sluicegate_policy::model::{self, Shared};
 
+use self::apply::put;
 use self::known::Known;
+pub use self::names::Names;
 pub use self::reading::Reading;
 use super::{FlowLog, Result, Role, Store};
 use crate::ids::now;
@@ -30,6 +33,8 @@ pub struct Snapshot {
     pub state: model::State,
     /// How agents reach each other, by peer id. Every peer of `state` is here.
     pub agents: Shared<BTreeMap<String, Agent>>,
+    /// What agents are told of names.
+    pub names: Names,
     /// Which flow events are kept.
     pub flow_log: FlowLog,
     /// What is on here and ends by the clock, in the order of time: the state is another one then, though nothing is written.
@@ -63,6 +68,8 @@ pub struct Agent {
     pub endpoint: Option<SocketAddr>,
     /// Paths of executables about which it is to report.
     pub watched: Arc<[String]>,
+    /// Its names below [`Names::domain`]: the one made of its own, and then those that it asked for, in order.
+    pub dns_labels: Arc<[String]>,
 }
 
 impl Store {

@@ -8,12 +8,12 @@ use sluicegate_policy::model;
 use sqlx::FromRow;
 
 use super::super::error::{corrupt, parse};
-use super::super::learned;
 use super::super::policies::{Action, End, Protocol};
 use super::super::resources::Address;
 use super::super::sql::{self, Connection};
 use super::super::standing::Standing;
 use super::super::{NetworkRoute, Result, Role, Rule};
+use super::super::{labels, learned};
 use super::Agent;
 
 /// The port of `netbird-ssh` where a rule names none.
@@ -33,7 +33,7 @@ both!(
     PEER,
     "SELECT p.id, p.name, p.ip, p.ipv6, NOT p.approval_required AND p.expired = '' AND (p.user_id = ''
      OR (u.id IS NOT NULL AND NOT u.blocked AND NOT u.pending_approval)) AS allowed, p.role, p.wireguard_key,
-     p.endpoint, p.os FROM peers p LEFT JOIN users u ON u.id = p.user_id",
+     p.endpoint, p.os, p.dns_label FROM peers p LEFT JOIN users u ON u.id = p.user_id",
     "p.id"
 );
 both!(NETWORKS, NETWORK, "SELECT id, name FROM networks", "id");
@@ -64,10 +64,11 @@ struct PeerRow {
     wireguard_key: Vec<u8>,
     endpoint: Option<String>,
     os: String,
+    dns_label: String,
 }
 
 impl PeerRow {
-    fn peer(self, standing: &Standing) -> Result<(String, model::Peer, Agent)> {
+    fn peer(self, extra_labels: Vec<String>, standing: &Standing) -> Result<(String, model::Peer, Agent)> {
         let agent = Agent {
             role: if self.role == "gateway" { Role::Gateway } else { Role::Peer },
             wireguard_public_key: self
@@ -76,6 +77,7 @@ impl PeerRow {
                 .map_err(|_| corrupt("peers.wireguard_key")("not 32 bytes".into()))?,
             endpoint: self.endpoint.map(|text| parse("peers.endpoint", &text)).transpose()?,
             watched: standing.watched(&self.os),
+            dns_labels: std::iter::once(self.dns_label).chain(extra_labels).collect(),
         };
         let peer = model::Peer {
             name: self.name,
@@ -89,10 +91,12 @@ impl PeerRow {
 
 /// Every peer, as rules name it and as the overlay sees it.
 pub(super) async fn peers(db: &mut Connection, standing: &Standing) -> Result<Peers> {
-    let rows: Vec<PeerRow> = sql::query_as(PEERS).fetch_all(db).await?;
+    let rows: Vec<PeerRow> = sql::query_as(PEERS).fetch_all(&mut *db).await?;
+    let mut labels = labels::all(db).await?;
     let (mut peers, mut agents) = (BTreeMap::new(), BTreeMap::new());
     for row in rows {
-        let (id, peer, agent) = row.peer(standing)?;
+        let extra_labels = labels.remove(&row.id).unwrap_or_default();
+        let (id, peer, agent) = row.peer(extra_labels, standing)?;
         agents.insert(id.clone(), agent);
         peers.insert(id, peer);
     }
@@ -105,9 +109,10 @@ pub(super) async fn peer(
     id: &str,
     standing: &Standing,
 ) -> Result<Option<(model::Peer, Agent)>> {
-    let row: Option<PeerRow> = sql::query_as(PEER).bind(id).fetch_optional(db).await?;
-    let peer = row.map(|row| row.peer(standing)).transpose()?;
-    Ok(peer.map(|(_, peer, agent)| (peer, agent)))
+    let row: Option<PeerRow> = sql::query_as(PEER).bind(id).fetch_optional(&mut *db).await?;
+    let Some(row) = row else { return Ok(None) };
+    let (_, peer, agent) = row.peer(labels::of(db, id).await?, standing)?;
+    Ok(Some((peer, agent)))
 }
 
 /// Every group with its members.

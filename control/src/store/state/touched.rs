@@ -1,6 +1,6 @@
 //! What has been touched since an earlier look, as the database itself has written it down.
 //!
-//! Lines come by triggers (migrations 0010 and 0015), in the transaction of the change. In SQLite they become visible in the order of `seq`. In
+//! Lines come by triggers (migrations 0010, 0015 and 0018), in the transaction of the change. In SQLite they become visible in the order of `seq`. In
 //! PostgreSQL so do those of changes, which take turns; a statement beside the order of changes may become visible later than lines
 //! of a higher `seq`, so lines of every transaction that was not over at the last look are looked at once more.
 
@@ -41,6 +41,11 @@ pub(super) struct Touched {
     pub(super) policies: BTreeSet<String>,
     pub(super) rules: BTreeSet<String>,
     pub(super) routes: BTreeSet<String>,
+    /// With their records.
+    pub(super) zones: BTreeSet<String>,
+    pub(super) nameservers: BTreeSet<String>,
+    /// Groups whose peers' DNS is managed now, or not any more.
+    pub(super) unmanaged: BTreeSet<String>,
 }
 
 impl Position {
@@ -110,6 +115,9 @@ impl Touched {
                 "policy" => &mut touched.policies,
                 "rule" => &mut touched.rules,
                 "route" => &mut touched.routes,
+                "zone" => &mut touched.zones,
+                "nameservers" => &mut touched.nameservers,
+                "unmanaged" => &mut touched.unmanaged,
                 // Every machine is judged anew by a posture check that changes.
                 _ => return None,
             };
@@ -140,8 +148,20 @@ mod tests {
     fn what_is_not_known_here_is_not_passed_over() {
         let line = |kind: &str| (kind.to_owned(), "x".to_owned(), String::new());
         for kind in [
-            "peer", "user", "group", "member", "holds", "network", "router", "resource", "policy", "rule",
+            "peer",
+            "user",
+            "group",
+            "member",
+            "holds",
+            "network",
+            "router",
+            "resource",
+            "policy",
+            "rule",
             "route",
+            "zone",
+            "nameservers",
+            "unmanaged",
         ] {
             let touched = Touched::of(vec![line(kind)]).unwrap_or_default();
             assert_ne!(touched, Touched::default(), "{kind}");
