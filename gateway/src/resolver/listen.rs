@@ -32,6 +32,13 @@ pub(super) struct Server {
     connections: Arc<Semaphore>,
 }
 
+/// Who asks, and where.
+#[derive(Clone, Copy)]
+struct Ends {
+    client: SocketAddr,
+    here: IpAddr,
+}
+
 /// The sockets that are open.
 pub(super) struct Listening {
     server: Server,
@@ -44,9 +51,11 @@ impl Server {
         Self { answers, own, bounds: Bounds::default(), connections }
     }
 
-    /// What is said to `bytes` of `client`, in `most` bytes at the most where the question itself says nothing of that.
-    async fn reply(&self, bytes: &[u8], client: SocketAddr, over_tcp: bool) -> Option<Vec<u8>> {
-        let own = self.own.is_own(client.ip()).await;
+    /// What is said to `bytes`: over TCP all of it, else as much as the client takes.
+    async fn reply(&self, bytes: &[u8], ends: Ends, over_tcp: bool) -> Option<Vec<u8>> {
+        let source = ends.client.ip().to_canonical();
+        // The host asks itself from where it is asked, mostly.
+        let own = source == ends.here || self.own.is_own(source).await;
         let (message, most) = match message::read(bytes) {
             Read::Nothing => {
                 self.answers.counts.refused(Refused::Malformed);
@@ -116,12 +125,12 @@ async fn open(address: SocketAddr, server: &Server) -> io::Result<[JoinHandle<()
     let by_udp = UdpSocket::bind(address).await?;
     let by_tcp = TcpListener::bind(address).await?;
     Ok([
-        tokio::spawn(serve_udp(Arc::new(by_udp), server.clone())),
-        tokio::spawn(serve_tcp(by_tcp, server.clone())),
+        tokio::spawn(serve_udp(Arc::new(by_udp), address.ip(), server.clone())),
+        tokio::spawn(serve_tcp(by_tcp, address.ip(), server.clone())),
     ])
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, server: Server) {
+async fn serve_udp(socket: Arc<UdpSocket>, here: IpAddr, server: Server) {
     let mut buffer = vec![0; usize::from(LONGEST_DATAGRAM)];
     loop {
         let (length, client) = match socket.recv_from(&mut buffer).await {
@@ -140,7 +149,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, server: Server) {
         let (socket, server, question) = (socket.clone(), server.clone(), buffer[..length].to_vec());
         tokio::spawn(async move {
             let _room = room;
-            if let Some(answer) = server.reply(&question, client, false).await
+            if let Some(answer) = server.reply(&question, Ends { client, here }, false).await
                 && let Err(e) = socket.send_to(&answer, client).await
             {
                 tracing::debug!("{client} cannot be answered: {e}");
@@ -149,7 +158,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, server: Server) {
     }
 }
 
-async fn serve_tcp(listener: TcpListener, server: Server) {
+async fn serve_tcp(listener: TcpListener, here: IpAddr, server: Server) {
     loop {
         let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -166,7 +175,7 @@ async fn serve_tcp(listener: TcpListener, server: Server) {
         let server = server.clone();
         tokio::spawn(async move {
             let _permit = permit;
-            if let Err(e) = serve_connection(stream, client, server).await {
+            if let Err(e) = serve_connection(stream, Ends { client, here }, server).await {
                 tracing::debug!("the connection of {client} ends: {e}");
             }
         });
@@ -174,7 +183,7 @@ async fn serve_tcp(listener: TcpListener, server: Server) {
 }
 
 /// Questions of one connection, each after its length (RFC 1035 4.2.2); answers come in the order in which they are found.
-async fn serve_connection(stream: TcpStream, client: SocketAddr, server: Server) -> io::Result<()> {
+async fn serve_connection(stream: TcpStream, ends: Ends, server: Server) -> io::Result<()> {
     let (mut reading, writing) = stream.into_split();
     let writing = Arc::new(Mutex::new(writing));
     loop {
@@ -190,14 +199,14 @@ async fn serve_connection(stream: TcpStream, client: SocketAddr, server: Server)
             Ok(Err(e)) => return Err(e),
             Err(_) => return Ok(()),
         }
-        let Some(room) = server.bounds.admit(client) else {
+        let Some(room) = server.bounds.admit(ends.client) else {
             server.answers.counts.refused(Refused::Busy);
             return Ok(());
         };
         let (writing, server) = (writing.clone(), server.clone());
         tokio::spawn(async move {
             let _room = room;
-            let Some(answer) = server.reply(&question, client, true).await else { return };
+            let Some(answer) = server.reply(&question, ends, true).await else { return };
             let Ok(length) = u16::try_from(answer.len()) else { return };
             let whole = [&length.to_be_bytes()[..], &answer].concat();
             let mut writing = writing.lock().await;

@@ -90,7 +90,7 @@ pub struct Forward {
 
 impl Wanted {
     /// Reads what control says of names; `None` where that is none of its business.
-    pub(crate) fn read(config: &NetworkConfig) -> anyhow::Result<Option<Self>> {
+    pub fn read(config: &NetworkConfig) -> anyhow::Result<Option<Self>> {
         let Some(resolver) = &config.resolver else { return Ok(None) };
         let own: (Ipv4Net, Ipv6Net) = (config.address_v4.parse()?, config.address_v6.parse()?);
         let domain = name(&resolver.domain).context("the zone of peers")?;

@@ -9,6 +9,7 @@ mod facts;
 #[path = "../userspace/image.rs"]
 mod image;
 mod names;
+mod resolver;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
