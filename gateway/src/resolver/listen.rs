@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::answer::Answers;
-use super::bounds::{Bounds, CONNECTIONS};
+use super::bounds::{Bounds, CONNECTIONS, STRANGERS};
 use super::counts::Refused;
 use super::message::{self, LONGEST, LONGEST_DATAGRAM, Read};
 use super::own::Own;
@@ -30,6 +30,7 @@ pub(super) struct Server {
     pub(super) own: Arc<Own>,
     bounds: Bounds,
     connections: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
 }
 
 /// Who asks, and where.
@@ -47,15 +48,13 @@ pub(super) struct Listening {
 
 impl Server {
     pub(super) fn new(answers: Arc<Answers>, own: Arc<Own>) -> Self {
-        let connections = Arc::new(Semaphore::new(CONNECTIONS));
-        Self { answers, own, bounds: Bounds::default(), connections }
+        let [connections, strangers] = [CONNECTIONS, STRANGERS].map(|most| Arc::new(Semaphore::new(most)));
+        Self { answers, own, bounds: Bounds::default(), connections, strangers }
     }
 
     /// What is said to `bytes`: over TCP all of it, else as much as the client takes.
     async fn reply(&self, bytes: &[u8], ends: Ends, over_tcp: bool) -> Option<Vec<u8>> {
-        let source = ends.client.ip().to_canonical();
-        // The host asks itself from where it is asked, mostly.
-        let own = source == ends.here || self.own.is_own(source).await;
+        let own = self.is_own(ends).await;
         let (message, most) = match message::read(bytes) {
             Read::Nothing => {
                 self.answers.counts.refused(Refused::Malformed);
@@ -76,6 +75,12 @@ impl Server {
                 None
             }
         }
+    }
+
+    async fn is_own(&self, ends: Ends) -> bool {
+        let source = ends.client.ip().to_canonical();
+        // The host asks itself from where it is asked, mostly.
+        source == ends.here || self.own.is_own(source).await
     }
 
     fn stranger(&self, mut message: Message) -> Message {
@@ -168,14 +173,16 @@ async fn serve_tcp(listener: TcpListener, here: IpAddr, server: Server) {
                 continue;
             }
         };
-        let Ok(permit) = server.connections.clone().try_acquire_owned() else {
+        let ends = Ends { client, here };
+        let room = if server.is_own(ends).await { &server.connections } else { &server.strangers };
+        let Ok(permit) = room.clone().try_acquire_owned() else {
             server.answers.counts.refused(Refused::Busy);
             continue;
         };
         let server = server.clone();
         tokio::spawn(async move {
             let _permit = permit;
-            if let Err(e) = serve_connection(stream, Ends { client, here }, server).await {
+            if let Err(e) = serve_connection(stream, ends, server).await {
                 tracing::debug!("the connection of {client} ends: {e}");
             }
         });

@@ -8,7 +8,7 @@ use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::RecordType;
 use sluicegate_gateway::config::HostMode;
 
-use crate::world::{By, OWN, World, config, exchange, question, said, until, want};
+use crate::world::{By, OWN, World, ask, config, exchange, question, said, until, want};
 
 #[test]
 fn another_machine_is_refused_whatever_it_asks() {
@@ -36,6 +36,14 @@ fn another_machine_is_refused_whatever_it_asks() {
                 assert_eq!(answer.metadata.id, asked.metadata.id);
             }
         }
+        // However many connections it holds, the host has room.
+        let held = tokio::task::block_in_place(|| {
+            let connect = |_| TcpStream::connect((OWN[0], 53)).unwrap();
+            stranger.enter(|| (0..200).map(connect).collect::<Vec<_>>()).unwrap()
+        });
+        let answer = ask(OWN[0], By::Tcp, "alpha.peers.test", RecordType::A);
+        assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+        drop(held);
         // The host itself is not, from whichever of its addresses it asks.
         let socket = UdpSocket::bind(("192.0.2.1", 0)).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
