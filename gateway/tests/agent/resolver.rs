@@ -118,6 +118,21 @@ async fn answers_its_host(world: &World) {
     assert_eq!(asked(OWN[0], "beta.peers.test", RecordType::A).unwrap(), ["100.64.0.9"]);
     assert!(asked(OWN[0], "alpha.peers.test", RecordType::A).unwrap().is_empty());
 
+    // The device goes, and its addresses with it: the host asks as before until it is there again.
+    let deleted = std::process::Command::new("ip").args(["link", "del", "sluice0"]).status().unwrap();
+    assert!(deleted.success());
+    let begun = std::time::Instant::now();
+    while text() != BEFORE {
+        assert!(begun.elapsed() < crate::PATIENCE, "{}", text());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    while !text().contains("nameserver fd64::1") {
+        assert!(begun.elapsed() < crate::PATIENCE, "{}", text());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    world.status("the host asks it again", asks).await;
+    assert_eq!(asked(OWN[1], "beta.peers.test", RecordType::A).unwrap(), ["100.64.0.9"]);
+
     // Control knows the agent no more: the host is on its own again.
     world.control.expel();
     world.status("it answers nobody", |s| s.dns.is_none() && !s.control.connected).await;
