@@ -161,3 +161,70 @@ fn an_agent_answers_its_hosts_questions_for_names_as_control_says() {
 fn an_agent_answers_its_hosts_questions_for_names_in_user_space_too() {
     with_agent(Choice::Userspace, by_resolv_conf, answers_its_host);
 }
+
+/// The program itself with these arguments, as a person starts it.
+fn program(world: &World, rest: &[&str]) -> std::process::Command {
+    let (places, dns) = (&world.settings.places, &world.settings.dns);
+    let config = places.state_dir.with_file_name("gateway.toml");
+    std::fs::write(&config, format!("[dns]\nresolv_conf = {:?}\n", dns.resolv_conf)).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sluicegate-gateway"));
+    command.args(rest);
+    for (flag, value) in [
+        ("--config", &config),
+        ("--state-dir", &places.state_dir),
+        ("--socket", &places.socket),
+        ("--bpf-dir", &places.bpf_dir),
+        ("--device", &places.device.clone().into()),
+    ] {
+        command.arg(flag).arg(value);
+    }
+    command
+}
+
+async fn puts_the_hosts_file_back(world: &World) {
+    let path = world.settings.dns.resolv_conf.clone();
+    let text = || std::fs::read_to_string(&path).unwrap();
+    let until = async |what: &str, wanted: &dyn Fn(&str) -> bool| {
+        let begun = std::time::Instant::now();
+        while !wanted(&text()) {
+            assert!(begun.elapsed() < crate::PATIENCE, "{what}: {}", text());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let asks = |text: &str| text.contains("nameserver 100.64.0.1\nnameserver fd64::1\n");
+    let run =
+        || program(world, &["run", "--datapath", "userspace", "--dns-host", "resolv.conf"]).spawn().unwrap();
+    world.control.tell(Update::Network(resolver(2, "alpha")));
+
+    let mut killed = run();
+    until("the host asks it", &asks).await;
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(asks(&text()), "it had no time to put anything back");
+    let detached = tokio::task::block_in_place(|| program(world, &["detach"]).status().unwrap());
+    assert!(detached.success());
+    assert_eq!(text(), BEFORE);
+
+    let mut killed = run();
+    until("the host asks it again", &asks).await;
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let mut next = program(world, &["run", "--datapath", "userspace"]).spawn().unwrap();
+    until("the next run puts it back, though it is told to leave the host alone", &|text| text == BEFORE)
+        .await;
+    next.kill().unwrap();
+    next.wait().unwrap();
+
+    let mut stopped = run();
+    until("the host asks it once more", &asks).await;
+    // SAFETY: plain system call; the process is this test's own and was not waited for.
+    assert_eq!(unsafe { libc::kill(stopped.id() as i32, libc::SIGTERM) }, 0);
+    let ended = tokio::task::block_in_place(|| stopped.wait().unwrap());
+    assert!(ended.success(), "{ended}");
+    assert_eq!(text(), BEFORE);
+}
+
+#[test]
+fn the_hosts_file_is_put_back_by_a_stop_by_detach_and_by_the_next_run_after_a_kill() {
+    with_agent(Choice::Userspace, by_resolv_conf, puts_the_hosts_file_back);
+}
