@@ -164,3 +164,44 @@ fn systemd_resolved_that_is_not_there_is_said_and_the_agent_answers_all_the_same
         );
     });
 }
+
+#[test]
+fn systemd_resolved_asks_for_controls_domains_alone_unless_a_group_takes_all_names() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    World::new().run(async |world| {
+        std::fs::write(world.resolv_conf(), BEFORE).unwrap();
+        // In its place a program that writes down how it was called.
+        let (path, log) = (world.dir.join("resolvectl"), world.dir.join("log"));
+        std::fs::write(&path, format!("#!/bin/sh\necho \"$@\" >> {}\n", log.display())).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let called = || {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            let _ = std::fs::remove_file(&log);
+            text
+        };
+        let mut handle = world.start(&[], HostMode::SystemdResolved);
+        want(&handle, &config(&[(&["127.0.0.2"], &["corp.test"])]), 2).await;
+        until(&handle, "the host asks", |status| status.host_asks).await;
+        let reverse = "~0.0.0.0.0.0.0.0.0.0.0.0.c.5.d.f.ip6.arpa ~90.100.in-addr.arpa";
+        let lines = [
+            "dns sluice0 100.90.0.7 fd5c::7".to_owned(),
+            format!("domain sluice0 peers.test zone.test {reverse} ~corp.test"),
+            "default-route sluice0 no\n".to_owned(),
+        ];
+        let mut said: Vec<String> = called().split(' ').map(str::to_owned).collect();
+        let mut expected: Vec<String> = lines.join("\n").split(' ').map(str::to_owned).collect();
+        // Domains have no order.
+        said.sort();
+        expected.sort();
+        assert_eq!(said, expected);
+        handle.want(
+            sluicegate_gateway::resolver::Wanted::read(&config(&[(&["127.0.0.2"], &[])])).unwrap().as_ref(),
+        );
+        until(&handle, "a group takes all", |status| status.forwards[0].domains.is_empty()).await;
+        handle.stop().await.unwrap();
+        let last = called();
+        assert!(last.ends_with("default-route sluice0 yes\nrevert sluice0\n"), "{last}");
+        assert_eq!(std::fs::read_to_string(world.resolv_conf()).unwrap(), BEFORE);
+    });
+}
