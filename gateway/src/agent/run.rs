@@ -82,6 +82,8 @@ async fn go_on(around: &mut Surroundings, stop: impl Future<Output = ()>) -> any
             Ended::NotOpened(why) => why,
         };
         tracing::warn!("{why:#}");
+        // The addresses at which the host asked may be gone with the device.
+        around.resolver.want(None);
         tokio::select! {
             () = &mut stop => return Ok(()),
             () = tokio::time::sleep(pause) => {}

@@ -10,6 +10,8 @@ const ALL: usize = 1024;
 const CLIENT: usize = 64;
 /// Connections that are open at the same time.
 pub(super) const CONNECTIONS: usize = 64;
+/// Connections of other machines, which are told that they are refused and no more.
+pub(super) const STRANGERS: usize = 8;
 
 /// Questions in flight.
 #[derive(Clone, Debug, Default)]

@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::answer::Answers;
-use super::bounds::{Bounds, CONNECTIONS};
+use super::bounds::{Bounds, CONNECTIONS, STRANGERS};
 use super::counts::Refused;
 use super::message::{self, LONGEST, LONGEST_DATAGRAM, Read};
 use super::own::Own;
@@ -30,6 +30,14 @@ pub(super) struct Server {
     pub(super) own: Arc<Own>,
     bounds: Bounds,
     connections: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+}
+
+/// Who asks, and where.
+#[derive(Clone, Copy)]
+struct Ends {
+    client: SocketAddr,
+    here: IpAddr,
 }
 
 /// The sockets that are open.
@@ -40,13 +48,13 @@ pub(super) struct Listening {
 
 impl Server {
     pub(super) fn new(answers: Arc<Answers>, own: Arc<Own>) -> Self {
-        let connections = Arc::new(Semaphore::new(CONNECTIONS));
-        Self { answers, own, bounds: Bounds::default(), connections }
+        let [connections, strangers] = [CONNECTIONS, STRANGERS].map(|most| Arc::new(Semaphore::new(most)));
+        Self { answers, own, bounds: Bounds::default(), connections, strangers }
     }
 
-    /// What is said to `bytes` of `client`, in `most` bytes at the most where the question itself says nothing of that.
-    async fn reply(&self, bytes: &[u8], client: SocketAddr, over_tcp: bool) -> Option<Vec<u8>> {
-        let own = self.own.is_own(client.ip()).await;
+    /// What is said to `bytes`: over TCP all of it, else as much as the client takes.
+    async fn reply(&self, bytes: &[u8], ends: Ends, over_tcp: bool) -> Option<Vec<u8>> {
+        let own = self.is_own(ends).await;
         let (message, most) = match message::read(bytes) {
             Read::Nothing => {
                 self.answers.counts.refused(Refused::Malformed);
@@ -67,6 +75,12 @@ impl Server {
                 None
             }
         }
+    }
+
+    async fn is_own(&self, ends: Ends) -> bool {
+        let source = ends.client.ip().to_canonical();
+        // The host asks itself from where it is asked, mostly.
+        source == ends.here || self.own.is_own(source).await
     }
 
     fn stranger(&self, mut message: Message) -> Message {
@@ -116,12 +130,12 @@ async fn open(address: SocketAddr, server: &Server) -> io::Result<[JoinHandle<()
     let by_udp = UdpSocket::bind(address).await?;
     let by_tcp = TcpListener::bind(address).await?;
     Ok([
-        tokio::spawn(serve_udp(Arc::new(by_udp), server.clone())),
-        tokio::spawn(serve_tcp(by_tcp, server.clone())),
+        tokio::spawn(serve_udp(Arc::new(by_udp), address.ip(), server.clone())),
+        tokio::spawn(serve_tcp(by_tcp, address.ip(), server.clone())),
     ])
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, server: Server) {
+async fn serve_udp(socket: Arc<UdpSocket>, here: IpAddr, server: Server) {
     let mut buffer = vec![0; usize::from(LONGEST_DATAGRAM)];
     loop {
         let (length, client) = match socket.recv_from(&mut buffer).await {
@@ -140,7 +154,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, server: Server) {
         let (socket, server, question) = (socket.clone(), server.clone(), buffer[..length].to_vec());
         tokio::spawn(async move {
             let _room = room;
-            if let Some(answer) = server.reply(&question, client, false).await
+            if let Some(answer) = server.reply(&question, Ends { client, here }, false).await
                 && let Err(e) = socket.send_to(&answer, client).await
             {
                 tracing::debug!("{client} cannot be answered: {e}");
@@ -149,7 +163,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, server: Server) {
     }
 }
 
-async fn serve_tcp(listener: TcpListener, server: Server) {
+async fn serve_tcp(listener: TcpListener, here: IpAddr, server: Server) {
     loop {
         let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -159,14 +173,16 @@ async fn serve_tcp(listener: TcpListener, server: Server) {
                 continue;
             }
         };
-        let Ok(permit) = server.connections.clone().try_acquire_owned() else {
+        let ends = Ends { client, here };
+        let room = if server.is_own(ends).await { &server.connections } else { &server.strangers };
+        let Ok(permit) = room.clone().try_acquire_owned() else {
             server.answers.counts.refused(Refused::Busy);
             continue;
         };
         let server = server.clone();
         tokio::spawn(async move {
             let _permit = permit;
-            if let Err(e) = serve_connection(stream, client, server).await {
+            if let Err(e) = serve_connection(stream, ends, server).await {
                 tracing::debug!("the connection of {client} ends: {e}");
             }
         });
@@ -174,7 +190,7 @@ async fn serve_tcp(listener: TcpListener, server: Server) {
 }
 
 /// Questions of one connection, each after its length (RFC 1035 4.2.2); answers come in the order in which they are found.
-async fn serve_connection(stream: TcpStream, client: SocketAddr, server: Server) -> io::Result<()> {
+async fn serve_connection(stream: TcpStream, ends: Ends, server: Server) -> io::Result<()> {
     let (mut reading, writing) = stream.into_split();
     let writing = Arc::new(Mutex::new(writing));
     loop {
@@ -190,14 +206,14 @@ async fn serve_connection(stream: TcpStream, client: SocketAddr, server: Server)
             Ok(Err(e)) => return Err(e),
             Err(_) => return Ok(()),
         }
-        let Some(room) = server.bounds.admit(client) else {
+        let Some(room) = server.bounds.admit(ends.client) else {
             server.answers.counts.refused(Refused::Busy);
             return Ok(());
         };
         let (writing, server) = (writing.clone(), server.clone());
         tokio::spawn(async move {
             let _room = room;
-            let Some(answer) = server.reply(&question, client, true).await else { return };
+            let Some(answer) = server.reply(&question, ends, true).await else { return };
             let Ok(length) = u16::try_from(answer.len()) else { return };
             let whole = [&length.to_be_bytes()[..], &answer].concat();
             let mut writing = writing.lock().await;

@@ -31,7 +31,6 @@ impl Own {
 
     /// Whether `address` is one of the host's own, as of a second ago.
     pub(super) async fn is_own(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
         // The kernel lets loopback addresses in by no other device.
         if address.is_loopback() {
             return true;

@@ -90,7 +90,7 @@ pub struct Forward {
 
 impl Wanted {
     /// Reads what control says of names; `None` where that is none of its business.
-    pub(crate) fn read(config: &NetworkConfig) -> anyhow::Result<Option<Self>> {
+    pub fn read(config: &NetworkConfig) -> anyhow::Result<Option<Self>> {
         let Some(resolver) = &config.resolver else { return Ok(None) };
         let own: (Ipv4Net, Ipv6Net) = (config.address_v4.parse()?, config.address_v6.parse()?);
         let domain = name(&resolver.domain).context("the zone of peers")?;
@@ -148,8 +148,9 @@ pub(super) fn name(text: &str) -> anyhow::Result<Name> {
 }
 
 fn host(domain: &Name, labels: &[String], v4: Ipv4Addr, v6: Ipv6Addr) -> anyhow::Result<Option<Host>> {
-    let whole = |label: &String| Ok(name(label)?.append_domain(domain)?);
-    let names = labels.iter().map(whole).collect::<anyhow::Result<Vec<Name>>>()?;
+    let labels = labels.iter().map(|label| name(label)).collect::<anyhow::Result<Vec<Name>>>()?;
+    // One that is too long for DNS is nobody's name, and no reason to refuse all others.
+    let names: Vec<Name> = labels.into_iter().filter_map(|label| label.append_domain(domain).ok()).collect();
     Ok((!names.is_empty()).then_some(Host { names, v4, v6 }))
 }
 
@@ -281,7 +282,13 @@ pub(super) mod tests {
         assert_eq!(wanted.forwards[0].servers, ["[2001:db8::53]:5353".parse().unwrap()]);
         assert_eq!(text(&wanted.search()), ["peers.test.", "zone.test.", "corp.test."]);
         assert!(!wanted.has_primary());
-        let none = NetworkConfig { resolver: None, ..config() };
+        let long = |r: &mut agent::Resolver| r.domain = ["abcdefghijklmno"; 15].join(".");
+        let mut config = config();
+        long(config.resolver.as_mut().unwrap());
+        config.peers[0].dns_labels.push("l".repeat(63));
+        let hosts = Wanted::read(&config).unwrap().unwrap().hosts;
+        assert_eq!(hosts[1].names.len(), 2, "what is too long is left out");
+        let none = NetworkConfig { resolver: None, ..config };
         assert_eq!(Wanted::read(&none).unwrap(), None);
     }
 

@@ -10,6 +10,7 @@ mod facts;
 mod image;
 mod names;
 mod questions;
+mod resolver;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};

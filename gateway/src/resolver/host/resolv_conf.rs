@@ -71,7 +71,9 @@ impl ResolvConf {
     }
 
     pub(super) fn set(&mut self, wish: Option<&Wish>) -> Option<String> {
-        let done = match wish {
+        // Without one that the C library can ask, the host is better off as it was.
+        let reachable = |wish: &&Wish| wish.servers.iter().any(|server| server.port() == PORT);
+        let done = match wish.filter(reachable) {
             Some(wish) => self.take(wish),
             None => self.give_back(),
         };
@@ -104,7 +106,12 @@ impl ResolvConf {
                 }
             },
         }
-        let original = kept_bytes(&self.path)?.map(|(_, bytes)| bytes).unwrap_or_default();
+        let Some((_, original)) = kept_bytes(&self.path)? else {
+            return Err(io::Error::other(format!(
+                "what was there before is not in {}",
+                kept(&self.path).display()
+            )));
+        };
         let bytes = text(wish, &String::from_utf8_lossy(&original), &self.state_dir).into_bytes();
         if now.as_ref() != Some(&bytes) {
             put(&self.path, &bytes, 0o644)?;

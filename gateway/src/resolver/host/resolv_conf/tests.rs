@@ -208,6 +208,32 @@ fn bytes_and_permissions_come_back_as_they_were() {
 }
 
 #[test]
+fn the_host_asks_nobody_whom_the_c_library_cannot_ask() {
+    let world = World::new(BEFORE);
+    let mut file = world.run();
+    let elsewhere = Wish { servers: vec!["127.0.0.1:5353".parse().unwrap()], ..wish() };
+    file.set(Some(&elsewhere));
+    assert_eq!(world.text(), BEFORE);
+    file.set(Some(&wish()));
+    file.set(Some(&elsewhere));
+    assert_eq!(world.text(), BEFORE);
+    assert!(world.is_clean() && !file.is_set());
+}
+
+#[test]
+fn where_what_was_there_before_is_lost_that_is_said() {
+    let world = World::new(BEFORE);
+    let mut file = world.run();
+    file.set(Some(&wish()));
+    let written = world.text();
+    fs::remove_file(kept(&world.path)).unwrap();
+    let sentence = file.set(Some(&wish())).unwrap();
+    assert!(sentence.contains("what was there before is not in"), "{sentence}");
+    assert_eq!(world.text(), written);
+    assert!(restore(&world.path, Path::new("/state")).is_err(), "and the next run says so, too");
+}
+
+#[test]
 fn more_domains_than_are_read_are_left_out_the_hosts_own_first() {
     let world = World::new(BEFORE);
     let mut file = world.run();
