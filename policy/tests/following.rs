@@ -112,8 +112,12 @@ fn change(state: &mut State, &(what, which, how, _): &Step) {
         }
         15 => {
             let Some(network) = nth(&mut state.networks, which) else { return };
-            match how % 3 {
+            match how % 4 {
                 0 => network.resources.values_mut().take(1).for_each(|r| r.enabled = !r.enabled),
+                3 => network.resources.values_mut().take(1).for_each(|r| {
+                    let name = ["db.example.org", "*.example.org"][how / 4 % 2];
+                    r.domain = if r.domain.is_none() { Some(name.to_owned()) } else { None };
+                }),
                 1 => network.routers.values_mut().take(1).for_each(|r| r.masquerade = !r.masquerade),
                 _ => drop(network.resources.pop_first()),
             }

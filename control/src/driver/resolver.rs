@@ -95,10 +95,12 @@ impl Resolvers {
             }
         }
         if !old.peers.is_same(&state.peers) {
-            let turned = |(id, peer): &(&String, &Peer)| {
-                state.peers.get(*id).is_some_and(|now| now.allowed != peer.allowed)
-            };
-            concerned.extend(old.peers.iter().filter(turned).map(|(id, _)| id));
+            let mut now = state.peers.iter().peekable();
+            for (id, was) in &old.peers {
+                while now.next_if(|(other, _)| *other < id).is_some() {}
+                let turned = now.next_if(|(other, is)| *other == id && is.allowed != was.allowed);
+                concerned.extend(turned.map(|(id, _)| id));
+            }
         }
         concerned.into_iter().map(String::as_str).collect()
     }

@@ -6,7 +6,7 @@ use sluicegate_api::agent::record::Type;
 use sluicegate_api::agent::{NetworkConfig, Resolver, Role};
 use sluicegate_control::store::{
     Actor, GroupChange, Nameserver, NameserverGroupSpec, NewSetupKey, PeerChange, RecordKind, RecordSpec,
-    Store, Zone, ZoneSpec,
+    ResourceChange, Store, Zone, ZoneSpec,
 };
 
 use crate::support::{Control, FakeAgent, Machine};
@@ -258,6 +258,20 @@ async fn a_change_of_dns_reaches_whose_names_it_changes_and_nobody_elses_image()
         settings.dns_domain = domain.into();
         store.update_settings(&Actor::system(), settings).await.unwrap()
     };
+    let looked_up = async |on| {
+        let mut settings = store.account().await.unwrap().settings;
+        settings.routing_peer_dns_resolution_enabled = on;
+        store.update_settings(&Actor::system(), settings).await.unwrap()
+    };
+    let networks = store.networks().await.unwrap();
+    let network = networks.into_iter().find(|network| network.name == "near").unwrap().id;
+    let resource = |address: &str, opened: bool| ResourceChange {
+        name: address.into(),
+        description: String::new(),
+        address: address.into(),
+        enabled: true,
+        groups: opened.then(|| world.web.clone()).into_iter().collect(),
+    };
     let www = |content: &str| record("www.lab.example", RecordKind::Aaaa, content);
     let (mut lab, mut made, mut split) = (String::new(), String::new(), String::new());
     let mut wrong = Vec::new();
@@ -321,6 +335,14 @@ async fn a_change_of_dns_reaches_whose_names_it_changes_and_nobody_elses_image()
             store.set_dns_disabled_groups(&actor, [].into()).await.unwrap();
         "a DNS label, of which the neighbours and the peer itself hear": images "", overlays "near far user",
             store.update_peer(&actor, &user_id, change("Laptop")).await.unwrap();
+        "a wildcard that a rule opens": images "", overlays "near user",
+            store.create_resource(&actor, &network, resource("*.example.org", true)).await.unwrap();
+        "names that are not looked up": images "", overlays "near user",
+            looked_up(false).await;
+        "and are again": images "", overlays "near user",
+            looked_up(true).await;
+        "a name that no rule opens, of which its router hears": images "", overlays "near",
+            store.create_resource(&actor, &network, resource("db.example.com", false)).await.unwrap();
         "the same name again": images "", overlays "",
             store.update_peer(&actor, &user_id, change("Laptop")).await.unwrap();
     }
