@@ -357,7 +357,8 @@ pub(crate) mod tests {
             name: "*.far.example".into(),
             routers: routers.into(),
         };
-        config.resolver = Some(agent::Resolver { routed: vec![routed], ..Default::default() });
+        let domain = "peers.test".into();
+        config.resolver = Some(agent::Resolver { domain, routed: vec![routed], ..Default::default() });
         let network = Network::try_from(&config).unwrap();
         let of = |peers: &[&str]| peers.iter().map(|peer| peer.parse::<Ipv6Addr>().unwrap()).collect();
         assert_eq!(network.askers, [("r1".to_owned(), Arc::new(of(&["fd5c::1", "fd5c::3"])))].into());

@@ -17,7 +17,7 @@ use sluicegate_gateway::datapath::Choice;
 use sluicegate_gateway::names::{Answer, Answers, Dns, Files, Resolve as _};
 use sluicegate_gateway::status::Status;
 use sluicegate_gateway::system;
-use sluicegate_lab::{Lab, Namespace};
+use sluicegate_lab::{Lab, Namespace, Program};
 use sluicegate_policy::model::{self, Action, End, Group, Network, Policy, Resource, Service, State};
 use sluicegate_policy::{Compiler, NetworkView};
 
@@ -271,6 +271,10 @@ fn config(serial: u64, n: usize, view: &NetworkView, key: &[u8], may_ask: bool) 
     }
 }
 
+fn nft(namespace: &Namespace, rules: &str) {
+    namespace.run(&Program::new("nft").arg(rules), PATIENCE).unwrap().output().unwrap();
+}
+
 fn address(octets: &[u8]) -> IpAddr {
     match <[u8; 4]>::try_from(octets) {
         Ok(v4) => v4.into(),
@@ -316,6 +320,28 @@ fn asks_and_reaches(choice: Choice) {
         assert!(two.reaches(SERVER[family]), "the first packet to {}", SERVER[family]);
     }
     assert_eq!(two.learned(), SERVER.map(|server| server.parse().unwrap()).into());
+
+    // What is lost is asked again.
+    nft(
+        &two.namespaces[1],
+        "add table inet lossy { chain out { type filter hook output priority 0; udp dport 51820 drop; }; }",
+    );
+    let begun = Instant::now();
+    let answers = std::thread::scope(|scope| {
+        let peer = two.namespaces[1].clone();
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(1500));
+            nft(&peer, "delete table inet lossy");
+        });
+        two.look(OVERLAY[1][0], A, &keys)
+    });
+    assert_eq!(
+        answers.each_ref().map(addresses),
+        SERVER.map(|server| vec![server.to_owned()]),
+        "after {:?}",
+        begun.elapsed()
+    );
+    assert!(begun.elapsed() > Duration::from_millis(1400), "nothing was lost");
 
     // A name that is not there opens nothing.
     for answer in two.look(OVERLAY[1][1], "absent.example.org", &keys) {
