@@ -518,3 +518,38 @@ async fn what_was_asked_for_before_a_restart_is_held_and_what_nobody_wants_any_m
     assert_eq!(world.routers[0].known(), []);
     assert_eq!(world.routers[0].handle.below(), Below::new());
 }
+
+#[tokio::test(start_paused = true)]
+async fn while_no_server_answers_what_is_known_is_the_answer() {
+    let world = Asking::new(WILD);
+    world.answers(A, [found(&["192.0.2.1"], 60), found(&["2001:db8::1"], 60)]);
+    assert_eq!(world.ask(A, RecordType::A).await, ok(&["192.0.2.1"]));
+    world.answers(A, [failed(), failed()]);
+    world.pass(300).await;
+    assert_eq!(world.ask(A, RecordType::A).await, ok(&["192.0.2.1"]));
+    assert_eq!(world.ask(A, RecordType::AAAA).await, ok(&["2001:db8::1"]));
+    assert_eq!(world.routers[1].looks(), 0);
+    let row = |row: &Row| row.name == A && row.reason.as_ref().unwrap().contains("cannot be looked up");
+    assert!(world.routers[0].handle.rows().iter().any(row));
+    assert_eq!(world.routers[0].handle.degraded(), [""; 0], "who asks is no trouble of this machine's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_of_one_resource_below_the_wildcard_of_another_is_opened_for_the_other_when_it_is_asked_for() {
+    let world = Asking::new(&["*.example.org", DB]);
+    world.answers(DB, [found(&["192.0.2.1"], 600), found(&["2001:db8::1"], 600)]);
+    world.pass(3).await;
+    let resources = || {
+        let told = world.routers[0].told.lock().unwrap();
+        told.0.addresses.iter().map(|row| row.resource_id.clone()).collect::<BTreeSet<_>>()
+    };
+    let exact = format!("of {DB}");
+    assert_eq!(resources(), [exact.clone()].into());
+    assert_eq!(world.ask(DB, RecordType::AAAA).await, ok(&["2001:db8::1"]));
+    assert_eq!(resources(), [exact, R.to_owned()].into());
+    assert_eq!(world.routers[0].looks(), 1);
+    // The first is there no more, and what was asked for stays.
+    world.routers[0].handle.want(asked_by(WILD));
+    world.pass(2).await;
+    assert_eq!(resources(), [R.to_owned()].into());
+}
