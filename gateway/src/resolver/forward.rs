@@ -248,6 +248,9 @@ mod tests {
     use super::super::message::{self, Read};
     use super::*;
 
+    /// What a server says to a question.
+    type Says = fn(&Message) -> ResponseCode;
+
     fn asked(edns: Option<Edns>) -> Asked {
         let mut message = Message::query();
         message.add_query(Query::query(Name::from_ascii("a.test.").unwrap(), RecordType::A));
@@ -260,7 +263,7 @@ mod tests {
     }
 
     /// A server that answers each question as `answer` says; the questions that it heard.
-    async fn server(answer: fn(&Message) -> ResponseCode) -> (SocketAddr, Arc<Mutex<Vec<Message>>>) {
+    async fn server(answer: Says) -> (SocketAddr, Arc<Mutex<Vec<Message>>>) {
         let socket = UdpSocket::bind("[::1]:0").await.unwrap();
         let (address, heard) = (socket.local_addr().unwrap(), Arc::<Mutex<Vec<Message>>>::default());
         let hears = heard.clone();
@@ -306,7 +309,7 @@ mod tests {
         fn or(question: &Message, wrong: ResponseCode) -> ResponseCode {
             if question.edns.is_some() { wrong } else { ResponseCode::NXDomain }
         }
-        let says: [fn(&Message) -> ResponseCode; 2] =
+        let says: [Says; 2] =
             [|question| or(question, ResponseCode::FormErr), |question| or(question, ResponseCode::NotImp)];
         for wrong in says {
             let (address, heard) = server(wrong).await;
@@ -318,7 +321,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_answer_is_counted_by_why() {
-        let says: [(fn(&Message) -> ResponseCode, &str); 3] = [
+        let says: [(Says, &str); 3] = [
             (|_| ResponseCode::ServFail, "servfail"),
             (|_| ResponseCode::Refused, "refused"),
             (|_| ResponseCode::NotAuth, "malformed"),

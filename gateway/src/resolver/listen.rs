@@ -232,8 +232,8 @@ async fn serve_connection(stream: TcpStream, ends: Ends, server: Server) -> io::
     }
 }
 
-/// Where this agent may listen: nobody but the host itself reaches loopback, and what reaches an overlay address is refused by where
-/// it comes from.
+/// Where this agent may listen: nobody but the host itself reaches loopback, and what reaches an overlay address is refused by
+/// where it comes from.
 pub(super) fn may_listen(address: IpAddr, overlay: [IpAddr; 2]) -> bool {
     address.is_loopback() || overlay.contains(&address)
 }

@@ -72,8 +72,8 @@ impl Service {
         self.answer_by(&wanted, &places, &mut degraded);
         for (address, cause) in self.listening.at(&places).await {
             degraded.push(format!(
-                "questions for names are not answered at {address}: {cause}; end the name server that has the port, or name another \
-                 address in `[dns] listen`; it is tried again"
+                "questions for names are not answered at {address}: {cause}; end the name server that has the port, or name \
+                 another address in `[dns] listen`; it is tried again"
             ));
         }
         let servers: Vec<SocketAddr> = self.listening.addresses().collect();
@@ -107,8 +107,8 @@ impl Service {
             self.settings.dns.listen.iter().partition(|address| may_listen(address.ip(), overlay));
         degraded.extend(may_not.iter().map(|address| {
             format!(
-                "questions for names are not answered at {address}, which is neither of loopback nor this agent's in the overlay: \
-                 take it out of `[dns] listen`"
+                "questions for names are not answered at {address}, which is neither of loopback nor this agent's in the \
+                 overlay: take it out of `[dns] listen`"
             )
         }));
         may
@@ -123,8 +123,8 @@ impl Service {
                 // Where the host does not ask, it finds all others as it always did.
                 if !wanted.has_primary() && self.settings.dns.host != HostMode::Off {
                     degraded.push(format!(
-                        "names that control says nothing of cannot be found out: {why}; name servers there, or give this machine's \
-                         groups a primary nameserver group"
+                        "names that control says nothing of cannot be found out: {why}; name servers there, or give this \
+                         machine's groups a primary nameserver group"
                     ));
                 }
                 Vec::new()
