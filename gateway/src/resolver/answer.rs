@@ -177,8 +177,8 @@ impl Said {
         }
     }
 
-    /// What is said of a name and then of the one that it leads to. Who answers for the first is as good as for the whole (RFC 1035
-    /// 4.1.1), and what nobody has checked is not checked.
+    /// What is said of a name and then of the one that it leads to. Who answers for the first is as good as for the whole (RFC
+    /// 1035 4.1.1), and what nobody has checked is not checked.
     fn then(mut self, next: Self) -> Self {
         self.answers.extend(next.answers);
         self.authentic &= next.authentic;

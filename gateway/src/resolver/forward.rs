@@ -12,7 +12,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::tcp::TcpClientStream;
 use hickory_resolver::net::udp::UdpClientStream;
 use hickory_resolver::net::xfer::{DnsHandle as _, DnsRequestSender as _};
-use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Edns, Message, ResponseCode};
+use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, DnsResponse, Edns, Message, ResponseCode};
 use tokio::time::Instant;
 
 use super::message::Asked;
@@ -147,7 +147,7 @@ impl Server {
     /// Asks by UDP, and by TCP for what does not fit.
     async fn ask(&self, asked: &Asked, patience: Duration) -> Result<Message, Failure> {
         self.questions.fetch_add(1, Ordering::Relaxed);
-        let came = match tokio::time::timeout(patience, self.exchange(asked, patience)).await {
+        let came = match tokio::time::timeout(patience, self.find_out(asked, patience)).await {
             Ok(came) => came,
             Err(_) => Err(Failure::Timeout),
         };
@@ -168,20 +168,33 @@ impl Server {
         came
     }
 
-    async fn exchange(&self, asked: &Asked, patience: Duration) -> Result<Message, Failure> {
+    /// What it says in EDNS, or without where it does not know that (RFC 6891 7).
+    async fn find_out(&self, asked: &Asked, patience: Duration) -> Result<Message, Failure> {
+        use ResponseCode::{BADVERS, FormErr, NotImp};
+        let answer = self.exchange(&request(asked, true), patience).await?;
+        match answer.metadata.response_code {
+            FormErr | NotImp | BADVERS => self.exchange(&request(asked, false), patience).await,
+            _ => Ok(answer),
+        }
+    }
+
+    async fn exchange(&self, message: &Message, patience: Duration) -> Result<Message, Failure> {
+        let mut options = DnsRequestOptions::default();
+        options.retry_interval = patience / u32::from(DATAGRAMS);
+        let request = || DnsRequest::new(message.clone(), options);
         let provider = TokioRuntimeProvider::default();
         let mut by_udp = UdpClientStream::builder(self.address, provider.clone())
             .with_timeout(Some(patience))
             .with_max_retries(DATAGRAMS)
             .build();
-        let mut answers = by_udp.send_message(request(asked, patience));
+        let mut answers = by_udp.send_message(request());
         let answer = answer_of(answers.next().await)?;
         if !answer.metadata.truncation {
             return Ok(answer);
         }
         let by_tcp = TcpClientStream::exchange(self.address, None, patience, None, provider).await;
         let exchange = by_tcp.map_err(|e| failure(&e))?;
-        let mut answers = exchange.send(request(asked, patience));
+        let mut answers = exchange.send(request());
         answer_of(answers.next().await)
     }
 
@@ -196,23 +209,21 @@ impl Server {
 }
 
 /// The same question, in this agent's own words.
-fn request(asked: &Asked, patience: Duration) -> DnsRequest {
+fn request(asked: &Asked, in_edns: bool) -> Message {
     let mut message = Message::query();
     message.add_query(asked.question.clone());
     message.metadata.recursion_desired = true;
     message.metadata.checking_disabled = asked.unchecked;
     message.metadata.authentic_data = asked.authentic;
-    let mut edns = Edns::new();
-    edns.set_max_payload(DATAGRAM).set_dnssec_ok(asked.dnssec);
-    message.set_edns(edns);
-    let mut options = DnsRequestOptions::default();
-    options.retry_interval = patience / u32::from(DATAGRAMS);
-    DnsRequest::new(message, options)
+    if in_edns {
+        let mut edns = Edns::new();
+        edns.set_max_payload(DATAGRAM).set_dnssec_ok(asked.dnssec);
+        message.set_edns(edns);
+    }
+    message
 }
 
-fn answer_of(
-    came: Option<Result<hickory_resolver::proto::op::DnsResponse, NetError>>,
-) -> Result<Message, Failure> {
+fn answer_of(came: Option<Result<DnsResponse, NetError>>) -> Result<Message, Failure> {
     match came {
         Some(Ok(response)) => Ok(response.into_message()),
         Some(Err(e)) => Err(failure(&e)),
@@ -225,5 +236,102 @@ fn failure(error: &NetError) -> Failure {
         NetError::Timeout => Failure::Timeout,
         NetError::Io(_) => Failure::Unreachable,
         _ => Failure::Malformed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::proto::op::Query;
+    use hickory_resolver::proto::rr::{Name, RecordType};
+    use tokio::net::UdpSocket;
+
+    use super::super::message::{self, Read};
+    use super::*;
+
+    /// What a server says to a question.
+    type Says = fn(&Message) -> ResponseCode;
+
+    fn asked(edns: Option<Edns>) -> Asked {
+        let mut message = Message::query();
+        message.add_query(Query::query(Name::from_ascii("a.test.").unwrap(), RecordType::A));
+        message.metadata.checking_disabled = true;
+        message.edns = edns;
+        match message::read(&message.to_vec().unwrap()) {
+            Read::Asked(asked) => *asked,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A server that answers each question as `answer` says; the questions that it heard.
+    async fn server(answer: Says) -> (SocketAddr, Arc<Mutex<Vec<Message>>>) {
+        let socket = UdpSocket::bind("[::1]:0").await.unwrap();
+        let (address, heard) = (socket.local_addr().unwrap(), Arc::<Mutex<Vec<Message>>>::default());
+        let hears = heard.clone();
+        tokio::spawn(async move {
+            let mut buffer = [0; 1500];
+            loop {
+                let (length, client) = socket.recv_from(&mut buffer).await.unwrap();
+                let question = Message::from_vec(&buffer[..length]).unwrap();
+                let mut said = question.clone().into_response();
+                said.metadata.response_code = answer(&question);
+                said.edns = None;
+                hears.lock().unwrap().push(question);
+                socket.send_to(&said.to_vec().unwrap(), client).await.unwrap();
+            }
+        });
+        (address, heard)
+    }
+
+    async fn ask(address: SocketAddr, asked: &Asked) -> (Option<ResponseCode>, ServerRow) {
+        let forwarder = Forwarder::default();
+        forwarder.keep(&[address].into());
+        let answer = forwarder.ask(&[address], asked).await;
+        (answer.map(|answer| answer.metadata.response_code), forwarder.row(&address).unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_the_client_wants_of_signatures_is_asked_for() {
+        let (address, heard) = server(|_| ResponseCode::NoError).await;
+        ask(address, &asked(None)).await;
+        ask(address, &asked(Some(Edns::new().set_dnssec_ok(true).clone()))).await;
+        let heard = heard.lock().unwrap();
+        let wanted = heard.iter().map(|message| message.edns.as_ref().unwrap().flags().dnssec_ok);
+        assert_eq!(wanted.collect::<Vec<_>>(), [false, true]);
+        assert!(heard.iter().all(|message| {
+            message.metadata.recursion_desired
+                && message.metadata.checking_disabled
+                && message.edns.as_ref().unwrap().max_payload() == DATAGRAM
+        }));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_knows_no_edns_is_asked_without() {
+        fn or(question: &Message, wrong: ResponseCode) -> ResponseCode {
+            if question.edns.is_some() { wrong } else { ResponseCode::NXDomain }
+        }
+        let says: [Says; 2] =
+            [|question| or(question, ResponseCode::FormErr), |question| or(question, ResponseCode::NotImp)];
+        for wrong in says {
+            let (address, heard) = server(wrong).await;
+            let (code, row) = ask(address, &asked(None)).await;
+            assert_eq!((code, heard.lock().unwrap().len()), (Some(ResponseCode::NXDomain), 2));
+            assert_eq!((row.questions, row.silent), (1, false));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_is_counted_by_why() {
+        let says: [(Says, &str); 3] = [
+            (|_| ResponseCode::ServFail, "servfail"),
+            (|_| ResponseCode::Refused, "refused"),
+            (|_| ResponseCode::NotAuth, "malformed"),
+        ];
+        for (code, reason) in says {
+            let (address, _) = server(code).await;
+            let (answer, row) = ask(address, &asked(None)).await;
+            assert_eq!(answer, None, "{reason}");
+            let failed: Vec<_> = row.failures.into_iter().filter(|(_, count)| *count > 0).collect();
+            assert_eq!((failed, row.silent), (vec![(reason, 1)], false));
+        }
     }
 }

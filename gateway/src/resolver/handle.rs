@@ -23,8 +23,8 @@ pub struct Handle {
     task: Option<JoinHandle<()>>,
 }
 
-/// Begins, without answering anything before [`Handle::want`]. What an earlier run that was killed left of the host's files is put
-/// back first. Needs a tokio runtime.
+/// Begins, without answering anything before [`Handle::want`]. What an earlier run that was killed left of the host's files is
+/// put back first. Needs a tokio runtime.
 pub fn start(settings: Settings, netlink: Netlink) -> Handle {
     let path = &settings.dns.resolv_conf;
     match host::restore(path, &settings.state_dir) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, ResponseCode};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Mutex, Semaphore};
@@ -18,6 +19,8 @@ use super::counts::Refused;
 use super::message::{self, LONGEST, LONGEST_DATAGRAM, Read};
 use super::own::Own;
 
+/// Bytes of questions that wait to be read.
+const RECEIVED: usize = 1 << 20;
 /// How long a connection may be silent.
 const IDLE: Duration = Duration::from_secs(10);
 /// How long a client may take to read an answer.
@@ -97,13 +100,14 @@ impl Listening {
 
     /// Listens at `wanted` and nowhere else; why where that was not possible. Questions in flight are answered all the same.
     pub(super) async fn at(&mut self, wanted: &BTreeSet<SocketAddr>) -> Vec<(SocketAddr, io::Error)> {
-        self.open.retain(|address, tasks| {
-            let stays = wanted.contains(address) && !tasks.iter().any(JoinHandle::is_finished);
-            if !stays {
-                tasks.iter().for_each(JoinHandle::abort);
-            }
-            stays
-        });
+        let goes = |address: &SocketAddr, tasks: &mut [JoinHandle<()>; 2]| {
+            !wanted.contains(address) || tasks.iter().any(JoinHandle::is_finished)
+        };
+        for task in self.open.extract_if(.., goes).flat_map(|(_, tasks)| tasks).collect::<Vec<_>>() {
+            task.abort();
+            // The port is free afterwards, unless a question is still in flight.
+            let _ = task.await;
+        }
         let mut failed = Vec::new();
         for address in wanted {
             if self.open.contains_key(address) {
@@ -128,6 +132,8 @@ impl Listening {
 
 async fn open(address: SocketAddr, server: &Server) -> io::Result<[JoinHandle<()>; 2]> {
     let by_udp = UdpSocket::bind(address).await?;
+    // A host that starts asks much at once; less room is what the kernel grants.
+    let _ = SockRef::from(&by_udp).set_recv_buffer_size(RECEIVED);
     let by_tcp = TcpListener::bind(address).await?;
     Ok([
         tokio::spawn(serve_udp(Arc::new(by_udp), address.ip(), server.clone())),
@@ -226,8 +232,8 @@ async fn serve_connection(stream: TcpStream, ends: Ends, server: Server) -> io::
     }
 }
 
-/// Where this agent may listen: nobody but the host itself reaches loopback, and what reaches an overlay address is refused by where
-/// it comes from.
+/// Where this agent may listen: nobody but the host itself reaches loopback, and what reaches an overlay address is refused by
+/// where it comes from.
 pub(super) fn may_listen(address: IpAddr, overlay: [IpAddr; 2]) -> bool {
     address.is_loopback() || overlay.contains(&address)
 }

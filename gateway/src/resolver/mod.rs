@@ -1,7 +1,8 @@
 //! Answers the questions of this agent's own host for names, as control says: of peers and zones by itself, of domain resources
 //! through their routers, of others by the name servers that control or the host names.
 //!
-//! Nobody else is answered, and nothing opens by an answer from here: a name server in the overlay is reached as anything else there is.
+//! Nobody else is answered, and nothing opens by an answer from here: a name server in the overlay is reached as anything else
+//! there is.
 
 mod answer;
 mod bounds;

@@ -6,8 +6,8 @@ use hickory_resolver::proto::rr::Record;
 
 /// Asks routers for the names of the resources that they route.
 pub trait Routed: Send + Sync {
-    /// Asks a live router of the resource `resource_id`, of several the one in use. Whoever is told addresses may use them at once.
-    /// Comes to an end by itself, with [`RoutedFailure::NoAnswer`] after a few seconds.
+    /// Asks a live router of the resource `resource_id`, of several the one in use. Whoever is told addresses may use them at
+    /// once. Comes to an end by itself, with [`RoutedFailure::NoAnswer`] after a few seconds.
     fn ask<'a>(
         &'a self,
         resource_id: &'a str,

@@ -16,6 +16,7 @@ use super::state::Shared;
 use super::wanted::{PORT, Wanted};
 use super::zones::Table;
 use super::{Settings, wanted};
+use crate::config::HostMode;
 
 /// Between looks at what others may have changed: ports that were taken, the host's files.
 const TICK: Duration = Duration::from_secs(1);
@@ -71,8 +72,8 @@ impl Service {
         self.answer_by(&wanted, &places, &mut degraded);
         for (address, cause) in self.listening.at(&places).await {
             degraded.push(format!(
-                "questions for names are not answered at {address}: {cause}; end the name server that has the port, or name another \
-                 address in `[dns] listen`; it is tried again"
+                "questions for names are not answered at {address}: {cause}; end the name server that has the port, or name \
+                 another address in `[dns] listen`; it is tried again"
             ));
         }
         let servers: Vec<SocketAddr> = self.listening.addresses().collect();
@@ -106,8 +107,8 @@ impl Service {
             self.settings.dns.listen.iter().partition(|address| may_listen(address.ip(), overlay));
         degraded.extend(may_not.iter().map(|address| {
             format!(
-                "questions for names are not answered at {address}, which is neither of loopback nor this agent's in the overlay: \
-                 take it out of `[dns] listen`"
+                "questions for names are not answered at {address}, which is neither of loopback nor this agent's in the \
+                 overlay: take it out of `[dns] listen`"
             )
         }));
         may
@@ -119,8 +120,12 @@ impl Service {
         let upstreams = match host::upstreams(&self.settings.dns.resolv_conf) {
             Ok(found) => found.into_iter().filter(|server| !own.contains(server)).collect(),
             Err(why) => {
-                if !wanted.has_primary() {
-                    degraded.push(format!("names of nobody's are not asked for: {why}"));
+                // Where the host does not ask, it finds all others as it always did.
+                if !wanted.has_primary() && self.settings.dns.host != HostMode::Off {
+                    degraded.push(format!(
+                        "names that control says nothing of cannot be found out: {why}; name servers there, or give this \
+                         machine's groups a primary nameserver group"
+                    ));
                 }
                 Vec::new()
             }

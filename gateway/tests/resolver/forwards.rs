@@ -73,7 +73,10 @@ fn the_next_server_is_asked_where_one_is_silent_refuses_or_is_not_there() {
                 let waited = begun.elapsed();
                 assert!(waited < Duration::from_secs(4), "{first} {waited:?}");
                 if kind == RecordType::AAAA {
-                    assert!(waited < Duration::from_secs(1), "{first} is not waited for again: {waited:?}");
+                    assert!(
+                        waited < Duration::from_millis(1400),
+                        "{first} is not waited for again: {waited:?}"
+                    );
                 }
             }
             let status = handle.status().unwrap();
@@ -96,7 +99,7 @@ fn when_no_server_answers_that_is_said_before_the_client_asks_again() {
         let begun = Instant::now();
         assert_eq!(said("db.corp.test", RecordType::A), "ServFail");
         let waited = begun.elapsed();
-        assert!((Duration::from_secs(4)..Duration::from_secs(5)).contains(&waited), "{waited:?}");
+        assert!((Duration::from_secs(4)..Duration::from_millis(5500)).contains(&waited), "{waited:?}");
     });
 }
 

@@ -116,7 +116,7 @@ fn the_host_asks_as_before_once_control_says_nothing_of_names_any_more_or_nobody
         until(&handle, "the host asks", |status| status.host_asks).await;
         handle.want(None);
         for _ in 0..250 {
-            if text() == BEFORE {
+            if handle.status().is_none() {
                 break;
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;

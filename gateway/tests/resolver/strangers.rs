@@ -8,7 +8,7 @@ use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::RecordType;
 use sluicegate_gateway::config::HostMode;
 
-use crate::world::{By, OWN, World, ask, config, exchange, question, said, until, want};
+use crate::world::{By, OWN, PATIENCE, World, ask, config, exchange, question, said, until, want};
 
 #[test]
 fn another_machine_is_refused_whatever_it_asks() {
@@ -28,7 +28,7 @@ fn another_machine_is_refused_whatever_it_asks() {
         for server in OWN {
             let server = SocketAddr::new(server.parse().unwrap(), 53);
             for by in [By::Udp, By::Tcp] {
-                let ask = || exchange(server, by, &asked.to_vec().unwrap(), Duration::from_secs(5));
+                let ask = || exchange(server, by, &asked.to_vec().unwrap(), PATIENCE);
                 let answer = tokio::task::block_in_place(|| stranger.enter(ask).unwrap());
                 let answer = Message::from_vec(&answer.expect("a refusal is an answer")).unwrap();
                 assert_eq!(answer.metadata.response_code, ResponseCode::Refused, "{server} {by:?}");
@@ -46,7 +46,7 @@ fn another_machine_is_refused_whatever_it_asks() {
         drop(held);
         // The host itself is not, from whichever of its addresses it asks.
         let socket = UdpSocket::bind(("192.0.2.1", 0)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.send_to(&asked.to_vec().unwrap(), (OWN[0], 53)).unwrap();
         let mut buffer = [0; 1500];
         let length = tokio::task::block_in_place(|| socket.recv(&mut buffer)).unwrap();
@@ -65,20 +65,21 @@ fn what_is_no_question_gets_an_error_or_nothing_and_others_are_answered_all_the_
         let handle = world.start(&[], HostMode::Off);
         want(&handle, &config(&[]), 2).await;
         let good = question("alpha.peers.test", RecordType::A).to_vec().unwrap();
-        let patience = Duration::from_millis(300);
         for server in OWN {
             let server = SocketAddr::new(server.parse().unwrap(), 53);
-            let code = |bytes: &[u8], by| {
+            let answer = |bytes: &[u8], by, patience| {
                 let answer = tokio::task::block_in_place(|| exchange(server, by, bytes, patience));
                 answer.map(|answer| Message::from_vec(&answer).unwrap().metadata.response_code)
             };
+            let code = |bytes: &[u8], by| answer(bytes, by, PATIENCE);
+            let nothing = |bytes: &[u8], by| answer(bytes, by, Duration::from_millis(300));
             for by in [By::Udp, By::Tcp] {
                 assert_eq!(code(&good[..good.len() - 3], by), Some(ResponseCode::FormErr), "{by:?}");
-                assert_eq!(code(&good[..5], by), None, "{by:?}: that is not even a header");
-                assert_eq!(code(&[], by), None, "{by:?}");
-                let mut answer = good.clone();
-                answer[2] |= 0x80;
-                assert_eq!(code(&answer, by), None, "{by:?}: nobody answers an answer");
+                assert_eq!(nothing(&good[..5], by), None, "{by:?}: that is not even a header");
+                assert_eq!(nothing(&[], by), None, "{by:?}");
+                let mut answered = good.clone();
+                answered[2] |= 0x80;
+                assert_eq!(nothing(&answered, by), None, "{by:?}: nobody answers an answer");
                 assert_eq!(code(&good, by), Some(ResponseCode::NoError), "{by:?}");
             }
         }

@@ -47,8 +47,8 @@ impl Host {
         }
     }
 
-    /// Has the host ask as `wish` says, or as it did before where that is `None`. Repeated, it sees to it that this stays so. What
-    /// is wrong, a sentence.
+    /// Has the host ask as `wish` says, or as it did before where that is `None`. Repeated, it sees to it that this stays so.
+    /// What is wrong, a sentence.
     pub(super) async fn set(&mut self, wish: Option<&Wish>) -> Option<String> {
         match self {
             Self::Off => None,

@@ -1,9 +1,9 @@
 //! The host's resolv.conf: it is replaced while this agent answers, and put back as it was.
 //!
-//! What was there is kept beside it first, so that it can be put back after any end of the agent, by its next run. A link is replaced
-//! itself and put back as the same link: the file that it leads to is somebody else's and is never written. A file that is mounted
-//! by itself, as containers have it, cannot be replaced and is written in its place. Whoever else writes the file has the last word:
-//! what this agent did not write it leaves as it is.
+//! What was there is kept beside it first, so that it can be put back after any end of the agent, by its next run. A link is
+//! replaced itself and put back as the same link: the file that it leads to is somebody else's and is never written. A file that
+//! is mounted by itself, as containers have it, cannot be replaced and is written in its place. Whoever else writes the file has the
+//! last word: what this agent did not write it leaves as it is.
 
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
@@ -24,7 +24,8 @@ const SERVERS: usize = 3;
 const WRITTEN: &str =
     "# Written by sluicegate-gateway, which puts back what was here before when it stops.\n";
 /// How what was there before begins where it is kept.
-const KEPT: &str = "# Kept by sluicegate-gateway: what the file beside this one was before. It is put back when the agent stops.\n";
+const KEPT: &str =
+    "# Kept by sluicegate-gateway: what the file beside this one was. It is put back when the agent stops.\n";
 
 /// The file, and what was made of it.
 pub(in crate::resolver) struct ResolvConf {
@@ -79,7 +80,8 @@ impl ResolvConf {
         };
         let failed = done.err().map(|e| {
             format!(
-                "the host does not ask this agent for names: {} cannot be written: {e}; mend that, or set `[dns] host` to \"off\"",
+                "the host does not ask this agent for names: {} cannot be written: {e}; mend that, or set \
+                 `[dns] host` to \"off\"",
                 self.path.display()
             )
         });
@@ -138,8 +140,8 @@ impl ResolvConf {
                 "the host does not ask this agent for names: {path} is written by the agent of {state_dir}, and a host has one"
             ),
             Found::Changed => format!(
-                "the host may not ask this agent for names: another program has changed what this agent wrote to {path}, which is left as \
-                 it is; what was there before is kept in {}: put that back by hand, then start the agent again",
+                "the host may not ask this agent for names: another program has changed what this agent wrote to {path}, which \
+                 is left as it is; what was there before is kept in {}: put that back by hand, then start the agent again",
                 kept(&self.path).display()
             ),
             Found::Others | Found::Ours => {
@@ -148,8 +150,8 @@ impl ResolvConf {
                     let _ = remove(&kept(&self.path));
                 }
                 format!(
-                    "the host does not ask this agent for names: another program has written {path}, which is left as it is; have that \
-                     program leave the file alone, or use `[dns] host = \"systemd-resolved\"`, and start the agent again"
+                    "the host does not ask this agent for names: another program has written {path}, which is left as it is; \
+                     have that program leave the file alone, or use `[dns] host = \"systemd-resolved\"`, and start the agent again"
                 )
             }
         };
@@ -192,8 +194,8 @@ pub fn original(path: &Path) -> io::Result<Vec<u8>> {
     Ok(kept_bytes(path)?.map(|(_, bytes)| bytes).unwrap_or_default())
 }
 
-/// Puts back what was at `path` before the agent of `state_dir` came, where an earlier run of it has not done so; whether there was
-/// anything to do.
+/// Puts back what was at `path` before the agent of `state_dir` came, where an earlier run of it has not done so; whether there
+/// was anything to do.
 pub fn restore(path: &Path, state_dir: &Path) -> io::Result<bool> {
     // What cannot be read is nothing that this agent wrote.
     let Ok(bytes) = fs::read(path) else { return Ok(false) };
