@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod names;
 pub mod netlink;
 pub mod overlay;
+pub mod resolver;
 pub mod serve;
 pub mod status;
 pub mod system;

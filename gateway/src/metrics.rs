@@ -1,5 +1,6 @@
 //! The gateway's metrics: the whole list, and how they are written.
 
+mod dns;
 mod flows;
 mod names;
 mod traffic;
@@ -190,6 +191,7 @@ fn describe(registry: &Registry, status: &Status) -> anyhow::Result<()> {
     xdp(registry, status)?;
     flows::describe(registry, status)?;
     names::describe(registry, status)?;
+    dns::describe(registry, status)?;
     traffic::describe(registry, status)?;
     info(registry, "build_info", "The agent's version.", "version", &status.version)?;
     info(registry, "datapath_info", "Which datapath judges.", "kind", &status.datapath.kind)
@@ -308,6 +310,34 @@ mod tests {
         status.names = vec![crate::status::Name { addresses, ..named.clone() }, named];
         let came = |result: &str, count| crate::status::NameLookups { result: result.into(), count };
         status.counters.name_lookups = vec![came("ok", 3), came("none", 0), came("failed", 2)];
+        let came = |side: &str, result: &str, count| crate::status::NameQuestions {
+            side: side.into(),
+            result: result.into(),
+            count,
+        };
+        status.counters.name_questions =
+            vec![came("asked", "answered", 4), came("heard", "answered", 5), came("heard", "refused", 0)];
+        let failures = |count| vec![crate::status::DnsFailures { reason: "timeout".into(), count }];
+        let server = crate::status::DnsServer {
+            address: "192.0.2.53:53".into(),
+            silent: true,
+            questions: 7,
+            failures: failures(2),
+        };
+        let group = crate::status::DnsForward { servers: vec![server.clone()], ..Default::default() };
+        status.dns = Some(crate::status::Dns {
+            listening: vec!["100.90.0.7:53".into()],
+            host_asks: true,
+            forwards: vec![group.clone(), group],
+            upstreams: vec![server],
+            questions: vec![crate::status::DnsQuestions {
+                by: "zone".into(),
+                result: "answered".into(),
+                count: 5,
+            }],
+            refused: failures(1),
+            ..Default::default()
+        });
         metrics.render(&status).unwrap()
     }
 
@@ -347,8 +377,27 @@ mod tests {
             "sluicegate_gateway_name_lookups_total{result=\"ok\"} 3",
             "sluicegate_gateway_name_lookups_total{result=\"none\"} 0",
             "sluicegate_gateway_name_lookups_total{result=\"failed\"} 2",
+            "sluicegate_gateway_name_questions_asked_total{result=\"answered\"} 4",
+            "sluicegate_gateway_name_questions_heard_total{result=\"answered\"} 5",
+            "sluicegate_gateway_name_questions_heard_total{result=\"refused\"} 0",
         ] {
             assert!(page.lines().any(|there| there == line), "{line}");
+        }
+    }
+
+    #[test]
+    fn questions_for_names_are_counted_and_a_server_of_several_groups_once() {
+        let page = page();
+        for line in [
+            "sluicegate_gateway_dns_listening 1",
+            "sluicegate_gateway_dns_host_asks 1",
+            "sluicegate_gateway_dns_questions_total{by=\"zone\",result=\"answered\"} 5",
+            "sluicegate_gateway_dns_refused_total{reason=\"timeout\"} 1",
+            "sluicegate_gateway_dns_server_questions_total{server=\"192.0.2.53:53\"} 7",
+            "sluicegate_gateway_dns_server_failures_total{reason=\"timeout\",server=\"192.0.2.53:53\"} 2",
+            "sluicegate_gateway_dns_server_silent{server=\"192.0.2.53:53\"} 1",
+        ] {
+            assert!(page.lines().any(|there| there == line), "{line}\n{page}");
         }
     }
 
@@ -367,6 +416,13 @@ mod tests {
                 "control_last_contact_timestamp_seconds gauge",
                 "datapath_info gauge",
                 "degraded_conditions gauge",
+                "dns_host_asks gauge",
+                "dns_listening gauge",
+                "dns_questions_total counter",
+                "dns_refused_total counter",
+                "dns_server_failures_total counter",
+                "dns_server_questions_total counter",
+                "dns_server_silent gauge",
                 "dropped_packets_total counter",
                 "events_lost_total counter",
                 "events_suppressed_total counter",
@@ -389,6 +445,8 @@ mod tests {
                 "masquerade_ports_in_use gauge",
                 "name_addresses gauge",
                 "name_lookups_total counter",
+                "name_questions_asked_total counter",
+                "name_questions_heard_total counter",
                 "names gauge",
                 "overlay_peers gauge",
                 "overlay_peers_live gauge",

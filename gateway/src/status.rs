@@ -34,6 +34,9 @@ pub struct Status {
     /// Names of resources that this agent looks up as a router of them.
     #[serde(default)]
     pub names: Vec<Name>,
+    /// How this host's questions for names are answered; `None` where control says nothing of that.
+    #[serde(default)]
+    pub dns: Option<Dns>,
     /// Totals.
     pub counters: Counters,
     /// Conditions a person should know of, each a sentence.
@@ -305,6 +308,106 @@ pub struct Address {
     pub age_seconds: u64,
 }
 
+/// How questions for names came out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NameQuestions {
+    /// `asked` of routers by this agent, or `heard` by this agent as a router.
+    pub side: String,
+    /// `answered`, `none`, `refused`, `failed`, `late`, `limited`; `silent` of those asked, `malformed` of those heard.
+    pub result: String,
+    /// So many.
+    pub count: u64,
+}
+
+/// How this host's questions for names are answered.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Dns {
+    /// Where they are answered.
+    pub listening: Vec<String>,
+    /// How this host is to ask: `off`, `resolv.conf` or `systemd-resolved`.
+    pub host: String,
+    /// Whether it was made to ask this agent.
+    pub host_asks: bool,
+    /// Zones that are answered by this agent itself.
+    pub zones: Vec<DnsZone>,
+    /// Names that routers are asked for.
+    pub routed: Vec<DnsRouted>,
+    /// Nameserver groups.
+    pub forwards: Vec<DnsForward>,
+    /// This host's own name servers, which are asked for all else.
+    pub upstreams: Vec<DnsServer>,
+    /// Questions since the agent started, zeros too.
+    pub questions: Vec<DnsQuestions>,
+    /// Questions that were not considered since then, zeros too: `stranger`, `malformed` or `busy`.
+    pub refused: Vec<DnsFailures>,
+}
+
+/// A zone that the agent answers itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DnsZone {
+    /// Its domain.
+    pub domain: String,
+    /// `peers`, `records`, or `reverse`: names of overlay addresses.
+    pub kind: String,
+    /// Names that have records.
+    pub names: u64,
+}
+
+/// A name that routers are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DnsRouted {
+    /// The name; `*.` before what a wildcard is below.
+    pub name: String,
+    /// Resource id.
+    pub resource_id: String,
+}
+
+/// A nameserver group.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DnsForward {
+    /// Its id in control.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What it is asked for; nothing named: all that nothing else holds.
+    pub domains: Vec<String>,
+    /// Its name servers, in the order in which they are asked.
+    pub servers: Vec<DnsServer>,
+}
+
+/// A name server that is asked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DnsServer {
+    /// Address and port.
+    pub address: String,
+    /// Whether it gave no answer lately: then it is asked after the others.
+    pub silent: bool,
+    /// Questions that it was asked.
+    pub questions: u64,
+    /// Those that it did not answer, zeros too: `timeout`, `unreachable`, `servfail`, `refused` or `malformed`.
+    pub failures: Vec<DnsFailures>,
+}
+
+/// Questions by who answered them, and how.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DnsQuestions {
+    /// `peers`, `zone`, `reverse`, `routed`, `forward` or `host`.
+    pub by: String,
+    /// `answered`; `nothing`, there is no such record; `no_such_name`; or `failed`.
+    pub result: String,
+    /// Questions.
+    pub count: u64,
+}
+
+/// Questions that came to nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DnsFailures {
+    /// Why.
+    pub reason: String,
+    /// Questions.
+    pub count: u64,
+}
+
 /// How looks at names came out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NameLookups {
@@ -348,6 +451,9 @@ pub struct Counters {
     pub events_lost: u64,
     /// How often a prefix moved to another router.
     pub failovers: u64,
+    /// How questions for names through the tunnel came out since the agent started; zeros too.
+    #[serde(default)]
+    pub name_questions: Vec<NameQuestions>,
     /// How looks at names came out since the agent started; zeros too.
     #[serde(default)]
     pub name_lookups: Vec<NameLookups>,

@@ -8,6 +8,7 @@ mod ends;
 mod local;
 mod masquerade;
 mod network;
+mod opened;
 mod policy;
 mod pools;
 mod report;
@@ -38,9 +39,10 @@ use crate::local::capture::Line;
 use crate::local::events::Feed;
 use crate::local::names::Names;
 use crate::metrics::Metrics;
-use crate::names::Handle;
+use crate::names::{Below, Check, Handle};
 use crate::netlink::Netlink;
-use crate::overlay::{Link, Overlay, PublicKey};
+use crate::overlay::{Link, Overlay, PublicKey, Questions};
+use crate::resolver;
 use crate::serve::Query;
 use contact::Contact;
 use device::Device;
@@ -70,6 +72,16 @@ struct Surroundings {
     wanted: watch::Sender<Wanted>,
     /// What the names of resources stand for.
     domains: Handle,
+    /// What was remembered last of names that were asked for.
+    below: Below,
+    /// What others ask of this agent, and what it asks.
+    questions: Arc<Questions>,
+    /// What answers to questions for names wait for.
+    checks: mpsc::Receiver<Check>,
+    /// The same, as far as it is known.
+    waiting: Vec<Check>,
+    /// Answers this host's questions for names.
+    resolver: resolver::Handle,
     /// Where masquerade ports ran out.
     exhausted: Exhausted,
 }
@@ -163,6 +175,7 @@ impl<O: Overlay> Agent<'_, O> {
         all.extend(self.resolved.iter().flat_map(|resolved| resolved.degraded.iter().cloned()));
         all.extend(self.datapath.degraded());
         all.extend(self.around.domains.degraded());
+        all.extend(self.around.resolver.degraded());
         all
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -11,6 +12,7 @@ use crate::control::Told;
 use crate::facts::Wanted;
 use crate::names;
 use crate::overlay::PublicKey;
+use crate::resolver;
 
 /// The overlay as this agent is to build it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,12 @@ pub(super) struct Network {
     pub told: Told,
     /// Names this agent is to look up, with the resources they are the names of.
     pub names: BTreeMap<String, BTreeSet<String>>,
+    /// Who may ask for the names of a resource that this agent routes, by their overlay addresses.
+    pub askers: BTreeMap<String, Arc<BTreeSet<Ipv6Addr>>>,
+    /// Of whom this agent asks for the names of a resource: metric and overlay address of each router.
+    pub asked: Arc<BTreeMap<String, BTreeSet<(u32, Ipv6Addr)>>>,
+    /// How this host's questions for names are to be answered.
+    pub resolver: Option<resolver::Wanted>,
 }
 
 /// Another agent.
@@ -110,13 +118,22 @@ impl TryFrom<&agent::NetworkConfig> for Network {
         let routed = config.routed.iter().map(checked_routed).collect::<anyhow::Result<_>>()?;
         let watched = config.watched.iter().cloned().collect();
         let told = Told { events: !config.no_flow_events, counters: !config.no_flow_counters };
+        let sets = config.askers.iter().map(|set| checked_askers(set, config, &peers));
+        let sets = sets.collect::<anyhow::Result<Vec<_>>>()?;
         let mut names = BTreeMap::<String, BTreeSet<String>>::new();
+        let mut askers = BTreeMap::new();
         for name in &config.names {
-            checked_name(name)
-                .with_context(|| format!("name {:?} of resource {:?}", name.name, name.resource_id))?;
+            let of = || format!("name {:?} of resource {:?}", name.name, name.resource_id);
+            checked_name(name).with_context(of)?;
+            if let Some(place) = name.askers.checked_sub(1) {
+                let set = sets.get(place as usize).context("its askers are not there").with_context(of)?;
+                askers.insert(name.resource_id.clone(), set.clone());
+            }
             names.entry(name.name.clone()).or_default().insert(name.resource_id.clone());
         }
-        Ok(Self { own_v4, own_v6, peers, routes, routed, watched, told, names })
+        let asked = Arc::new(asked(config.resolver.as_ref(), &peers));
+        let resolver = resolver::Wanted::read(config)?;
+        Ok(Self { own_v4, own_v6, peers, routes, routed, watched, told, names, askers, asked, resolver })
     }
 }
 
@@ -132,6 +149,7 @@ impl Network {
         names::Wanted {
             names: self.names.clone(),
             overlay: vec![self.own_v4.trunc().into(), self.own_v6.trunc().into()],
+            askers: self.askers.clone(),
         }
     }
 
@@ -196,21 +214,42 @@ fn checked_routed(routed: &agent::RoutedPrefix) -> anyhow::Result<Routed> {
     })
 }
 
+/// The overlay addresses of some of the peers, by their places.
+fn checked_askers(
+    set: &agent::PeerSet,
+    config: &agent::NetworkConfig,
+    peers: &BTreeMap<String, Peer>,
+) -> anyhow::Result<Arc<BTreeSet<Ipv6Addr>>> {
+    let asker = |place: &u32| {
+        let peer = config.peers.get(*place as usize).and_then(|peer| peers.get(&peer.id));
+        peer.map(|peer| peer.v6).with_context(|| format!("who may ask for names: there is no peer {place}"))
+    };
+    Ok(Arc::new(set.peers.iter().map(asker).collect::<anyhow::Result<_>>()?))
+}
+
+/// Routers to ask for names; those that are not among the peers cannot be asked.
+fn asked(
+    resolver: Option<&agent::Resolver>,
+    peers: &BTreeMap<String, Peer>,
+) -> BTreeMap<String, BTreeSet<(u32, Ipv6Addr)>> {
+    let mut asked = BTreeMap::<String, BTreeSet<(u32, Ipv6Addr)>>::new();
+    for name in resolver.into_iter().flat_map(|resolver| &resolver.routed) {
+        let known = name.routers.iter().filter_map(|router| {
+            let peer = peers.get(&router.peer_id)?;
+            Some((router.metric, peer.v6))
+        });
+        asked.entry(name.resource_id.clone()).or_default().extend(known);
+    }
+    asked
+}
+
 /// A name, or a wildcard and what it is below: as control keeps them, which is what may be in DNS.
 fn checked_name(name: &agent::Name) -> anyhow::Result<()> {
     if name.resource_id.is_empty() {
         bail!("it is of no resource");
     }
     let domain = name.name.strip_prefix("*.").unwrap_or(&name.name);
-    let label = |label: &str| {
-        let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
-        (1..=63).contains(&label.len())
-            && label.bytes().all(known)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let numeric = domain.rsplit('.').next().is_some_and(|top| top.bytes().all(|b| b.is_ascii_digit()));
-    if domain.len() > 253 || numeric || !domain.split('.').all(label) {
+    if !names::is_domain(domain) {
         bail!("it is no name in lower case, such as db.example.org or *.example.org");
     }
     Ok(())
@@ -304,6 +343,31 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn who_may_ask_and_who_is_asked_are_known_by_their_overlay_addresses() {
+        let mut config = agent::NetworkConfig {
+            names: vec![name("r1", "*.example.org"), name("r2", "db.example.org")],
+            askers: vec![agent::PeerSet { peers: vec![0, 2] }],
+            ..config()
+        };
+        config.names[0].askers = 1;
+        let routers = [("g2", 100), ("g1", 200), ("unknown", 1)];
+        let routers = routers.map(|(id, metric)| agent::Router { peer_id: id.into(), metric });
+        let routed = agent::RoutedName {
+            resource_id: "r9".into(),
+            name: "*.far.example".into(),
+            routers: routers.into(),
+        };
+        let domain = "peers.test".into();
+        config.resolver = Some(agent::Resolver { domain, routed: vec![routed], ..Default::default() });
+        let network = Network::try_from(&config).unwrap();
+        let of = |peers: &[&str]| peers.iter().map(|peer| peer.parse::<Ipv6Addr>().unwrap()).collect();
+        assert_eq!(network.askers, [("r1".to_owned(), Arc::new(of(&["fd5c::1", "fd5c::3"])))].into());
+        assert_eq!(network.wanted_names().askers, network.askers);
+        let [g1, g2] = ["fd5c::1", "fd5c::2"].map(|peer| peer.parse().unwrap());
+        assert_eq!(*network.asked, [("r9".to_owned(), [(100, g2), (200, g1)].into())].into());
+    }
+
+    #[test]
     fn what_names_stood_for_are_the_addresses_that_are_routed_for_their_resources() {
         let routed = |resource: &str, prefix: &str| agent::RoutedPrefix {
             resource_id: resource.into(),
@@ -349,6 +413,13 @@ pub(crate) mod tests {
             (
                 |c| c.routed.push(agent::RoutedPrefix { prefix: "10.0.0.0/40".into(), ..Default::default() }),
                 "10.0.0.0/40",
+            ),
+            (|c| c.askers.push(agent::PeerSet { peers: vec![3] }), "no peer 3"),
+            (
+                |c| {
+                    c.names.push(agent::Name { askers: 1, ..name("r", "db.example.org") });
+                },
+                "askers",
             ),
             (|c| c.names.push(name("", "db.example.org")), "of no resource"),
             (|c| c.names.push(name("r", "DB.example.org")), "DB.example.org"),

@@ -228,6 +228,11 @@ impl Policy {
         held.into_iter().chain(self.previous.clone()).collect()
     }
 
+    /// The image in force, where it is held.
+    pub(super) fn image(&self) -> Option<&Image> {
+        self.held.as_ref().map(|held| &*held.image)
+    }
+
     /// The routes of the image in force, by their numbers, where it is held.
     pub(super) fn routes(&self) -> Option<&BTreeMap<u32, RouteInfo>> {
         self.held.as_ref().map(|held| &held.image.routes)

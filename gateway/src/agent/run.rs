@@ -28,7 +28,10 @@ use crate::lock::Lock;
 use crate::metrics::Metrics;
 use crate::names;
 use crate::netlink::{Netlink, NetlinkError};
-use crate::overlay::{AnyOverlay, EthernetOverlay, HostSide, Overlay, UserspaceOverlay, UserspaceSettings};
+use crate::overlay::{
+    AnyOverlay, EthernetOverlay, HostSide, Overlay, Questions, UserspaceOverlay, UserspaceSettings,
+};
+use crate::resolver;
 use crate::serve::{self, Asker};
 use crate::system;
 
@@ -52,13 +55,22 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
     })?;
     let _lock = Lock::acquire(&state_dir, &settings.places.bpf_dir, &settings.datapath.site_devices)?;
     let mut around = surround(settings, identity).await?;
+    let ended = go_on(&mut around, stop).await;
+    if let Err(e) = around.resolver.stop().await {
+        tracing::warn!("questions for names were not ended as they should be: {e}");
+    }
+    ended
+}
+
+/// Works until `stop` completes, or until devices cannot be opened at the start.
+async fn go_on(around: &mut Surroundings, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     tokio::pin!(stop);
     let mut worked = false;
     let mut pause = PAUSE;
     loop {
         let ended = tokio::select! {
             () = &mut stop => return Ok(()),
-            ended = once(&mut around) => ended,
+            ended = once(around) => ended,
         };
         let why = match ended {
             Ended::Worked(why) => {
@@ -71,6 +83,8 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
             Ended::NotOpened(why) => why,
         };
         tracing::warn!("{why:#}");
+        // The addresses at which the host asked may be gone with the device.
+        around.resolver.want(None);
         tokio::select! {
             () = &mut stop => return Ok(()),
             () = tokio::time::sleep(pause) => {}
@@ -113,6 +127,8 @@ async fn surround(settings: Settings, identity: Identity) -> anyhow::Result<Surr
         serve::tcp(address, asker).await?;
     }
     let urls = Urls::parse(settings.places.control.as_deref().unwrap_or(&identity.card.control))?;
+    // Before anything is looked up: what is left of an earlier run may lead nowhere.
+    let answers = resolver::start(resolver_settings(&settings, &urls), Netlink::open()?);
     let control_addresses = addresses(&urls).await;
     let (to_agent, control) = mpsc::channel(64);
     let (known, known_now) = watch::channel(Known::default());
@@ -121,12 +137,21 @@ async fn surround(settings: Settings, identity: Identity) -> anyhow::Result<Surr
     let store = Arc::new(Store::new(&settings.places.state_dir));
     // As the overlay was described last, so that the first word to control is already a whole one.
     let before = store.network().ok().flatten().and_then(|config| Network::try_from(&config).ok());
-    let (domains, resolver) = {
-        let resolver = names::Dns::new(settings.name_servers.clone(), names::Files::default());
-        let stood_for = before.as_ref().map(Network::stood_for).unwrap_or_default();
-        names::start(resolver, before.as_ref().map(Network::wanted_names), stood_for, outbox.clone())
+    let (questions, heard) = Questions::new();
+    let below = store.below();
+    let (domains, names::Tasks { watcher, answerer, checks }) = {
+        let files = names::Files { resolv_conf: settings.dns.resolv_conf.clone(), ..Default::default() };
+        let resolver = names::Dns::new(settings.name_servers.clone(), files);
+        let before = names::Before {
+            wanted: before.as_ref().map(Network::wanted_names),
+            stood_for: before.as_ref().map(Network::stood_for).unwrap_or_default(),
+            below: below.clone(),
+        };
+        names::start(resolver, before, (questions.clone(), heard), outbox.clone())
     };
-    tokio::spawn(resolver.run());
+    tokio::spawn(watcher.run());
+    tokio::spawn(answerer.run());
+    answers.route(Some(Arc::new(domains.asker())));
     let (wanted, wanted_now) = watch::channel(before.map(|network| network.wanted()).unwrap_or_default());
     let (latest, facts) = watch::channel(None);
     let watcher = Watcher::start(Netlink::open()?, wanted_now, latest, outbox.clone()).await;
@@ -158,10 +183,25 @@ async fn surround(settings: Settings, identity: Identity) -> anyhow::Result<Surr
         feed,
         wanted,
         domains,
+        below,
+        questions,
+        checks,
+        waiting: Vec::new(),
+        resolver: answers,
         exhausted: Exhausted::default(),
     };
     tokio::spawn(session_when_known(session));
     Ok(around)
+}
+
+fn resolver_settings(settings: &Settings, urls: &Urls) -> resolver::Settings {
+    resolver::Settings {
+        dns: settings.dns.clone(),
+        state_dir: settings.places.state_dir.clone(),
+        device: settings.places.device.clone(),
+        resolvectl: "resolvectl".into(),
+        hosts_own: urls.all().iter().map(|url| url.host().to_owned()).collect(),
+    }
 }
 
 /// Opens the stream only once the datapath has said what is in force: before, control would send it all again.
@@ -292,6 +332,7 @@ async fn start_overlay(around: &Surroundings, host: HostSide) -> anyhow::Result<
         port: settings.listen_port(around.identity.card.role),
         mtu: settings.datapath.mtu,
         probe_interval: settings.failover.probe_interval,
+        questions: around.questions.clone(),
     };
     UserspaceOverlay::start(wireguard, host).await.map(AnyOverlay::Wireguard)
 }

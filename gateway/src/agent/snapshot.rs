@@ -50,6 +50,7 @@ impl<O: Overlay> Agent<'_, O> {
             routed: self.routed(),
             masquerade: self.masquerade(),
             names: self.around.domains.rows().into_iter().map(name).collect(),
+            dns: self.around.resolver.status(),
             counters: self.totals(),
             degraded: self.degraded(),
         }
@@ -183,6 +184,7 @@ impl<O: Overlay> Agent<'_, O> {
             events_lost: self.counters.events_lost + self.around.outbox.lost(),
             failovers: self.routing.transitions(),
             name_lookups: name_lookups(self.around.domains.lookups()),
+            name_questions: name_questions(&self.around.domains.asked()),
         }
     }
 }
@@ -214,6 +216,18 @@ fn name(row: crate::names::Row) -> status::Name {
 fn name_lookups(lookups: crate::names::Lookups) -> Vec<status::NameLookups> {
     let results = [("ok", lookups.found), ("none", lookups.nothing), ("failed", lookups.failed)];
     results.map(|(result, count)| status::NameLookups { result: result.into(), count }).into()
+}
+
+fn name_questions([asked, heard]: &[Vec<(&'static str, u64)>; 2]) -> Vec<status::NameQuestions> {
+    let of = |side: &str, counts: &[(&'static str, u64)]| {
+        let one = |(result, count): &(&'static str, u64)| status::NameQuestions {
+            side: side.into(),
+            result: (*result).into(),
+            count: *count,
+        };
+        counts.iter().map(one).collect::<Vec<_>>()
+    };
+    [of("asked", asked), of("heard", heard)].concat()
 }
 
 fn xdp(attached: crate::datapath::XdpDevice) -> status::Xdp {

@@ -20,6 +20,7 @@ use sluicegate_api::image::{Hash, Image};
 pub(super) use self::ends::Kept;
 use self::image::Images;
 pub(super) use self::image::StoredImage;
+use crate::names::Below;
 use crate::overlay::PublicKey;
 use crate::{files, system};
 
@@ -112,6 +113,17 @@ impl Store {
         by_text.iter().filter_map(|(text, place)| Some((key(text)?, *place))).collect()
     }
 
+    /// Remembers names that were asked for below wildcards.
+    pub(super) fn put_below(&self, below: &Below) -> anyhow::Result<()> {
+        Ok(files::write(&self.dir.join("names.json"), &serde_json::to_vec(below)?, PRIVATE)?)
+    }
+
+    /// Names that were asked for; clients ask again, so a damaged file is an empty one.
+    pub(super) fn below(&self) -> Below {
+        let bytes = files::read(&self.dir.join("names.json")).ok().flatten().unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
     /// Remembers whether control knows this agent no more.
     pub(super) fn put_expelled(&self, expelled: bool) -> anyhow::Result<()> {
         if expelled {
@@ -173,6 +185,14 @@ mod tests {
         store.put_network(&config).unwrap();
         let places = [(PublicKey([5; 32]), "[2001:db8::5]:1".parse().unwrap())].into();
         store.put_places(&places).unwrap();
+        let below: Below = [(
+            "a.example.org".to_owned(),
+            (["r1".to_owned()].into(), ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()].into()),
+        )]
+        .into();
+        assert!(store.below().is_empty());
+        store.put_below(&below).unwrap();
+        assert_eq!(store.below(), below);
         store.put_contact().unwrap();
         assert!(!store.expelled());
         store.put_expelled(true).unwrap();

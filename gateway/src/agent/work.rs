@@ -68,6 +68,10 @@ impl<O: Overlay> Agent<'_, O> {
                 _ = sweep.tick() => self.sweep()?,
                 _ = review.tick() => self.review().await?,
                 Some(query) = self.around.queries.recv() => self.answer(query).await,
+                Some(check) = self.around.checks.recv() => {
+                    self.around.waiting.push(check);
+                    self.tell_what_is_open();
+                }
                 why = self.overlay.failed() => return Err(why),
             }
         }
@@ -181,6 +185,7 @@ impl<O: Overlay> Agent<'_, O> {
         contact.error = None;
         if std::mem::take(&mut contact.expelled) {
             contact.deadline_set = None;
+            self.answer_names();
             let forgotten = self.around.store.put_expelled(false);
             self.note(Trouble::Store, forgotten.err().map(|e| format!("{e:#}")));
             self.note(Trouble::Expelled, None);
@@ -195,6 +200,7 @@ impl<O: Overlay> Agent<'_, O> {
             return Ok(());
         }
         self.around.contact.expelled = true;
+        self.answer_names();
         self.note(Trouble::Expelled, Some(super::EXPELLED.to_owned()));
         let remembered = self.around.store.put_expelled(true);
         self.note(Trouble::Store, remembered.err().map(|e| format!("{e:#}")));
@@ -266,6 +272,7 @@ impl<O: Overlay> Agent<'_, O> {
         if outcome.resync {
             self.around.resync.notify_one();
         }
+        self.tell_what_is_open();
     }
 
     /// The stream describes the overlay, and its next change starts from this.
@@ -321,7 +328,15 @@ impl<O: Overlay> Agent<'_, O> {
         self.around.outbox.tell(network.told);
         self.network = Some(network);
         self.names = None;
+        self.tell_routers();
+        self.answer_names();
         self.replan(true).await
+    }
+
+    /// Answers this host's questions for names as control said last; not at all once control knows this agent no more.
+    fn answer_names(&self) {
+        let known = self.network.as_ref().filter(|_| !self.around.contact.expelled);
+        self.around.resolver.want(known.and_then(|network| network.resolver.as_ref()));
     }
 
     /// Makes overlay and routes what follows from the choice of routers.
@@ -336,6 +351,7 @@ impl<O: Overlay> Agent<'_, O> {
             self.note(Trouble::Routes, set.err().map(|e| e.to_string()));
         }
         self.plan = plan;
+        self.tell_what_is_open();
         Ok(())
     }
 
@@ -349,6 +365,9 @@ impl<O: Overlay> Agent<'_, O> {
         self.routing.observe(&self.links, &probed, failover, now);
         let Some(network) = &self.network else { return Ok(()) };
         self.overlay.hurry(&self.routing.stand_ins(network, &self.links, failover));
+        if !network.asked.is_empty() {
+            self.tell_routers();
+        }
         if self.routing.decide(network, failover, now) {
             self.replan(false).await?;
         }
@@ -382,6 +401,7 @@ impl<O: Overlay> Agent<'_, O> {
         );
         self.around.outbox.health(health, self.counters.events_lost);
         self.remember_places();
+        self.remember_below();
         Ok(())
     }
 
@@ -458,6 +478,19 @@ impl<O: Overlay> Agent<'_, O> {
             tracing::warn!("{sentence}");
         }
         self.resolved = Some(resolved);
+    }
+
+    /// Remembers which names were asked for, so that flows to what they stand for go on over a restart.
+    fn remember_below(&mut self) {
+        let below = self.around.domains.below();
+        if below == self.around.below {
+            return;
+        }
+        let stored = self.around.store.put_below(&below);
+        if stored.is_ok() {
+            self.around.below = below;
+        }
+        self.note(Trouble::Store, stored.err().map(|e| format!("{e:#}")));
     }
 
     /// Remembers where peers without a fixed place are, so that they are greeted at once after a restart.

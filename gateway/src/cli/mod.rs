@@ -3,16 +3,17 @@
 mod ask;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Common, ConfigError, Places, Role, RunFlags, Settings};
 use crate::tun::Tun;
-use crate::{agent, join, system};
+use crate::{agent, join, resolver, system};
 
 /// Something failed.
 const FAILED: u8 = 1;
@@ -133,10 +134,10 @@ async fn dispatch(cli: Cli) -> Result<(), End> {
         }
         Verb::Run { flags, detach_on_exit } => {
             let settings = Settings::resolve(&cli.common, &flags)?;
-            let places = settings.places.clone();
+            let (places, resolv_conf) = (settings.places.clone(), settings.dns.resolv_conf.clone());
             agent::run(settings, stopped()).await?;
             if detach_on_exit {
-                detach(&places)?;
+                detach(&places, &resolv_conf)?;
             }
             Ok(())
         }
@@ -152,7 +153,7 @@ async fn dispatch(cli: Cli) -> Result<(), End> {
             Ok(())
         }
         Verb::Detach => {
-            let (places, _) = Places::resolve(&cli.common)?;
+            let (places, file) = Places::resolve(&cli.common)?;
             if !system::is_root() {
                 return Err(
                     anyhow::anyhow!("detach must run as root: it removes programs from the kernel").into()
@@ -161,13 +162,15 @@ async fn dispatch(cli: Cli) -> Result<(), End> {
             crate::files::make_dir(&places.state_dir).map_err(anyhow::Error::from)?;
             let _lock = crate::lock::Lock::acquire(&places.state_dir, &places.bpf_dir, &[])
                 .map_err(anyhow::Error::from)?;
-            Ok(detach(&places)?)
+            Ok(detach(&places, &file.resolv_conf())?)
         }
     }
 }
 
 /// Takes everything off the host that an agent left there.
-fn detach(places: &Places) -> anyhow::Result<()> {
+fn detach(places: &Places, resolv_conf: &Path) -> anyhow::Result<()> {
+    resolver::restore(resolv_conf, &places.state_dir)
+        .with_context(|| format!("{} cannot be put back as it was", resolv_conf.display()))?;
     crate::datapath::detach(&places.bpf_dir)?;
     // An Ethernet is somebody else's device.
     if crate::datapath::device::is_ethernet(&places.device).unwrap_or(false) {

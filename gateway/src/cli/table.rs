@@ -7,7 +7,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
 use crate::metrics::protocol_name;
-use crate::status::Status;
+use crate::status::{DnsRouted, DnsServer, Status};
 use crate::system;
 
 /// The status as text.
@@ -19,6 +19,8 @@ pub(super) fn render(status: &Status) -> String {
     section(&mut text, "Routes", routes(status));
     section(&mut text, "Routed here", routed(status));
     section(&mut text, "Names", names(status));
+    section(&mut text, "Names of this host", dns(status));
+    section(&mut text, "Name servers", name_servers(status));
     section(&mut text, "Flow tables", tables(status));
     section(&mut text, "Masquerade", masquerade(status));
     section(&mut text, "No free port towards", exhausted(status));
@@ -75,6 +77,19 @@ fn write_head(text: &mut String, status: &Status) -> std::fmt::Result {
             guard.handshakes_per_second,
             guard.burst
         )?;
+    }
+    if let Some(dns) = &status.dns {
+        let at = match dns.listening.is_empty() {
+            true => "nowhere".to_owned(),
+            false => dns.listening.join(" "),
+        };
+        let host = match (dns.host_asks, &*dns.host) {
+            (true, mode) => format!("this host asks there ({mode})"),
+            (false, "off") => "this host is not made to ask there".into(),
+            (false, mode) => format!("this host does not ask there ({mode})"),
+        };
+        let asked: u64 = dns.questions.iter().map(|asked| asked.count).sum();
+        writeln!(text, "Names      answered at {at}, {host}; {asked} questions")?;
     }
     match (policy.revision, &policy.hash) {
         (Some(revision), Some(hash)) => {
@@ -180,6 +195,52 @@ fn names(status: &Status) -> Vec<Vec<String>> {
     rows
 }
 
+/// Who answers which names; the last line is for all that nothing else holds.
+fn dns(status: &Status) -> Vec<Vec<String>> {
+    let mut rows = vec![header(&["domain", "answered by", "names"])];
+    let Some(dns) = &status.dns else { return rows };
+    rows.extend(dns.zones.iter().map(|zone| {
+        vec![zone.domain.clone(), format!("this agent ({})", zone.kind), zone.names.to_string()]
+    }));
+    let routed = |routed: &DnsRouted| {
+        vec![routed.name.clone(), format!("a router of {}", routed.resource_id), "-".into()]
+    };
+    rows.extend(dns.routed.iter().map(routed));
+    for forward in &dns.forwards {
+        let by = format!("name servers of {}", forward.name);
+        let row = |domain: &str| vec![domain.to_owned(), by.clone(), "-".into()];
+        rows.extend(forward.domains.iter().map(|domain| row(domain)));
+        if forward.domains.is_empty() {
+            rows.push(row("."));
+        }
+    }
+    if dns.forwards.iter().all(|forward| !forward.domains.is_empty()) {
+        rows.push(vec![".".into(), "this host's name servers".into(), "-".into()]);
+    }
+    rows
+}
+
+fn name_servers(status: &Status) -> Vec<Vec<String>> {
+    let mut rows = vec![header(&["server", "of", "silent", "asked", "in vain"])];
+    let Some(dns) = &status.dns else { return rows };
+    let row = |server: &DnsServer, of: &str| {
+        let failures: u64 = server.failures.iter().map(|failure| failure.count).sum();
+        let silent = yes(server.silent);
+        vec![
+            server.address.clone(),
+            of.to_owned(),
+            silent,
+            server.questions.to_string(),
+            failures.to_string(),
+        ]
+    };
+    for forward in &dns.forwards {
+        rows.extend(forward.servers.iter().map(|server| row(server, &forward.name)));
+    }
+    rows.extend(dns.upstreams.iter().map(|server| row(server, "this host")));
+    rows
+}
+
 fn tables(status: &Status) -> Vec<Vec<String>> {
     let mut rows = vec![header(&["table", "family", "entries", "of", "memory"])];
     rows.extend(status.datapath.tables.iter().map(|t| {
@@ -269,7 +330,7 @@ fn span(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{Address, Drops, Name, Peer, Policy, Route, Router};
+    use crate::status::{Address, Dns, DnsForward, DnsZone, Drops, Name, Peer, Policy, Route, Router};
 
     #[test]
     fn a_status_shows_what_matters() {
@@ -310,5 +371,50 @@ mod tests {
         };
         assert_eq!(words("db.example.org"), "db.example.org 2001:db8::7 42 s");
         assert_eq!(words("*.example.org"), "*.example.org - - why not");
+    }
+
+    #[test]
+    fn who_answers_the_names_of_this_host_is_shown() {
+        let server =
+            |address: &str| DnsServer { address: address.into(), questions: 9, ..DnsServer::default() };
+        let group = DnsForward {
+            name: "corp".into(),
+            domains: vec!["corp.test".into()],
+            servers: vec![server("192.0.2.53:53")],
+            ..DnsForward::default()
+        };
+        let mut dns = Dns {
+            listening: vec!["100.90.0.7:53".into()],
+            host: "resolv.conf".into(),
+            host_asks: true,
+            zones: vec![DnsZone { domain: "peers.test".into(), kind: "peers".into(), names: 3 }],
+            routed: vec![DnsRouted { name: "*.db.test".into(), resource_id: "r1".into() }],
+            forwards: vec![group],
+            upstreams: vec![server("[2001:db8::53]:53")],
+            ..Dns::default()
+        };
+        let render = |dns: &Dns| render(&Status { dns: Some(dns.clone()), ..Status::default() });
+        let shows = |text: &str, line: &str| {
+            let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(text.lines().any(|there| words(there) == line), "{line} in\n{text}");
+        };
+        let text = render(&dns);
+        for line in [
+            "Names answered at 100.90.0.7:53, this host asks there (resolv.conf); 0 questions",
+            "peers.test this agent (peers) 3",
+            "*.db.test a router of r1 -",
+            "corp.test name servers of corp -",
+            ". this host's name servers -",
+            "192.0.2.53:53 corp no 9 0",
+            "[2001:db8::53]:53 this host no 9 0",
+        ] {
+            shows(&text, line);
+        }
+        (dns.host_asks, dns.forwards[0].domains) = (false, Vec::new());
+        dns.listening.clear();
+        let text = render(&dns);
+        shows(&text, "Names answered at nowhere, this host does not ask there (resolv.conf); 0 questions");
+        shows(&text, ". name servers of corp -");
+        assert!(!text.contains("this host's name servers"), "{text}");
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{DEFAULT_FILE, EndState, NamesKeys, NatPorts, OverlayKind, Pool, Role, UnderlayKeys};
+use super::{DEFAULT_FILE, DnsKeys, EndState, NamesKeys, NatPorts, OverlayKind, Pool, Role, UnderlayKeys};
 use crate::datapath::{Choice, FlowTimeouts, XdpChoice};
 
 /// The configuration file; every key is optional, an unknown one is an error.
@@ -28,6 +28,7 @@ pub struct File {
     pub masquerade: MasqueradeKeys,
     pub limits: LimitsKeys,
     pub names: NamesKeys,
+    pub dns: DnsKeys,
 }
 
 /// `[overlay]`
@@ -116,6 +117,11 @@ pub enum ConfigError {
 }
 
 impl File {
+    /// The host's resolv.conf.
+    pub fn resolv_conf(&self) -> PathBuf {
+        self.dns.resolv_conf.clone().unwrap_or_else(|| "/etc/resolv.conf".into())
+    }
+
     /// Reads `path`, which must exist; without it the default file, if that exists.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         let named = path.is_some();

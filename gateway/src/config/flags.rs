@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{EndState, NameServer, NatPorts, OverlayKind, Role};
+use super::{EndState, HostMode, ListenAt, NameServer, NatPorts, OverlayKind, Role};
 use crate::datapath::{Choice, XdpChoice};
 
 /// What every verb takes.
@@ -111,4 +111,10 @@ pub struct RunFlags {
         value_delimiter = ','
     )]
     pub name_servers: Vec<NameServer>,
+    /// How this host is had to ask this agent for names [default: off]
+    #[arg(long, env = "SLUICEGATE_DNS_HOST")]
+    pub dns_host: Option<HostMode>,
+    /// Where this host's questions for names are answered [default: port 53 of the overlay addresses] (repeat for several)
+    #[arg(long, env = "SLUICEGATE_DNS_LISTEN", value_name = "IP[:PORT]", value_delimiter = ',')]
+    pub dns_listen: Vec<ListenAt>,
 }

@@ -1,5 +1,6 @@
 //! Settings: flag, else environment, else file, else default.
 
+mod dns;
 mod file;
 mod flags;
 mod names;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use dns::{Dns, DnsKeys, HostMode, ListenAt};
 pub use file::{ConfigError, File};
 pub use flags::{Common, RunFlags};
 pub use names::{NameServer, NamesKeys};
@@ -117,6 +119,8 @@ pub struct Settings {
     pub failover: Failover,
     /// Name servers to ask in the place of this machine's; at the most three.
     pub name_servers: Vec<SocketAddr>,
+    /// How the host's questions for names are answered.
+    pub dns: Dns,
 }
 
 /// How routers are watched and left.
@@ -206,6 +210,7 @@ impl Settings {
             }
         }
         let name_servers = names::resolve(run, &file)?;
+        let dns = dns::resolve(run, &file)?;
         let pools = pool::checked(file.masquerade.pools).map_err(ConfigError::Value)?;
         let datapath = datapath::Settings {
             choice,
@@ -232,6 +237,7 @@ impl Settings {
             max_policy_age: (end == EndState::Closed).then(|| Duration::from_secs(age)),
             failover,
             name_servers,
+            dns,
             places,
         })
     }
@@ -303,6 +309,9 @@ mod tests {
             "[limits]\nhalf_open_per_source = -1\n",
             "[names]\nservers = [\"dns.example.org\"]\n",
             "[names]\nservers = [\"192.0.2.1\", \"192.0.2.2\", \"192.0.2.3\", \"2001:db8::4\"]\n",
+            "[dns]\nlisten = [\"everywhere\"]\n",
+            "[dns]\nhost = \"on\"\n",
+            "[dns]\nhost = \"resolv.conf\"\nlisten = [\"127.0.0.1:5353\"]\n",
         ] {
             assert!(settings(toml, RunFlags::default()).is_err(), "{toml}");
         }
@@ -333,6 +342,19 @@ mod tests {
         assert_eq!(of_flag, ["192.0.2.54:53"]);
         let error = settings("[names]\nservers = [\"dns\"]\n", RunFlags::default()).unwrap_err().to_string();
         assert!(error.contains("\"dns\" is not a name server") && error.contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn who_answers_names_comes_from_the_file_and_flags_beat_it() {
+        let nothing = settings("", RunFlags::default()).unwrap().dns;
+        assert_eq!((nothing.host, nothing.listen.len()), (HostMode::Off, 0));
+        let toml = "[dns]\nlisten = [\"127.0.0.153\", \"[::1]:5353\"]\nhost = \"systemd-resolved\"\nresolv_conf = \"/a\"\n";
+        let of_file = settings(toml, RunFlags::default()).unwrap().dns;
+        assert_eq!(of_file.listen, ["127.0.0.153:53", "[::1]:5353"].map(|a| a.parse().unwrap()));
+        assert_eq!((of_file.host, of_file.resolv_conf), (HostMode::SystemdResolved, "/a".into()));
+        let (dns_listen, dns_host) = (vec!["::1".parse().unwrap()], Some(HostMode::ResolvConf));
+        let of_flag = settings(toml, RunFlags { dns_listen, dns_host, ..RunFlags::default() }).unwrap().dns;
+        assert_eq!((of_flag.listen, of_flag.host), (vec!["[::1]:53".parse().unwrap()], HostMode::ResolvConf));
     }
 
     #[test]

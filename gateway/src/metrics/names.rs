@@ -20,5 +20,18 @@ pub(super) fn describe(registry: &Registry, status: &Status) -> anyhow::Result<(
     for came in &status.counters.name_lookups {
         lookups.with_label_values(&[&came.result]).inc_by(came.count);
     }
+    for (side, short, help) in [
+        (
+            "asked",
+            "name_questions_asked_total",
+            "Names asked of routers through the tunnel, by how that came out.",
+        ),
+        ("heard", "name_questions_heard_total", "Names that other agents asked, by how that came out."),
+    ] {
+        let questions = counter_vec(registry, short, help, "result")?;
+        for came in status.counters.name_questions.iter().filter(|came| came.side == side) {
+            questions.with_label_values(&[&came.result]).inc_by(came.count);
+        }
+    }
     Ok(())
 }

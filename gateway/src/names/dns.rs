@@ -283,7 +283,9 @@ fn answer(name: &Name, lookup: &Lookup) -> Answer {
 }
 
 fn servers_of(path: &Path) -> Result<Vec<Server>, String> {
-    let text = std::fs::read(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
+    // Not what this agent has put there for others to ask it.
+    let text =
+        crate::resolver::original(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
     let (config, options) = system_conf::parse_resolv_conf(&text)
         .map_err(|e| format!("{} names no server: {e}", path.display()))?;
     let servers = config.name_servers().iter().map(|server| {

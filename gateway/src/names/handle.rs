@@ -4,12 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use super::answerer::Answerer;
+use super::asker::{Asker, Routers};
+use super::gate::{Check, Gate};
 use super::table::Table;
-use super::{Lookups, Resolve, Row, Wanted, Watcher};
+use super::tally::Tally;
+use super::{Below, Lookups, Resolve, Row, Wanted, Watcher};
 use crate::control::Outbox;
+use crate::overlay::{Heard, Questions};
+
+/// Names that somebody waits for, on their way to who looks them up.
+const ASKS: usize = 64;
 
 /// The agent's end.
 pub struct Handle {
@@ -18,6 +26,31 @@ pub struct Handle {
     opened: Arc<Notify>,
     in_question: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     idle: watch::Sender<BTreeSet<IpAddr>>,
+    routers: watch::Sender<Routers>,
+    heard: Arc<Tally>,
+    asker: Asker,
+    questions: Arc<Questions>,
+}
+
+/// What runs, each for as long as somebody wants anything.
+pub struct Tasks<R> {
+    /// Looks names up.
+    pub watcher: Watcher<R>,
+    /// Answers what other agents ask.
+    pub answerer: Answerer,
+    /// What answers wait for, for who knows what is open.
+    pub checks: mpsc::Receiver<Check>,
+}
+
+/// What was known when this agent last ran: flows that go on over a restart keep it.
+#[derive(Clone, Debug, Default)]
+pub struct Before {
+    /// What is to be looked up; `None` until that is known, and nothing is said of names before.
+    pub wanted: Option<Wanted>,
+    /// What resources stood for.
+    pub stood_for: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// What was asked for below wildcards.
+    pub below: Below,
 }
 
 /// The table, of which each holds the lock for moments.
@@ -30,25 +63,40 @@ impl Shared {
     }
 }
 
-/// The two ends. `wanted` is `None` until that is known, and nothing is said of names before; `stood_for` is what resources stood
-/// for when this agent last ran: flows that go on over a restart keep it.
+/// The agent's end, and what runs. Questions of others come by `heard`.
 pub fn start<R: Resolve>(
     resolver: R,
-    wanted: Option<Wanted>,
-    stood_for: BTreeMap<String, BTreeSet<IpAddr>>,
+    before: Before,
+    (questions, heard): (Arc<Questions>, mpsc::Receiver<Heard>),
     outbox: Arc<Outbox>,
-) -> (Handle, Watcher<R>) {
-    let mut table = Table::new(stood_for);
+) -> (Handle, Tasks<R>) {
+    let Before { wanted, stood_for, below } = before;
+    let mut table = Table::new(stood_for, below);
     if let Some(wanted) = &wanted {
         table.want(wanted, Instant::now());
     }
     let table = Shared(Arc::new(Mutex::new(table)));
     let (wanted, wanted_now) = watch::channel(wanted);
-    let (asked, in_question) = watch::channel(Arc::default());
+    let (in_doubt, in_question) = watch::channel(Arc::default());
     let (idle, idle_now) = watch::channel(BTreeSet::new());
+    let (routers, routers_now) = watch::channel(Routers::default());
+    let (ask, asks) = mpsc::channel(ASKS);
+    let (gate, checks) = Gate::new();
     let opened = Arc::new(Notify::new());
-    let watcher = Watcher::new(resolver, table.clone(), wanted_now, opened.clone(), asked, idle_now, outbox);
-    (Handle { table, wanted, opened, in_question, idle }, watcher)
+    let watcher = Watcher::new(
+        resolver,
+        table.clone(),
+        wanted_now.clone(),
+        opened.clone(),
+        (in_doubt, idle_now),
+        asks,
+        outbox,
+    );
+    let tally = Arc::<Tally>::default();
+    let answerer = Answerer::new(questions.clone(), heard, wanted_now, ask, gate.clone(), tally.clone());
+    let asker = Asker::new(questions.clone(), routers_now, gate);
+    let handle = Handle { table, wanted, opened, in_question, idle, routers, heard: tally, asker, questions };
+    (handle, Tasks { watcher, answerer, checks })
 }
 
 impl Handle {
@@ -84,6 +132,42 @@ impl Handle {
     /// Every name, and what it stands for.
     pub fn rows(&self) -> Vec<Row> {
         self.table.lock().rows()
+    }
+
+    /// From now on names are asked of these.
+    pub fn ask_of(&self, routers: Routers) {
+        self.routers.send_if_modified(|now| {
+            let differs = *now != routers;
+            *now = routers;
+            differs
+        });
+    }
+
+    /// Asks routers for names.
+    pub fn asker(&self) -> Asker {
+        self.asker.clone()
+    }
+
+    /// What is looked up because others asked for it, to be remembered over a restart.
+    pub fn below(&self) -> Below {
+        self.table.lock().below()
+    }
+
+    /// How questions came out: those asked of routers, and those that other agents asked.
+    pub fn asked(&self) -> [Vec<(&'static str, u64)>; 2] {
+        let mut heard = self.heard.all();
+        let (malformed, lost) = (self.questions.malformed(), self.questions.lost());
+        for (name, count) in &mut heard {
+            match *name {
+                "malformed" => *count += malformed,
+                "limited" => *count += lost,
+                _ => {}
+            }
+        }
+        heard.retain(|(name, _)| *name != "silent");
+        let mut asked = self.asker.tally();
+        asked.retain(|(name, _)| *name != "malformed");
+        [asked, heard]
     }
 
     /// How looks came out.

@@ -24,6 +24,12 @@ const HOLD: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs
 const STALE: Duration = Duration::from_secs(3600);
 /// How long it is held for at the most while flows go to it.
 const IN_USE: Duration = Duration::from_secs(24 * 3600);
+/// Between looks at a name that was asked for, unless it is asked for again.
+const LOOK_FOR_ASKED: Duration = Duration::from_secs(30);
+/// How long a name that was asked for is held for after it was last: for longer than any answer is good for.
+const ASKED: Duration = Duration::from_secs(600);
+/// How long an answer is good for of what nobody can confirm now.
+const STALE_ANSWER: Duration = Duration::from_secs(30);
 /// The most addresses of one name.
 pub(super) const MOST: usize = 64;
 /// Refused addresses that a sentence lists.
@@ -45,6 +51,10 @@ pub(super) enum Came {
 pub(super) struct Name {
     /// The resources that it is the name of.
     pub(super) resources: BTreeSet<String>,
+    /// The resources below whose wildcards it was asked for.
+    pub(super) below: BTreeSet<String>,
+    /// When it was asked for last.
+    asked: Option<Instant>,
     questions: [Question; 2],
     /// When it is looked up next; `None` while it is.
     due: Option<Instant>,
@@ -64,6 +74,8 @@ struct Question {
     held: BTreeMap<IpAddr, Held>,
     /// When it was answered last, with addresses or without.
     answered: Option<Instant>,
+    /// Until when that is good.
+    good_until: Option<Instant>,
     failing: Option<Failing>,
 }
 
@@ -90,6 +102,8 @@ impl Name {
         }
         Self {
             resources,
+            below: BTreeSet::new(),
+            asked: None,
             questions,
             due: Some(now),
             failures: 0,
@@ -98,6 +112,50 @@ impl Name {
             refused: BTreeMap::new(),
             surplus: false,
         }
+    }
+
+    /// Notes that it is asked for as one below the wildcard of a resource.
+    pub(super) fn ask_below(&mut self, resource: &str, now: Instant) {
+        if !self.below.contains(resource) {
+            self.below.insert(resource.to_owned());
+        }
+        self.asked = Some(now);
+    }
+
+    /// When it was asked for last, where it is here for that alone.
+    pub(super) fn only_asked(&self) -> Option<Instant> {
+        self.asked.filter(|_| self.resources.is_empty())
+    }
+
+    /// Whether it is here only for the flows that go to it.
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        self.only_asked().is_some_and(|asked| now >= asked + ASKED)
+    }
+
+    /// All resources it is for.
+    pub(super) fn all_resources(&self) -> impl Iterator<Item = &String> {
+        self.resources.union(&self.below)
+    }
+
+    /// How many addresses it stands for.
+    pub(super) fn count(&self) -> usize {
+        self.questions.iter().map(|question| question.held.len()).sum()
+    }
+
+    /// Whether what is known of it answers a question.
+    pub(super) fn is_fresh(&self, now: Instant) -> bool {
+        let is_soon = || self.due.is_some_and(|due| due > now);
+        self.looked()
+            && self.questions.iter().all(|question| match question.failing {
+                None => question.good_until.is_some_and(|until| until > now),
+                Some(_) => is_soon(),
+            })
+    }
+
+    /// What a question for it is answered with.
+    pub(super) fn given(&self, now: Instant) -> Answers {
+        let exists = self.nothing.is_none_or(|(_, exists)| exists);
+        self.questions.each_ref().map(|question| question.given(exists, now))
     }
 
     /// Whether it was looked up at all.
@@ -112,6 +170,9 @@ impl Name {
 
     /// Whether it is to be looked up now; then it is under way until it is answered.
     pub(super) fn take_due(&mut self, now: Instant) -> bool {
+        if self.is_idle(now) {
+            return false;
+        }
         self.due.take_if(|due| *due <= now).is_some()
     }
 
@@ -142,7 +203,8 @@ impl Name {
         self.failures = if came == Came::Failed { self.failures + 1 } else { 0 };
         let retry = (RETRY.0 * 2_u32.saturating_pow(self.failures.saturating_sub(1).min(8))).min(RETRY.1);
         let pause = answers.iter().map(|answer| pause(answer, retry)).min().unwrap_or(retry);
-        self.due = Some(now + pause.mul_f64(early).max(LOOK.0));
+        let least = if self.only_asked().is_some() { LOOK_FOR_ASKED } else { LOOK.0 };
+        self.due = Some(now + pause.mul_f64(early).max(least));
 
         self.refused.clear();
         self.surplus = false;
@@ -159,9 +221,11 @@ impl Name {
                     self.surplus |= taken.len() > MOST;
                     let held = Held { confirmed: now, hold: ttl.clamp(HOLD.0, HOLD.1) };
                     question.held.extend(taken.into_iter().take(MOST).map(|address| (address, held)));
-                    (question.answered, question.failing) = (Some(now), None);
+                    question.answered_until(now, now + ttl);
                 }
-                Answer::Nothing { .. } => (question.answered, question.failing) = (Some(now), None),
+                Answer::Nothing { ttl, .. } => {
+                    question.answered_until(now, now + ttl.unwrap_or(LOOK.0).min(LOOK_FOR_NOTHING));
+                }
                 Answer::Failed(why) => {
                     let since_ms = question.failing.as_ref().map_or(unix_ms, |failing| failing.since_ms);
                     question.failing = Some(Failing { since_ms, why });
@@ -215,8 +279,9 @@ impl Name {
 
     /// Addresses that stay only while flows go to them.
     pub(super) fn in_question(&self, now: Instant) -> impl Iterator<Item = IpAddr> {
+        let idle = self.is_idle(now);
         self.questions.iter().flat_map(move |question| {
-            let asked = question.held.iter().filter(move |(_, held)| question.doubts(held, now));
+            let asked = question.held.iter().filter(move |(_, held)| idle || question.doubts(held, now));
             asked.map(|(address, _)| *address)
         })
     }
@@ -224,9 +289,11 @@ impl Name {
     /// Lets go of those of `idle` that are in question, and of what has been held for too long; whether there was any.
     pub(super) fn let_go(&mut self, idle: &BTreeSet<IpAddr>, now: Instant) -> bool {
         let mut gone = false;
+        let is_idle = self.is_idle(now);
         for question in &mut self.questions {
             let keep = |address: &IpAddr, held: &Held| {
-                !question.doubts(held, now) || (now < held.confirmed + IN_USE && !idle.contains(address))
+                let doubted = is_idle || question.doubts(held, now);
+                !doubted || (now < held.confirmed + IN_USE && !idle.contains(address))
             };
             let kept: BTreeMap<IpAddr, Held> =
                 question.held.iter().filter(|(a, held)| keep(a, held)).map(|(a, held)| (*a, *held)).collect();
@@ -299,6 +366,28 @@ impl Name {
 }
 
 impl Question {
+    fn answered_until(&mut self, now: Instant, until: Instant) {
+        (self.answered, self.good_until, self.failing) = (Some(now), Some(until), None);
+    }
+
+    /// What the last answer gave, with the time that it is still good for; where there is none any more, what it gave before.
+    fn given(&self, exists: bool, now: Instant) -> Answer {
+        let left = |until: Option<Instant>| until.map(|until| until.saturating_duration_since(now));
+        let of = |addresses: BTreeSet<IpAddr>, ttl| (!addresses.is_empty()).then_some((addresses, ttl));
+        let given = match &self.failing {
+            Some(_) => of(self.held.keys().copied().collect(), STALE_ANSWER),
+            None => {
+                let last = self.held.iter().filter(|(_, held)| Some(held.confirmed) == self.answered);
+                of(last.map(|(address, _)| *address).collect(), left(self.good_until).unwrap_or_default())
+            }
+        };
+        match (given, &self.failing) {
+            (Some((addresses, ttl)), _) => Answer::Addresses { addresses, ttl },
+            (None, Some(failing)) => Answer::Failed(failing.why.clone()),
+            (None, None) => Answer::Nothing { ttl: left(self.good_until), exists },
+        }
+    }
+
     /// Whether `held` stays only while flows go to it.
     fn doubts(&self, held: &Held, now: Instant) -> bool {
         let (Some(answered), None) = (self.answered, &self.failing) else {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::name::{Came, Name};
 use super::resolve::Answers;
-use super::{Lookups, Row, Wanted};
+use super::{Below, Lookups, Row, Wanted};
 
 /// Sentences about names at the most.
 const SENTENCES: usize = 16;
@@ -19,8 +19,16 @@ const TOLD: usize = 16_384;
 const TOLD_BYTES: usize = 2 << 20;
 /// What one of them is on the wire, beside its name and its resource's id, at the most; bytes.
 const OVERHEAD: usize = 32;
+/// Names below the wildcard of one resource, at the most.
+const BELOW_ONE: usize = 256;
+/// Names below wildcards in all, at the most.
+const BELOW_ALL: usize = 1024;
+/// Addresses of one resource that control takes.
+const OF_A_RESOURCE: usize = 1024;
 /// Why a wildcard has no addresses.
-const WILDCARD: &str = "a wildcard is not looked up by itself";
+const WILDCARD: &str = "a wildcard: what is below it is looked up when clients ask for it";
+/// Why a name is there that nobody wrote down.
+const ASKED_FOR: &str = "below a wildcard, asked for by clients";
 
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -31,6 +39,8 @@ pub(super) struct Table {
     overlay: Vec<IpNet>,
     /// What resources stood for when this agent last ran, until it is known which names they have.
     stood_for: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// What was asked for below wildcards then, until the same.
+    asked_before: Below,
     /// Whether it is known what is wanted.
     told: bool,
     /// Whether every name that was wanted at the start has been looked up once.
@@ -38,10 +48,24 @@ pub(super) struct Table {
     lookups: Lookups,
 }
 
+/// What is known for a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The resource has no such name, and no wildcard above it.
+    NotOurs,
+    /// This.
+    Known(Answers),
+    /// It must be looked up first, which begins now or is under way.
+    Unknown {
+        /// Whether it begins now.
+        begins: bool,
+    },
+}
+
 impl Table {
-    /// `stood_for` is what resources stood for when this agent last ran.
-    pub(super) fn new(stood_for: BTreeMap<String, BTreeSet<IpAddr>>) -> Self {
-        Self { stood_for, ..Self::default() }
+    /// `stood_for` is what resources stood for when this agent last ran, `asked_before` what was asked for below wildcards.
+    pub(super) fn new(stood_for: BTreeMap<String, BTreeSet<IpAddr>>, asked_before: Below) -> Self {
+        Self { stood_for, asked_before, ..Self::default() }
     }
 
     /// From now on these names are wanted.
@@ -54,15 +78,29 @@ impl Table {
         let is_wildcard = |name: &str| name.starts_with("*.");
         let wildcards = wanted.names.iter().filter(|(name, _)| is_wildcard(name));
         self.wildcards = wildcards.map(|(name, resources)| (name.clone(), resources.clone())).collect();
-        self.names.retain(|name, _| wanted.names.contains_key(name));
+        let wildcards = &self.wildcards;
+        self.names.retain(|text, name| {
+            let exact = wanted.names.get(text);
+            name.resources = exact.cloned().unwrap_or_default();
+            name.below.retain(|resource| is_below(wildcards, resource, text));
+            exact.is_some() || !name.below.is_empty()
+        });
         for (name, resources) in wanted.names.iter().filter(|(name, _)| !is_wildcard(name)) {
-            if let Some(known) = self.names.get_mut(name) {
-                known.resources.clone_from(resources);
+            if self.names.contains_key(name) {
                 continue;
             }
             let before = resources.iter().filter_map(|resource| stood_for.get(resource)).flatten();
             let fresh = Name::new(resources.clone(), &before.copied().collect(), now);
             self.names.insert(name.clone(), fresh);
+        }
+        for (text, (resources, addresses)) in std::mem::take(&mut self.asked_before) {
+            let below: Vec<&String> =
+                resources.iter().filter(|resource| is_below(&self.wildcards, resource, &text)).collect();
+            if !below.is_empty() {
+                let fresh = || Name::new(BTreeSet::new(), &addresses, now);
+                let name = self.names.entry(text.clone()).or_insert_with(fresh);
+                below.into_iter().for_each(|resource| name.ask_below(resource, now));
+            }
         }
         if self.overlay != wanted.overlay {
             self.overlay.clone_from(&wanted.overlay);
@@ -90,6 +128,88 @@ impl Table {
         !self.names.is_empty()
     }
 
+    /// Whether anything may be.
+    pub(super) fn may_look(&self) -> bool {
+        self.any() || !self.wildcards.is_empty()
+    }
+
+    /// What is known of `name` as one of a resource. One that is below its wildcard is looked up from now on, for as long as it is asked
+    /// for or flows go to it; others make room for it, those asked for the longest ago.
+    pub(super) fn ask(&mut self, resource: &str, text: &str, now: Instant) -> Found {
+        let known = self.names.get(text);
+        let is_exact = known.is_some_and(|name| name.resources.contains(resource));
+        if !is_exact {
+            if !is_below(&self.wildcards, resource, text) {
+                return Found::NotOurs;
+            }
+            if known.is_none() {
+                self.names.insert(text.to_owned(), Name::new(BTreeSet::new(), &BTreeSet::new(), now));
+            }
+        }
+        let Some(name) = self.names.get_mut(text) else { return Found::NotOurs };
+        if !is_exact {
+            name.ask_below(resource, now);
+        }
+        let found = match name.is_fresh(now) {
+            true => Found::Known(name.given(now)),
+            false => {
+                name.look_again(now);
+                Found::Unknown { begins: name.take_due(now) }
+            }
+        };
+        self.make_room(resource, text);
+        found
+    }
+
+    /// What a question for `text` is answered with after a look.
+    pub(super) fn given(&self, text: &str, now: Instant) -> Option<Answers> {
+        self.names.get(text).map(|name| name.given(now))
+    }
+
+    /// Lets go of a name that was only asked for and stands for nothing.
+    pub(super) fn forget_empty(&mut self, text: &str) {
+        if self.names.get(text).is_some_and(|name| name.only_asked().is_some() && name.count() == 0) {
+            self.names.remove(text);
+        }
+    }
+
+    /// Keeps what was only asked for within its bounds; never for `but`, which is asked for now.
+    pub(super) fn make_room(&mut self, resource: &str, but: &str) {
+        loop {
+            let below = || self.names.values().filter(|name| name.only_asked().is_some());
+            let of_one = || below().filter(|name| name.below.contains(resource));
+            let addresses = |name: &Name| name.count() * name.all_resources().count();
+            let of_resource = |name: &&Name| name.all_resources().any(|of| of == resource);
+            let one = of_one().count() > BELOW_ONE
+                || self.names.values().filter(of_resource).map(Name::count).sum::<usize>() > OF_A_RESOURCE;
+            let all = below().count() > BELOW_ALL || self.names.values().map(addresses).sum::<usize>() > TOLD;
+            if !one && !all {
+                return;
+            }
+            let may_go = |(text, name): &(&String, &Name)| {
+                *text != but && (!one || name.below.contains(resource)) && name.only_asked().is_some()
+            };
+            let Some(oldest) = self
+                .names
+                .iter()
+                .filter(may_go)
+                .min_by_key(|(_, name)| name.only_asked())
+                .map(|(text, _)| text.clone())
+            else {
+                return;
+            };
+            self.names.remove(&oldest);
+        }
+    }
+
+    /// What is here because it was asked for: names with their resources and addresses.
+    pub(super) fn below(&self) -> Below {
+        let below = self.names.iter().filter(|(_, name)| !name.below.is_empty());
+        below
+            .map(|(text, name)| (text.clone(), (name.below.clone(), name.addresses().into_keys().collect())))
+            .collect()
+    }
+
     /// Whether `name` is to be looked up at all.
     pub(super) fn wants(&self, name: &str) -> bool {
         self.names.contains_key(name)
@@ -112,8 +232,14 @@ impl Table {
             Came::Failed => self.lookups.failed += 1,
         }
         let after = known.trouble(name);
+        // Whoever asks for names could fill the log.
+        let is_told = known.only_asked().is_none();
+        for resource in known.below.clone() {
+            self.make_room(&resource, name);
+        }
         self.note_looked();
-        after.into_iter().zip(before).filter_map(|(now, before)| now.filter(|_| before.is_none())).collect()
+        let news = after.into_iter().zip(before).filter_map(|(now, before)| now.filter(|_| before.is_none()));
+        news.filter(|_| is_told).collect()
     }
 
     fn note_looked(&mut self) {
@@ -131,6 +257,7 @@ impl Table {
         for name in self.names.values_mut() {
             gone |= name.let_go(idle, now);
         }
+        self.names.retain(|_, name| !(name.is_idle(now) && name.count() == 0));
         gone
     }
 
@@ -146,7 +273,7 @@ impl Table {
     fn tellable(&self) -> impl Iterator<Item = LearnedAddress> {
         let all = self.names.iter().flat_map(|(text, name)| {
             name.addresses().into_keys().flat_map(move |address| {
-                name.resources.iter().map(move |resource| LearnedAddress {
+                name.all_resources().map(move |resource| LearnedAddress {
                     resource_id: resource.clone(),
                     name: text.clone(),
                     address: octets(address),
@@ -162,7 +289,7 @@ impl Table {
 
     /// That control is not told all of it.
     fn too_many(&self) -> Option<String> {
-        let all: usize = self.names.values().map(|name| name.addresses().len() * name.resources.len()).sum();
+        let all: usize = self.names.values().map(|name| name.count() * name.all_resources().count()).sum();
         let left = all - self.tellable().count();
         (left > 0).then(|| {
             format!(
@@ -174,7 +301,8 @@ impl Table {
 
     /// What a person should know of names, bounded.
     pub(super) fn trouble(&self) -> Vec<String> {
-        let of_names = self.names.iter().flat_map(|(text, name)| name.trouble(text)).flatten();
+        let wanted = self.names.iter().filter(|(_, name)| name.only_asked().is_none());
+        let of_names = wanted.flat_map(|(text, name)| name.trouble(text)).flatten();
         let mut sentences = self.too_many().into_iter().chain(of_names);
         let mut first: Vec<String> = sentences.by_ref().take(SENTENCES).collect();
         let more = sentences.count();
@@ -191,6 +319,8 @@ impl Table {
         let exact = self.names.iter().flat_map(|(text, name)| {
             let trouble = name.trouble(text).into_iter().flatten().next();
             let reason = trouble.or_else(|| (!name.looked()).then(|| "not looked up yet".to_owned()));
+            let asked_for = || name.only_asked().map(|_| ASKED_FOR.to_owned());
+            let reason = reason.or_else(asked_for);
             let row = move |resource: &String| Row {
                 resource: resource.clone(),
                 name: text.clone(),
@@ -198,7 +328,7 @@ impl Table {
                 looked_ms: name.looked_ms(),
                 reason: reason.clone(),
             };
-            name.resources.iter().map(row)
+            name.all_resources().map(row).collect::<Vec<_>>()
         });
         let wildcards = self.wildcards.iter().flat_map(|(text, resources)| {
             resources.iter().map(move |resource| Row {
@@ -216,6 +346,14 @@ impl Table {
     pub(super) fn lookups(&self) -> Lookups {
         self.lookups
     }
+}
+
+/// Whether `text` is below a wildcard of the resource: what that stands below is not meant.
+fn is_below(wildcards: &BTreeMap<String, BTreeSet<String>>, resource: &str, text: &str) -> bool {
+    let domains = text.match_indices('.').map(|(dot, _)| &text[dot..]);
+    domains.into_iter().any(|domain| {
+        wildcards.get(&format!("*{domain}")).is_some_and(|resources| resources.contains(resource))
+    })
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {

@@ -1,3 +1,5 @@
+mod asking;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
@@ -7,6 +9,7 @@ use sluicegate_api::agent::Learned;
 
 use super::*;
 use crate::control::Outbox;
+use crate::overlay::Questions;
 
 /// Answers as the test wants, and remembers who asked.
 #[derive(Clone, Default)]
@@ -83,6 +86,7 @@ fn wanted(names: &[&str]) -> Wanted {
     Wanted {
         names: names.iter().map(|name| ((*name).to_owned(), resources(name))).collect(),
         overlay: vec!["100.90.0.0/16".parse().unwrap(), "fd5c::/64".parse().unwrap()],
+        ..Wanted::default()
     }
 }
 
@@ -92,8 +96,9 @@ impl World {
         let stood_for =
             stood_for.iter().map(|(name, list)| (format!("of {name}"), addresses(list))).collect();
         let (script, outbox) = (Script::default(), Arc::<Outbox>::default());
-        let (handle, watcher) = start(script.clone(), wanted, stood_for, outbox.clone());
-        tokio::spawn(watcher.run());
+        let before = Before { wanted, stood_for, ..Before::default() };
+        let (handle, tasks) = start(script.clone(), before, Questions::new(), outbox.clone());
+        tokio::spawn(tasks.watcher.run());
         Self { script, handle, outbox, known: None, told: 0, reports: 0 }
     }
 

@@ -1,6 +1,6 @@
 //! Looks names up for as long as it runs, and tells control.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -9,23 +9,34 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use sluicegate_api::agent::Learned;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::handle::Shared;
+use super::table::Found;
 use super::{Answer, Answers, Resolve, Wanted};
 use crate::control::Outbox;
 use crate::system;
 
-/// Names that are looked up at the same time.
+/// Names that are looked up at the same time; and as many that somebody waits for.
 const AT_ONCE: usize = 32;
-/// Between looks at what is due; and reports are at least this far apart.
+/// Reports of what somebody waits for are at least this far apart.
+const SOON: Duration = Duration::from_millis(100);
+/// Between looks at what is due; and other reports are at least this far apart.
 const TICK: Duration = Duration::from_secs(1);
 /// Control is told at least this often, for it may have been unable to take it.
 const REPEAT: Duration = Duration::from_secs(60);
 /// Between looks at the files by which names are looked up.
 const REVIEW: Duration = Duration::from_secs(5);
+
+/// What somebody waits for.
+pub(super) enum Ask {
+    /// What a name of a resource stands for; `None` where the resource has no such name.
+    Name { resource: String, name: String, answer: oneshot::Sender<Option<Answers>> },
+    /// Nothing of what was found has been opened: control may not have taken it in.
+    Again,
+}
 
 /// Looks names up for as long as it runs.
 pub struct Watcher<R> {
@@ -35,16 +46,24 @@ pub struct Watcher<R> {
     opened: Arc<Notify>,
     in_question: watch::Sender<Arc<BTreeSet<IpAddr>>>,
     idle: watch::Receiver<BTreeSet<IpAddr>>,
+    asks: mpsc::Receiver<Ask>,
     outbox: Arc<Outbox>,
     /// Names to be looked up as soon as there is room.
     waiting: VecDeque<String>,
     looks: JoinSet<(String, Answers)>,
+    /// Those that somebody waits for, as the two above.
+    asked: VecDeque<String>,
+    asked_looks: JoinSet<(String, Answers)>,
+    /// Who waits for a name.
+    waiters: HashMap<String, Vec<oneshot::Sender<Option<Answers>>>>,
     reviewed: Option<Instant>,
     /// What control was told last.
     told: Learned,
     told_at: Option<Instant>,
     /// Whether something may be different from what it was told.
     news: bool,
+    /// Whether somebody waits for control to be told.
+    soon: bool,
     /// Whether it is to be told in any case.
     again: bool,
 }
@@ -55,8 +74,8 @@ impl<R: Resolve> Watcher<R> {
         table: Shared,
         wanted: watch::Receiver<Option<Wanted>>,
         opened: Arc<Notify>,
-        in_question: watch::Sender<Arc<BTreeSet<IpAddr>>>,
-        idle: watch::Receiver<BTreeSet<IpAddr>>,
+        (in_question, idle): (watch::Sender<Arc<BTreeSet<IpAddr>>>, watch::Receiver<BTreeSet<IpAddr>>),
+        asks: mpsc::Receiver<Ask>,
         outbox: Arc<Outbox>,
     ) -> Self {
         Self {
@@ -66,13 +85,18 @@ impl<R: Resolve> Watcher<R> {
             opened,
             in_question,
             idle,
+            asks,
             outbox,
             waiting: VecDeque::new(),
             looks: JoinSet::new(),
+            asked: VecDeque::new(),
+            asked_looks: JoinSet::new(),
+            waiters: HashMap::new(),
             reviewed: None,
             told: Learned::default(),
             told_at: None,
             news: true,
+            soon: false,
             again: false,
         }
     }
@@ -82,8 +106,10 @@ impl<R: Resolve> Watcher<R> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let soon = self.told_at.map_or_else(Instant::now, |last| last + SOON);
             tokio::select! {
                 _ = ticks.tick() => self.tick().await,
+                () = tokio::time::sleep_until(soon), if self.soon => {}
                 wanted = self.wanted.changed() => {
                     if wanted.is_err() {
                         return;
@@ -96,6 +122,12 @@ impl<R: Resolve> Watcher<R> {
                         self.answered(&name, answers);
                     }
                 }
+                Some(done) = self.asked_looks.join_next() => {
+                    if let Ok((name, answers)) = done {
+                        self.answered(&name, answers);
+                    }
+                }
+                Some(ask) = self.asks.recv() => self.ask(ask),
                 () = self.opened.notified() => self.again = true,
                 Ok(()) = self.idle.changed() => self.let_go(),
             }
@@ -112,8 +144,8 @@ impl<R: Resolve> Watcher<R> {
     }
 
     async fn tick(&mut self) {
-        let any = self.table.lock().any();
-        if any && self.reviewed.is_none_or(|last| last.elapsed() >= REVIEW) {
+        let may_look = self.table.lock().may_look();
+        if may_look && self.reviewed.is_none_or(|last| last.elapsed() >= REVIEW) {
             if self.resolver.renewed().await && self.reviewed.is_some() {
                 tracing::info!("names are looked up anew: resolv.conf or the hosts file is another one");
                 self.table.lock().look_again(Instant::now());
@@ -126,30 +158,67 @@ impl<R: Resolve> Watcher<R> {
         self.ask_for_flows();
     }
 
+    fn ask(&mut self, ask: Ask) {
+        let Ask::Name { resource, name, answer } = ask else {
+            self.again = true;
+            return;
+        };
+        let found = self.table.lock().ask(&resource, &name, Instant::now());
+        match found {
+            // Who does not wait any more needs no answer.
+            Found::NotOurs => drop(answer.send(None)),
+            Found::Known(answers) => {
+                drop(answer.send(Some(answers)));
+                // It may be another resource's from now on, too.
+                (self.news, self.soon) = (true, true);
+            }
+            Found::Unknown { begins } => {
+                self.waiters.entry(name.clone()).or_default().push(answer);
+                if begins {
+                    self.asked.push_back(name);
+                }
+            }
+        }
+    }
+
     /// Begins to look up what waits.
     fn look(&mut self) {
-        while self.looks.len() < AT_ONCE
-            && let Some(name) = self.waiting.pop_front()
+        for (waiting, looks) in
+            [(&mut self.asked, &mut self.asked_looks), (&mut self.waiting, &mut self.looks)]
         {
-            if !self.table.lock().wants(&name) {
-                continue;
+            while looks.len() < AT_ONCE
+                && let Some(name) = waiting.pop_front()
+            {
+                if !self.table.lock().wants(&name) {
+                    self.waiters.remove(&name);
+                    continue;
+                }
+                let resolver = self.resolver.clone();
+                looks.spawn(async move {
+                    let looked = AssertUnwindSafe(resolver.look(&name)).catch_unwind().await;
+                    let broken = || Answer::Failed("the resolver broke down over the answer".into());
+                    let answers = looked.unwrap_or_else(|_| [broken(), broken()]);
+                    (name, answers)
+                });
             }
-            let resolver = self.resolver.clone();
-            self.looks.spawn(async move {
-                let looked = AssertUnwindSafe(resolver.look(&name)).catch_unwind().await;
-                let broken = || Answer::Failed("the resolver broke down over the answer".into());
-                let answers = looked.unwrap_or_else(|_| [broken(), broken()]);
-                (name, answers)
-            });
         }
     }
 
     fn answered(&mut self, name: &str, answers: Answers) {
         let (now, unix_ms) = (Instant::now(), system::unix_ms());
-        for sentence in self.table.lock().answer(name, answers, now, unix_ms, early()) {
+        let sentences = self.table.lock().answer(name, answers, now, unix_ms, early());
+        for sentence in sentences {
             tracing::warn!("{sentence}");
         }
         self.news = true;
+        if let Some(waiters) = self.waiters.remove(name) {
+            let given = self.table.lock().given(name, now);
+            for waiter in waiters {
+                drop(waiter.send(given.clone()));
+            }
+            self.soon = true;
+        }
+        self.table.lock().forget_empty(name);
         self.ask_for_flows();
     }
 
@@ -172,18 +241,22 @@ impl<R: Resolve> Watcher<R> {
 
     /// Tells control where there is something to tell, no more than once in a while.
     fn tell(&mut self) {
-        let late = self.told_at.is_none_or(|last| last.elapsed() >= TICK);
+        let pause = if self.soon { SOON } else { TICK };
+        let late = self.told_at.is_none_or(|last| last.elapsed() >= pause);
         let repeat = self.told_at.is_some_and(|last| last.elapsed() >= REPEAT) && self.table.lock().any();
         if !late || !(self.news || self.again || repeat) {
             return;
         }
-        let Some(learned) = self.table.lock().learned() else { return };
+        let Some(learned) = self.table.lock().learned() else {
+            self.soon = false;
+            return;
+        };
         if self.again || repeat || learned != self.told {
             self.told_at = Some(Instant::now());
             self.told = learned.clone();
             self.outbox.learned(learned);
         }
-        (self.news, self.again) = (false, false);
+        (self.news, self.soon, self.again) = (false, false, false);
     }
 }
 

@@ -9,6 +9,7 @@ use gotatun::tun::{IpRecv, IpSend, MtuWatcher};
 use tokio::sync::mpsc;
 
 use super::probe::Probes;
+use super::questions::Questions;
 use crate::tun::Tun;
 
 /// Packets taken from the device in one go before they are encrypted.
@@ -30,16 +31,17 @@ pub struct PacketChannels {
     pub from_host: mpsc::Receiver<Vec<u8>>,
 }
 
-/// The overlay's end towards the host: takes probes out, hands everything else on.
+/// The overlay's end towards the host: takes out what is the agents' own, hands everything else on.
 pub(super) struct ToHost {
     to: To,
     probes: Arc<Probes>,
+    questions: Arc<Questions>,
 }
 
-/// The overlay's end from the host, with probes mixed in.
+/// The overlay's end from the host, with what is the agent's own mixed in.
 pub(super) struct FromHost {
     from: From,
-    probes: mpsc::Receiver<Vec<u8>>,
+    own: mpsc::Receiver<Vec<u8>>,
     batch: Vec<Packet<Ip>>,
     mtu: MtuWatcher,
 }
@@ -54,11 +56,12 @@ enum From {
     Channel(mpsc::Receiver<Vec<u8>>),
 }
 
-/// Both ends of `host`; `out` yields the probes to send.
+/// Both ends of `host`; `out` yields the probes and questions to send.
 pub(super) fn split(
     host: HostSide,
     mtu: u16,
     probes: Arc<Probes>,
+    questions: Arc<Questions>,
     out: mpsc::Receiver<Vec<u8>>,
 ) -> (ToHost, FromHost) {
     let (to, from) = match host {
@@ -68,15 +71,15 @@ pub(super) fn split(
         }
     };
     (
-        ToHost { to, probes },
-        FromHost { from, probes: out, batch: Vec::with_capacity(BATCH), mtu: MtuWatcher::new(mtu) },
+        ToHost { to, probes, questions },
+        FromHost { from, own: out, batch: Vec::with_capacity(BATCH), mtu: MtuWatcher::new(mtu) },
     )
 }
 
 impl IpSend for ToHost {
     async fn send(&mut self, packet: Packet<Ip>) -> io::Result<()> {
         let packet = packet.into_bytes();
-        if self.probes.consume(&packet) {
+        if self.probes.consume(&packet) || self.questions.consume(&packet) {
             return Ok(());
         }
         match &self.to {
@@ -99,7 +102,7 @@ impl IpRecv for FromHost {
     ) -> io::Result<impl Iterator<Item = Packet<Ip>> + Send + 'a> {
         while self.batch.is_empty() {
             tokio::select! {
-                Some(probe) = self.probes.recv() => self.batch.extend(ip(&probe)),
+                Some(own) = self.own.recv() => self.batch.extend(ip(&own)),
                 received = self.from.recv(pool, &mut self.batch) => received?,
             }
         }

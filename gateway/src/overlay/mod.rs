@@ -1,8 +1,10 @@
 //! The overlay behind one trait, so that WireGuard and an Ethernet that is there already are the same to the agent.
 
 mod ethernet;
+mod inside;
 mod io;
 mod probe;
+mod questions;
 mod udp;
 mod usage;
 mod userspace;
@@ -17,6 +19,7 @@ use ipnet::IpNet;
 
 pub use ethernet::{AnyOverlay, EthernetOverlay};
 pub use io::{HostSide, PacketChannels};
+pub use questions::{BODY, Heard, Questions};
 pub use userspace::{UserspaceOverlay, UserspaceSettings};
 
 /// What carries packets between this agent and its peers.
@@ -24,7 +27,7 @@ pub trait Overlay: Send {
     /// The UDP port WireGuard listens on.
     fn listen_port(&self) -> u16;
 
-    /// Our own overlay IPv6 address, the source of probes.
+    /// Our own overlay IPv6 address, the source of probes and questions.
     fn set_own_address(&mut self, address: Ipv6Addr);
 
     /// Makes `peers` the peers of the device, in one step: a prefix that moves from one peer to another is at no time

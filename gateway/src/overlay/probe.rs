@@ -1,8 +1,6 @@
 //! Probes through the tunnel: whether a peer is there is asked inside WireGuard, where nobody else can answer.
 //!
-//! A probe is an IPv6 packet between overlay addresses with next header 253 (RFC 3692: for experiments) and hop limit 1, so
-//! that no host or router passes it on. WireGuard has checked its source by the peer's key before it is read here. Probes
-//! never reach the host or the datapath; a WireGuard that does not know them drops them.
+//! A probe is a packet of [`super::inside`] with a number, and its answer has the same.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::Ipv6Addr;
@@ -11,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
-const NEXT_HEADER: u8 = 253;
-const HEADER: usize = 40;
+use super::inside::{self, HEADER, Inside};
+
 /// Bytes of a probe or a reply, before WireGuard.
-pub(super) const LENGTH: usize = HEADER + 16;
+pub(super) const LENGTH: usize = HEADER + 8;
 /// Between probes of who is not probed briskly, where the brisk ones do not come more rarely.
 const NOW_AND_THEN: Duration = Duration::from_secs(1);
 /// Probes of a target whose round trip is measured when they are answered; older ones are answers all the same.
@@ -167,26 +165,13 @@ impl Probes {
 }
 
 fn packet(source: Ipv6Addr, destination: Ipv6Addr, kind: u8, sequence: u64) -> Vec<u8> {
-    let mut packet = vec![0; LENGTH];
-    packet[0] = 6 << 4;
-    packet[4..6].copy_from_slice(&((LENGTH - HEADER) as u16).to_be_bytes());
-    packet[6] = NEXT_HEADER;
-    packet[7] = 1;
-    packet[8..24].copy_from_slice(&source.octets());
-    packet[24..40].copy_from_slice(&destination.octets());
-    packet[40..45].copy_from_slice(&MAGIC);
-    packet[45] = kind;
-    packet[48..56].copy_from_slice(&sequence.to_be_bytes());
-    packet
+    inside::packet(source, destination, MAGIC, kind, &sequence.to_be_bytes())
 }
 
 fn parse(packet: &[u8]) -> Option<(Ipv6Addr, Ipv6Addr, u8, u64)> {
-    if packet.len() < LENGTH || packet[0] >> 4 != 6 || packet[6] != NEXT_HEADER || packet[40..45] != MAGIC {
-        return None;
-    }
-    let address = |at: usize| <[u8; 16]>::try_from(&packet[at..at + 16]).map(Ipv6Addr::from).ok();
-    let sequence = <[u8; 8]>::try_from(&packet[48..56]).map(u64::from_be_bytes).ok()?;
-    Some((address(8)?, address(24)?, packet[45], sequence))
+    let Inside { source, destination, kind, body } = inside::parse(packet, MAGIC)?;
+    let sequence = body.first_chunk().map(|sequence| u64::from_be_bytes(*sequence))?;
+    Some((source, destination, kind, sequence))
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::io::{FromHost, HostSide, ToHost, split};
 use super::probe::Probes;
+use super::questions::Questions;
 use super::udp::RoomyUdp;
 use super::usage::Usage;
 use super::{Link, Overlay, PeerSpec, PublicKey};
@@ -24,8 +25,8 @@ use super::{Link, Overlay, PeerSpec, PublicKey};
 /// Keeps address translators between us and a peer open (seconds), and makes WireGuard greet a peer whose place is
 /// known from before as soon as it is added.
 const KEEPALIVE_S: u16 = 25;
-/// Probes and replies waiting to be encrypted.
-const PROBE_QUEUE: usize = 1024;
+/// Probes, questions and their answers waiting to be encrypted.
+const OWN_QUEUE: usize = 1024;
 
 /// What the embedded WireGuard needs.
 pub struct UserspaceSettings {
@@ -37,6 +38,8 @@ pub struct UserspaceSettings {
     pub mtu: u16,
     /// How often a watched peer is probed while packets go to it; others with a probe address, once a second.
     pub probe_interval: Duration,
+    /// What is asked of peers, and what they ask.
+    pub questions: Arc<Questions>,
 }
 
 type Transports = (RoomyUdp, ToHost, FromHost);
@@ -49,15 +52,18 @@ pub struct UserspaceOverlay {
     heard: HashMap<PublicKey, (u64, Instant)>,
     usage: HashMap<PublicKey, Usage>,
     probes: Arc<Probes>,
+    questions: Arc<Questions>,
     prober: JoinHandle<()>,
 }
 
 impl UserspaceOverlay {
     /// Binds the UDP port and starts to carry packets of nobody: peers come with [`Overlay::configure`].
     pub async fn start(settings: UserspaceSettings, host: HostSide) -> anyhow::Result<Self> {
-        let (out, probe_packets) = mpsc::channel(PROBE_QUEUE);
+        let (out, own_packets) = mpsc::channel(OWN_QUEUE);
+        let questions = settings.questions;
+        questions.leave_by(out.clone());
         let probes = Arc::new(Probes::new(out, settings.probe_interval));
-        let (to_host, from_host) = split(host, settings.mtu, probes.clone(), probe_packets);
+        let (to_host, from_host) = split(host, settings.mtu, probes.clone(), questions.clone(), own_packets);
         let device = DeviceBuilder::new()
             .with_udp(RoomyUdp::default())
             .with_ip_pair(to_host, from_host)
@@ -82,7 +88,7 @@ impl UserspaceOverlay {
         let port = device.read(async |device| device.listen_port()).await;
         let prober = tokio::spawn(probe(probes.clone()));
         let (heard, usage) = (HashMap::new(), HashMap::new());
-        Ok(Self { device, port, peers: BTreeMap::new(), heard, usage, probes, prober })
+        Ok(Self { device, port, peers: BTreeMap::new(), heard, usage, probes, questions, prober })
     }
 }
 
@@ -99,6 +105,7 @@ impl Overlay for UserspaceOverlay {
 
     fn set_own_address(&mut self, address: Ipv6Addr) {
         self.probes.set_own(address);
+        self.questions.set_own(address);
     }
 
     async fn configure(&mut self, peers: Vec<PeerSpec>) -> anyhow::Result<()> {

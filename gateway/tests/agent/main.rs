@@ -10,6 +10,8 @@ mod facts;
 mod image;
 mod names;
 mod overlay;
+mod questions;
+mod resolver;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -109,6 +111,11 @@ fn settings(choice: Choice, dir: &Path, bpf_dir: &Path) -> Settings {
             return_after: Duration::from_secs(2),
         },
         name_servers: Vec::new(),
+        dns: sluicegate_gateway::config::Dns {
+            listen: Vec::new(),
+            host: sluicegate_gateway::config::HostMode::Off,
+            resolv_conf: dir.join("resolv.conf"),
+        },
     }
 }
 

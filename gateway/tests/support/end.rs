@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sluicegate_gateway::netlink::Netlink;
 use sluicegate_gateway::overlay::{
-    HostSide, Link, Overlay, PeerSpec, PublicKey, UserspaceOverlay, UserspaceSettings,
+    HostSide, Link, Overlay, PeerSpec, PublicKey, Questions, UserspaceOverlay, UserspaceSettings,
 };
 use sluicegate_gateway::tun::Tun;
 use sluicegate_lab::Namespace;
@@ -47,6 +47,7 @@ impl End {
                 port: 51_820,
                 mtu: 1420,
                 probe_interval: Duration::from_millis(100),
+                questions: Questions::new().0,
             };
             let mut overlay = UserspaceOverlay::start(settings, HostSide::Tun(tun)).await.unwrap();
             let own = addresses.iter().find_map(|a| match a {

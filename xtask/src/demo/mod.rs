@@ -7,6 +7,7 @@
 //! | [`agent`] | a gateway or peer: joined, started, killed, started again |
 //! | [`world`] | all of these, up and in step |
 //! | [`client`] | one question of a real client, and what came of it |
+//! | [`lookup`] | a question for a name |
 //! | [`access`], [`masquerade`], [`names`], [`revocation`], [`posture`], [`change`], [`rogue`], [`watch`], [`restart`], [`failover`] | what is shown |
 //! | [`table`] | who, what, expected, seen, rule |
 //! | [`stay`] | what there is to try afterwards |
@@ -17,6 +18,7 @@ mod change;
 mod client;
 mod control;
 mod failover;
+mod lookup;
 mod masquerade;
 mod names;
 mod posture;

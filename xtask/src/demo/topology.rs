@@ -6,7 +6,7 @@
 //!  carol .22 ──┤            ┌── .11 gw1 .1 ────────┐        │
 //!  mona  .23 ──┼── switch ──┤                      ├ switch ┼── metrics .30
 //!  control .1 ─┘            └── .12 gw2 .2 ────────┘        ├── db      .20
-//!                                                           ├── app     .41 .42
+//!                                                           ├── app     .41 .42 .45
 //!                                                           └── dns     .53
 //! ```
 //!
@@ -67,6 +67,8 @@ pub(crate) const DB: u8 = 20;
 pub(crate) const METRICS: u8 = 30;
 /// The server that is known by its name alone, and where it moves to.
 pub(crate) const APP: [u8; 2] = [41, 42];
+/// Where a server is whose name nobody has written down, below a wildcard.
+pub(crate) const PAGES: u8 = 45;
 /// The site's name server.
 pub(crate) const DNS: u8 = 53;
 
@@ -120,7 +122,9 @@ impl Hosts {
             app: server("app", APP[0])?,
             dns: server("dns", DNS)?,
         };
-        site_addresses(&site.app, "eth0", APP[1])?;
+        for number in [APP[1], PAGES] {
+            site_addresses(&site.app, "eth0", number)?;
+        }
         Ok(Self { control, gateways, peers, site })
     }
 }
@@ -128,7 +132,7 @@ impl Hosts {
 impl SiteHosts {
     /// Starts the servers and waits until they serve by both families.
     pub(crate) fn serve(&self, traffic: &Path) -> Result<()> {
-        let servers: [(&Namespace, u8, &[&str], u16); 7] = [
+        let servers: [(&Namespace, u8, &[&str], u16); 8] = [
             (&self.web, WEB, &["web", "[::]:443", "--name", "web"], 443),
             (&self.web, WEB, &["tcp-echo", "[::]:8443"], 8443),
             (&self.web, WEB, &["tcp-echo", "[::]:2222"], 2222),
@@ -136,6 +140,7 @@ impl SiteHosts {
             (&self.db, DB, &["tcp-echo", "[::]:5432"], 5432),
             (&self.metrics, METRICS, &["web", "[::]:9100", "--name", "metrics"], 9100),
             (&self.app, APP[0], &["tcp-echo", "[::]:8080"], 8080),
+            (&self.app, PAGES, &["web", "[::]:8090", "--name", "pages"], 8090),
         ];
         for (host, number, args, port) in servers {
             let name = format!("{}-{}-{}", host.name(), args[0], port);
