@@ -2,8 +2,8 @@
 //!
 //! What was there is kept beside it first, so that it can be put back after any end of the agent, by its next run. A link is
 //! replaced itself and put back as the same link: the file that it leads to is somebody else's and is never written. A file that
-//! is mounted by itself, as containers have it, cannot be replaced and is written in its place. Whoever else writes the file has the
-//! last word: what this agent did not write it leaves as it is.
+//! is mounted by itself, as containers have it, cannot be replaced and is written in its place. Whoever else writes the file has
+//! the last word: what this agent did not write it leaves as it is.
 
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
@@ -151,7 +151,8 @@ impl ResolvConf {
                 }
                 format!(
                     "the host does not ask this agent for names: another program has written {path}, which is left as it is; \
-                     have that program leave the file alone, or use `[dns] host = \"systemd-resolved\"`, and start the agent again"
+                     have that program leave the file alone, or use `[dns] host = \"systemd-resolved\"`, and start the agent \
+                     again"
                 )
             }
         };
