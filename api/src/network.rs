@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::agent::{
-    Name, NamesChange, NetworkChange, NetworkConfig, PeersChange, RemotePeer, Route, RoutedChange,
-    RoutedPrefix, RoutesChange,
+    AskersChange, Name, NamesChange, NetworkChange, NetworkConfig, PeerSet, PeersChange, RemotePeer, Route,
+    RoutedChange, RoutedPrefix, RoutesChange,
 };
 
 /// Why a change cannot be made: it is for another configuration, or malformed. Then the stream is opened anew for a whole one.
@@ -61,6 +61,7 @@ impl NetworkChange {
     #[must_use]
     pub fn between(old: &Overlay, new: &Overlay) -> Self {
         let peers = Edits::between(&old.peers, &new.peers);
+        let moved = Moved::by(peers.as_ref(), old.peers.len());
         let (old, new) = (&old.rest, &new.rest);
         let resolver_stays = old.resolver == new.resolver;
         let lists_apart = NetworkConfig {
@@ -76,13 +77,14 @@ impl NetworkChange {
             no_flow_counters: new.no_flow_counters,
             names: Vec::new(),
             resolver: if resolver_stays { None } else { new.resolver.clone() },
-            askers: new.askers.clone(),
+            askers: Vec::new(),
         };
         let routes = Edits::between(&old.routes, &new.routes);
         let routed = Edits::between(&old.routed, &new.routed);
         let names = Edits::between(&old.names, &new.names);
         Self {
             base_serial: old.serial,
+            askers: askers_between(moved.sets(&old.askers), &new.askers),
             set: Some(lists_apart),
             resolver_stays,
             peers: peers.map(|Edits { removed, at, added }| {
@@ -108,6 +110,11 @@ impl NetworkChange {
             new.resolver = old.resolver;
         }
         let peers = self.peers.map(|PeersChange { removed, at, added }| Edits { removed, at, added });
+        if let Some(peers) = &peers {
+            peers.check(old.peers.len())?;
+        }
+        let moved = Moved::by(peers.as_ref(), old.peers.len());
+        new.askers = askers_apply(self.askers, moved.sets(&old.askers))?;
         let routes = self.routes.map(|RoutesChange { removed, at, added }| Edits { removed, at, added });
         let routed = self.routed.map(|RoutedChange { removed, at, added }| Edits { removed, at, added });
         let names = self.names.map(|NamesChange { removed, at, added }| Edits { removed, at, added });
@@ -217,18 +224,20 @@ impl<T: Entry> Edits<T> {
         self.added.extend_from_slice(&new[places]);
     }
 
+    /// How long a list of `old` entries is to be, unless places are wrong.
+    fn check(&self, old: usize) -> Result<usize, Error> {
+        let Self { removed, at, added } = self;
+        let length = old.saturating_sub(removed.len()) + added.len();
+        let ends = |places: &[u32], length| places.last().is_none_or(|last| (*last as usize) < length);
+        let right = ends(removed, old) && ends(at, length) && rise(removed) && rise(at);
+        if right && at.len() == added.len() { Ok(length) } else { Err(Error::Places(T::LIST)) }
+    }
+
     /// Every entry that stays is moved, none copied.
     fn apply(edits: Option<Self>, old: Vec<T>) -> Result<Vec<T>, Error> {
-        let Some(Self { removed, at, added }) = edits else { return Ok(old) };
-        let wrong = Err(Error::Places(T::LIST));
-        let inside = removed.last().is_none_or(|last| (*last as usize) < old.len());
-        if !inside || !rise(&removed) || !rise(&at) || at.len() != added.len() {
-            return wrong;
-        }
-        let length = old.len() - removed.len() + added.len();
-        if at.last().is_some_and(|last| *last as usize >= length) {
-            return wrong;
-        }
+        let Some(edits) = edits else { return Ok(old) };
+        let length = edits.check(old.len())?;
+        let Self { removed, at, added } = edits;
         let mut removed = removed.into_iter().map(|place| place as usize).peekable();
         let stay = old.into_iter().enumerate().filter(|(place, _)| removed.next_if_eq(place).is_none());
         let mut stay = stay.map(|(_, entry)| entry);
@@ -240,6 +249,62 @@ impl<T: Entry> Edits<T> {
         };
         Ok((0..length).map_while(next).collect())
     }
+}
+
+/// Where each entry of a list is after its edits; `None` when all stay where they are.
+struct Moved(Option<Vec<Option<u32>>>);
+
+impl Moved {
+    /// The edits are of a list of `old` entries, and right.
+    fn by<T>(edits: Option<&Edits<T>>, old: usize) -> Self {
+        Self(edits.map(|Edits { removed, at, .. }| {
+            let (mut removed, mut at) = (removed.iter().peekable(), at.iter().peekable());
+            let mut next = 0;
+            let place = |was| {
+                if removed.next_if_eq(&&was).is_some() {
+                    return None;
+                }
+                while at.next_if_eq(&&next).is_some() {
+                    next += 1;
+                }
+                next += 1;
+                Some(next - 1)
+            };
+            (0..old as u32).map(place).collect()
+        }))
+    }
+
+    fn sets(&self, sets: &[PeerSet]) -> Vec<PeerSet> {
+        let Some(places) = &self.0 else { return sets.to_vec() };
+        let moved = |was: &u32| places.get(*was as usize).copied().flatten();
+        sets.iter().map(|set| PeerSet { peers: set.peers.iter().filter_map(moved).collect() }).collect()
+    }
+}
+
+fn askers_between(old: Vec<PeerSet>, new: &[PeerSet]) -> Option<AskersChange> {
+    if old == new {
+        return None;
+    }
+    let empty = PeerSet::default();
+    let other = |(place, set): &(usize, &PeerSet)| old.get(*place).unwrap_or(&empty) != *set;
+    let changed = new.iter().enumerate().filter(other);
+    let (at, sets) = changed.map(|(place, set)| (place as u32, set.clone())).unzip();
+    Some(AskersChange { length: new.len() as u32, at, sets })
+}
+
+fn askers_apply(change: Option<AskersChange>, mut old: Vec<PeerSet>) -> Result<Vec<PeerSet>, Error> {
+    let Some(AskersChange { length, at, sets }) = change else { return Ok(old) };
+    let inside = at.last().is_none_or(|last| *last < length);
+    // A set that is new is either said or empty, and control has no more than one that is empty.
+    let room = old.len() + sets.len() + 1;
+    if !inside || !rise(&at) || at.len() != sets.len() || length as usize > room {
+        return Err(Error::Places("askers"));
+    }
+    old.resize(length as usize, PeerSet::default());
+    for (place, set) in at.into_iter().zip(sets) {
+        old[place as usize] = set;
+    }
+    Ok(old)
 }
 
 fn rise(places: &[u32]) -> bool {

@@ -1,4 +1,4 @@
-use proptest::collection::{btree_map, vec};
+use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
 use super::*;
@@ -32,7 +32,7 @@ prop_compose! {
         lists in btree_map((0..3u8, 0..3u8), 0..2u32, 0..6),
         names in btree_map("[a-f]", "[a-c]", 0..6),
         (resolver, events, shuffle) in (proptest::option::of("[a-b]"), any::<bool>(), any::<bool>()),
-        askers in vec(0..9u32, 0..3),
+        askers in vec(btree_set(0..6u32, 1..4), 0..3),
     ) -> NetworkConfig {
         let mut peers: Vec<_> = peers.iter().map(|(id, address)| peer(id, *address)).collect();
         if shuffle {
@@ -49,7 +49,7 @@ prop_compose! {
             resolver: resolver.map(|domain| Resolver { domain, ..Resolver::default() }),
             no_flow_events: events,
             no_flow_counters: !events,
-            askers: vec![PeerSet { peers: askers }],
+            askers: askers.into_iter().map(|set| PeerSet { peers: set.into_iter().collect() }).collect(),
             watched: vec!["/usr/bin/agent".into()],
             protocol: crate::PROTOCOL,
             address_v4: "100.64.0.1/10".into(),
@@ -97,11 +97,13 @@ proptest! {
 
 #[test]
 fn what_stays_is_not_said_again() {
+    let all = |places: std::ops::Range<u32>| PeerSet { peers: places.collect() };
     let ids: Vec<String> = (0..1000).map(|n| format!("{n:04}")).collect();
     let old = NetworkConfig {
         serial: 1,
         peers: ids.iter().map(|id| peer(id, 1)).collect(),
         resolver: Some(Resolver { domain: "example".into(), ..Resolver::default() }),
+        askers: vec![all(0..500), all(901..1000)],
         ..NetworkConfig::default()
     };
     let mut new = NetworkConfig { serial: 2, ..old.clone() };
@@ -110,7 +112,12 @@ fn what_stays_is_not_said_again() {
     new.peers[500] = peer("0500", 2);
     new.peers.insert(100, peer("0099b", 1));
     new.peers.push(peer("zzzz", 1));
+    // Who may ask is told by places, which move as the peers do: in the second set is one who came.
+    new.askers = vec![PeerSet { peers: (0..100).chain(101..501).collect() }, all(901..1001)];
     let change = NetworkChange::between(&old.clone().into(), &new.clone().into());
+    assert_eq!(change.askers, Some(AskersChange { length: 2, at: vec![1], sets: vec![all(901..1001)] }));
+    let same = NetworkConfig { askers: vec![new.askers[0].clone(), all(901..1000)], ..new.clone() };
+    assert_eq!(NetworkChange::between(&old.clone().into(), &same.into()).askers, None);
     let peers = change.peers.clone().unwrap();
     assert_eq!((peers.removed, peers.at), (vec![500, 900], vec![100, 501, 1000]));
     assert!(change.resolver_stays && change.set.clone().unwrap().resolver.is_none());

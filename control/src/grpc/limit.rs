@@ -16,8 +16,8 @@ const MOVES_RATE: f64 = 0.1;
 
 /// Times that one router may say at once that names stand for something else: each is a change of the account.
 const NAMES_BURST: f64 = 60.0;
-/// Such times per second after that. What is not heard is said again a minute later.
-const NAMES_RATE: f64 = 0.5;
+/// Such times per second after that. What is not heard is said again: while somebody waits for it within half a second, else a minute later.
+const NAMES_RATE: f64 = 2.0;
 
 /// Attempts to join, per source address.
 pub(super) struct SourceLimit(Buckets<IpAddr>);

@@ -43,8 +43,9 @@ pub struct Noted {
 }
 
 impl Store {
-    /// Takes in what a router says that names stand for, all of it; unless something comes to be otherwise and `may_change` says no: then
-    /// nothing is taken in, and this gives `None`. What it does not route, or not under this name any more, is passed over.
+    /// Takes in what a router says that names stand for, all of it; unless that is something else than before and `may_change` says no:
+    /// then nothing is taken in, and this gives `None`, having waited for no other change. What it does not route, or not under this
+    /// name any more, is passed over.
     pub async fn note_learned(
         &self,
         peer: &str,
@@ -69,6 +70,9 @@ impl Store {
             if of_peer(&mut db, peer).await? == taken {
                 return Ok(Some(Noted { changed: 0, refused }));
             }
+            if !may_change() {
+                return Ok(None);
+            }
             by.unwrap_or(Actor { id: peer.to_owned(), name: served.router, email: String::new() })
         };
         let mut write = self.write(&actor).await?;
@@ -79,7 +83,7 @@ impl Store {
             before.symmetric_difference(&taken).map(|learned| learned.resource.as_str()).collect();
         let mut were = BTreeMap::new();
         for id in &concerned {
-            were.insert(*id, addresses(write.db(), id).await?);
+            were.insert(*id, of_resource(write.db(), id).await?);
         }
         for gone in before.difference(&taken) {
             remove(write.db(), peer, gone).await?;
@@ -89,7 +93,7 @@ impl Store {
         }
         let mut changed = 0;
         for (id, was) in were {
-            let is = addresses(write.db(), id).await?;
+            let is = of_resource(write.db(), id).await?;
             if is == was {
                 continue;
             }
@@ -100,11 +104,12 @@ impl Store {
             .bind(id)
             .fetch_one(write.db())
             .await?;
-            let meta = Meta::name(&name).with("network_name", network).before(&was).after(&is);
+            // Those that stay are not said again: a wildcard may have a thousand, and peers ask for another every second.
+            let (gone, new) = (Addresses::of(was.difference(&is)), Addresses::of(is.difference(&was)));
+            let meta =
+                Meta::name(&name).with("network_name", network).with("addresses", is.len().to_string());
+            let meta = meta.before(&gone).after(&new);
             write.event(Activity::ResourceAddresses, id, meta).await?;
-        }
-        if changed > 0 && !may_change() {
-            return Ok(None);
         }
         write.commit().await?;
         Ok(Some(Noted { changed, refused }))
@@ -126,10 +131,16 @@ impl Store {
     }
 }
 
-/// The addresses that count of a resource, in order.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+/// Addresses of a resource that count no more, or only now; in order.
+#[derive(Serialize)]
 struct Addresses {
     addresses: Vec<String>,
+}
+
+impl Addresses {
+    fn of<'a>(addresses: impl Iterator<Item = &'a IpAddr>) -> Self {
+        Self { addresses: addresses.map(IpAddr::to_string).collect() }
+    }
 }
 
 /// The domain resources that a peer routes.
@@ -237,10 +248,6 @@ async fn of_peer(db: &mut Connection, peer: &str) -> Result<BTreeSet<Learned>> {
         Ok(Learned { resource, name, address })
     };
     rows.into_iter().map(learned).collect()
-}
-
-async fn addresses(db: &mut Connection, resource: &str) -> Result<Addresses> {
-    Ok(Addresses { addresses: of_resource(db, resource).await?.iter().map(IpAddr::to_string).collect() })
 }
 
 /// The addresses that count of a domain resource, in order.

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 
 use sluicegate_api::agent::{Learned, LearnedAddress, Name, ReportRequest, Role};
 use sluicegate_control::store::{
-    Action, Actor, End, GroupChange, PeerFacts, PostureCheckChange, ResourceChange, RouterChange, Told,
+    self, Action, Actor, End, GroupChange, PeerFacts, PostureCheckChange, ResourceChange, RouterChange, Told,
 };
 use sluicegate_policy::posture::{Checks, MinVersion};
 
 use crate::flows::Rest;
-use crate::support::{Control, FakeAgent, Session, policy};
+use crate::support::{Control, FakeAgent, Session, policy, soon};
 
 const NAME: &str = "db.example.org";
 
@@ -172,6 +172,13 @@ async fn what_a_router_looks_up_is_open_at_both_routers_and_routed_by_users() {
     assert_eq!(newest.meta["before"], r#"{"addresses":["10.1.0.7","2001:db8:1::7"]}"#);
     assert_eq!(newest.meta["after"], r#"{"addresses":["10.1.0.8"]}"#);
     assert_eq!(events.count(), 1);
+
+    // What stays is not told again.
+    site.says(NAME, &["10.1.0.8", "2001:db8:1::8"]).await;
+    let events = site.control.store.events().await.unwrap();
+    let newest = events.iter().find(|event| event.code == "network.resource.addresses").unwrap();
+    let said = ["before", "after", "addresses"].map(|key| newest.meta[key].as_str());
+    assert_eq!(said, [r#"{"addresses":[]}"#, r#"{"addresses":["2001:db8:1::8"]}"#, "2"]);
 }
 
 #[tokio::test]
@@ -182,6 +189,19 @@ async fn an_address_counts_while_any_router_says_it() {
     site.second.1.client.report(again).await.unwrap();
     assert_eq!(site.addresses().await, ["10.1.0.7", "fd01::7", "fd01::8"]);
     let revision = site.control.store.revision().await.unwrap();
+    // A router that is not heard for now waits for no other change, also when what it says is nothing new of the resource.
+    let store = &site.control.store;
+    let said = ["10.1.0.7", "fd01::7", "fd01::8"].map(|address| store::Learned {
+        resource: site.resource.clone(),
+        name: NAME.into(),
+        address: address.parse().unwrap(),
+    });
+    let unit = store.unit().await.unwrap();
+    let second = site.second.0.id();
+    let heard = soon("an answer", store.note_learned(&second, &said.into(), || false)).await.unwrap();
+    assert_eq!(heard, None);
+    drop(unit);
+    assert_eq!(store.revision().await.unwrap(), revision);
     // Nothing that is new.
     site.says(NAME, &["10.1.0.7", "fd01::7"]).await;
     site.says(NAME, &["10.1.0.7", "fd01::7", "fd01::8"]).await;
