@@ -1,7 +1,7 @@
 //! Prints, as a table, what one changed rule costs a gateway by the size of its image: processor time of the agent, with the
 //! kernel's maps and the disk.
 //!
-//! Needs root and a kernel with eBPF. Run with optimisation: `cargo run --release -p sluicegate-bench --example changes
+//! Needs root and a kernel with eBPF. Run with optimisation: `cargo run --release -p sluicegate-bench --example rule_changes
 //! [RULES ...]`. Several rules are changed and changed back in turn. The same image as a whole, in the last columns, is what each of
 //! these cost when they covered all of it.
 
