@@ -39,6 +39,8 @@ pub struct Settings {
     pub device: String,
     /// systemd-resolved's program.
     pub resolvectl: PathBuf,
+    /// Where systemd-resolved writes the name servers that it asks itself.
+    pub resolved_servers: PathBuf,
     /// Names that only the host's own name servers are asked for: control's, without which there is no overlay.
     pub hosts_own: Vec<String>,
 }

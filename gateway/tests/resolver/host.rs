@@ -132,6 +132,31 @@ fn the_host_asks_as_before_once_control_says_nothing_of_names_any_more_or_nobody
 }
 
 #[test]
+fn a_host_whose_file_leads_to_systemd_resolved_is_asked_by_those_that_systemd_resolved_asks() {
+    World::new().run(async |world| {
+        let _own = own_server();
+        let stub = "nameserver 127.0.0.53\n";
+        std::fs::write(world.resolv_conf(), stub).unwrap();
+        let mut handle = world.start(&[], HostMode::ResolvConf);
+        want(&handle, &config(&[(&["127.0.0.3"], &["corp.test"])]), 2).await;
+        tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+        let degraded = handle.degraded();
+        assert!(degraded.iter().any(|sentence| sentence.contains("names no server")), "{degraded:?}");
+        assert!(!handle.status().unwrap().host_asks, "nobody could say what control does not");
+        assert_eq!(std::fs::read_to_string(world.resolv_conf()).unwrap(), stub);
+        let resolved = "nameserver 100.90.0.7\nnameserver fd5c::7\nnameserver 127.0.0.2\n";
+        std::fs::write(world.dir.join("resolved.conf"), resolved).unwrap();
+        let status = until(&handle, "the host asks", |status| status.host_asks).await;
+        let upstreams: Vec<&str> = status.upstreams.iter().map(|server| server.address.as_str()).collect();
+        assert_eq!(upstreams, ["127.0.0.2:53"]);
+        let addresses = tokio::task::block_in_place(|| world.getent("ahosts", "www.example.org"));
+        assert_eq!(addresses, ["192.0.2.1", "2001:db8::1"]);
+        handle.stop().await.unwrap();
+        assert_eq!(std::fs::read_to_string(world.resolv_conf()).unwrap(), stub);
+    });
+}
+
+#[test]
 fn without_the_operators_wish_nothing_of_the_host_is_written() {
     World::new().run(async |world| {
         std::fs::write(world.resolv_conf(), BEFORE).unwrap();

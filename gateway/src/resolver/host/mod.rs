@@ -2,9 +2,9 @@
 
 mod resolv_conf;
 mod resolved;
+mod upstreams;
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use hickory_resolver::proto::rr::Name;
 
@@ -12,6 +12,7 @@ pub use resolv_conf::{original, restore};
 
 use self::resolv_conf::ResolvConf;
 use self::resolved::Resolved;
+pub(super) use self::upstreams::Upstreams;
 use super::{HostMode, Settings};
 
 /// What the host is told.
@@ -65,16 +66,4 @@ impl Host {
             Self::Resolved(resolved) => resolved.is_set(),
         }
     }
-}
-
-/// The name servers that the host had before any agent came, of the file at `path`, or why there are none.
-pub(super) fn upstreams(path: &Path) -> Result<Vec<SocketAddr>, String> {
-    let text = original(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
-    let (config, _) = hickory_resolver::system_conf::parse_resolv_conf(&text)
-        .map_err(|e| format!("{} names no server: {e}", path.display()))?;
-    let servers = config.name_servers().iter().map(|server| {
-        let port = server.connections.first().map_or(super::wanted::PORT, |connection| connection.port);
-        SocketAddr::new(server.ip, port)
-    });
-    Ok(servers.collect())
 }
