@@ -22,7 +22,7 @@ mod zones;
 use std::path::PathBuf;
 
 pub use handle::{Handle, start};
-pub use host::{original, restore};
+pub use host::{Restored, original, original_path, restore};
 pub use routed::{Routed, RoutedAnswer, RoutedFailure};
 pub use wanted::Wanted;
 

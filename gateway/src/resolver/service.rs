@@ -1,6 +1,7 @@
 //! Keeps listening, table and host as they are wanted.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,8 +51,8 @@ impl Service {
         Self { settings, server, listening, host, upstreams, hosts_own, shared, wanted, by: None }
     }
 
-    /// Runs until nobody wants anything any more; then the host is as it was before.
-    pub(super) async fn run(mut self) {
+    /// Runs until nobody wants anything any more; then the host is as it was before, or why that cannot be.
+    pub(super) async fn run(mut self) -> io::Result<()> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -66,6 +67,8 @@ impl Service {
             }
         }
         self.rest().await;
+        let failed = self.shared.lock().degraded.join("; ");
+        if failed.is_empty() { Ok(()) } else { Err(io::Error::other(failed)) }
     }
 
     async fn work(&mut self, wanted: Arc<Wanted>) {

@@ -83,6 +83,23 @@ fn an_agent_that_was_killed_leaves_no_host_without_names_once_it_is_started_agai
 }
 
 #[test]
+fn a_file_that_cannot_be_put_back_is_said_by_whoever_ends_the_resolver() {
+    World::new().run(async |world| {
+        std::fs::write(world.resolv_conf(), BEFORE).unwrap();
+        let mut handle = world.start(&[], HostMode::ResolvConf);
+        want(&handle, &config(&[]), 2).await;
+        until(&handle, "the host asks", |status| status.host_asks).await;
+        let obstacle = world.dir.join("resolv.conf.sluicegate-new");
+        std::fs::create_dir(&obstacle).unwrap();
+        let why = handle.stop().await.unwrap_err().to_string();
+        assert!(why.contains("cannot be put back as it was"), "{why}");
+        std::fs::remove_dir(&obstacle).unwrap();
+        let _next = world.start(&[], HostMode::Off);
+        assert_eq!(std::fs::read_to_string(world.resolv_conf()).unwrap(), BEFORE);
+    });
+}
+
+#[test]
 fn what_another_program_writes_meanwhile_stays_and_is_said() {
     World::new().run(async |world| {
         std::fs::write(world.resolv_conf(), BEFORE).unwrap();

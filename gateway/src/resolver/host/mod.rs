@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use hickory_resolver::proto::rr::Name;
 
-pub use resolv_conf::{original, restore};
+pub use resolv_conf::{Restored, original, original_path, restore};
 
 use self::resolv_conf::ResolvConf;
 use self::resolved::Resolved;
