@@ -170,14 +170,20 @@ async fn dispatch(cli: Cli) -> Result<(), End> {
 
 /// Takes everything off the host that an agent left there.
 fn detach(places: &Places, resolv_conf: &Path) -> anyhow::Result<()> {
-    // Whatever comes of it, the rest is taken off all the same.
+    // Whatever comes of these two, the rest is taken off all the same.
     let file = put_back(places, resolv_conf);
+    let resolved = resolver::revert(Path::new(resolver::RESOLVECTL), &places.state_dir)
+        .context("systemd-resolved may still ask this agent for names; all else is taken off");
     crate::datapath::detach(&places.bpf_dir)?;
     // An Ethernet is somebody else's device.
     if !crate::datapath::device::is_ethernet(&places.device).unwrap_or(false) {
         Tun::delete(&places.device)?;
     }
-    file
+    match (file, resolved) {
+        (Err(one), Err(other)) => Err(anyhow::anyhow!("{one:#}; {other:#}")),
+        (Err(e), Ok(_)) | (Ok(()), Err(e)) => Err(e),
+        (Ok(()), Ok(_)) => Ok(()),
+    }
 }
 
 /// Has the host ask for names as it did before.

@@ -23,8 +23,8 @@ pub struct Handle {
     task: Option<JoinHandle<io::Result<()>>>,
 }
 
-/// Begins, without answering anything before [`Handle::want`]. What an earlier run that was killed left of the host's files is
-/// put back first. Needs a tokio runtime.
+/// Begins, without answering anything before [`Handle::want`]. What an earlier run that was killed made of the
+/// host is taken back first. Needs a tokio runtime.
 pub fn start(settings: Settings, netlink: Netlink) -> Handle {
     let path = &settings.dns.resolv_conf;
     match host::restore(path, &settings.state_dir) {
@@ -38,6 +38,13 @@ pub fn start(settings: Settings, netlink: Netlink) -> Handle {
         ),
         Ok(Restored::Nothing | Restored::Another(_)) => {}
         Err(e) => tracing::warn!("{} is as an earlier run of this agent left it: {e}", path.display()),
+    }
+    match host::revert(&settings.resolvectl, &settings.state_dir) {
+        Ok(true) => {
+            tracing::info!("systemd-resolved has forgotten what an earlier run of this agent told it")
+        }
+        Ok(false) => {}
+        Err(e) => tracing::warn!("systemd-resolved may still ask an agent that does not answer: {e}"),
     }
     let answers = Arc::new(Answers::default());
     let shared = Shared::new(settings.dns.host);

@@ -22,11 +22,14 @@ mod zones;
 use std::path::PathBuf;
 
 pub use handle::{Handle, start};
-pub use host::{Restored, original, original_path, restore};
+pub use host::{Restored, original, original_path, restore, revert};
 pub use routed::{Routed, RoutedAnswer, RoutedFailure};
 pub use wanted::Wanted;
 
 use crate::config::{Dns, HostMode};
+
+/// systemd-resolved's program, wherever programs are.
+pub const RESOLVECTL: &str = "resolvectl";
 
 /// What the resolver is to know of its surroundings.
 #[derive(Clone, Debug)]

@@ -229,7 +229,9 @@ fn systemd_resolved_asks_for_controls_domains_alone_unless_a_group_takes_all_nam
         let lines = [
             "dns sluice0 100.90.0.7 fd5c::7".to_owned(),
             format!("domain sluice0 peers.test zone.test {reverse} ~corp.test"),
-            "default-route sluice0 no\n".to_owned(),
+            "default-route sluice0 no".to_owned(),
+            "dnsovertls sluice0 no".to_owned(),
+            "dnssec sluice0 no\n".to_owned(),
         ];
         let mut said: Vec<String> = called().split(' ').map(str::to_owned).collect();
         let mut expected: Vec<String> = lines.join("\n").split(' ').map(str::to_owned).collect();
@@ -243,7 +245,13 @@ fn systemd_resolved_asks_for_controls_domains_alone_unless_a_group_takes_all_nam
         until(&handle, "a group takes all", |status| status.forwards[0].domains.is_empty()).await;
         handle.stop().await.unwrap();
         let last = called();
-        assert!(last.ends_with("default-route sluice0 yes\nrevert sluice0\n"), "{last}");
+        let end =
+            " ~.\ndefault-route sluice0 yes\ndnsovertls sluice0 no\ndnssec sluice0 no\nrevert sluice0\n";
+        assert!(last.ends_with(end), "{last}");
+        // A run in another mode takes back what one that was killed has told.
+        std::fs::write(world.dir.join("state").join("systemd-resolved"), "sluice0\n").unwrap();
+        let _next = world.start(&[], HostMode::Off);
+        assert_eq!(called(), "revert sluice0\n");
         assert_eq!(std::fs::read_to_string(world.resolv_conf()).unwrap(), BEFORE);
     });
 }

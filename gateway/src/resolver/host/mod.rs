@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use hickory_resolver::proto::rr::Name;
 
 pub use resolv_conf::{Restored, original, original_path, restore};
+pub use resolved::revert;
 
 use self::resolv_conf::ResolvConf;
 use self::resolved::Resolved;
@@ -43,7 +44,7 @@ impl Host {
                 Self::ResolvConf(ResolvConf::new(&settings.dns.resolv_conf, &settings.state_dir))
             }
             HostMode::SystemdResolved => {
-                Self::Resolved(Resolved::new(&settings.resolvectl, &settings.device))
+                Self::Resolved(Resolved::new(&settings.resolvectl, &settings.device, &settings.state_dir))
             }
         }
     }
