@@ -199,7 +199,8 @@ fn resolver_settings(settings: &Settings, urls: &Urls) -> resolver::Settings {
         dns: settings.dns.clone(),
         state_dir: settings.places.state_dir.clone(),
         device: settings.places.device.clone(),
-        resolvectl: "resolvectl".into(),
+        resolvectl: resolver::RESOLVECTL.into(),
+        resolved_servers: "/run/systemd/resolve/resolv.conf".into(),
         hosts_own: urls.all().iter().map(|url| url.host().to_owned()).collect(),
     }
 }

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Common, ConfigError, Places, Role, RunFlags, Settings};
+use crate::resolver::Restored;
 use crate::tun::Tun;
 use crate::{agent, join, resolver, system};
 
@@ -169,14 +170,38 @@ async fn dispatch(cli: Cli) -> Result<(), End> {
 
 /// Takes everything off the host that an agent left there.
 fn detach(places: &Places, resolv_conf: &Path) -> anyhow::Result<()> {
-    resolver::restore(resolv_conf, &places.state_dir)
-        .with_context(|| format!("{} cannot be put back as it was", resolv_conf.display()))?;
+    // Whatever comes of these two, the rest is taken off all the same.
+    let file = put_back(places, resolv_conf);
+    let resolved = resolver::revert(Path::new(resolver::RESOLVECTL), &places.state_dir)
+        .context("systemd-resolved may still ask this agent for names; all else is taken off");
     crate::datapath::detach(&places.bpf_dir)?;
     // An Ethernet is somebody else's device.
-    if crate::datapath::device::is_ethernet(&places.device).unwrap_or(false) {
-        return Ok(());
+    if !crate::datapath::device::is_ethernet(&places.device).unwrap_or(false) {
+        Tun::delete(&places.device)?;
     }
-    Ok(Tun::delete(&places.device)?)
+    match (file, resolved) {
+        (Err(one), Err(other)) => Err(anyhow::anyhow!("{one:#}; {other:#}")),
+        (Err(e), Ok(_)) | (Ok(()), Err(e)) => Err(e),
+        (Ok(()), Ok(_)) => Ok(()),
+    }
+}
+
+/// Has the host ask for names as it did before.
+fn put_back(places: &Places, resolv_conf: &Path) -> anyhow::Result<()> {
+    let path = resolv_conf.display();
+    let restored = resolver::restore(resolv_conf, &places.state_dir)
+        .with_context(|| format!("{path} cannot be put back as it was; all else is taken off"))?;
+    match restored {
+        Restored::Nothing | Restored::PutBack => {}
+        Restored::Saved(saved) => println!(
+            "{path} had been changed since the agent wrote it: it is as it was before, what it was made is in {}",
+            saved.display()
+        ),
+        Restored::Another(state_dir) => {
+            println!("{path} is written by the agent of {state_dir} and stays as it is")
+        }
+    }
+    Ok(())
 }
 
 /// Returns when the process is asked to end.

@@ -121,7 +121,7 @@ impl Resolve for Dns {
     }
 
     async fn renewed(&self) -> bool {
-        let now = [&self.files.resolv_conf, &self.files.hosts].map(|path| stamp(path));
+        let now = stamps(&self.files);
         if self.known().is_some_and(|known| known.stamps == now) {
             return false;
         }
@@ -133,7 +133,7 @@ impl Resolve for Dns {
 impl Read {
     fn of(servers: &[SocketAddr], files: &Files) -> Self {
         // Before the files: what is written meanwhile is found by the next look.
-        let stamps = [&files.resolv_conf, &files.hosts].map(|path| stamp(path));
+        let stamps = stamps(files);
         let servers = match servers {
             [] => servers_of(&files.resolv_conf),
             named => named.iter().map(|address| Server::new(*address, ResolverOpts::default())).collect(),
@@ -293,6 +293,10 @@ fn servers_of(path: &Path) -> Result<Vec<Server>, String> {
         Server::new(SocketAddr::new(server.ip, port), options.clone())
     });
     servers.collect()
+}
+
+fn stamps(files: &Files) -> [Option<Stamp>; 2] {
+    [crate::resolver::original_path(&files.resolv_conf), files.hosts.clone()].map(|path| stamp(&path))
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {

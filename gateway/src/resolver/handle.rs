@@ -11,7 +11,7 @@ use super::listen::Server;
 use super::own::Own;
 use super::service::Service;
 use super::state::{self, Shared};
-use super::{Routed, Settings, Wanted, host};
+use super::{Restored, Routed, Settings, Wanted, host};
 use crate::netlink::Netlink;
 use crate::status;
 
@@ -20,17 +20,31 @@ pub struct Handle {
     wanted: Option<watch::Sender<Option<Arc<Wanted>>>>,
     answers: Arc<Answers>,
     shared: Shared,
-    task: Option<JoinHandle<()>>,
+    task: Option<JoinHandle<io::Result<()>>>,
 }
 
-/// Begins, without answering anything before [`Handle::want`]. What an earlier run that was killed left of the host's files is
-/// put back first. Needs a tokio runtime.
+/// Begins, without answering anything before [`Handle::want`]. What an earlier run that was killed made of the
+/// host is taken back first. Needs a tokio runtime.
 pub fn start(settings: Settings, netlink: Netlink) -> Handle {
     let path = &settings.dns.resolv_conf;
     match host::restore(path, &settings.state_dir) {
-        Ok(true) => tracing::info!("{} is as it was before an earlier run of this agent", path.display()),
-        Ok(false) => {}
+        Ok(Restored::PutBack) => {
+            tracing::info!("{} is as it was before an earlier run of this agent", path.display())
+        }
+        Ok(Restored::Saved(saved)) => tracing::warn!(
+            "{} is as it was before an earlier run of this agent; what another program made of the agent's is in {}",
+            path.display(),
+            saved.display()
+        ),
+        Ok(Restored::Nothing | Restored::Another(_)) => {}
         Err(e) => tracing::warn!("{} is as an earlier run of this agent left it: {e}", path.display()),
+    }
+    match host::revert(&settings.resolvectl, &settings.state_dir) {
+        Ok(true) => {
+            tracing::info!("systemd-resolved has forgotten what an earlier run of this agent told it")
+        }
+        Ok(false) => {}
+        Err(e) => tracing::warn!("systemd-resolved may still ask an agent that does not answer: {e}"),
     }
     let answers = Arc::new(Answers::default());
     let shared = Shared::new(settings.dns.host);
@@ -69,11 +83,11 @@ impl Handle {
         self.shared.lock().degraded.clone()
     }
 
-    /// Answers nobody any more, and leaves the host as it was before.
+    /// Answers nobody any more, and leaves the host as it was before; why that cannot be.
     pub async fn stop(&mut self) -> io::Result<()> {
         self.wanted = None;
         match self.task.take() {
-            Some(task) => task.await.map_err(io::Error::other),
+            Some(task) => task.await.map_err(io::Error::other)?,
             None => Ok(()),
         }
     }

@@ -22,11 +22,14 @@ mod zones;
 use std::path::PathBuf;
 
 pub use handle::{Handle, start};
-pub use host::{original, restore};
+pub use host::{Restored, original, original_path, restore, revert};
 pub use routed::{Routed, RoutedAnswer, RoutedFailure};
 pub use wanted::Wanted;
 
 use crate::config::{Dns, HostMode};
+
+/// systemd-resolved's program, wherever programs are.
+pub const RESOLVECTL: &str = "resolvectl";
 
 /// What the resolver is to know of its surroundings.
 #[derive(Clone, Debug)]
@@ -39,6 +42,8 @@ pub struct Settings {
     pub device: String,
     /// systemd-resolved's program.
     pub resolvectl: PathBuf,
+    /// Where systemd-resolved writes the name servers that it asks itself.
+    pub resolved_servers: PathBuf,
     /// Names that only the host's own name servers are asked for: control's, without which there is no overlay.
     pub hosts_own: Vec<String>,
 }

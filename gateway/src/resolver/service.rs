@@ -1,6 +1,7 @@
 //! Keeps listening, table and host as they are wanted.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::answer::Known;
-use super::host::{self, Host, Wish};
+use super::host::{Host, Upstreams, Wish};
 use super::listen::{Listening, Server, may_listen};
 use super::state::Shared;
 use super::wanted::{PORT, Wanted};
@@ -27,6 +28,7 @@ pub(super) struct Service {
     server: Server,
     listening: Listening,
     host: Host,
+    upstreams: Upstreams,
     hosts_own: Vec<Name>,
     shared: Shared,
     wanted: watch::Receiver<Option<Arc<Wanted>>>,
@@ -45,11 +47,12 @@ impl Service {
         let hosts_own = settings.hosts_own.iter().filter_map(|text| wanted::name(text).ok()).collect();
         let listening = Listening::new(server.clone());
         let host = Host::new(&settings);
-        Self { settings, server, listening, host, hosts_own, shared, wanted, by: None }
+        let upstreams = Upstreams::new(&settings.dns.resolv_conf, &settings.resolved_servers);
+        Self { settings, server, listening, host, upstreams, hosts_own, shared, wanted, by: None }
     }
 
-    /// Runs until nobody wants anything any more; then the host is as it was before.
-    pub(super) async fn run(mut self) {
+    /// Runs until nobody wants anything any more; then the host is as it was before, or why that cannot be.
+    pub(super) async fn run(mut self) -> io::Result<()> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -64,6 +67,8 @@ impl Service {
             }
         }
         self.rest().await;
+        let failed = self.shared.lock().degraded.join("; ");
+        if failed.is_empty() { Ok(()) } else { Err(io::Error::other(failed)) }
     }
 
     async fn work(&mut self, wanted: Arc<Wanted>) {
@@ -78,7 +83,9 @@ impl Service {
         }
         let servers: Vec<SocketAddr> = self.listening.addresses().collect();
         let table = self.server.answers.known();
-        let wish = (!servers.is_empty()).then(|| Wish {
+        // Who can answer nothing but control's names would take all others from the host.
+        let finds_all = wanted.has_primary() || !table.upstreams.is_empty();
+        let wish = (!servers.is_empty() && finds_all).then(|| Wish {
             servers: servers.clone(),
             search: wanted.search(),
             domains: table.table.domains().into_iter().cloned().collect(),
@@ -117,14 +124,14 @@ impl Service {
     /// Has questions answered by what is wanted, and by the host's name servers as they are now.
     fn answer_by(&mut self, wanted: &Arc<Wanted>, places: &BTreeSet<SocketAddr>, degraded: &mut Vec<String>) {
         let own: Vec<SocketAddr> = places.iter().copied().collect();
-        let upstreams = match host::upstreams(&self.settings.dns.resolv_conf) {
-            Ok(found) => found.into_iter().filter(|server| !own.contains(server)).collect(),
+        let upstreams = match self.upstreams.now(&own) {
+            Ok(found) => found,
             Err(why) => {
                 // Where the host does not ask, it finds all others as it always did.
                 if !wanted.has_primary() && self.settings.dns.host != HostMode::Off {
                     degraded.push(format!(
-                        "names that control says nothing of cannot be found out: {why}; name servers there, or give this \
-                         machine's groups a primary nameserver group"
+                        "names that control says nothing of cannot be found out here, so the host does not ask this agent: {why}; \
+                         name servers there, or give this machine's groups a primary nameserver group"
                     ));
                 }
                 Vec::new()

@@ -206,6 +206,30 @@ async fn puts_the_hosts_file_back(world: &World) {
     assert_eq!(text(), BEFORE);
 
     let mut killed = run();
+    until("the host asks it though somebody will change that", &asks).await;
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    std::fs::write(&path, text() + "options debug\n").unwrap();
+    let detached = tokio::task::block_in_place(|| program(world, &["detach"]).output().unwrap());
+    let said = String::from_utf8_lossy(&detached.stdout).into_owned();
+    assert!(detached.status.success() && said.contains("resolv.conf.changed-sluicegate"), "{said}");
+    assert_eq!(text(), BEFORE);
+
+    let mut killed = run();
+    until("the host asks it though what was there gets lost", &asks).await;
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    for dir in [path.parent().unwrap(), &world.settings.places.state_dir] {
+        std::fs::remove_file(dir.join("resolv.conf.before-sluicegate")).unwrap();
+    }
+    let detached = tokio::task::block_in_place(|| program(world, &["detach"]).output().unwrap());
+    let said = String::from_utf8_lossy(&detached.stderr).into_owned();
+    assert!(!detached.status.success() && said.contains("what was there before is not in"), "{said}");
+    let device = std::path::Path::new("/proc/sys/net/ipv4/conf").join(&world.settings.places.device);
+    assert!(!device.exists(), "all else is taken off");
+    std::fs::write(&path, BEFORE).unwrap();
+
+    let mut killed = run();
     until("the host asks it again", &asks).await;
     killed.kill().unwrap();
     killed.wait().unwrap();

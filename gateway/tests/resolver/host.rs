@@ -83,6 +83,23 @@ fn an_agent_that_was_killed_leaves_no_host_without_names_once_it_is_started_agai
 }
 
 #[test]
+fn a_file_that_cannot_be_put_back_is_said_by_whoever_ends_the_resolver() {
+    World::new().run(async |world| {
+        std::fs::write(world.resolv_conf(), BEFORE).unwrap();
+        let mut handle = world.start(&[], HostMode::ResolvConf);
+        want(&handle, &config(&[]), 2).await;
+        until(&handle, "the host asks", |status| status.host_asks).await;
+        let obstacle = world.dir.join("resolv.conf.sluicegate-new");
+        std::fs::create_dir(&obstacle).unwrap();
+        let why = handle.stop().await.unwrap_err().to_string();
+        assert!(why.contains("cannot be put back as it was"), "{why}");
+        std::fs::remove_dir(&obstacle).unwrap();
+        let _next = world.start(&[], HostMode::Off);
+        assert_eq!(std::fs::read_to_string(world.resolv_conf()).unwrap(), BEFORE);
+    });
+}
+
+#[test]
 fn what_another_program_writes_meanwhile_stays_and_is_said() {
     World::new().run(async |world| {
         std::fs::write(world.resolv_conf(), BEFORE).unwrap();
@@ -128,6 +145,31 @@ fn the_host_asks_as_before_once_control_says_nothing_of_names_any_more_or_nobody
         tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
         assert_eq!(text(), BEFORE);
         assert!(!handle.status().unwrap().host_asks && handle.degraded().len() >= 2);
+    });
+}
+
+#[test]
+fn a_host_whose_file_leads_to_systemd_resolved_is_asked_by_those_that_systemd_resolved_asks() {
+    World::new().run(async |world| {
+        let _own = own_server();
+        let stub = "nameserver 127.0.0.53\n";
+        std::fs::write(world.resolv_conf(), stub).unwrap();
+        let mut handle = world.start(&[], HostMode::ResolvConf);
+        want(&handle, &config(&[(&["127.0.0.3"], &["corp.test"])]), 2).await;
+        tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+        let degraded = handle.degraded();
+        assert!(degraded.iter().any(|sentence| sentence.contains("names no server")), "{degraded:?}");
+        assert!(!handle.status().unwrap().host_asks, "nobody could say what control does not");
+        assert_eq!(std::fs::read_to_string(world.resolv_conf()).unwrap(), stub);
+        let resolved = "nameserver 100.90.0.7\nnameserver fd5c::7\nnameserver 127.0.0.2\n";
+        std::fs::write(world.dir.join("resolved.conf"), resolved).unwrap();
+        let status = until(&handle, "the host asks", |status| status.host_asks).await;
+        let upstreams: Vec<&str> = status.upstreams.iter().map(|server| server.address.as_str()).collect();
+        assert_eq!(upstreams, ["127.0.0.2:53"]);
+        let addresses = tokio::task::block_in_place(|| world.getent("ahosts", "www.example.org"));
+        assert_eq!(addresses, ["192.0.2.1", "2001:db8::1"]);
+        handle.stop().await.unwrap();
+        assert_eq!(std::fs::read_to_string(world.resolv_conf()).unwrap(), stub);
     });
 }
 
@@ -187,7 +229,9 @@ fn systemd_resolved_asks_for_controls_domains_alone_unless_a_group_takes_all_nam
         let lines = [
             "dns sluice0 100.90.0.7 fd5c::7".to_owned(),
             format!("domain sluice0 peers.test zone.test {reverse} ~corp.test"),
-            "default-route sluice0 no\n".to_owned(),
+            "default-route sluice0 no".to_owned(),
+            "dnsovertls sluice0 no".to_owned(),
+            "dnssec sluice0 no\n".to_owned(),
         ];
         let mut said: Vec<String> = called().split(' ').map(str::to_owned).collect();
         let mut expected: Vec<String> = lines.join("\n").split(' ').map(str::to_owned).collect();
@@ -201,7 +245,13 @@ fn systemd_resolved_asks_for_controls_domains_alone_unless_a_group_takes_all_nam
         until(&handle, "a group takes all", |status| status.forwards[0].domains.is_empty()).await;
         handle.stop().await.unwrap();
         let last = called();
-        assert!(last.ends_with("default-route sluice0 yes\nrevert sluice0\n"), "{last}");
+        let end =
+            " ~.\ndefault-route sluice0 yes\ndnsovertls sluice0 no\ndnssec sluice0 no\nrevert sluice0\n";
+        assert!(last.ends_with(end), "{last}");
+        // A run in another mode takes back what one that was killed has told.
+        std::fs::write(world.dir.join("state").join("systemd-resolved"), "sluice0\n").unwrap();
+        let _next = world.start(&[], HostMode::Off);
+        assert_eq!(called(), "revert sluice0\n");
         assert_eq!(std::fs::read_to_string(world.resolv_conf()).unwrap(), BEFORE);
     });
 }

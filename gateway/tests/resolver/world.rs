@@ -64,6 +64,7 @@ impl World {
             state_dir: self.dir.join("state"),
             device: "sluice0".into(),
             resolvectl: self.dir.join("resolvectl"),
+            resolved_servers: self.dir.join("resolved.conf"),
             hosts_own: vec!["control.corp.test".into()],
         };
         resolver::start(settings, Netlink::open().unwrap())

@@ -2,16 +2,18 @@
 
 mod resolv_conf;
 mod resolved;
+mod upstreams;
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use hickory_resolver::proto::rr::Name;
 
-pub use resolv_conf::{original, restore};
+pub use resolv_conf::{Restored, original, original_path, restore};
+pub use resolved::revert;
 
 use self::resolv_conf::ResolvConf;
 use self::resolved::Resolved;
+pub(super) use self::upstreams::Upstreams;
 use super::{HostMode, Settings};
 
 /// What the host is told.
@@ -42,7 +44,7 @@ impl Host {
                 Self::ResolvConf(ResolvConf::new(&settings.dns.resolv_conf, &settings.state_dir))
             }
             HostMode::SystemdResolved => {
-                Self::Resolved(Resolved::new(&settings.resolvectl, &settings.device))
+                Self::Resolved(Resolved::new(&settings.resolvectl, &settings.device, &settings.state_dir))
             }
         }
     }
@@ -65,16 +67,4 @@ impl Host {
             Self::Resolved(resolved) => resolved.is_set(),
         }
     }
-}
-
-/// The name servers that the host had before any agent came, of the file at `path`, or why there are none.
-pub(super) fn upstreams(path: &Path) -> Result<Vec<SocketAddr>, String> {
-    let text = original(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
-    let (config, _) = hickory_resolver::system_conf::parse_resolv_conf(&text)
-        .map_err(|e| format!("{} names no server: {e}", path.display()))?;
-    let servers = config.name_servers().iter().map(|server| {
-        let port = server.connections.first().map_or(super::wanted::PORT, |connection| connection.port);
-        SocketAddr::new(server.ip, port)
-    });
-    Ok(servers.collect())
 }

@@ -1,18 +1,21 @@
 //! The host's resolv.conf: it is replaced while this agent answers, and put back as it was.
 //!
-//! What was there is kept beside it first, so that it can be put back after any end of the agent, by its next run. A link is
-//! replaced itself and put back as the same link: the file that it leads to is somebody else's and is never written. A file that
-//! is mounted by itself, as containers have it, cannot be replaced and is written in its place. Whoever else writes the file has
-//! the last word: what this agent did not write it leaves as it is.
+//! What was there is kept first, so that it can be put back after any end of the agent, by its next run. A link is replaced
+//! itself and put back as the same link: the file that it leads to is somebody else's and is never written. A file that is
+//! mounted by itself, as containers have it, cannot be replaced and is written in its place. Whoever else writes the file has the
+//! last word: what this agent did not write it leaves as it is. Who only changes what this agent wrote has it until the agent
+//! stops: servers that do not answer any more are nobody's wish.
+
+mod kept;
 
 use std::fs;
-use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use hickory_resolver::proto::rr::Name;
 use sha2::{Digest as _, Sha256};
 
+use self::kept::Original;
 use super::Wish;
 use crate::resolver::wanted::PORT;
 
@@ -23,9 +26,8 @@ const SERVERS: usize = 3;
 /// How a file of this agent's begins.
 const WRITTEN: &str =
     "# Written by sluicegate-gateway, which puts back what was here before when it stops.\n";
-/// How what was there before begins where it is kept.
-const KEPT: &str =
-    "# Kept by sluicegate-gateway: what the file beside this one was. It is put back when the agent stops.\n";
+/// How the name ends of what somebody made of a file of this agent's.
+const CHANGED: &str = ".changed-sluicegate";
 
 /// The file, and what was made of it.
 pub(in crate::resolver) struct ResolvConf {
@@ -50,15 +52,17 @@ enum Found {
     Another(String),
 }
 
-/// What was there before.
+/// What became of the host's file when an agent's was to be taken off it.
 #[derive(Debug, PartialEq, Eq)]
-enum Original {
-    /// Nothing.
-    Absent,
-    /// A file with these permissions.
-    File(u32),
-    /// A link that leads there.
-    Link(String),
+pub enum Restored {
+    /// No agent wrote it; it stays as it is.
+    Nothing,
+    /// What was there before is there again.
+    PutBack,
+    /// The same; somebody had changed what the agent wrote, and that is in this file now.
+    Saved(PathBuf),
+    /// The agent of this state directory wrote it; it stays as it is.
+    Another(String),
 }
 
 impl ResolvConf {
@@ -74,17 +78,21 @@ impl ResolvConf {
     pub(super) fn set(&mut self, wish: Option<&Wish>) -> Option<String> {
         // Without one that the C library can ask, the host is better off as it was.
         let reachable = |wish: &&Wish| wish.servers.iter().any(|server| server.port() == PORT);
-        let done = match wish.filter(reachable) {
-            Some(wish) => self.take(wish),
-            None => self.give_back(),
+        let path = self.path.display().to_string();
+        let failed = match wish.filter(reachable) {
+            Some(wish) => self.take(wish).err().map(|e| {
+                format!(
+                    "the host does not ask this agent for names: {path} cannot be written: {e}; mend that, or set `[dns] host` to \
+                     \"off\""
+                )
+            }),
+            None => self.give_back().err().map(|e| {
+                format!(
+                    "the host may still ask this agent for names, which does not answer: {path} cannot be put back as it was: \
+                     {e}; mend that, or write the file by hand; it is tried again"
+                )
+            }),
         };
-        let failed = done.err().map(|e| {
-            format!(
-                "the host does not ask this agent for names: {} cannot be written: {e}; mend that, or set \
-                 `[dns] host` to \"off\"",
-                self.path.display()
-            )
-        });
         failed.or_else(|| self.left_alone.clone())
     }
 
@@ -92,7 +100,7 @@ impl ResolvConf {
         if self.left_alone.is_some() {
             return Ok(());
         }
-        let now = read(&self.path)?;
+        let now = kept::read(&self.path)?;
         match &self.written {
             Some(written) if now.as_ref() != Some(written) => {
                 self.leave_alone(now.as_deref());
@@ -100,7 +108,9 @@ impl ResolvConf {
             }
             Some(_) => {}
             None => match self.found(now.as_deref()) {
-                Found::Others => self.keep()?,
+                // What was there before somebody took it away is still that.
+                Found::Others if self.is_absent() && self.original()?.is_some() => {}
+                Found::Others => kept::keep(&self.path, &self.state_dir)?,
                 Found::Ours => {}
                 Found::Changed | Found::Another(_) => {
                     self.leave_alone(now.as_deref());
@@ -108,15 +118,12 @@ impl ResolvConf {
                 }
             },
         }
-        let Some((_, original)) = kept_bytes(&self.path)? else {
-            return Err(io::Error::other(format!(
-                "what was there before is not in {}",
-                kept(&self.path).display()
-            )));
+        let Some((_, original)) = self.original()? else {
+            return Err(kept::lost(&self.path, &self.state_dir));
         };
         let bytes = text(wish, &String::from_utf8_lossy(&original), &self.state_dir).into_bytes();
         if now.as_ref() != Some(&bytes) {
-            put(&self.path, &bytes, 0o644)?;
+            kept::put(&self.path, &bytes, 0o644)?;
         }
         self.written = Some(bytes);
         Ok(())
@@ -124,12 +131,23 @@ impl ResolvConf {
 
     fn give_back(&mut self) -> io::Result<()> {
         self.left_alone = None;
-        let Some(written) = self.written.take() else { return Ok(()) };
-        if read(&self.path)?.as_ref() == Some(&written) {
-            return put_back(&self.path);
+        let restored = restore(&self.path, &self.state_dir)?;
+        let path = self.path.display();
+        match restored {
+            Restored::PutBack => {}
+            Restored::Saved(saved) => tracing::warn!(
+                "{path} is as it was before this agent; what another program made of the agent's is in {}",
+                saved.display()
+            ),
+            Restored::Nothing | Restored::Another(_) => {
+                if self.written.is_some() {
+                    tracing::warn!("{path} was written by another program and stays as that left it");
+                    self.forget()?;
+                }
+            }
         }
-        tracing::warn!("{} was written by another program and stays as that left it", self.path.display());
-        remove(&kept(&self.path))
+        self.written = None;
+        Ok(())
     }
 
     /// Another program has the last word; what it wrote is what was there before from now on.
@@ -141,13 +159,12 @@ impl ResolvConf {
             ),
             Found::Changed => format!(
                 "the host may not ask this agent for names: another program has changed what this agent wrote to {path}, which \
-                 is left as it is; what was there before is kept in {}: put that back by hand, then start the agent again",
-                kept(&self.path).display()
+                 is left as it is while the agent runs and then put back as it was before: start the agent again"
             ),
             Found::Others | Found::Ours => {
                 if self.written.is_some() {
                     // It would be put back after the next end of the agent.
-                    let _ = remove(&kept(&self.path));
+                    let _ = self.forget();
                 }
                 format!(
                     "the host does not ask this agent for names: another program has written {path}, which is left as it is; \
@@ -165,57 +182,83 @@ impl ResolvConf {
         found(bytes, &self.state_dir)
     }
 
-    /// Keeps what is at the path, on disk when this returns.
-    fn keep(&self) -> io::Result<()> {
-        let (original, bytes) = match fs::symlink_metadata(&self.path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => (Original::Absent, None),
-            Err(e) => return Err(e),
-            Ok(there) if there.is_symlink() => {
-                let target = fs::read_link(&self.path)?;
-                (Original::Link(target.to_string_lossy().into_owned()), read(&self.path)?)
-            }
-            Ok(there) => (Original::File(there.permissions().mode() & 0o7777), read(&self.path)?),
-        };
-        let said = match original {
-            Original::Absent => "# absent\n".to_owned(),
-            Original::File(mode) => format!("# file {mode:o}\n"),
-            Original::Link(target) => format!("# link {target}\n"),
-        };
-        let whole = [KEPT.as_bytes(), said.as_bytes(), bytes.as_deref().unwrap_or_default()].concat();
-        put(&kept(&self.path), &whole, 0o644)
+    fn is_absent(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+    }
+
+    fn original(&self) -> io::Result<Option<(Original, Vec<u8>)>> {
+        kept::original(&self.path, &self.state_dir)
+    }
+
+    /// What was there before is so no more: another program has written the file. Where there is none, it is nobody's wish yet.
+    fn forget(&self) -> io::Result<()> {
+        if self.is_absent() { Ok(()) } else { kept::forget(&self.path, &self.state_dir) }
     }
 }
 
 /// What is at `path`, or was there before an agent came.
 pub fn original(path: &Path) -> io::Result<Vec<u8>> {
     let bytes = fs::read(path)?;
-    if !bytes.starts_with(WRITTEN.as_bytes()) {
-        return Ok(bytes);
-    }
-    Ok(kept_bytes(path)?.map(|(_, bytes)| bytes).unwrap_or_default())
+    let Some(head) = Head::read(&bytes) else { return Ok(bytes) };
+    Ok(kept::original(path, &head.state_dir)?.map(|(_, bytes)| bytes).unwrap_or_default())
 }
 
-/// Puts back what was at `path` before the agent of `state_dir` came, where an earlier run of it has not done so; whether there
-/// was anything to do.
-pub fn restore(path: &Path, state_dir: &Path) -> io::Result<bool> {
+/// Whose changes are those of [`original`]: the file at `path`, or where that led as a link before an agent came.
+pub fn original_path(path: &Path) -> PathBuf {
+    let head = fs::read(path).ok().and_then(|bytes| Head::read(&bytes));
+    let original = head.and_then(|head| kept::original(path, &head.state_dir).ok().flatten());
+    match original {
+        Some((Original::Link(target), _)) => kept::led_to(path, &target),
+        _ => path.into(),
+    }
+}
+
+/// Puts back what was at `path` before the agent of `state_dir` came, where an earlier run of it has not done so; also where
+/// somebody has changed what that wrote.
+pub fn restore(path: &Path, state_dir: &Path) -> io::Result<Restored> {
     // What cannot be read is nothing that this agent wrote.
-    let Ok(bytes) = fs::read(path) else { return Ok(false) };
+    let Ok(bytes) = fs::read(path) else { return Ok(Restored::Nothing) };
     match found(Some(&bytes), state_dir) {
-        Found::Ours => put_back(path).map(|()| true),
-        Found::Others | Found::Changed | Found::Another(_) => Ok(false),
+        Found::Others => Ok(Restored::Nothing),
+        Found::Another(state_dir) => Ok(Restored::Another(state_dir)),
+        Found::Ours => kept::put_back(path, state_dir).map(|()| Restored::PutBack),
+        Found::Changed => {
+            if kept::original(path, state_dir)?.is_none() {
+                return Err(kept::lost(path, state_dir));
+            }
+            let saved = kept::beside(path, CHANGED);
+            kept::put(&saved, &bytes, 0o644)?;
+            kept::put_back(path, state_dir).map(|()| Restored::Saved(saved))
+        }
+    }
+}
+
+/// What a file of an agent's says of itself.
+struct Head {
+    /// The check of what follows.
+    sum: String,
+    /// The agent's; empty where somebody has taken that out.
+    state_dir: PathBuf,
+    rest: String,
+}
+
+impl Head {
+    /// Of a file that an agent wrote.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(bytes);
+        let rest = text.strip_prefix(WRITTEN)?;
+        let (said, rest) = rest.split_once('\n').unwrap_or((rest, ""));
+        let (sum, dir) = said.strip_prefix("# ").and_then(|said| said.split_once(' ')).unwrap_or_default();
+        Some(Self { sum: sum.into(), state_dir: dir.into(), rest: rest.into() })
     }
 }
 
 fn found(bytes: Option<&[u8]>, state_dir: &Path) -> Found {
-    let text = String::from_utf8_lossy(bytes.unwrap_or_default());
-    let Some(rest) = text.strip_prefix(WRITTEN) else { return Found::Others };
-    let (said, rest) = rest.split_once('\n').unwrap_or((rest, ""));
-    let mut words = said.splitn(3, ' ').skip(1);
-    let (sum, dir) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    if dir != state_dir.to_string_lossy() && !dir.is_empty() {
-        return Found::Another(dir.to_owned());
+    let Some(head) = Head::read(bytes.unwrap_or_default()) else { return Found::Others };
+    if head.state_dir != state_dir && head.state_dir != Path::new("") {
+        return Found::Another(head.state_dir.to_string_lossy().into_owned());
     }
-    if sum == check(rest) { Found::Ours } else { Found::Changed }
+    if head.sum == check(&head.rest) { Found::Ours } else { Found::Changed }
 }
 
 fn check(text: &str) -> String {
@@ -251,92 +294,6 @@ fn text(wish: &Wish, original: &str, state_dir: &Path) -> String {
 
 fn domain(name: &Name) -> String {
     name.to_ascii().trim_end_matches('.').to_owned()
-}
-
-/// Where what was at `path` is kept.
-fn kept(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".before-sluicegate");
-    path.with_file_name(name)
-}
-
-/// What is kept of `path`.
-fn kept_bytes(path: &Path) -> io::Result<Option<(Original, Vec<u8>)>> {
-    let Some(bytes) = read(&kept(path))? else { return Ok(None) };
-    let Some(rest) = bytes.strip_prefix(KEPT.as_bytes()) else { return Ok(None) };
-    let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
-    let (said, rest) = (String::from_utf8_lossy(&rest[..end]), rest.get(end + 1..).unwrap_or_default());
-    let original = match said.trim_start_matches("# ").split_once(' ') {
-        Some(("file", mode)) => Original::File(u32::from_str_radix(mode, 8).unwrap_or(0o644)),
-        Some(("link", target)) => Original::Link(target.to_owned()),
-        _ => Original::Absent,
-    };
-    Ok(Some((original, rest.to_vec())))
-}
-
-fn put_back(path: &Path) -> io::Result<()> {
-    let Some((original, bytes)) = kept_bytes(path)? else {
-        return Err(io::Error::other(format!("what was there before is not in {}", kept(path).display())));
-    };
-    match original {
-        Original::Absent => remove(path)?,
-        Original::File(mode) => put(path, &bytes, mode)?,
-        Original::Link(target) => {
-            let temporary = beside(path);
-            remove(&temporary)?;
-            symlink(target, &temporary)?;
-            fs::rename(&temporary, path)?;
-        }
-    }
-    remove(&kept(path))
-}
-
-/// Replaces what is at `path`, or writes it in its place where it is mounted by itself; on disk when this returns.
-fn put(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let temporary = beside(path);
-    remove(&temporary)?;
-    let replaced = (|| {
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    match replaced {
-        Ok(()) => fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all(),
-        Err(e) => {
-            let _ = fs::remove_file(&temporary);
-            if e.kind() != ErrorKind::ResourceBusy {
-                return Err(e);
-            }
-            // A mount point is the only name that cannot be given to another file.
-            let mut file = fs::OpenOptions::new().write(true).open(path)?;
-            file.write_all(bytes)?;
-            file.set_len(bytes.len() as u64)?;
-            file.sync_all()
-        }
-    }
-}
-
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".sluicegate-new");
-    path.with_file_name(name)
-}
-
-fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

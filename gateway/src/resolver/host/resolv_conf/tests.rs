@@ -1,10 +1,12 @@
 //! The file, whatever it was before and whoever else writes it.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use tempfile::TempDir;
 
 use super::super::super::wanted::name;
+use super::kept::{copy, kept};
 use super::*;
 
 const BEFORE: &str =
@@ -13,6 +15,7 @@ const BEFORE: &str =
 struct World {
     dir: TempDir,
     path: PathBuf,
+    state: TempDir,
 }
 
 impl World {
@@ -21,22 +24,27 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("resolv.conf");
         fs::write(&path, before).unwrap();
-        Self { dir, path }
+        Self { dir, path, state: tempfile::tempdir().unwrap() }
     }
 
     /// A run of the agent.
     fn run(&self) -> ResolvConf {
-        restore(&self.path, Path::new("/state")).unwrap();
-        ResolvConf::new(&self.path, Path::new("/state"))
+        self.restore().unwrap();
+        ResolvConf::new(&self.path, self.state.path())
+    }
+
+    fn restore(&self) -> io::Result<Restored> {
+        restore(&self.path, self.state.path())
     }
 
     fn text(&self) -> String {
         fs::read_to_string(&self.path).unwrap()
     }
 
-    /// Nothing is left beside the file itself.
+    /// Nothing is left beside the file itself, nor in the state directory.
     fn is_clean(&self) -> bool {
-        fs::read_dir(self.dir.path()).unwrap().count() == 1
+        let count = |dir: &TempDir| fs::read_dir(dir.path()).unwrap().count();
+        (count(&self.dir), count(&self.state)) == (1, 0)
     }
 }
 
@@ -86,13 +94,13 @@ fn a_run_that_was_killed_is_cleared_up_after_by_the_next_one() {
     drop(world.run());
     assert_eq!(world.text(), BEFORE);
     assert!(world.is_clean());
-    assert!(!restore(&world.path, Path::new("/state")).unwrap(), "a person's file is nothing to restore");
+    assert_eq!(world.restore().unwrap(), Restored::Nothing, "a person's file is nothing to restore");
 }
 
 #[test]
 fn a_kill_between_the_two_writes_leaves_what_was_there() {
     let world = World::new(BEFORE);
-    world.run().keep().unwrap();
+    kept::keep(&world.path, world.state.path()).unwrap();
     fs::write(&world.path, "nameserver 192.0.2.54\n").unwrap();
     let mut file = world.run();
     assert_eq!(world.text(), "nameserver 192.0.2.54\n");
@@ -136,18 +144,97 @@ fn a_change_right_before_the_end_stays() {
 }
 
 #[test]
-fn what_the_agent_wrote_is_never_what_was_there_before_though_somebody_changed_it() {
+fn what_somebody_changed_of_the_agents_file_is_his_until_the_agent_stops_and_is_saved_then() {
     let world = World::new(BEFORE);
-    let mut killed = world.run();
-    killed.set(Some(&wish()));
+    let mut file = world.run();
+    file.set(Some(&wish()));
     let changed = world.text() + "options debug\n";
     fs::write(&world.path, &changed).unwrap();
+    for _ in 0..2 {
+        let sentence = file.set(Some(&wish())).unwrap();
+        assert!(sentence.contains("has changed what this agent wrote"), "{sentence}");
+        assert_eq!(world.text(), changed);
+    }
+    assert_eq!(original(&world.path).unwrap(), BEFORE.as_bytes(), "never is that what was there before");
+    assert_eq!(file.set(None), None);
+    assert_eq!(world.text(), BEFORE, "its servers answer no more");
+    let saved = world.path.with_file_name("resolv.conf.changed-sluicegate");
+    assert_eq!(fs::read_to_string(&saved).unwrap(), changed);
+    fs::remove_file(saved).unwrap();
+    assert!(world.is_clean());
+}
+
+#[test]
+fn what_somebody_changed_of_a_killed_agents_file_is_saved_and_put_back_by_the_next_run() {
+    let edits: [fn(&str) -> String; 3] = [
+        |text| text.to_owned() + "options debug\n",
+        |text| text.replace("100.90.0.7", "192.0.2.1"),
+        // Without the line that says whose it is.
+        |text| {
+            text.lines()
+                .filter(|line| !line.starts_with("# ") || line.starts_with("# W"))
+                .fold(String::new(), |all, line| all + line + "\n")
+        },
+    ];
+    for edit in edits {
+        let world = World::new(BEFORE);
+        world.run().set(Some(&wish()));
+        let changed = edit(&world.text());
+        assert_ne!(changed, world.text());
+        fs::write(&world.path, &changed).unwrap();
+        let Restored::Saved(saved) = world.restore().unwrap() else { panic!("{changed}") };
+        assert_eq!(fs::read_to_string(saved).unwrap(), changed);
+        assert_eq!(world.text(), BEFORE);
+    }
+}
+
+#[test]
+fn what_was_there_before_is_not_forgotten_because_the_file_is_taken_away() {
+    let world = World::new(BEFORE);
+    let mut file = world.run();
+    file.set(Some(&wish()));
+    fs::remove_file(&world.path).unwrap();
+    assert!(file.set(Some(&wish())).is_some());
+    assert_eq!(file.set(None), None);
+    assert!(kept(&world.path).exists() && !world.path.exists());
     let mut next = world.run();
-    let sentence = next.set(Some(&wish())).unwrap();
-    assert!(sentence.contains("before-sluicegate"), "{sentence}");
-    assert_eq!(world.text(), changed);
-    next.set(None);
-    assert_eq!(original(&world.path).unwrap(), BEFORE.as_bytes(), "what was there before is still kept");
+    assert_eq!(next.set(Some(&wish())), None);
+    assert_eq!(next.set(None), None);
+    assert_eq!(world.text(), BEFORE);
+    assert!(world.is_clean());
+}
+
+#[test]
+fn what_was_there_before_is_put_back_though_all_beside_the_file_was_lost() {
+    let world = World::new(BEFORE);
+    let mut file = world.run();
+    file.set(Some(&wish()));
+    fs::remove_file(kept(&world.path)).unwrap();
+    assert_eq!(original(&world.path).unwrap(), BEFORE.as_bytes());
+    assert_eq!(file.set(Some(&wish())), None);
+    assert_eq!(world.restore().unwrap(), Restored::PutBack);
+    assert_eq!(world.text(), BEFORE);
+    assert!(world.is_clean());
+}
+
+#[test]
+fn what_could_not_be_put_back_is_said_and_tried_until_it_is() {
+    let world = World::new(BEFORE);
+    let mut file = world.run();
+    file.set(Some(&wish()));
+    let written = world.text();
+    // A directory where the file is made anew.
+    let obstacle = world.path.with_file_name("resolv.conf.sluicegate-new");
+    fs::create_dir(&obstacle).unwrap();
+    for _ in 0..2 {
+        let sentence = file.set(None).unwrap();
+        assert!(sentence.contains("cannot be put back as it was"), "{sentence}");
+        assert_eq!(world.text(), written);
+    }
+    fs::remove_dir(obstacle).unwrap();
+    assert_eq!(file.set(None), None);
+    assert_eq!(world.text(), BEFORE);
+    assert!(world.is_clean());
 }
 
 #[test]
@@ -156,10 +243,11 @@ fn the_file_of_another_agent_is_left_alone() {
     let mut first = world.run();
     first.set(Some(&wish()));
     let theirs = world.text();
-    assert!(!restore(&world.path, Path::new("/other state")).unwrap());
+    let whose = Restored::Another(world.state.path().to_str().unwrap().into());
+    assert_eq!(restore(&world.path, Path::new("/other state")).unwrap(), whose);
     let mut second = ResolvConf::new(&world.path, Path::new("/other state"));
     let sentence = second.set(Some(&wish())).unwrap();
-    assert!(sentence.contains("the agent of /state"), "{sentence}");
+    assert!(sentence.contains(&format!("the agent of {}", world.state.path().display())), "{sentence}");
     second.set(None);
     assert_eq!(world.text(), theirs);
     first.set(None);
@@ -176,10 +264,20 @@ fn a_link_is_replaced_itself_and_put_back_and_where_it_leads_is_never_written() 
     assert_eq!(killed.set(Some(&wish())), None);
     assert!(!fs::symlink_metadata(&world.path).unwrap().is_symlink());
     assert_eq!(original(&world.path).unwrap(), BEFORE.as_bytes());
-    assert_eq!(fs::read_to_string(&target).unwrap(), BEFORE);
+    assert_eq!(original_path(&world.path), target);
+    let later = "nameserver 192.0.2.77\noptions rotate\n";
+    fs::write(&target, later).unwrap();
+    assert_eq!(original(&world.path).unwrap(), later.as_bytes(), "whoever has that file writes it on");
+    assert_eq!(killed.set(Some(&wish())), None);
+    assert_eq!(lines(&world.text()).last(), Some(&"options rotate"));
+    let away = target.with_extension("away");
+    fs::rename(&target, &away).unwrap();
+    assert_eq!(original(&world.path).unwrap(), BEFORE.as_bytes(), "as it was when it was there");
+    fs::rename(&away, &target).unwrap();
     drop(world.run());
     assert_eq!(fs::read_link(&world.path).unwrap(), Path::new("stub.conf"));
-    assert_eq!(fs::read_to_string(&target).unwrap(), BEFORE);
+    assert_eq!(fs::read_to_string(&target).unwrap(), later);
+    assert_eq!(original_path(&world.path), world.path);
 }
 
 #[test]
@@ -227,10 +325,11 @@ fn where_what_was_there_before_is_lost_that_is_said() {
     file.set(Some(&wish()));
     let written = world.text();
     fs::remove_file(kept(&world.path)).unwrap();
+    fs::remove_file(copy(&world.path, world.state.path())).unwrap();
     let sentence = file.set(Some(&wish())).unwrap();
     assert!(sentence.contains("what was there before is not in"), "{sentence}");
     assert_eq!(world.text(), written);
-    assert!(restore(&world.path, Path::new("/state")).is_err(), "and the next run says so, too");
+    assert!(world.restore().is_err(), "and the next run says so, too");
 }
 
 #[test]
