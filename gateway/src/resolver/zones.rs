@@ -20,7 +20,7 @@ pub(super) struct Table {
     domains: HashMap<Name, Entry>,
     zones: Vec<Zone>,
     forwards: Vec<Servers>,
-    /// Names that only the host's own name servers are asked for, whoever holds them.
+    /// Names that only the host's own name servers are asked for, unless a zone has their addresses.
     hosts_own: Vec<Name>,
 }
 
@@ -117,15 +117,22 @@ impl Table {
         table
     }
 
-    /// Of the domains that hold `name` the longest decides; of equal ones a zone, then a resource, then a name server.
+    /// Of the domains that hold `name` the longest decides; of equal ones a zone, then a resource, then a name server. The host's
+    /// own names are the host's, but for those of which a zone has an address.
     pub(super) fn holder(&self, name: &Name) -> Holder<'_> {
-        let hosts_own = self.hosts_own.contains(name);
+        match self.decided(name) {
+            Holder::Zone(zone) if zone.has_address(name) => Holder::Zone(zone),
+            _ if self.hosts_own.contains(name) => Holder::Host,
+            holder => holder,
+        }
+    }
+
+    fn decided(&self, name: &Name) -> Holder<'_> {
         let mut suffix = name.clone();
         let mut whole = true;
         loop {
             match self.domains.get(&suffix) {
                 Some(Entry { zone: Some(zone), .. }) => return Holder::Zone(&self.zones[*zone]),
-                Some(_) if hosts_own => return Holder::Host,
                 Some(entry) if whole && !entry.exact.is_empty() => return Holder::Routed(&entry.exact),
                 Some(entry) if !whole && !entry.below.is_empty() => return Holder::Routed(&entry.below),
                 Some(Entry { forward: Some(forward), .. }) => {
@@ -214,6 +221,13 @@ impl Zone {
         Record::from_rdata(self.apex.clone(), NEGATIVE_TTL, RData::SOA(soa))
     }
 
+    /// Whether it has an address of `name`, of whichever family.
+    fn has_address(&self, name: &Name) -> bool {
+        self.names
+            .get(name)
+            .is_some_and(|records| records.iter().any(|record| record.data.ip_addr().is_some()))
+    }
+
     /// Names that have records.
     pub(super) fn count(&self) -> usize {
         self.names.values().filter(|records| !records.is_empty()).count()
@@ -252,7 +266,9 @@ fn reverse_apexes(prefix: IpNet) -> Vec<Name> {
 #[cfg(test)]
 mod tests {
     use super::super::wanted::tests::wanted;
-    use super::super::wanted::{Forward, RoutedName, ZoneWanted, name};
+    use hickory_resolver::proto::rr::rdata::CNAME;
+
+    use super::super::wanted::{Forward, RoutedName, ZoneRecord, ZoneWanted, name};
     use super::*;
 
     fn table(wanted: &Wanted) -> Table {
@@ -329,10 +345,38 @@ mod tests {
         let mut wanted = wanted();
         wanted.forwards.push(forward("192.0.2.53:53", &[]));
         let control = name("control.corp.test").unwrap();
-        let table = Table::new(&wanted, &[], vec![control, name("zone.test").unwrap()]);
+        let table = Table::new(&wanted, &[], vec![control]);
         assert_eq!(held(&table, "example.org"), "forward 192.0.2.53:53");
         assert_eq!(held(&table, "control.corp.test"), "host");
-        assert_eq!(held(&table, "zone.test"), "zone zone.test.", "what is answered here needs nobody");
+    }
+
+    #[test]
+    fn names_of_the_host_in_a_zone_are_the_hosts_unless_the_zone_has_their_address() {
+        let mut wanted = wanted();
+        let record = |owner: &str, data: RData| ZoneRecord { name: name(owner).unwrap(), ttl: 120, data };
+        wanted.zones[0].records = vec![
+            record("v4.zone.test", RData::A(A([192, 0, 2, 1].into()))),
+            record("v6.zone.test", RData::AAAA(AAAA("2001:db8::1".parse().unwrap()))),
+            record("below.above.zone.test", RData::A(A([192, 0, 2, 2].into()))),
+            record("alias.zone.test", RData::CNAME(CNAME(name("v4.zone.test").unwrap()))),
+        ];
+        let hosts_own = [
+            ("v4.zone.test", "zone zone.test."),
+            ("v6.zone.test", "zone zone.test."),
+            ("above.zone.test", "host"),
+            ("alias.zone.test", "host"),
+            ("absent.zone.test", "host"),
+            ("zone.test", "host"),
+            ("control.peers.test", "host"),
+            ("alpha.peers.test", "zone peers.test."),
+            ("db.zone.test", "host"),
+        ];
+        let names = hosts_own.map(|(own, _)| name(own).unwrap()).into();
+        let table = Table::new(&wanted, &[], names);
+        for (name, holder) in hosts_own {
+            assert_eq!(held(&table, name), holder, "{name}");
+        }
+        assert_eq!(held(&table, "other.zone.test"), "zone zone.test.");
     }
 
     #[test]

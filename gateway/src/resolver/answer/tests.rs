@@ -340,3 +340,21 @@ async fn a_question_goes_on_with_what_was_known_when_it_was_asked() {
     assert_eq!(asking.await.unwrap(), "NoError 192.0.2.3");
     assert_eq!(said(&answers, "a.far.test").await, "ServFail");
 }
+
+#[tokio::test]
+async fn control_is_found_by_the_hosts_servers_below_a_zone_and_the_peers_domain() {
+    for (at, kind, address) in
+        [("127.0.0.1:0", RecordType::A, "192.0.2.99"), ("[::1]:0", RecordType::AAAA, "2001:db8::99")]
+    {
+        let names = ["control.zone.test", "control.peers.test", "control.corp.test"];
+        let host = liar(at, names.map(|name| record(name, address)).into()).await;
+        let answers = Answers::default();
+        answers.forwarder.keep(&[host].into());
+        let table = Table::new(&wanted(), &[], names.map(|own| name(own).unwrap()).into());
+        answers.know(Known { table, upstreams: vec![host] });
+        for name in names {
+            assert_eq!(said_of(&answers, name, kind).await, format!("NoError {address}"), "{name}");
+        }
+        assert_eq!(said_of(&answers, "other.zone.test", kind).await, "NXDomain authoritative");
+    }
+}
