@@ -64,7 +64,7 @@ impl Answers {
     /// The answer to a question. Comes to an end by itself.
     pub(super) async fn answer(&self, asked: &Asked) -> Message {
         let known = self.known();
-        let first = by(&known.table.holder(asked.question.name()));
+        let first = by(&known.table.holder(asked.question.name(), asked.question.query_type()));
         let said = match tokio::time::timeout(PATIENCE, self.follow(&known, asked)).await {
             Ok(said) => said,
             Err(_) => Said::failed(first),
@@ -85,9 +85,14 @@ impl Answers {
         let mut asked = asked.clone();
         for _ in 0..HOPS {
             let name = asked.question.name().clone();
-            let holder = known.table.holder(&name);
+            let holder = known.table.holder(&name, kind);
             let mut said = self.say(known, holder, &asked).await;
-            let next = said.keep_own(&name, kind, |name| same(&holder, &known.table.holder(name)));
+            let own = |name: &Name| same(&holder, &known.table.holder(name, kind));
+            let (end, next) = said.keep_own(&name, kind, own);
+            // Who does not know it may not say that it has no addresses either, and clients take it so (RFC 8020).
+            if said.code == ResponseCode::NXDomain && known.table.shares(&end, kind) {
+                (said.code, said.authentic) = (ResponseCode::NoError, false);
+            }
             let all = match whole.take() {
                 Some(before) => before.then(said),
                 None => said,
@@ -173,8 +178,13 @@ impl Said {
     }
 
     /// Leaves what is said of `name` and of the names that it leads to, as far as those are `own` names of whoever says so; the
-    /// first one that is to be asked for beyond them.
-    fn keep_own(&mut self, name: &Name, kind: RecordType, own: impl Fn(&Name) -> bool) -> Option<Name> {
+    /// last of them, and the first one that is to be asked for beyond them.
+    fn keep_own(
+        &mut self,
+        name: &Name,
+        kind: RecordType,
+        own: impl Fn(&Name) -> bool,
+    ) -> (Name, Option<Name>) {
         let mut chain = vec![name.clone()];
         let mut beyond = None;
         let leads = !matches!(kind, RecordType::CNAME | RecordType::ANY);
@@ -194,7 +204,7 @@ impl Said {
             leads && chain.iter().any(|link| record.name.zone_of(link)) && own(&record.name)
         };
         self.answers.retain(|record| chain.contains(&record.name) || above(record));
-        beyond
+        (chain.pop().unwrap_or_else(|| name.clone()), beyond)
     }
 
     /// The name that `name` is another one for.

@@ -117,24 +117,31 @@ impl Table {
         table
     }
 
-    /// Of the domains that hold `name` the longest decides; of equal ones a zone, then a resource, then a name server. The host's
-    /// own names are the host's, but for those of which a zone has an address.
-    pub(super) fn holder(&self, name: &Name) -> Holder<'_> {
-        match self.decided(name) {
+    /// Who answers for records of this type. Of the domains that hold `name` the longest decides; of equal ones a zone, then a
+    /// resource, which has addresses alone, then a name server. The host's own names are the host's, but for those of which a
+    /// zone has an address.
+    pub(super) fn holder(&self, name: &Name, kind: RecordType) -> Holder<'_> {
+        match self.decided(name, is_of_resources(kind)) {
             Holder::Zone(zone) if zone.has_address(name) => Holder::Zone(zone),
             _ if self.hosts_own.contains(name) => Holder::Host,
             holder => holder,
         }
     }
 
-    fn decided(&self, name: &Name) -> Holder<'_> {
+    /// Whether `name` is a resource's, and records of this type are somebody else's.
+    pub(super) fn shares(&self, name: &Name, kind: RecordType) -> bool {
+        !is_of_resources(kind) && matches!(self.holder(name, RecordType::A), Holder::Routed(_))
+    }
+
+    fn decided(&self, name: &Name, of_resources: bool) -> Holder<'_> {
         let mut suffix = name.clone();
         let mut whole = true;
         loop {
             match self.domains.get(&suffix) {
                 Some(Entry { zone: Some(zone), .. }) => return Holder::Zone(&self.zones[*zone]),
-                Some(entry) if whole && !entry.exact.is_empty() => return Holder::Routed(&entry.exact),
-                Some(entry) if !whole && !entry.below.is_empty() => return Holder::Routed(&entry.below),
+                Some(entry) if of_resources && !entry.resources(whole).is_empty() => {
+                    return Holder::Routed(entry.resources(whole));
+                }
                 Some(Entry { forward: Some(forward), .. }) => {
                     return Holder::Forward(&self.forwards[*forward]);
                 }
@@ -198,6 +205,13 @@ impl Table {
     }
 }
 
+impl Entry {
+    /// Resources that have the domain itself where it is the `whole` name, and else a name below it.
+    fn resources(&self, whole: bool) -> &[String] {
+        if whole { &self.exact } else { &self.below }
+    }
+}
+
 impl Zone {
     /// What it says of `name`, which is at or below its apex.
     pub(super) fn look(&self, name: &Name, kind: RecordType) -> Look {
@@ -247,6 +261,12 @@ impl Zone {
     }
 }
 
+/// Whether resources have records of this type: addresses, and what could hold addresses that no router has opened.
+fn is_of_resources(kind: RecordType) -> bool {
+    use RecordType::{A, AAAA, ANY, HTTPS, SVCB};
+    matches!(kind, A | AAAA | HTTPS | SVCB | ANY)
+}
+
 /// The name by which an address is looked up.
 fn reverse(address: IpAddr) -> Name {
     let mut name = Name::from(address);
@@ -275,9 +295,13 @@ mod tests {
         Table::new(wanted, &[], Vec::new())
     }
 
-    /// Who holds a name, in a word.
+    /// Who holds the addresses of a name, in a word.
     fn held(table: &Table, of: &str) -> String {
-        match table.holder(&name(of).unwrap()) {
+        held_of(table, of, RecordType::A)
+    }
+
+    fn held_of(table: &Table, of: &str, kind: RecordType) -> String {
+        match table.holder(&name(of).unwrap(), kind) {
             Holder::Zone(zone) => format!("zone {}", zone.apex),
             Holder::Routed(resources) => format!("routed {}", resources.join(" ")),
             Holder::Forward(servers) => format!("forward {}", servers.0[0]),
@@ -341,6 +365,29 @@ mod tests {
     }
 
     #[test]
+    fn resources_have_addresses_of_their_names_and_others_all_else() {
+        use RecordType as T;
+        let mut wanted = wanted();
+        wanted.routed.push(routed("r3", "example.org", true));
+        wanted.routed.push(routed("r4", "peers.test", true));
+        let table = table(&wanted);
+        for kind in [T::A, T::AAAA, T::HTTPS, T::SVCB, T::ANY] {
+            assert_eq!(held_of(&table, "a.corp.test", kind), "routed r1", "{kind}");
+            assert_eq!(held_of(&table, "db.zone.test", kind), "routed r2", "{kind}");
+            assert_eq!(held_of(&table, "a.example.org", kind), "routed r3", "{kind}");
+            assert!(!table.shares(&name("a.example.org").unwrap(), kind), "{kind}");
+        }
+        for kind in [T::SRV, T::MX, T::TXT, T::NS, T::SOA, T::CNAME, T::PTR, T::CAA, T::DS] {
+            assert_eq!(held_of(&table, "a.corp.test", kind), "forward [2001:db8::53]:5353", "{kind}");
+            assert_eq!(held_of(&table, "db.zone.test", kind), "zone zone.test.", "{kind}");
+            assert_eq!(held_of(&table, "a.example.org", kind), "host", "{kind}");
+            assert!(table.shares(&name("a.example.org").unwrap(), kind), "{kind}");
+            assert!(!table.shares(&name("example.org").unwrap(), kind), "{kind}");
+            assert!(!table.shares(&name("a.peers.test").unwrap(), kind), "{kind}");
+        }
+    }
+
+    #[test]
     fn a_forward_without_domains_takes_what_nothing_else_holds_and_names_of_the_host_stay_its_own() {
         let mut wanted = wanted();
         wanted.forwards.push(forward("192.0.2.53:53", &[]));
@@ -387,7 +434,9 @@ mod tests {
             .into();
         let table = Table::new(&wanted, &["100.90.0.7:53".parse().unwrap()], Vec::new());
         for domain in ["a.test", "b.test"] {
-            let Holder::Forward(servers) = table.holder(&name(domain).unwrap()) else { panic!("{domain}") };
+            let Holder::Forward(servers) = table.holder(&name(domain).unwrap(), RecordType::A) else {
+                panic!("{domain}")
+            };
             assert_eq!(servers.0, ["192.0.2.1:53", "192.0.2.2:53"].map(|s| s.parse().unwrap()));
         }
     }
@@ -395,7 +444,7 @@ mod tests {
     /// What a zone says, in a word.
     fn says(table: &Table, of: &str, kind: RecordType) -> String {
         let name = name(of).unwrap();
-        let Holder::Zone(zone) = table.holder(&name) else { panic!("{of} is in no zone") };
+        let Holder::Zone(zone) = table.holder(&name, kind) else { panic!("{of} is in no zone") };
         match zone.look(&name, kind) {
             Look::Records(records) => {
                 let texts: Vec<String> =
@@ -430,7 +479,7 @@ mod tests {
         ] {
             assert_eq!(says(&table, name, kind), said, "{name} {kind}");
         }
-        let Holder::Zone(zone) = table.holder(&name("zone.test").unwrap()) else { panic!() };
+        let Holder::Zone(zone) = table.holder(&name("zone.test").unwrap(), RecordType::SOA) else { panic!() };
         assert_eq!(zone.look(&zone.apex, T::SOA), Look::Records(vec![zone.soa()]));
         assert_eq!(zone.count(), 3);
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Mutex;
 
 use futures_util::future::BoxFuture;
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, NULL};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, NULL, TXT};
 use hickory_resolver::proto::serialize::binary::BinEncodable as _;
 use tokio::net::UdpSocket;
 
@@ -16,7 +16,11 @@ use super::*;
 
 /// A name server that answers every A question below `answers` as they say, and anything else with no such name.
 async fn server(answers: &'static [(&'static str, &'static str)]) -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    server_at("127.0.0.1:0", answers).await
+}
+
+async fn server_at(at: &str, answers: &'static [(&'static str, &'static str)]) -> SocketAddr {
+    let socket = UdpSocket::bind(at).await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
         let mut buffer = [0; 1500];
@@ -356,5 +360,53 @@ async fn control_is_found_by_the_hosts_servers_below_a_zone_and_the_peers_domain
             assert_eq!(said_of(&answers, name, kind).await, format!("NoError {address}"), "{name}");
         }
         assert_eq!(said_of(&answers, "other.zone.test", kind).await, "NXDomain authoritative");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_address_of_a_resources_name_is_said_by_whoever_would_hold_the_name_without_it() {
+    for at in ["127.0.0.1:0", "[::1]:0"] {
+        let text = |owner: &str, text: &str| {
+            Record::from_rdata(name(owner).unwrap(), 33, RData::TXT(TXT::new(vec![text.into()])))
+        };
+        let group = liar(at, vec![text("db.corp.test", "group")]).await;
+        let host = liar(at, vec![text("a.example.org", "host"), record("a.example.org", "192.0.2.6")]).await;
+        let mut wanted = wanted();
+        wanted.forwards = vec![forward(group, &["corp.test"])];
+        wanted.routed.push(RoutedName {
+            resource: "r3".into(),
+            domain: name("example.org").unwrap(),
+            below: true,
+        });
+        let answers = answers(&wanted, &[host]);
+        let fake = Arc::new(Fake { answers: &[], asked: Mutex::default(), failure: None });
+        answers.route(Some(fake.clone()));
+        assert_eq!(said_of(&answers, "db.corp.test", RecordType::TXT).await, "NoError group");
+        assert_eq!(said_of(&answers, "a.example.org", RecordType::TXT).await.split(' ').nth(1), Some("host"));
+        assert_eq!(said_of(&answers, "db.zone.test", RecordType::TXT).await, "NoError authoritative");
+        assert!(fake.asked.lock().unwrap().is_empty(), "no router is asked for that");
+        use RecordType as T;
+        for kind in [T::A, T::AAAA, T::HTTPS, T::SVCB, T::ANY] {
+            assert_eq!(said_of(&answers, "a.example.org", kind).await, "NXDomain", "{kind}");
+            assert_eq!(fake.asked.lock().unwrap().pop().as_deref(), Some("r3 a.example.org."), "{kind}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_know_a_resources_name_does_not_say_that_there_is_none() {
+    for at in ["127.0.0.1:0", "[::1]:0"] {
+        let ignorant = server_at(at, &[("www.example.org", "a.corp.test")]).await;
+        let mut wanted = wanted();
+        wanted.forwards = vec![forward(ignorant, &["corp.test"])];
+        let answers = answers(&wanted, &[ignorant]);
+        for (name, expected) in [
+            ("a.corp.test", "NoError"),
+            ("corp.test", "NXDomain"),
+            ("www.example.org", "NoError a.corp.test."),
+            ("other.example.org", "NXDomain"),
+        ] {
+            assert_eq!(said_of(&answers, name, RecordType::MX).await, expected, "{name}");
+        }
     }
 }
