@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use hickory_resolver::proto::rr::rdata::{A, AAAA, PTR, SOA};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::wanted::Wanted;
+use super::wanted::{Host, Wanted};
 
 /// How long addresses of peers are good for, seconds: they seldom change, and what goes is to be gone soon.
 const PEER_TTL: u32 = 60;
@@ -100,7 +100,7 @@ impl Table {
                 zone.add(&record.name, record.ttl, record.data.clone());
             }
         }
-        table.add_reverse(wanted);
+        table.add_reverse(wanted.own, wanted.hosts.iter());
         for routed in &wanted.routed {
             let entry = table.domains.entry(routed.domain.clone()).or_default();
             let resources = if routed.below { &mut entry.below } else { &mut entry.exact };
@@ -187,18 +187,21 @@ impl Table {
         &mut self.forwards[place]
     }
 
-    fn add_reverse(&mut self, wanted: &Wanted) {
-        for prefix in [IpNet::V4(wanted.own.0), IpNet::V6(wanted.own.1)] {
+    /// The zones of overlay addresses; each host is looked at once, however many those are.
+    fn add_reverse<'a>(&mut self, own: (Ipv4Net, Ipv6Net), hosts: impl Iterator<Item = &'a Host>) {
+        let prefixes = [IpNet::V4(own.0), IpNet::V6(own.1)];
+        for prefix in prefixes {
             for apex in reverse_apexes(prefix) {
-                let zone = self.zone(apex, Kind::Reverse);
-                for host in &wanted.hosts {
-                    let Some(first) = host.names.first() else { continue };
-                    for address in [IpAddr::V4(host.v4), IpAddr::V6(host.v6)] {
-                        let name = reverse(address);
-                        if zone.apex.zone_of(&name) {
-                            zone.add(&name, PEER_TTL, RData::PTR(PTR(first.clone())));
-                        }
-                    }
+                self.zone(apex, Kind::Reverse);
+            }
+        }
+        for host in hosts {
+            let Some(first) = host.names.first() else { continue };
+            for (prefix, address) in prefixes.into_iter().zip([IpAddr::V4(host.v4), IpAddr::V6(host.v6)]) {
+                if prefix.contains(&address) {
+                    let name = reverse(address);
+                    let apex = name.trim_to(apex_labels(prefix));
+                    self.zone(apex, Kind::Reverse).add(&name, PEER_TTL, RData::PTR(PTR(first.clone())));
                 }
             }
         }
@@ -248,10 +251,12 @@ impl Zone {
     }
 
     fn add(&mut self, name: &Name, ttl: u32, data: RData) {
+        // Above a name that is there, all are.
         let mut above = name.clone();
-        while above != self.apex && !above.is_root() {
-            above = above.base_name();
-            self.names.entry(above.clone()).or_default();
+        while !self.names.contains_key(&above) && !above.is_root() {
+            let next = above.base_name();
+            self.names.insert(above, Vec::new());
+            above = next;
         }
         let records = self.names.entry(name.clone()).or_default();
         let known = records.iter().any(|record| record.data == data);
@@ -276,11 +281,22 @@ fn reverse(address: IpAddr) -> Name {
 
 /// The zones that the names of a prefix's addresses make up: one, or as many as end at the next label.
 fn reverse_apexes(prefix: IpNet) -> Vec<Name> {
-    let (bits, labels) = if prefix.addr().is_ipv4() { (8, 4) } else { (4, 32) };
+    let (bits, _) = label_bits(prefix);
     let length = prefix.prefix_len().div_ceil(bits) * bits;
     let subnets = prefix.trunc().subnets(length);
-    let apex = |subnet: IpNet| reverse(subnet.addr()).trim_to(2 + usize::from(length / bits).min(labels));
+    let apex = |subnet: IpNet| reverse(subnet.addr()).trim_to(apex_labels(prefix));
     subnets.into_iter().flatten().map(apex).collect()
+}
+
+/// Labels of each of a prefix's zones, those of `in-addr.arpa` or `ip6.arpa` among them.
+fn apex_labels(prefix: IpNet) -> usize {
+    let (bits, labels) = label_bits(prefix);
+    2 + usize::from(prefix.prefix_len().div_ceil(bits)).min(labels)
+}
+
+/// Bits of an address that a label of its name stands for, and how many such labels there are.
+fn label_bits(prefix: IpNet) -> (u8, usize) {
+    if prefix.addr().is_ipv4() { (8, 4) } else { (4, 32) }
 }
 
 #[cfg(test)]
@@ -500,6 +516,43 @@ mod tests {
         ] {
             assert_eq!(says(&table, name, RecordType::PTR), said, "{name}");
         }
+        assert_eq!(held(&table, "1.0.91.100.in-addr.arpa"), "host");
+    }
+
+    #[test]
+    fn each_of_ten_thousand_hosts_is_looked_at_once_for_however_many_reverse_zones() {
+        let own = ("100.90.0.1/17".parse().unwrap(), "fd5c::1/57".parse().unwrap());
+        let hosts: Vec<Host> = (0..10_000_u32)
+            .map(|n| Host {
+                names: vec![name(&format!("h{n}.peers.test")).unwrap()],
+                v4: (0x645a_0000 + n).into(),
+                // In each of the prefix's zones.
+                v6: (0xfd5c_u128 << 112 | u128::from(n % 128) << 64 | u128::from(n)).into(),
+            })
+            .collect();
+        let mut looks = 0;
+        let mut table = Table::default();
+        table.add_reverse(own, hosts.iter().inspect(|_| looks += 1));
+        assert_eq!(looks, hosts.len());
+        assert_eq!(table.zones().len(), 128 + 8);
+        for (n, host) in hosts.iter().enumerate().step_by(97) {
+            for address in [IpAddr::V4(host.v4), IpAddr::V6(host.v6)] {
+                let of = reverse(address).to_string();
+                assert_eq!(says(&table, &of, RecordType::PTR), format!("60 h{n}.peers.test."), "{of}");
+            }
+        }
+        assert_eq!(table.zones().iter().map(Zone::count).sum::<usize>(), 2 * hosts.len());
+    }
+
+    #[test]
+    fn addresses_outside_the_overlay_have_no_reverse_zone() {
+        let own = ("100.90.0.1/16".parse().unwrap(), "fd5c::1/64".parse().unwrap());
+        let names = vec![name("h.peers.test").unwrap()];
+        let host = Host { names, v4: [100, 91, 0, 1].into(), v6: "fd5d::1".parse().unwrap() };
+        let mut table = Table::default();
+        table.add_reverse(own, [host].iter());
+        assert_eq!(table.zones().len(), 2);
+        assert!(table.zones().iter().all(|zone| zone.count() == 0));
         assert_eq!(held(&table, "1.0.91.100.in-addr.arpa"), "host");
     }
 
