@@ -15,6 +15,8 @@ use super::zones::{Holder, Kind, Look, Table};
 
 /// Names that a name may be another one for, one after the other.
 const HOPS: usize = 8;
+/// Names of a chain that one answer is read for; the rest is asked for anew.
+const LINKS: usize = 16;
 /// How long all of that may take: what is said later is said to nobody.
 const PATIENCE: Duration = Duration::from_secs(9);
 
@@ -62,7 +64,7 @@ impl Answers {
     /// The answer to a question. Comes to an end by itself.
     pub(super) async fn answer(&self, asked: &Asked) -> Message {
         let known = self.known();
-        let first = by(&known.table.holder(asked.question.name()));
+        let first = by(&known.table.holder(asked.question.name(), asked.question.query_type()));
         let said = match tokio::time::timeout(PATIENCE, self.follow(&known, asked)).await {
             Ok(said) => said,
             Err(_) => Said::failed(first),
@@ -76,28 +78,26 @@ impl Answers {
         message
     }
 
-    /// Asks for the name, and for the ones that it leads to, while somebody else is to be asked for them.
+    /// Asks for the name, and for the ones that it leads to, each of whoever holds it.
     async fn follow(&self, known: &Known, asked: &Asked) -> Said {
         let kind = asked.question.query_type();
         let mut whole: Option<Said> = None;
         let mut asked = asked.clone();
         for _ in 0..HOPS {
             let name = asked.question.name().clone();
-            let holder = known.table.holder(&name);
-            let said = self.say(known, holder, &asked).await;
-            let target = match whole.as_ref() {
-                Some(before) => target(&name, kind, before.answers.iter().chain(&said.answers)),
-                None => target(&name, kind, said.answers.iter()),
-            };
+            let holder = known.table.holder(&name, kind);
+            let mut said = self.say(known, holder, &asked).await;
+            let own = |name: &Name| same(&holder, &known.table.holder(name, kind));
+            let (end, next) = said.keep_own(&name, kind, own);
+            // Who does not know it may not say that it has no addresses either, and clients take it so (RFC 8020).
+            if said.code == ResponseCode::NXDomain && known.table.shares(&end, kind) {
+                (said.code, said.authentic) = (ResponseCode::NoError, false);
+            }
             let all = match whole.take() {
                 Some(before) => before.then(said),
                 None => said,
             };
-            let Some(next) = target else { return all };
-            // Who was asked has looked there already, and found nothing.
-            if !matches!(holder, Holder::Zone(_)) && same(&holder, &known.table.holder(&next)) {
-                return all;
-            }
+            let Some(next) = next else { return all };
             let mut question = Query::query(next, kind);
             question.set_query_class(asked.question.query_class());
             asked.question = question;
@@ -177,6 +177,44 @@ impl Said {
         }
     }
 
+    /// Leaves what is said of `name` and of the names that it leads to, as far as those are `own` names of whoever says so; the
+    /// last of them, and the first one that is to be asked for beyond them.
+    fn keep_own(
+        &mut self,
+        name: &Name,
+        kind: RecordType,
+        own: impl Fn(&Name) -> bool,
+    ) -> (Name, Option<Name>) {
+        let mut chain = vec![name.clone()];
+        let mut beyond = None;
+        let leads = !matches!(kind, RecordType::CNAME | RecordType::ANY);
+        while let Some(next) = chain.last().filter(|_| leads).and_then(|end| self.alias(end)) {
+            if chain.len() == LINKS || !own(next) {
+                beyond = Some(next.clone());
+                break;
+            }
+            if chain.contains(next) {
+                break;
+            }
+            chain.push(next.clone());
+        }
+        // What names for others are made of, which signatures are checked by (RFC 6672).
+        let above = |record: &Record| {
+            let leads = leads && matches!(record.record_type(), RecordType::DNAME | RecordType::RRSIG);
+            leads && chain.iter().any(|link| record.name.zone_of(link)) && own(&record.name)
+        };
+        self.answers.retain(|record| chain.contains(&record.name) || above(record));
+        (chain.pop().unwrap_or_else(|| name.clone()), beyond)
+    }
+
+    /// The name that `name` is another one for.
+    fn alias(&self, name: &Name) -> Option<&Name> {
+        self.answers.iter().find_map(|record| match &record.data {
+            RData::CNAME(alias) if record.name == *name => Some(&alias.0),
+            _ => None,
+        })
+    }
+
     /// What is said of a name and then of the one that it leads to. Who answers for the first is as good as for the whole (RFC
     /// 1035 4.1.1), and what nobody has checked is not checked.
     fn then(mut self, next: Self) -> Self {
@@ -199,7 +237,7 @@ fn by(holder: &Holder<'_>) -> By {
     }
 }
 
-/// Whether it is the same who holds both, and not a zone of this agent's own.
+/// Whether it is the same who holds both, and not a zone of this agent's own, which says nothing but of the name asked for.
 fn same(one: &Holder<'_>, other: &Holder<'_>) -> bool {
     match (one, other) {
         (Holder::Routed(one), Holder::Routed(other)) => one == other,
@@ -216,32 +254,6 @@ fn outcome(said: &Said) -> Outcome {
         ResponseCode::NXDomain => Outcome::NoSuchName,
         _ => Outcome::Failed,
     }
-}
-
-/// The name at the end of the chain that begins with `name`, where that has no records of its own; `None` where it has, or where
-/// nothing leads anywhere.
-fn target<'a>(
-    name: &Name,
-    kind: RecordType,
-    records: impl Iterator<Item = &'a Record> + Clone,
-) -> Option<Name> {
-    if matches!(kind, RecordType::CNAME | RecordType::ANY) {
-        return None;
-    }
-    let (mut end, mut leads) = (name, false);
-    // Each record leads on once at the most; a circle leads on without end.
-    for _ in records.clone() {
-        let next = records.clone().find_map(|record| match &record.data {
-            RData::CNAME(alias) if record.name == *end => Some(&alias.0),
-            _ => None,
-        });
-        match next {
-            Some(next) => (end, leads) = (next, true),
-            None => break,
-        }
-    }
-    let has_records = records.clone().any(|record| record.name == *end && record.record_type() == kind);
-    (leads && !has_records).then(|| end.clone())
 }
 
 #[cfg(test)]

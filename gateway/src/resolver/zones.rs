@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use hickory_resolver::proto::rr::rdata::{A, AAAA, PTR, SOA};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::wanted::Wanted;
+use super::wanted::{Host, Wanted};
 
 /// How long addresses of peers are good for, seconds: they seldom change, and what goes is to be gone soon.
 const PEER_TTL: u32 = 60;
@@ -20,7 +20,7 @@ pub(super) struct Table {
     domains: HashMap<Name, Entry>,
     zones: Vec<Zone>,
     forwards: Vec<Servers>,
-    /// Names that only the host's own name servers are asked for, whoever holds them.
+    /// Names that only the host's own name servers are asked for, unless a zone has their addresses.
     hosts_own: Vec<Name>,
 }
 
@@ -100,7 +100,7 @@ impl Table {
                 zone.add(&record.name, record.ttl, record.data.clone());
             }
         }
-        table.add_reverse(wanted);
+        table.add_reverse(wanted.own, wanted.hosts.iter());
         for routed in &wanted.routed {
             let entry = table.domains.entry(routed.domain.clone()).or_default();
             let resources = if routed.below { &mut entry.below } else { &mut entry.exact };
@@ -117,17 +117,31 @@ impl Table {
         table
     }
 
-    /// Of the domains that hold `name` the longest decides; of equal ones a zone, then a resource, then a name server.
-    pub(super) fn holder(&self, name: &Name) -> Holder<'_> {
-        let hosts_own = self.hosts_own.contains(name);
+    /// Who answers for records of this type. Of the domains that hold `name` the longest decides; of equal ones a zone, then a
+    /// resource, which has addresses alone, then a name server. The host's own names are the host's, but for those of which a
+    /// zone has an address.
+    pub(super) fn holder(&self, name: &Name, kind: RecordType) -> Holder<'_> {
+        match self.decided(name, is_of_resources(kind)) {
+            Holder::Zone(zone) if zone.has_address(name) => Holder::Zone(zone),
+            _ if self.hosts_own.contains(name) => Holder::Host,
+            holder => holder,
+        }
+    }
+
+    /// Whether `name` is a resource's, and records of this type are somebody else's.
+    pub(super) fn shares(&self, name: &Name, kind: RecordType) -> bool {
+        !is_of_resources(kind) && matches!(self.holder(name, RecordType::A), Holder::Routed(_))
+    }
+
+    fn decided(&self, name: &Name, of_resources: bool) -> Holder<'_> {
         let mut suffix = name.clone();
         let mut whole = true;
         loop {
             match self.domains.get(&suffix) {
                 Some(Entry { zone: Some(zone), .. }) => return Holder::Zone(&self.zones[*zone]),
-                Some(_) if hosts_own => return Holder::Host,
-                Some(entry) if whole && !entry.exact.is_empty() => return Holder::Routed(&entry.exact),
-                Some(entry) if !whole && !entry.below.is_empty() => return Holder::Routed(&entry.below),
+                Some(entry) if of_resources && !entry.resources(whole).is_empty() => {
+                    return Holder::Routed(entry.resources(whole));
+                }
                 Some(Entry { forward: Some(forward), .. }) => {
                     return Holder::Forward(&self.forwards[*forward]);
                 }
@@ -173,21 +187,31 @@ impl Table {
         &mut self.forwards[place]
     }
 
-    fn add_reverse(&mut self, wanted: &Wanted) {
-        for prefix in [IpNet::V4(wanted.own.0), IpNet::V6(wanted.own.1)] {
+    /// The zones of overlay addresses; each host is looked at once, however many those are.
+    fn add_reverse<'a>(&mut self, own: (Ipv4Net, Ipv6Net), hosts: impl Iterator<Item = &'a Host>) {
+        let prefixes = [IpNet::V4(own.0), IpNet::V6(own.1)];
+        for prefix in prefixes {
             for apex in reverse_apexes(prefix) {
-                let zone = self.zone(apex, Kind::Reverse);
-                for host in &wanted.hosts {
-                    let Some(first) = host.names.first() else { continue };
-                    for address in [IpAddr::V4(host.v4), IpAddr::V6(host.v6)] {
-                        let name = reverse(address);
-                        if zone.apex.zone_of(&name) {
-                            zone.add(&name, PEER_TTL, RData::PTR(PTR(first.clone())));
-                        }
-                    }
+                self.zone(apex, Kind::Reverse);
+            }
+        }
+        for host in hosts {
+            let Some(first) = host.names.first() else { continue };
+            for (prefix, address) in prefixes.into_iter().zip([IpAddr::V4(host.v4), IpAddr::V6(host.v6)]) {
+                if prefix.contains(&address) {
+                    let name = reverse(address);
+                    let apex = name.trim_to(apex_labels(prefix));
+                    self.zone(apex, Kind::Reverse).add(&name, PEER_TTL, RData::PTR(PTR(first.clone())));
                 }
             }
         }
+    }
+}
+
+impl Entry {
+    /// Resources that have the domain itself where it is the `whole` name, and else a name below it.
+    fn resources(&self, whole: bool) -> &[String] {
+        if whole { &self.exact } else { &self.below }
     }
 }
 
@@ -214,16 +238,25 @@ impl Zone {
         Record::from_rdata(self.apex.clone(), NEGATIVE_TTL, RData::SOA(soa))
     }
 
+    /// Whether it has an address of `name`, of whichever family.
+    fn has_address(&self, name: &Name) -> bool {
+        self.names
+            .get(name)
+            .is_some_and(|records| records.iter().any(|record| record.data.ip_addr().is_some()))
+    }
+
     /// Names that have records.
     pub(super) fn count(&self) -> usize {
         self.names.values().filter(|records| !records.is_empty()).count()
     }
 
     fn add(&mut self, name: &Name, ttl: u32, data: RData) {
+        // Above a name that is there, all are.
         let mut above = name.clone();
-        while above != self.apex && !above.is_root() {
-            above = above.base_name();
-            self.names.entry(above.clone()).or_default();
+        while !self.names.contains_key(&above) && !above.is_root() {
+            let next = above.base_name();
+            self.names.insert(above, Vec::new());
+            above = next;
         }
         let records = self.names.entry(name.clone()).or_default();
         let known = records.iter().any(|record| record.data == data);
@@ -231,6 +264,12 @@ impl Zone {
             records.push(Record::from_rdata(name.clone(), ttl, data));
         }
     }
+}
+
+/// Whether resources have records of this type: addresses, and what could hold addresses that no router has opened.
+fn is_of_resources(kind: RecordType) -> bool {
+    use RecordType::{A, AAAA, ANY, HTTPS, SVCB};
+    matches!(kind, A | AAAA | HTTPS | SVCB | ANY)
 }
 
 /// The name by which an address is looked up.
@@ -242,26 +281,43 @@ fn reverse(address: IpAddr) -> Name {
 
 /// The zones that the names of a prefix's addresses make up: one, or as many as end at the next label.
 fn reverse_apexes(prefix: IpNet) -> Vec<Name> {
-    let (bits, labels) = if prefix.addr().is_ipv4() { (8, 4) } else { (4, 32) };
+    let (bits, _) = label_bits(prefix);
     let length = prefix.prefix_len().div_ceil(bits) * bits;
     let subnets = prefix.trunc().subnets(length);
-    let apex = |subnet: IpNet| reverse(subnet.addr()).trim_to(2 + usize::from(length / bits).min(labels));
+    let apex = |subnet: IpNet| reverse(subnet.addr()).trim_to(apex_labels(prefix));
     subnets.into_iter().flatten().map(apex).collect()
+}
+
+/// Labels of each of a prefix's zones, those of `in-addr.arpa` or `ip6.arpa` among them.
+fn apex_labels(prefix: IpNet) -> usize {
+    let (bits, labels) = label_bits(prefix);
+    2 + usize::from(prefix.prefix_len().div_ceil(bits)).min(labels)
+}
+
+/// Bits of an address that a label of its name stands for, and how many such labels there are.
+fn label_bits(prefix: IpNet) -> (u8, usize) {
+    if prefix.addr().is_ipv4() { (8, 4) } else { (4, 32) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::wanted::tests::wanted;
-    use super::super::wanted::{Forward, RoutedName, ZoneWanted, name};
+    use hickory_resolver::proto::rr::rdata::CNAME;
+
+    use super::super::wanted::{Forward, RoutedName, ZoneRecord, ZoneWanted, name};
     use super::*;
 
     fn table(wanted: &Wanted) -> Table {
         Table::new(wanted, &[], Vec::new())
     }
 
-    /// Who holds a name, in a word.
+    /// Who holds the addresses of a name, in a word.
     fn held(table: &Table, of: &str) -> String {
-        match table.holder(&name(of).unwrap()) {
+        held_of(table, of, RecordType::A)
+    }
+
+    fn held_of(table: &Table, of: &str, kind: RecordType) -> String {
+        match table.holder(&name(of).unwrap(), kind) {
             Holder::Zone(zone) => format!("zone {}", zone.apex),
             Holder::Routed(resources) => format!("routed {}", resources.join(" ")),
             Holder::Forward(servers) => format!("forward {}", servers.0[0]),
@@ -325,14 +381,65 @@ mod tests {
     }
 
     #[test]
+    fn resources_have_addresses_of_their_names_and_others_all_else() {
+        use RecordType as T;
+        let mut wanted = wanted();
+        wanted.routed.push(routed("r3", "example.org", true));
+        wanted.routed.push(routed("r4", "peers.test", true));
+        let table = table(&wanted);
+        for kind in [T::A, T::AAAA, T::HTTPS, T::SVCB, T::ANY] {
+            assert_eq!(held_of(&table, "a.corp.test", kind), "routed r1", "{kind}");
+            assert_eq!(held_of(&table, "db.zone.test", kind), "routed r2", "{kind}");
+            assert_eq!(held_of(&table, "a.example.org", kind), "routed r3", "{kind}");
+            assert!(!table.shares(&name("a.example.org").unwrap(), kind), "{kind}");
+        }
+        for kind in [T::SRV, T::MX, T::TXT, T::NS, T::SOA, T::CNAME, T::PTR, T::CAA, T::DS] {
+            assert_eq!(held_of(&table, "a.corp.test", kind), "forward [2001:db8::53]:5353", "{kind}");
+            assert_eq!(held_of(&table, "db.zone.test", kind), "zone zone.test.", "{kind}");
+            assert_eq!(held_of(&table, "a.example.org", kind), "host", "{kind}");
+            assert!(table.shares(&name("a.example.org").unwrap(), kind), "{kind}");
+            assert!(!table.shares(&name("example.org").unwrap(), kind), "{kind}");
+            assert!(!table.shares(&name("a.peers.test").unwrap(), kind), "{kind}");
+        }
+    }
+
+    #[test]
     fn a_forward_without_domains_takes_what_nothing_else_holds_and_names_of_the_host_stay_its_own() {
         let mut wanted = wanted();
         wanted.forwards.push(forward("192.0.2.53:53", &[]));
         let control = name("control.corp.test").unwrap();
-        let table = Table::new(&wanted, &[], vec![control, name("zone.test").unwrap()]);
+        let table = Table::new(&wanted, &[], vec![control]);
         assert_eq!(held(&table, "example.org"), "forward 192.0.2.53:53");
         assert_eq!(held(&table, "control.corp.test"), "host");
-        assert_eq!(held(&table, "zone.test"), "zone zone.test.", "what is answered here needs nobody");
+    }
+
+    #[test]
+    fn names_of_the_host_in_a_zone_are_the_hosts_unless_the_zone_has_their_address() {
+        let mut wanted = wanted();
+        let record = |owner: &str, data: RData| ZoneRecord { name: name(owner).unwrap(), ttl: 120, data };
+        wanted.zones[0].records = vec![
+            record("v4.zone.test", RData::A(A([192, 0, 2, 1].into()))),
+            record("v6.zone.test", RData::AAAA(AAAA("2001:db8::1".parse().unwrap()))),
+            record("below.above.zone.test", RData::A(A([192, 0, 2, 2].into()))),
+            record("alias.zone.test", RData::CNAME(CNAME(name("v4.zone.test").unwrap()))),
+        ];
+        let hosts_own = [
+            ("v4.zone.test", "zone zone.test."),
+            ("v6.zone.test", "zone zone.test."),
+            ("above.zone.test", "host"),
+            ("alias.zone.test", "host"),
+            ("absent.zone.test", "host"),
+            ("zone.test", "host"),
+            ("control.peers.test", "host"),
+            ("alpha.peers.test", "zone peers.test."),
+            ("db.zone.test", "host"),
+        ];
+        let names = hosts_own.map(|(own, _)| name(own).unwrap()).into();
+        let table = Table::new(&wanted, &[], names);
+        for (name, holder) in hosts_own {
+            assert_eq!(held(&table, name), holder, "{name}");
+        }
+        assert_eq!(held(&table, "other.zone.test"), "zone zone.test.");
     }
 
     #[test]
@@ -343,7 +450,9 @@ mod tests {
             .into();
         let table = Table::new(&wanted, &["100.90.0.7:53".parse().unwrap()], Vec::new());
         for domain in ["a.test", "b.test"] {
-            let Holder::Forward(servers) = table.holder(&name(domain).unwrap()) else { panic!("{domain}") };
+            let Holder::Forward(servers) = table.holder(&name(domain).unwrap(), RecordType::A) else {
+                panic!("{domain}")
+            };
             assert_eq!(servers.0, ["192.0.2.1:53", "192.0.2.2:53"].map(|s| s.parse().unwrap()));
         }
     }
@@ -351,7 +460,7 @@ mod tests {
     /// What a zone says, in a word.
     fn says(table: &Table, of: &str, kind: RecordType) -> String {
         let name = name(of).unwrap();
-        let Holder::Zone(zone) = table.holder(&name) else { panic!("{of} is in no zone") };
+        let Holder::Zone(zone) = table.holder(&name, kind) else { panic!("{of} is in no zone") };
         match zone.look(&name, kind) {
             Look::Records(records) => {
                 let texts: Vec<String> =
@@ -386,7 +495,7 @@ mod tests {
         ] {
             assert_eq!(says(&table, name, kind), said, "{name} {kind}");
         }
-        let Holder::Zone(zone) = table.holder(&name("zone.test").unwrap()) else { panic!() };
+        let Holder::Zone(zone) = table.holder(&name("zone.test").unwrap(), RecordType::SOA) else { panic!() };
         assert_eq!(zone.look(&zone.apex, T::SOA), Look::Records(vec![zone.soa()]));
         assert_eq!(zone.count(), 3);
     }
@@ -407,6 +516,43 @@ mod tests {
         ] {
             assert_eq!(says(&table, name, RecordType::PTR), said, "{name}");
         }
+        assert_eq!(held(&table, "1.0.91.100.in-addr.arpa"), "host");
+    }
+
+    #[test]
+    fn each_of_ten_thousand_hosts_is_looked_at_once_for_however_many_reverse_zones() {
+        let own = ("100.90.0.1/17".parse().unwrap(), "fd5c::1/57".parse().unwrap());
+        let hosts: Vec<Host> = (0..10_000_u32)
+            .map(|n| Host {
+                names: vec![name(&format!("h{n}.peers.test")).unwrap()],
+                v4: (0x645a_0000 + n).into(),
+                // In each of the prefix's zones.
+                v6: (0xfd5c_u128 << 112 | u128::from(n % 128) << 64 | u128::from(n)).into(),
+            })
+            .collect();
+        let mut looks = 0;
+        let mut table = Table::default();
+        table.add_reverse(own, hosts.iter().inspect(|_| looks += 1));
+        assert_eq!(looks, hosts.len());
+        assert_eq!(table.zones().len(), 128 + 8);
+        for (n, host) in hosts.iter().enumerate().step_by(97) {
+            for address in [IpAddr::V4(host.v4), IpAddr::V6(host.v6)] {
+                let of = reverse(address).to_string();
+                assert_eq!(says(&table, &of, RecordType::PTR), format!("60 h{n}.peers.test."), "{of}");
+            }
+        }
+        assert_eq!(table.zones().iter().map(Zone::count).sum::<usize>(), 2 * hosts.len());
+    }
+
+    #[test]
+    fn addresses_outside_the_overlay_have_no_reverse_zone() {
+        let own = ("100.90.0.1/16".parse().unwrap(), "fd5c::1/64".parse().unwrap());
+        let names = vec![name("h.peers.test").unwrap()];
+        let host = Host { names, v4: [100, 91, 0, 1].into(), v6: "fd5d::1".parse().unwrap() };
+        let mut table = Table::default();
+        table.add_reverse(own, [host].iter());
+        assert_eq!(table.zones().len(), 2);
+        assert!(table.zones().iter().all(|zone| zone.count() == 0));
         assert_eq!(held(&table, "1.0.91.100.in-addr.arpa"), "host");
     }
 
