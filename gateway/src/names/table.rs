@@ -43,7 +43,8 @@ pub(super) struct Table {
     asked_before: Below,
     /// Whether it is known what is wanted.
     told: bool,
-    /// Whether every name that was wanted at the start has been looked up once.
+    /// Whether every name that was wanted at the start has been looked up once. Those only asked for do not count: they hold what they
+    /// stood for, or are new.
     looked: bool,
     lookups: Lookups,
 }
@@ -243,7 +244,8 @@ impl Table {
     }
 
     fn note_looked(&mut self) {
-        self.looked |= self.names.values().all(Name::looked);
+        let mut wanted = self.names.values().filter(|name| name.only_asked().is_none());
+        self.looked |= wanted.all(Name::looked);
     }
 
     /// Addresses that stay only while flows go to them.

@@ -520,6 +520,21 @@ async fn what_was_asked_for_before_a_restart_is_held_and_what_nobody_wants_any_m
 }
 
 #[tokio::test(start_paused = true)]
+async fn control_is_told_of_what_is_known_while_names_just_asked_for_are_still_looked_up() {
+    let world = Asking::new(&["*.example.org", DB]);
+    world.answers(DB, [found(&["192.0.2.1"], 60), found(&["2001:db8::1"], 60)]);
+    let takes = |takes| world.routers[0].script.0.lock().unwrap().takes = Duration::from_secs(takes);
+    takes(2);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    takes(4);
+    let asked = [RecordType::A, RecordType::AAAA].map(|kind| world.client.asking(R, A, kind));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let known = world.routers[0].known();
+    assert_eq!(known, ["192.0.2.1", "2001:db8::1"].map(|address| (DB.to_owned(), address.to_owned())));
+    assert!(asked.iter().all(|asked| !asked.is_finished()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_no_server_answers_what_is_known_is_the_answer() {
     let world = Asking::new(WILD);
     world.answers(A, [found(&["192.0.2.1"], 60), found(&["2001:db8::1"], 60)]);
