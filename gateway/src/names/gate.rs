@@ -32,6 +32,16 @@ pub struct Check {
 }
 
 impl Check {
+    /// One, and where it is told what is open.
+    pub(crate) fn new(
+        side: Side,
+        resource: &str,
+        addresses: BTreeSet<IpAddr>,
+    ) -> (Self, watch::Receiver<BTreeSet<IpAddr>>) {
+        let (opened, known) = watch::channel(BTreeSet::new());
+        (Self { side, resource: resource.to_owned(), addresses, opened }, known)
+    }
+
     /// Tells which of them are open, as of now.
     pub fn tell(&self, open: BTreeSet<IpAddr>) {
         self.opened.send_if_modified(|known| {
@@ -65,8 +75,7 @@ impl Gate {
         resource: &str,
         addresses: &BTreeSet<IpAddr>,
     ) -> BTreeSet<IpAddr> {
-        let (opened, mut known) = watch::channel(BTreeSet::new());
-        let check = Check { side, resource: resource.to_owned(), addresses: addresses.clone(), opened };
+        let (check, mut known) = Check::new(side, resource, addresses.clone());
         let all = async {
             if self.0.send(check).await.is_ok() {
                 // An agent that ends tells nothing more.
