@@ -1,7 +1,8 @@
 //! Which addresses of names are open by now: answers to questions for names wait for that.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use ipnet::IpNet;
 use sluicegate_api::image::Image;
@@ -17,16 +18,31 @@ use crate::overlay::Overlay;
 impl<O: Overlay> Agent<'_, O> {
     /// Tells answers that wait what of them is open.
     pub(super) fn tell_what_is_open(&mut self) {
+        let is_enforced = self.is_enforced();
         let waiting = &mut self.around.waiting;
         waiting.retain(|check| !check.is_over());
         if waiting.is_empty() {
             return;
         }
         let (Some(network), Some(image)) = (&self.network, self.policy.image()) else { return };
+        if !is_enforced {
+            return waiting.iter().for_each(|check| check.tell(BTreeSet::new()));
+        }
         let open = Open::of(waiting, network, &self.plan, image);
         for check in waiting {
             check.tell(check.addresses.iter().copied().filter(|address| open.has(check, *address)).collect());
         }
+    }
+
+    /// Lets others ask for names as control said last, for as long as that holds: not after an end that it may have said more of.
+    pub(super) fn heed_askers(&self) {
+        self.around.domains.heed_askers(self.is_enforced() && !self.around.contact.ended);
+    }
+
+    /// Whether anything may be forwarded by the image in force.
+    fn is_enforced(&self) -> bool {
+        let contact = &self.around.contact;
+        !contact.expelled && !contact.expired(Instant::now()) && !self.policy.is_shut()
     }
 
     /// Tells of whom names can be asked.
@@ -114,7 +130,6 @@ fn remote(image: &[Line], network: &Network, address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::time::Instant;
 
     use sluicegate_api::agent;
 

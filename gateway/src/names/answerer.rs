@@ -36,6 +36,8 @@ pub struct Answerer {
     questions: Arc<Questions>,
     heard: mpsc::Receiver<Heard>,
     wanted: watch::Receiver<Option<Wanted>>,
+    /// Whether it holds now who may ask; `None` until that is known.
+    heeds: watch::Receiver<Option<bool>>,
     tally: Arc<Tally>,
     worker: Worker,
     askers: HashMap<Ipv6Addr, Budget>,
@@ -61,7 +63,7 @@ impl Answerer {
     pub(super) fn new(
         questions: Arc<Questions>,
         heard: mpsc::Receiver<Heard>,
-        wanted: watch::Receiver<Option<Wanted>>,
+        (wanted, heeds): (watch::Receiver<Option<Wanted>>, watch::Receiver<Option<bool>>),
         ask: mpsc::Sender<Ask>,
         gate: Gate,
         tally: Arc<Tally>,
@@ -70,6 +72,7 @@ impl Answerer {
             questions,
             heard,
             wanted,
+            heeds,
             tally,
             worker: Worker { ask, gate },
             askers: HashMap::new(),
@@ -96,6 +99,8 @@ impl Answerer {
     }
 
     fn hear(&mut self, heard: Heard) {
+        // It is asked again.
+        let Some(heeds) = *self.heeds.borrow() else { return };
         let of = (heard.from, heard.id);
         if self.under_way.contains(&of) {
             return self.questions.wait(&heard);
@@ -108,7 +113,7 @@ impl Answerer {
         let Some(question) = question::decode(&heard.body) else {
             return self.tally.note(Came::Malformed);
         };
-        if !self.may_ask(heard.from, &question.resource) || !is_domain(&question.name) {
+        if !heeds || !self.may_ask(heard.from, &question.resource) || !is_domain(&question.name) {
             return self.refuse(&heard, &question);
         }
         let (worker, questions, tally) = (self.worker.clone(), self.questions.clone(), self.tally.clone());

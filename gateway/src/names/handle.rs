@@ -27,6 +27,7 @@ pub struct Handle {
     in_question: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     idle: watch::Sender<BTreeSet<IpAddr>>,
     routers: watch::Sender<Routers>,
+    heeds: watch::Sender<Option<bool>>,
     heard: Arc<Tally>,
     asker: Asker,
     questions: Arc<Questions>,
@@ -93,9 +94,12 @@ pub fn start<R: Resolve>(
         outbox,
     );
     let tally = Arc::<Tally>::default();
-    let answerer = Answerer::new(questions.clone(), heard, wanted_now, ask, gate.clone(), tally.clone());
+    let (heeds, heeds_now) = watch::channel(None);
+    let who_may_ask = (wanted_now, heeds_now);
+    let answerer = Answerer::new(questions.clone(), heard, who_may_ask, ask, gate.clone(), tally.clone());
     let asker = Asker::new(questions.clone(), routers_now, gate);
-    let handle = Handle { table, wanted, opened, in_question, idle, routers, heard: tally, asker, questions };
+    let heard = tally;
+    let handle = Handle { table, wanted, opened, in_question, idle, routers, heeds, heard, asker, questions };
     (handle, Tasks { watcher, answerer, checks })
 }
 
@@ -107,6 +111,11 @@ impl Handle {
             *now = Some(wanted);
             differs
         });
+    }
+
+    /// Whether what control said of who may ask holds now. Until this is said, others are not heard; where it does not, nobody may ask.
+    pub fn heed_askers(&self, holds: bool) {
+        self.heeds.send_if_modified(|now| now.replace(holds) != Some(holds));
     }
 
     /// A stream to control has opened, which has not heard of names yet.

@@ -119,6 +119,7 @@ impl Asking {
             let (handle, tasks) = start(script.clone(), before, ends, outbox.clone());
             tokio::spawn(tasks.watcher.run());
             tokio::spawn(tasks.answerer.run());
+            handle.heed_askers(true);
             let told = Arc::new(Mutex::new((Learned::default(), Instant::now())));
             let hears = told.clone();
             tokio::spawn(async move {
@@ -313,6 +314,20 @@ async fn who_may_not_ask_and_what_is_not_below_the_wildcard_is_refused_unseen() 
     assert_eq!(world.routers[0].known(), []);
     // The first says so, and then the second.
     assert_eq!(world.routers.each_ref().map(|router| router.heard("refused")), [12, 12]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_what_control_said_does_not_hold_nobody_may_ask_and_then_they_may_again() {
+    let world = Asking::new(WILD);
+    world.answers(A, [found(&["192.0.2.1"], 60), found(&["2001:db8::1"], 60)]);
+    world.routers.iter().for_each(|router| router.handle.heed_askers(false));
+    for kind in [RecordType::A, RecordType::AAAA] {
+        assert_eq!(world.ask(A, kind).await, Err(RoutedFailure::Refused), "{kind}");
+    }
+    assert_eq!(world.routers.each_ref().map(Router::looks), [0, 0]);
+    world.routers.iter().for_each(|router| router.handle.heed_askers(true));
+    assert_eq!(world.ask(A, RecordType::A).await, ok(&["192.0.2.1"]));
+    assert_eq!(world.ask(A, RecordType::AAAA).await, ok(&["2001:db8::1"]));
 }
 
 #[tokio::test(start_paused = true)]
