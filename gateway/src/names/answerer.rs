@@ -16,14 +16,16 @@ use tokio::time::Instant;
 use super::gate::{Gate, Side};
 use super::question::{self, Question};
 use super::tally::{Came, Tally};
-use super::watcher::Ask;
+use super::watcher::{AGAIN, Ask};
 use super::{Answer, Wanted, is_domain};
 use crate::overlay::{Heard, Questions};
 
 /// Questions that are worked on at the same time.
 const AT_ONCE: usize = 256;
 /// Of one asker.
-const OF_ONE: usize = 32;
+const OF_ONE: usize = 8;
+/// How long a name is waited for: for a bit longer than it is looked up, so that what was known of it is there then.
+const LOOK: Duration = Duration::from_millis(5500);
 /// Questions of one asker at once, after a while without any.
 const BURST: f64 = 100.0;
 /// Questions of one asker a second after that.
@@ -171,11 +173,11 @@ impl Worker {
         if self.ask.send(Ask::Name { resource, name, answer }).await.is_err() {
             return failed();
         }
-        let answers = match answers.await {
-            Ok(Some(answers)) => answers,
-            Ok(None) => return (Came::Refused, plain(question, ResponseCode::Refused)),
-            // It made room for others meanwhile.
-            Err(_) => return failed(),
+        let answers = match tokio::time::timeout(LOOK, answers).await {
+            Ok(Ok(Some(answers))) => answers,
+            Ok(Ok(None)) => return (Came::Refused, plain(question, ResponseCode::Refused)),
+            // It made room for others meanwhile, or others keep it waiting.
+            Ok(Err(_)) | Err(_) => return failed(),
         };
         let is_nowhere = answers.iter().all(|answer| matches!(answer, Answer::Nothing { exists: false, .. }));
         let [v4, v6] = answers;
@@ -190,11 +192,17 @@ impl Worker {
     /// Waits until the addresses are open here, and answers with those that are.
     async fn open(&self, question: &Question, addresses: BTreeSet<IpAddr>, ttl: Duration) -> (Came, Vec<u8>) {
         let begun = Instant::now();
-        let open = self.gate.pass(Side::Routed, &question.resource, &addresses).await;
-        if open.len() < addresses.len() {
-            // Nobody listening is nobody who waits.
-            let _ = self.ask.send(Ask::Again).await;
-        }
+        let say_again = async {
+            loop {
+                tokio::time::sleep(AGAIN).await;
+                // Nobody listening is nobody who waits.
+                let _ = self.ask.send(Ask::Again).await;
+            }
+        };
+        let open = tokio::select! {
+            open = self.gate.pass(Side::Routed, &question.resource, &addresses) => open,
+            open = say_again => open,
+        };
         match open.is_empty() {
             true => (Came::Late, plain(question, ResponseCode::ServFail)),
             false => {

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-/// How long an answer is held for.
-pub(super) const HOLD: Duration = Duration::from_secs(2);
+/// How long an answer is held for where it is asked for: what a router says is open there has mostly come here, too.
+const HOLD: Duration = Duration::from_secs(2);
+/// How long at the router, which may have to tell control again.
+const HOLD_AT_ROUTER: Duration = Duration::from_secs(3);
 /// Answers on their way to who knows what is open.
 const QUEUE: usize = 64;
 
@@ -68,7 +70,7 @@ impl Gate {
         (Self(gate), checks)
     }
 
-    /// Returns when all of `addresses` are open, or after [`HOLD`]; with those that are.
+    /// Returns when all of `addresses` are open, or after a while; with those that are.
     pub(super) async fn pass(
         &self,
         side: Side,
@@ -82,7 +84,11 @@ impl Gate {
                 let _ = known.wait_for(|open| open == addresses).await;
             }
         };
-        let _ = tokio::time::timeout(HOLD, all).await;
+        let hold = match side {
+            Side::Routed => HOLD_AT_ROUTER,
+            Side::Reached => HOLD,
+        };
+        let _ = tokio::time::timeout(hold, all).await;
         known.borrow().clone()
     }
 }

@@ -25,6 +25,14 @@ struct Opens {
     most: Arc<AtomicUsize>,
 }
 
+/// What a router tells control.
+#[derive(Default)]
+struct Sayings {
+    /// So many of its next sayings control does not take.
+    refused: AtomicUsize,
+    count: AtomicUsize,
+}
+
 struct Router {
     script: Script,
     handle: Handle,
@@ -33,6 +41,7 @@ struct Router {
     lost: Arc<AtomicBool>,
     /// What control was told last, and when something else than before.
     told: Arc<Mutex<(Learned, Instant)>>,
+    sayings: Arc<Sayings>,
     destinations: Arc<Mutex<Vec<IpAddr>>>,
 }
 
@@ -122,10 +131,18 @@ impl Asking {
             handle.heed_askers(true);
             let told = Arc::new(Mutex::new((Learned::default(), Instant::now())));
             let hears = told.clone();
+            let sayings = Arc::<Sayings>::default();
+            let says = sayings.clone();
             tokio::spawn(async move {
                 loop {
                     outbox.urgent().await;
                     let Some(learned) = outbox.take().learned else { continue };
+                    says.count.fetch_add(1, Ordering::Relaxed);
+                    let refused = says.refused.load(Ordering::Relaxed);
+                    if refused > 0 {
+                        says.refused.store(refused - 1, Ordering::Relaxed);
+                        continue;
+                    }
                     let mut told = hears.lock().unwrap();
                     if told.0 != learned {
                         *told = (learned, Instant::now());
@@ -134,7 +151,7 @@ impl Asking {
             });
             let opens = opens();
             open(tasks.checks, opens.clone(), told.clone());
-            routers.push(Router { script, handle, opens, lost, told, destinations: Arc::default() });
+            routers.push(Router { script, handle, opens, lost, told, sayings, destinations: Arc::default() });
         }
         let [first, second] = <[Router; 2]>::try_from(routers).unwrap_or_else(|_| panic!("two"));
         let mut client = |n: u16| {
@@ -387,14 +404,34 @@ async fn what_control_did_not_take_in_is_said_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_an_answer_waits_control_that_took_only_a_later_word_is_told_again() {
+    for (refused, took_ms) in [(0, 0..100), (1, 400..520), (6, 2400..2620)] {
+        for (kind, addresses) in [(RecordType::A, "192.0.2.1"), (RecordType::AAAA, "2001:db8::1")] {
+            let world = Asking::new(WILD);
+            world.answers(A, [found(&["192.0.2.1"], 60), found(&["2001:db8::1"], 60)]);
+            world.pass(3).await;
+            let sayings = &world.routers[0].sayings;
+            sayings.refused.store(refused, Ordering::Relaxed);
+            let before = sayings.count.load(Ordering::Relaxed);
+            let begun = Instant::now();
+            assert_eq!(world.ask(A, kind).await, ok(&[addresses]), "{refused}");
+            let took = begun.elapsed().as_millis();
+            assert!(took_ms.contains(&took), "{refused} {took} ms");
+            world.pass(2).await;
+            assert_eq!(sayings.count.load(Ordering::Relaxed) - before, refused + 1);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_look_that_takes_long_is_waited_for_and_equal_questions_are_one() {
     let world = Asking::new(WILD);
     world.answers(A, [found(&["192.0.2.1"], 60), found(&["2001:db8::1"], 60)]);
-    world.routers[0].script.0.lock().unwrap().takes = Duration::from_secs(6);
+    world.routers[0].script.0.lock().unwrap().takes = Duration::from_secs(4);
     let asked: Vec<_> = (0..10).map(|_| world.client.asking(R, A, RecordType::A)).collect();
     for asked in asked {
         let (answered, took) = asked.await.unwrap();
-        assert!(answered && took.as_secs() == 6, "{answered} {took:?}");
+        assert!(answered && took.as_secs() == 4, "{answered} {took:?}");
     }
     assert_eq!(world.routers.each_ref().map(Router::looks), [1, 0]);
     assert_eq!(world.routers[0].heard("answered"), 1);
@@ -498,19 +535,46 @@ async fn who_asks_too_much_is_not_heard_for_a_while_and_nothing_more_is_opened_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_one_asker_no_more_than_32_questions_are_worked_on_at_once() {
+async fn of_one_asker_no_more_than_eight_questions_are_worked_on_at_once() {
     let world = Asking::new(WILD);
     for router in &world.routers {
-        router.script.0.lock().unwrap().takes = Duration::from_secs(1);
+        router.script.0.lock().unwrap().takes = Duration::from_millis(900);
     }
     let asked: Vec<_> =
-        (0..60).map(|n| world.client.asking(R, &format!("n{n}.example.org"), RecordType::A)).collect();
+        (0..20).map(|n| world.client.asking(R, &format!("n{n}.example.org"), RecordType::A)).collect();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!((world.routers[0].heard("limited"), world.routers[0].looks()), (28, 32));
+    assert_eq!((world.routers[0].heard("limited"), world.routers[0].looks()), (12, 8));
     for asked in asked {
         assert!(asked.await.unwrap().0, "it is asked again");
     }
-    assert_eq!(world.routers[0].script.0.lock().unwrap().most_under_way, 32);
+    assert_eq!(world.routers[0].script.0.lock().unwrap().most_under_way, 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_take_one_asker_long_leave_room_for_another_and_are_given_up_after_five_seconds() {
+    for kind in [RecordType::A, RecordType::AAAA] {
+        let world = Asking::new(WILD);
+        world.answers(A, [found(&["192.0.2.1"], 60), found(&["2001:db8::1"], 60)]);
+        for router in &world.routers {
+            let both = Arc::new([address(CLIENT), address(STRANGER)].into());
+            router.handle.want(Wanted { askers: [(R.to_owned(), both)].into(), ..wanted(WILD) });
+            router.script.0.lock().unwrap().takes = Duration::from_secs(15);
+        }
+        world.pass(2).await;
+        let slow: Vec<_> =
+            (0..40).map(|n| world.client.asking(R, &format!("n{n}.example.org"), kind)).collect();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        world.routers[0].script.0.lock().unwrap().takes = Duration::from_millis(50);
+        let (answered, took) = world.stranger.asking(R, A, kind).await.unwrap();
+        assert!(answered && took.as_millis() < 200, "{answered} {took:?}");
+        tokio::time::sleep(Duration::from_millis(4300)).await;
+        assert_eq!(world.routers[0].heard("failed"), 0);
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        assert_eq!(world.routers[0].heard("failed"), 8);
+        for slow in slow {
+            slow.await.unwrap();
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
