@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hickory_resolver::proto::op::ResponseCode;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::gate::{Gate, Side};
@@ -45,7 +45,9 @@ pub struct Answerer {
     askers: HashMap<Ipv6Addr, Budget>,
     /// What is worked on.
     under_way: BTreeSet<(Ipv6Addr, u64)>,
-    work: JoinSet<(Ipv6Addr, u64)>,
+    /// The same by the tasks that do it.
+    of_task: HashMap<task::Id, (Ipv6Addr, u64)>,
+    work: JoinSet<()>,
 }
 
 /// What one answer takes.
@@ -79,6 +81,7 @@ impl Answerer {
             worker: Worker { ask, gate },
             askers: HashMap::new(),
             under_way: BTreeSet::new(),
+            of_task: HashMap::new(),
             work: JoinSet::new(),
         }
     }
@@ -91,11 +94,7 @@ impl Answerer {
                     Some(heard) => self.hear(heard),
                     None => return,
                 },
-                Some(done) = self.work.join_next() => {
-                    if let Ok(done) = done {
-                        self.under_way.remove(&done);
-                    }
-                }
+                Some(done) = self.work.join_next_with_id() => self.done(done),
             }
         }
     }
@@ -119,13 +118,31 @@ impl Answerer {
             return self.refuse(&heard, &question);
         }
         let (worker, questions, tally) = (self.worker.clone(), self.questions.clone(), self.tally.clone());
-        self.under_way.insert(of);
-        self.work.spawn(async move {
+        self.begin(of, async move {
             let (came, answer) = worker.answer(&question).await;
             tally.note(came);
             questions.answer(&heard, &answer);
-            of
         });
+    }
+
+    fn begin(&mut self, of: (Ipv6Addr, u64), work: impl Future<Output = ()> + Send + 'static) {
+        self.under_way.insert(of);
+        let task = self.work.spawn(work).id();
+        self.of_task.insert(task, of);
+    }
+
+    /// Makes room where work came to an end, or broke down.
+    fn done(&mut self, done: Result<(task::Id, ()), JoinError>) {
+        let task = match done {
+            Ok((task, ())) => task,
+            Err(broken) => {
+                tracing::error!("a question was not answered: {broken}");
+                broken.id()
+            }
+        };
+        if let Some(of) = self.of_task.remove(&task) {
+            self.under_way.remove(&of);
+        }
     }
 
     fn refuse(&self, heard: &Heard, question: &Question) {
@@ -176,7 +193,7 @@ impl Worker {
         let answers = match tokio::time::timeout(LOOK, answers).await {
             Ok(Ok(Some(answers))) => answers,
             Ok(Ok(None)) => return (Came::Refused, plain(question, ResponseCode::Refused)),
-            // It made room for others meanwhile, or others keep it waiting.
+            // It found no room among others, or others keep it waiting.
             Ok(Err(_)) | Err(_) => return failed(),
         };
         let is_nowhere = answers.iter().all(|answer| matches!(answer, Answer::Nothing { exists: false, .. }));
@@ -216,4 +233,29 @@ impl Worker {
 /// An answer without addresses.
 fn plain(question: &Question, code: ResponseCode) -> Vec<u8> {
     question::answer(&question.query, code, &BTreeSet::new(), Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::gate::Gate;
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_breaks_down_makes_room_as_work_that_ends_does() {
+        let (questions, heard) = Questions::new();
+        let (_wanted, wanted) = watch::channel(None);
+        let (_heeds, heeds) = watch::channel(Some(true));
+        let (ask, _asks) = mpsc::channel(1);
+        let (gate, _checks) = Gate::new();
+        let tally = Arc::<Tally>::default();
+        let mut answerer = Answerer::new(questions, heard, (wanted, heeds), ask, gate, tally);
+        let asker: Ipv6Addr = "fd5c::3".parse().unwrap();
+        answerer.begin((asker, 1), async { panic!("the test breaks it") });
+        answerer.begin((asker, 2), async {});
+        assert_eq!((answerer.under_way.len(), answerer.of_task.len()), (2, 2));
+        while let Some(done) = answerer.work.join_next_with_id().await {
+            answerer.done(done);
+        }
+        assert_eq!((answerer.under_way.len(), answerer.of_task.len()), (0, 0));
+    }
 }
