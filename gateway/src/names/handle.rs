@@ -1,6 +1,6 @@
 //! What others know of names, and tell of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -123,16 +123,22 @@ impl Handle {
         self.opened.notify_one();
     }
 
-    /// Takes where all live flows go, as of now. It is asked for only while an address stays just because of that.
+    /// Takes where all live flows go, as of now: an address may stay just because of that, and what was asked for makes room without.
     pub fn flows(&self, destinations: impl Iterator<Item = IpAddr>) {
-        let asked = self.in_question.borrow().clone();
-        if asked.is_empty() {
+        let in_question = self.in_question.borrow().clone();
+        let asked_for = self.table.lock().asked_for();
+        if in_question.is_empty() && asked_for.is_empty() {
             return;
         }
-        let mut idle = BTreeSet::clone(&asked);
+        let mut idle = BTreeSet::clone(&in_question);
+        let mut in_use = HashSet::new();
         for destination in destinations {
             idle.remove(&destination);
+            if asked_for.contains(&destination) {
+                in_use.insert(destination);
+            }
         }
+        self.table.lock().note_flows(&in_use, Instant::now());
         if !idle.is_empty() {
             self.idle.send_replace(idle);
         }

@@ -172,6 +172,7 @@ impl<R: Resolve> Watcher<R> {
         match found {
             // Who does not wait any more needs no answer.
             Found::NotOurs => drop(answer.send(None)),
+            Found::NoRoom => drop(answer),
             Found::Known(answers) => {
                 drop(answer.send(Some(answers)));
                 // It may be another resource's from now on, too.
@@ -227,9 +228,10 @@ impl<R: Resolve> Watcher<R> {
         }
         self.news = true;
         if let Some(waiters) = self.waiters.remove(name) {
+            // What found no room is not known any more, and they hear nothing.
             let given = self.table.lock().given(name, now);
-            for waiter in waiters {
-                drop(waiter.send(given.clone()));
+            for (waiter, given) in waiters.into_iter().zip(std::iter::repeat(given)) {
+                let _ = given.map(|given| waiter.send(Some(given)));
             }
             self.hurry(SOON);
         }

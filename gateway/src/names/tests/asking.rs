@@ -500,6 +500,48 @@ async fn names_below_a_wildcard_are_bounded_and_those_asked_for_longest_ago_go_f
 }
 
 #[tokio::test(start_paused = true)]
+async fn names_to_which_flows_go_make_no_room_and_neither_does_any_for_what_is_not_there() {
+    let world = Asking::new(WILD);
+    world.routers[1].lost.store(true, Ordering::Relaxed);
+    let name = |n: usize| format!("n{n:03}.example.org");
+    let addresses = |n: usize| (format!("192.0.{}.{}", n / 200, n % 200), format!("2001:db8::1:{n:x}"));
+    for n in 0..259 {
+        let (v4, v6) = addresses(n);
+        world.answers(&name(n), [found(&[&v4], 600), found(&[&v6], 600)]);
+    }
+    for n in 0..256 {
+        assert_eq!(world.ask(&name(n), RecordType::AAAA).await, ok(&[&addresses(n).1]));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let known = || world.routers[0].known().into_iter().map(|(name, _)| name).collect::<BTreeSet<_>>();
+    let flows = |numbers: &[usize]| {
+        let to = |n: &usize| [addresses(*n).0, addresses(*n).1][n % 2].parse().unwrap();
+        *world.routers[0].destinations.lock().unwrap() = numbers.iter().map(to).collect();
+    };
+    assert_eq!(world.ask("absent.example.org", RecordType::A).await, Ok((ResponseCode::NXDomain, vec![])));
+    assert_eq!(known().len(), 256, "what is not there needs no room");
+    // The first two, by either family, are in use: the third goes.
+    flows(&[0, 1]);
+    world.pass(2).await;
+    assert_eq!(world.ask(&name(256), RecordType::A).await, ok(&[&addresses(256).0]));
+    assert_eq!(known(), (0..257).filter(|n| *n != 2).map(name).collect());
+    let all: Vec<usize> = (0..257).filter(|n| *n != 2).collect();
+    flows(&all);
+    world.pass(2).await;
+    for kind in [RecordType::A, RecordType::AAAA] {
+        assert!(world.ask(&name(257), kind).await.is_err(), "{kind}");
+    }
+    assert_eq!(world.routers[0].heard("failed"), 2);
+    assert_eq!(known(), all.iter().copied().map(name).collect());
+    // One that is known is looked up on.
+    assert_eq!(world.ask(&name(0), RecordType::A).await, ok(&[&addresses(0).0]));
+    flows(&[]);
+    world.pass(15).await;
+    assert_eq!(world.ask(&name(257), RecordType::A).await, ok(&[&addresses(257).0]));
+    assert!(!known().contains(&name(1)) && known().contains(&name(0)), "asked for the longest ago");
+}
+
+#[tokio::test(start_paused = true)]
 async fn addresses_below_a_wildcard_are_no_more_than_control_takes_of_a_resource() {
     let world = Asking::new(WILD);
     for n in 0..20 {
