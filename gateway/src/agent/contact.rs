@@ -10,6 +10,8 @@ pub(super) struct Contact {
     /// Control knows this agent no more. Only a stream that opens again changes that: what control answered before it
     /// changed its mind may arrive late.
     pub(super) expelled: bool,
+    /// Whether something of the image in force has ended by the clock, and control has said nothing since.
+    pub(super) ended: bool,
     /// Last word, Unix milliseconds.
     pub(super) last_ms: Option<u64>,
     /// Why the stream is not open.

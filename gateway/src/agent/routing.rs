@@ -42,6 +42,8 @@ pub(super) struct Plan {
     pub peers: Vec<PeerSpec>,
     /// Prefixes the kernel sends into the overlay device.
     pub routes: BTreeSet<IpNet>,
+    /// Prefixes of routes that are not taken, since they hold what must be reached outside the overlay.
+    pub outside: BTreeSet<IpNet>,
     /// Prefixes that are not routed, each a sentence.
     pub refused: Vec<String>,
 }
@@ -152,6 +154,7 @@ impl Routing {
                 plan.refused.push(format!(
                     "{prefix} is not routed: it holds {outside}, which must be reached outside the overlay"
                 ));
+                plan.outside.insert(prefix);
                 continue;
             }
             allowed.entry(router).or_default().insert(route.prefix);

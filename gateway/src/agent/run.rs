@@ -311,6 +311,7 @@ async fn open(around: &mut Surroundings) -> anyhow::Result<Agent<'_, AnyOverlay>
         capture_missed: 0,
         trouble: BTreeMap::new(),
     };
+    agent.around.contact.ended |= agent.policy.has_ended();
     agent.set_deadline()?;
     agent.note(Trouble::Datapath, opened.degraded);
     agent.note(Trouble::Endpoint, endpoint);

@@ -100,6 +100,10 @@ impl<O: Overlay> Agent<'_, O> {
             self.connected();
         }
         self.contact()?;
+        if self.around.contact.connected && matches!(said, FromControl::Heard | FromControl::Update(_)) {
+            self.around.contact.ended = false;
+            self.heed_askers();
+        }
         match said {
             FromControl::Update(update) => self.updated(*update).await?,
             FromControl::Connected
@@ -172,7 +176,10 @@ impl<O: Overlay> Agent<'_, O> {
 
     /// Takes from the image in force what has ended by now.
     async fn end_grants(&mut self) -> anyhow::Result<()> {
-        while self.put(|policy, datapath, exits| policy.end(datapath, exits)) {}
+        while self.put(|policy, datapath, exits| policy.end(datapath, exits)) {
+            self.around.contact.ended = true;
+        }
+        self.heed_askers();
         self.set_deadline()?;
         self.catch_up().await
     }
@@ -205,7 +212,9 @@ impl<O: Overlay> Agent<'_, O> {
         let remembered = self.around.store.put_expelled(true);
         self.note(Trouble::Store, remembered.err().map(|e| format!("{e:#}")));
         // Should this fail, everything is opened anew, and the image expires there.
-        self.allow(Some(Duration::ZERO))
+        self.allow(Some(Duration::ZERO))?;
+        self.tell_what_is_open();
+        Ok(())
     }
 
     /// Tells the datapath for how long the image in force may be enforced from now on.
@@ -230,6 +239,7 @@ impl<O: Overlay> Agent<'_, O> {
         let contact = &self.around.contact;
         let over = self.datapath.in_force().is_some() && !contact.expelled && contact.expired(Instant::now());
         self.note(Trouble::Expired, over.then(|| super::EXPIRED.to_owned()));
+        self.heed_askers();
     }
 
     /// Control said something: the image in force may stand for its whole age again.
@@ -325,6 +335,7 @@ impl<O: Overlay> Agent<'_, O> {
         self.routing.decide(&network, &self.around.settings.failover, Instant::now());
         self.around.wanted.send_replace(network.wanted());
         self.around.domains.want(network.wanted_names());
+        self.heed_askers();
         self.around.outbox.tell(network.told);
         self.network = Some(network);
         self.names = None;

@@ -10,20 +10,22 @@ use std::time::Duration;
 
 use hickory_resolver::proto::op::ResponseCode;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::gate::{Gate, Side};
 use super::question::{self, Question};
 use super::tally::{Came, Tally};
-use super::watcher::Ask;
+use super::watcher::{AGAIN, Ask};
 use super::{Answer, Wanted, is_domain};
 use crate::overlay::{Heard, Questions};
 
 /// Questions that are worked on at the same time.
 const AT_ONCE: usize = 256;
 /// Of one asker.
-const OF_ONE: usize = 32;
+const OF_ONE: usize = 16;
+/// How long a name is waited for: for a bit longer than it is looked up, so that what was known of it is there then.
+const LOOK: Duration = Duration::from_millis(5500);
 /// Questions of one asker at once, after a while without any.
 const BURST: f64 = 100.0;
 /// Questions of one asker a second after that.
@@ -36,12 +38,16 @@ pub struct Answerer {
     questions: Arc<Questions>,
     heard: mpsc::Receiver<Heard>,
     wanted: watch::Receiver<Option<Wanted>>,
+    /// Whether it holds now who may ask; `None` until that is known.
+    heeds: watch::Receiver<Option<bool>>,
     tally: Arc<Tally>,
     worker: Worker,
     askers: HashMap<Ipv6Addr, Budget>,
     /// What is worked on.
     under_way: BTreeSet<(Ipv6Addr, u64)>,
-    work: JoinSet<(Ipv6Addr, u64)>,
+    /// The same by the tasks that do it.
+    of_task: HashMap<task::Id, (Ipv6Addr, u64)>,
+    work: JoinSet<()>,
 }
 
 /// What one answer takes.
@@ -61,7 +67,7 @@ impl Answerer {
     pub(super) fn new(
         questions: Arc<Questions>,
         heard: mpsc::Receiver<Heard>,
-        wanted: watch::Receiver<Option<Wanted>>,
+        (wanted, heeds): (watch::Receiver<Option<Wanted>>, watch::Receiver<Option<bool>>),
         ask: mpsc::Sender<Ask>,
         gate: Gate,
         tally: Arc<Tally>,
@@ -70,10 +76,12 @@ impl Answerer {
             questions,
             heard,
             wanted,
+            heeds,
             tally,
             worker: Worker { ask, gate },
             askers: HashMap::new(),
             under_way: BTreeSet::new(),
+            of_task: HashMap::new(),
             work: JoinSet::new(),
         }
     }
@@ -86,16 +94,14 @@ impl Answerer {
                     Some(heard) => self.hear(heard),
                     None => return,
                 },
-                Some(done) = self.work.join_next() => {
-                    if let Ok(done) = done {
-                        self.under_way.remove(&done);
-                    }
-                }
+                Some(done) = self.work.join_next_with_id() => self.done(done),
             }
         }
     }
 
     fn hear(&mut self, heard: Heard) {
+        // It is asked again.
+        let Some(heeds) = *self.heeds.borrow() else { return };
         let of = (heard.from, heard.id);
         if self.under_way.contains(&of) {
             return self.questions.wait(&heard);
@@ -108,17 +114,35 @@ impl Answerer {
         let Some(question) = question::decode(&heard.body) else {
             return self.tally.note(Came::Malformed);
         };
-        if !self.may_ask(heard.from, &question.resource) || !is_domain(&question.name) {
+        if !heeds || !self.may_ask(heard.from, &question.resource) || !is_domain(&question.name) {
             return self.refuse(&heard, &question);
         }
         let (worker, questions, tally) = (self.worker.clone(), self.questions.clone(), self.tally.clone());
-        self.under_way.insert(of);
-        self.work.spawn(async move {
+        self.begin(of, async move {
             let (came, answer) = worker.answer(&question).await;
             tally.note(came);
             questions.answer(&heard, &answer);
-            of
         });
+    }
+
+    fn begin(&mut self, of: (Ipv6Addr, u64), work: impl Future<Output = ()> + Send + 'static) {
+        self.under_way.insert(of);
+        let task = self.work.spawn(work).id();
+        self.of_task.insert(task, of);
+    }
+
+    /// Makes room where work came to an end, or broke down.
+    fn done(&mut self, done: Result<(task::Id, ()), JoinError>) {
+        let task = match done {
+            Ok((task, ())) => task,
+            Err(broken) => {
+                tracing::error!("a question was not answered: {broken}");
+                broken.id()
+            }
+        };
+        if let Some(of) = self.of_task.remove(&task) {
+            self.under_way.remove(&of);
+        }
     }
 
     fn refuse(&self, heard: &Heard, question: &Question) {
@@ -166,11 +190,11 @@ impl Worker {
         if self.ask.send(Ask::Name { resource, name, answer }).await.is_err() {
             return failed();
         }
-        let answers = match answers.await {
-            Ok(Some(answers)) => answers,
-            Ok(None) => return (Came::Refused, plain(question, ResponseCode::Refused)),
-            // It made room for others meanwhile.
-            Err(_) => return failed(),
+        let answers = match tokio::time::timeout(LOOK, answers).await {
+            Ok(Ok(Some(answers))) => answers,
+            Ok(Ok(None)) => return (Came::Refused, plain(question, ResponseCode::Refused)),
+            // It found no room among others, or others keep it waiting.
+            Ok(Err(_)) | Err(_) => return failed(),
         };
         let is_nowhere = answers.iter().all(|answer| matches!(answer, Answer::Nothing { exists: false, .. }));
         let [v4, v6] = answers;
@@ -185,11 +209,17 @@ impl Worker {
     /// Waits until the addresses are open here, and answers with those that are.
     async fn open(&self, question: &Question, addresses: BTreeSet<IpAddr>, ttl: Duration) -> (Came, Vec<u8>) {
         let begun = Instant::now();
-        let open = self.gate.pass(Side::Routed, &question.resource, &addresses).await;
-        if open.len() < addresses.len() {
-            // Nobody listening is nobody who waits.
-            let _ = self.ask.send(Ask::Again).await;
-        }
+        let say_again = async {
+            loop {
+                tokio::time::sleep(AGAIN).await;
+                // Nobody listening is nobody who waits.
+                let _ = self.ask.send(Ask::Again).await;
+            }
+        };
+        let open = tokio::select! {
+            open = self.gate.pass(Side::Routed, &question.resource, &addresses) => open,
+            open = say_again => open,
+        };
         match open.is_empty() {
             true => (Came::Late, plain(question, ResponseCode::ServFail)),
             false => {
@@ -203,4 +233,29 @@ impl Worker {
 /// An answer without addresses.
 fn plain(question: &Question, code: ResponseCode) -> Vec<u8> {
     question::answer(&question.query, code, &BTreeSet::new(), Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::gate::Gate;
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_breaks_down_makes_room_as_work_that_ends_does() {
+        let (questions, heard) = Questions::new();
+        let (_wanted, wanted) = watch::channel(None);
+        let (_heeds, heeds) = watch::channel(Some(true));
+        let (ask, _asks) = mpsc::channel(1);
+        let (gate, _checks) = Gate::new();
+        let tally = Arc::<Tally>::default();
+        let mut answerer = Answerer::new(questions, heard, (wanted, heeds), ask, gate, tally);
+        let asker: Ipv6Addr = "fd5c::3".parse().unwrap();
+        answerer.begin((asker, 1), async { panic!("the test breaks it") });
+        answerer.begin((asker, 2), async {});
+        assert_eq!((answerer.under_way.len(), answerer.of_task.len()), (2, 2));
+        while let Some(done) = answerer.work.join_next_with_id().await {
+            answerer.done(done);
+        }
+        assert_eq!((answerer.under_way.len(), answerer.of_task.len()), (0, 0));
+    }
 }

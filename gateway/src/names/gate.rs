@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-/// How long an answer is held for.
-pub(super) const HOLD: Duration = Duration::from_secs(2);
+/// How long an answer is held for where it is asked for: what a router says is open there has mostly come here, too.
+const HOLD: Duration = Duration::from_secs(2);
+/// How long at the router, which may have to tell control again.
+const HOLD_AT_ROUTER: Duration = Duration::from_secs(3);
 /// Answers on their way to who knows what is open.
 const QUEUE: usize = 64;
 
@@ -32,6 +34,16 @@ pub struct Check {
 }
 
 impl Check {
+    /// One, and where it is told what is open.
+    pub(crate) fn new(
+        side: Side,
+        resource: &str,
+        addresses: BTreeSet<IpAddr>,
+    ) -> (Self, watch::Receiver<BTreeSet<IpAddr>>) {
+        let (opened, known) = watch::channel(BTreeSet::new());
+        (Self { side, resource: resource.to_owned(), addresses, opened }, known)
+    }
+
     /// Tells which of them are open, as of now.
     pub fn tell(&self, open: BTreeSet<IpAddr>) {
         self.opened.send_if_modified(|known| {
@@ -58,22 +70,25 @@ impl Gate {
         (Self(gate), checks)
     }
 
-    /// Returns when all of `addresses` are open, or after [`HOLD`]; with those that are.
+    /// Returns when all of `addresses` are open, or after a while; with those that are.
     pub(super) async fn pass(
         &self,
         side: Side,
         resource: &str,
         addresses: &BTreeSet<IpAddr>,
     ) -> BTreeSet<IpAddr> {
-        let (opened, mut known) = watch::channel(BTreeSet::new());
-        let check = Check { side, resource: resource.to_owned(), addresses: addresses.clone(), opened };
+        let (check, mut known) = Check::new(side, resource, addresses.clone());
         let all = async {
             if self.0.send(check).await.is_ok() {
                 // An agent that ends tells nothing more.
                 let _ = known.wait_for(|open| open == addresses).await;
             }
         };
-        let _ = tokio::time::timeout(HOLD, all).await;
+        let hold = match side {
+            Side::Routed => HOLD_AT_ROUTER,
+            Side::Reached => HOLD,
+        };
+        let _ = tokio::time::timeout(hold, all).await;
         known.borrow().clone()
     }
 }

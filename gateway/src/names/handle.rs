@@ -1,6 +1,6 @@
 //! What others know of names, and tell of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,6 +27,7 @@ pub struct Handle {
     in_question: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     idle: watch::Sender<BTreeSet<IpAddr>>,
     routers: watch::Sender<Routers>,
+    heeds: watch::Sender<Option<bool>>,
     heard: Arc<Tally>,
     asker: Asker,
     questions: Arc<Questions>,
@@ -93,9 +94,12 @@ pub fn start<R: Resolve>(
         outbox,
     );
     let tally = Arc::<Tally>::default();
-    let answerer = Answerer::new(questions.clone(), heard, wanted_now, ask, gate.clone(), tally.clone());
+    let (heeds, heeds_now) = watch::channel(None);
+    let who_may_ask = (wanted_now, heeds_now);
+    let answerer = Answerer::new(questions.clone(), heard, who_may_ask, ask, gate.clone(), tally.clone());
     let asker = Asker::new(questions.clone(), routers_now, gate);
-    let handle = Handle { table, wanted, opened, in_question, idle, routers, heard: tally, asker, questions };
+    let heard = tally;
+    let handle = Handle { table, wanted, opened, in_question, idle, routers, heeds, heard, asker, questions };
     (handle, Tasks { watcher, answerer, checks })
 }
 
@@ -109,21 +113,32 @@ impl Handle {
         });
     }
 
+    /// Whether what control said of who may ask holds now. Until this is said, others are not heard; where it does not, nobody may ask.
+    pub fn heed_askers(&self, holds: bool) {
+        self.heeds.send_if_modified(|now| now.replace(holds) != Some(holds));
+    }
+
     /// A stream to control has opened, which has not heard of names yet.
     pub fn stream_opened(&self) {
         self.opened.notify_one();
     }
 
-    /// Takes where all live flows go, as of now. It is asked for only while an address stays just because of that.
+    /// Takes where all live flows go, as of now: an address may stay just because of that, and what was asked for makes room without.
     pub fn flows(&self, destinations: impl Iterator<Item = IpAddr>) {
-        let asked = self.in_question.borrow().clone();
-        if asked.is_empty() {
+        let in_question = self.in_question.borrow().clone();
+        let asked_for = self.table.lock().asked_for();
+        if in_question.is_empty() && asked_for.is_empty() {
             return;
         }
-        let mut idle = BTreeSet::clone(&asked);
+        let mut idle = BTreeSet::clone(&in_question);
+        let mut in_use = HashSet::new();
         for destination in destinations {
             idle.remove(&destination);
+            if asked_for.contains(&destination) {
+                in_use.insert(destination);
+            }
         }
+        self.table.lock().note_flows(&in_use, Instant::now());
         if !idle.is_empty() {
             self.idle.send_replace(idle);
         }

@@ -1,6 +1,6 @@
 //! One name: what it stands for, until when, and when it is looked up again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -28,6 +28,8 @@ const IN_USE: Duration = Duration::from_secs(24 * 3600);
 const LOOK_FOR_ASKED: Duration = Duration::from_secs(30);
 /// How long a name that was asked for is held for after it was last: for longer than any answer is good for.
 const ASKED: Duration = Duration::from_secs(600);
+/// How long a flow that was seen counts as one that goes on: for longer than between looks at flows, on a loaded machine too.
+const FLOWS: Duration = Duration::from_secs(10);
 /// How long an answer is good for of what nobody can confirm now.
 const STALE_ANSWER: Duration = Duration::from_secs(30);
 /// The most addresses of one name.
@@ -55,6 +57,8 @@ pub(super) struct Name {
     pub(super) below: BTreeSet<String>,
     /// When it was asked for last.
     asked: Option<Instant>,
+    /// When a flow to one of its addresses was seen last; kept only where it is here because it was asked for.
+    flowed: Option<Instant>,
     questions: [Question; 2],
     /// When it is looked up next; `None` while it is.
     due: Option<Instant>,
@@ -104,6 +108,7 @@ impl Name {
             resources,
             below: BTreeSet::new(),
             asked: None,
+            flowed: None,
             questions,
             due: Some(now),
             failures: 0,
@@ -114,12 +119,23 @@ impl Name {
         }
     }
 
-    /// Notes that it is asked for as one below the wildcard of a resource.
-    pub(super) fn ask_below(&mut self, resource: &str, now: Instant) {
-        if !self.below.contains(resource) {
-            self.below.insert(resource.to_owned());
-        }
+    /// Notes that it is asked for as one below the wildcard of a resource; whether that is new.
+    pub(super) fn ask_below(&mut self, resource: &str, now: Instant) -> bool {
         self.asked = Some(now);
+        !self.below.contains(resource) && self.below.insert(resource.to_owned())
+    }
+
+    /// Notes that a flow goes there where one goes to one of `destinations`.
+    pub(super) fn note_flows(&mut self, destinations: &HashSet<IpAddr>, now: Instant) {
+        let mut held = self.questions.iter().flat_map(|question| question.held.keys());
+        if held.any(|address| destinations.contains(address)) {
+            self.flowed = Some(now);
+        }
+    }
+
+    /// Whether a flow went there lately.
+    pub(super) fn has_flows(&self, now: Instant) -> bool {
+        self.flowed.is_some_and(|seen| now < seen + FLOWS)
     }
 
     /// When it was asked for last, where it is here for that alone.

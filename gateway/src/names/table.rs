@@ -1,6 +1,6 @@
 //! All names that are wanted, and what control is to be told of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -43,7 +43,8 @@ pub(super) struct Table {
     asked_before: Below,
     /// Whether it is known what is wanted.
     told: bool,
-    /// Whether every name that was wanted at the start has been looked up once.
+    /// Whether every name that was wanted at the start has been looked up once. Those only asked for do not count: they hold what they
+    /// stood for, or are new.
     looked: bool,
     lookups: Lookups,
 }
@@ -60,6 +61,8 @@ pub(super) enum Found {
         /// Whether it begins now.
         begins: bool,
     },
+    /// It is known, but flows go to all that could make room for it.
+    NoRoom,
 }
 
 impl Table {
@@ -99,7 +102,9 @@ impl Table {
             if !below.is_empty() {
                 let fresh = || Name::new(BTreeSet::new(), &addresses, now);
                 let name = self.names.entry(text.clone()).or_insert_with(fresh);
-                below.into_iter().for_each(|resource| name.ask_below(resource, now));
+                for resource in below {
+                    name.ask_below(resource, now);
+                }
             }
         }
         if self.overlay != wanted.overlay {
@@ -134,7 +139,7 @@ impl Table {
     }
 
     /// What is known of `name` as one of a resource. One that is below its wildcard is looked up from now on, for as long as it is asked
-    /// for or flows go to it; others make room for it, those asked for the longest ago.
+    /// for or flows go to it.
     pub(super) fn ask(&mut self, resource: &str, text: &str, now: Instant) -> Found {
         let known = self.names.get(text);
         let is_exact = known.is_some_and(|name| name.resources.contains(resource));
@@ -147,18 +152,19 @@ impl Table {
             }
         }
         let Some(name) = self.names.get_mut(text) else { return Found::NotOurs };
-        if !is_exact {
-            name.ask_below(resource, now);
+        let is_new = !is_exact && name.ask_below(resource, now) && name.count() > 0;
+        if is_new && !self.make_room(resource, text, true, now) {
+            self.leave(resource, text);
+            return Found::NoRoom;
         }
-        let found = match name.is_fresh(now) {
+        let Some(name) = self.names.get_mut(text) else { return Found::NotOurs };
+        match name.is_fresh(now) {
             true => Found::Known(name.given(now)),
             false => {
                 name.look_again(now);
                 Found::Unknown { begins: name.take_due(now) }
             }
-        };
-        self.make_room(resource, text);
-        found
+        }
     }
 
     /// What a question for `text` is answered with after a look.
@@ -173,10 +179,34 @@ impl Table {
         }
     }
 
-    /// Keeps what was only asked for within its bounds; never for `but`, which is asked for now.
-    pub(super) fn make_room(&mut self, resource: &str, but: &str) {
+    /// What names that were only asked for stand for.
+    pub(super) fn asked_for(&self) -> HashSet<IpAddr> {
+        let below = self.names.values().filter(|name| name.only_asked().is_some());
+        below.flat_map(|name| name.addresses().into_keys()).collect()
+    }
+
+    /// Takes to which of their addresses flows go now.
+    pub(super) fn note_flows(&mut self, destinations: &HashSet<IpAddr>, now: Instant) {
+        let below = self.names.values_mut().filter(|name| name.only_asked().is_some());
+        below.for_each(|name| name.note_flows(destinations, now));
+    }
+
+    /// What was asked for is not the resource's any more.
+    fn leave(&mut self, resource: &str, text: &str) {
+        if let Some(name) = self.names.get_mut(text) {
+            name.below.remove(resource);
+            if name.resources.is_empty() && name.below.is_empty() {
+                self.names.remove(text);
+            }
+        }
+    }
+
+    /// Keeps what was only asked for and stands for something within its bounds: names to which no flow goes make room, those asked for
+    /// the longest ago first, but never `but`. Those with flows do only where that `is_new` not; whether there is room.
+    fn make_room(&mut self, resource: &str, but: &str, is_new: bool, now: Instant) -> bool {
         loop {
-            let below = || self.names.values().filter(|name| name.only_asked().is_some());
+            let is_asked = |name: &Name| name.only_asked().is_some() && name.count() > 0;
+            let below = || self.names.values().filter(|name| is_asked(name));
             let of_one = || below().filter(|name| name.below.contains(resource));
             let addresses = |name: &Name| name.count() * name.all_resources().count();
             let of_resource = |name: &&Name| name.all_resources().any(|of| of == resource);
@@ -184,19 +214,22 @@ impl Table {
                 || self.names.values().filter(of_resource).map(Name::count).sum::<usize>() > OF_A_RESOURCE;
             let all = below().count() > BELOW_ALL || self.names.values().map(addresses).sum::<usize>() > TOLD;
             if !one && !all {
-                return;
+                return true;
             }
             let may_go = |(text, name): &(&String, &Name)| {
-                *text != but && (!one || name.below.contains(resource)) && name.only_asked().is_some()
+                *text != but
+                    && (!one || name.below.contains(resource))
+                    && is_asked(name)
+                    && !(is_new && name.has_flows(now))
             };
             let Some(oldest) = self
                 .names
                 .iter()
                 .filter(may_go)
-                .min_by_key(|(_, name)| name.only_asked())
+                .min_by_key(|(_, name)| (name.has_flows(now), name.only_asked()))
                 .map(|(text, _)| text.clone())
             else {
-                return;
+                return !is_new;
             };
             self.names.remove(&oldest);
         }
@@ -226,6 +259,7 @@ impl Table {
     ) -> Vec<String> {
         let Some(known) = self.names.get_mut(name) else { return Vec::new() };
         let before = known.trouble(name);
+        let is_new = known.count() == 0;
         match known.answer(answers, &self.overlay, now, unix_ms, early) {
             Came::Found => self.lookups.found += 1,
             Came::Nothing => self.lookups.nothing += 1,
@@ -235,7 +269,9 @@ impl Table {
         // Whoever asks for names could fill the log.
         let is_told = known.only_asked().is_none();
         for resource in known.below.clone() {
-            self.make_room(&resource, name);
+            if !self.make_room(&resource, name, is_new, now) {
+                self.leave(&resource, name);
+            }
         }
         self.note_looked();
         let news = after.into_iter().zip(before).filter_map(|(now, before)| now.filter(|_| before.is_none()));
@@ -243,7 +279,8 @@ impl Table {
     }
 
     fn note_looked(&mut self) {
-        self.looked |= self.names.values().all(Name::looked);
+        let mut wanted = self.names.values().filter(|name| name.only_asked().is_none());
+        self.looked |= wanted.all(Name::looked);
     }
 
     /// Addresses that stay only while flows go to them.

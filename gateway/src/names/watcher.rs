@@ -21,8 +21,12 @@ use crate::system;
 
 /// Names that are looked up at the same time; and as many that somebody waits for.
 const AT_ONCE: usize = 32;
+/// How long a name is looked up that somebody waits for.
+const LOOK: Duration = Duration::from_secs(5);
 /// Reports of what somebody waits for are at least this far apart.
 const SOON: Duration = Duration::from_millis(100);
+/// The same of what control was told already and has not opened: it may not have taken it.
+pub(super) const AGAIN: Duration = Duration::from_millis(400);
 /// Between looks at what is due; and other reports are at least this far apart.
 const TICK: Duration = Duration::from_secs(1);
 /// Control is told at least this often, for it may have been unable to take it.
@@ -34,7 +38,7 @@ const REVIEW: Duration = Duration::from_secs(5);
 pub(super) enum Ask {
     /// What a name of a resource stands for; `None` where the resource has no such name.
     Name { resource: String, name: String, answer: oneshot::Sender<Option<Answers>> },
-    /// Nothing of what was found has been opened: control may not have taken it in.
+    /// What was found is not open yet: control may not have taken it in.
     Again,
 }
 
@@ -62,8 +66,8 @@ pub struct Watcher<R> {
     told_at: Option<Instant>,
     /// Whether something may be different from what it was told.
     news: bool,
-    /// Whether somebody waits for control to be told.
-    soon: bool,
+    /// How far apart reports are, where somebody waits for control to be told.
+    soon: Option<Duration>,
     /// Whether it is to be told in any case.
     again: bool,
 }
@@ -96,7 +100,7 @@ impl<R: Resolve> Watcher<R> {
             told: Learned::default(),
             told_at: None,
             news: true,
-            soon: false,
+            soon: None,
             again: false,
         }
     }
@@ -106,10 +110,11 @@ impl<R: Resolve> Watcher<R> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let soon = self.told_at.map_or_else(Instant::now, |last| last + SOON);
+            let pause = self.soon.unwrap_or(TICK);
+            let soon = self.told_at.map_or_else(Instant::now, |last| last + pause);
             tokio::select! {
                 _ = ticks.tick() => self.tick().await,
-                () = tokio::time::sleep_until(soon), if self.soon => {}
+                () = tokio::time::sleep_until(soon), if self.soon.is_some() => {}
                 wanted = self.wanted.changed() => {
                     if wanted.is_err() {
                         return;
@@ -161,16 +166,18 @@ impl<R: Resolve> Watcher<R> {
     fn ask(&mut self, ask: Ask) {
         let Ask::Name { resource, name, answer } = ask else {
             self.again = true;
-            return;
+            return self.hurry(AGAIN);
         };
         let found = self.table.lock().ask(&resource, &name, Instant::now());
         match found {
             // Who does not wait any more needs no answer.
             Found::NotOurs => drop(answer.send(None)),
+            Found::NoRoom => drop(answer),
             Found::Known(answers) => {
                 drop(answer.send(Some(answers)));
                 // It may be another resource's from now on, too.
-                (self.news, self.soon) = (true, true);
+                self.news = true;
+                self.hurry(SOON);
             }
             Found::Unknown { begins } => {
                 self.waiters.entry(name.clone()).or_default().push(answer);
@@ -181,11 +188,17 @@ impl<R: Resolve> Watcher<R> {
         }
     }
 
+    /// Has control told at most this long after the last report.
+    fn hurry(&mut self, pause: Duration) {
+        self.soon = Some(self.soon.map_or(pause, |soon| soon.min(pause)));
+    }
+
     /// Begins to look up what waits.
     fn look(&mut self) {
-        for (waiting, looks) in
-            [(&mut self.asked, &mut self.asked_looks), (&mut self.waiting, &mut self.looks)]
-        {
+        for (waiting, looks, patience) in [
+            (&mut self.asked, &mut self.asked_looks, LOOK),
+            (&mut self.waiting, &mut self.looks, Duration::MAX),
+        ] {
             while looks.len() < AT_ONCE
                 && let Some(name) = waiting.pop_front()
             {
@@ -195,10 +208,13 @@ impl<R: Resolve> Watcher<R> {
                 }
                 let resolver = self.resolver.clone();
                 looks.spawn(async move {
-                    let looked = AssertUnwindSafe(resolver.look(&name)).catch_unwind().await;
-                    let broken = || Answer::Failed("the resolver broke down over the answer".into());
-                    let answers = looked.unwrap_or_else(|_| [broken(), broken()]);
-                    (name, answers)
+                    let look = AssertUnwindSafe(resolver.look(&name)).catch_unwind();
+                    let why = match tokio::time::timeout(patience, look).await {
+                        Ok(Ok(answers)) => return (name, answers),
+                        Ok(Err(_)) => "the resolver broke down over the answer".to_owned(),
+                        Err(_) => format!("no answer within {} s", patience.as_secs()),
+                    };
+                    (name, [Answer::Failed(why.clone()), Answer::Failed(why)])
                 });
             }
         }
@@ -212,11 +228,12 @@ impl<R: Resolve> Watcher<R> {
         }
         self.news = true;
         if let Some(waiters) = self.waiters.remove(name) {
+            // What found no room is not known any more, and they hear nothing.
             let given = self.table.lock().given(name, now);
-            for waiter in waiters {
-                drop(waiter.send(given.clone()));
+            for (waiter, given) in waiters.into_iter().zip(std::iter::repeat(given)) {
+                let _ = given.map(|given| waiter.send(Some(given)));
             }
-            self.soon = true;
+            self.hurry(SOON);
         }
         self.table.lock().forget_empty(name);
         self.ask_for_flows();
@@ -241,14 +258,14 @@ impl<R: Resolve> Watcher<R> {
 
     /// Tells control where there is something to tell, no more than once in a while.
     fn tell(&mut self) {
-        let pause = if self.soon { SOON } else { TICK };
+        let pause = self.soon.unwrap_or(TICK);
         let late = self.told_at.is_none_or(|last| last.elapsed() >= pause);
         let repeat = self.told_at.is_some_and(|last| last.elapsed() >= REPEAT) && self.table.lock().any();
         if !late || !(self.news || self.again || repeat) {
             return;
         }
         let Some(learned) = self.table.lock().learned() else {
-            self.soon = false;
+            self.soon = None;
             return;
         };
         if self.again || repeat || learned != self.told {
@@ -256,7 +273,7 @@ impl<R: Resolve> Watcher<R> {
             self.told = learned.clone();
             self.outbox.learned(learned);
         }
-        (self.news, self.soon, self.again) = (false, false, false);
+        (self.news, self.soon, self.again) = (false, None, false);
     }
 }
 

@@ -44,6 +44,7 @@ pub struct Settings {
     pub resolvectl: PathBuf,
     /// Where systemd-resolved writes the name servers that it asks itself.
     pub resolved_servers: PathBuf,
-    /// Names that only the host's own name servers are asked for: control's, without which there is no overlay.
+    /// Names that only the host's own name servers are asked for, unless a zone has their addresses: control's, without which there is no
+    /// overlay.
     pub hosts_own: Vec<String>,
 }

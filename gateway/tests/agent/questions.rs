@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use sluicegate_api::agent::sync_update::Update;
 use sluicegate_api::agent::{
-    Name, NetworkConfig, PeerSet, RemotePeer, Resolver, Route, RoutedName, RoutedPrefix, Router,
+    End as Ends, Name, NetworkConfig, PeerSet, RemotePeer, Resolver, Route, RoutedName, RoutedPrefix, Router,
+    Schedule,
 };
+use sluicegate_api::image::Delta;
 use sluicegate_gateway::datapath::Choice;
 use sluicegate_gateway::names::{Answer, Answers, Dns, Files, Resolve as _};
 use sluicegate_gateway::status::Status;
@@ -164,6 +166,63 @@ impl Two {
     fn learned(&self) -> BTreeSet<IpAddr> {
         let said = self.agents[0].control.learned().unwrap_or_default();
         said.addresses.iter().map(|row| address(&row.address)).collect()
+    }
+
+    /// Control goes away, and something of the gateway's image ends: not the addresses that it has.
+    fn end_without_control(&mut self) {
+        let mut learned = self.learned();
+        let now = self.compiler(&learned).compile(IDS[0]).unwrap();
+        learned.extend(["10.9.0.9", "fd09::9"].map(|address| address.parse::<IpAddr>().unwrap()));
+        let then = self.compiler(&learned).compile(IDS[0]).unwrap();
+        let end = Ends {
+            left_ms: 1500,
+            at_ms: system::unix_ms() + 1500,
+            revision: self.serial + 2,
+            hash: then.hash().to_vec(),
+            delta: Delta::between(&now, &then).encode(),
+        };
+        let ends = Schedule { base_hash: now.hash().to_vec(), ends: vec![end] };
+        let control = &self.agents[0].control;
+        control.fall_silent();
+        control.tell_until(Update::Snapshot(snapshot(self.serial + 1, &now)), Some(ends));
+        self.status(0, "it knows of the end", |s| s.policy.ends == 1);
+        self.agents[0].control.go_away();
+        self.agents[0].control.fall_silent();
+        self.serial += 2;
+        let serial = self.serial;
+        self.status(0, "the end has come", |s| s.policy.revision == Some(serial) && !s.control.connected);
+    }
+
+    /// Asks by both families of the own host; nobody may.
+    fn is_refused(&mut self, keys: &[Vec<u8>; 2]) {
+        let refused = self.count(0, "heard", "refused");
+        for own in OVERLAY[1] {
+            for answer in self.look(own, A, keys) {
+                assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
+            }
+        }
+        assert!(self.count(0, "heard", "refused") >= refused + 2);
+    }
+
+    /// Control of the gateway is back, and says what it said before.
+    fn come_back(&mut self, keys: &[Vec<u8>; 2]) {
+        self.agents[0].control.come_back();
+        self.tell(&self.learned(), keys);
+        let serial = self.serial;
+        let is_back = |s: &Status| {
+            s.control.connected
+                && s.policy.revision == Some(serial)
+                && s.degraded.iter().all(|sentence| !sentence.contains("join again"))
+        };
+        self.status(0, "control is back", is_back);
+        let answers = self.look(OVERLAY[1][0], A, keys);
+        assert_eq!(answers.each_ref().map(addresses), SERVER.map(|server| vec![server.to_owned()]));
+    }
+
+    fn restart_gateway(&mut self) {
+        let stopped = self.running[0].take().unwrap();
+        runtime().block_on(stopped.stop());
+        self.running[0] = Some(self.namespaces[0].enter(|| self.agents[0].run()).unwrap());
     }
 
     /// Looks a name up as a program of the peer's host does, while control does its work.
@@ -360,10 +419,8 @@ fn asks_and_reaches(choice: Choice) {
     assert!(matches!(v4, Answer::Failed(_)) || addresses(&v4) == ["10.9.0.8"], "{v4:?}");
 
     // The gateway starts again: what was asked for stays open, and is there at once.
-    let stopped = two.running[0].take().unwrap();
-    runtime().block_on(stopped.stop());
     two.agents[0].control.forget_learned();
-    two.running[0] = Some(two.namespaces[0].enter(|| two.agents[0].run()).unwrap());
+    two.restart_gateway();
     let begun = Instant::now();
     while !SERVER.iter().all(|server| two.learned().contains(&server.parse().unwrap())) {
         assert!(begun.elapsed() < PATIENCE, "{:?}", two.learned());
@@ -371,16 +428,24 @@ fn asks_and_reaches(choice: Choice) {
     }
     two.status(1, "the gateway is back", |s| s.peers.iter().any(|peer| peer.live));
 
+    // What ends without control may end who may ask, over a restart too; and whom control has removed nobody asks.
+    two.end_without_control();
+    two.is_refused(&keys);
+    two.restart_gateway();
+    let serial = two.serial;
+    let is_up = |s: &Status| s.policy.revision == Some(serial) && s.identity.address_v6.is_some();
+    two.status(0, "the gateway is up without control", is_up);
+    two.is_refused(&keys);
+    two.come_back(&keys);
+    two.agents[0].control.expel();
+    two.status(0, "the gateway is removed", |s| s.degraded.iter().any(|d| d.contains("join again")));
+    two.is_refused(&keys);
+    two.come_back(&keys);
+
     // Who may not ask is told nothing.
     two.may_ask = false;
     two.tell(&two.learned(), &keys);
-    let refused = two.count(0, "heard", "refused");
-    for own in OVERLAY[1] {
-        for answer in two.look(own, A, &keys) {
-            assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
-        }
-    }
-    assert!(two.count(0, "heard", "refused") >= refused + 2);
+    two.is_refused(&keys);
     assert!(two.count(1, "asked", "refused") >= 2);
     let page = two.namespaces[0].enter(|| runtime().block_on(two.agents[0].metrics())).unwrap();
     assert!(page.contains("sluicegate_gateway_name_questions_heard_total{result=\"refused\"}"), "{page}");

@@ -159,6 +159,13 @@ impl Policy {
         self.clock.len()
     }
 
+    /// Whether the clock has brought what is in force, and control no other since.
+    pub(in super::super) fn has_ended(&self) -> bool {
+        let Some(held) = &self.held else { return false };
+        let newest = self.clock.kept.iter().find(|kept| Ends::of(&kept.schedule, &held.hash, 0).is_some());
+        newest.is_some_and(|kept| kept.schedule.base_hash[..] != held.hash[..])
+    }
+
     /// Whether nothing may be forwarded, because something ended and could not be taken from what is in force.
     pub(in super::super) fn is_shut(&self) -> bool {
         self.clock.shut.is_some()

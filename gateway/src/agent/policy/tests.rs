@@ -370,6 +370,20 @@ fn what_is_due_is_applied_and_acknowledged_and_the_rest_is_not() {
 }
 
 #[test]
+fn that_something_has_ended_is_known_until_control_says_what_is_so_now_over_a_restart_too() {
+    let mut b = bench();
+    let (one, two, three) = (image(&[1, 1]), image(&[1, 2]), image(&[3]));
+    b.bounded(5, &one, &[(0, 6, &two)]);
+    assert!(!b.policy.has_ended());
+    b.policy.end(&mut b.fake, &mut nowhere).unwrap();
+    assert!(b.policy.has_ended());
+    assert!(b.again(&mut FakeDatapath::default()).has_ended());
+    b.bounded(7, &three, &[(LONG, 8, &one)]);
+    assert!(!b.policy.has_ended());
+    assert!(!b.again(&mut FakeDatapath::default()).has_ended());
+}
+
+#[test]
 fn what_ended_meanwhile_does_not_come_up_again() {
     let mut b = bench();
     let (one, two, three) = (image(&[1, 1]), image(&[1, 2]), image(&[3]));

@@ -25,6 +25,14 @@ struct Opens {
     most: Arc<AtomicUsize>,
 }
 
+/// What a router tells control.
+#[derive(Default)]
+struct Sayings {
+    /// So many of its next sayings control does not take.
+    refused: AtomicUsize,
+    count: AtomicUsize,
+}
+
 struct Router {
     script: Script,
     handle: Handle,
@@ -33,6 +41,7 @@ struct Router {
     lost: Arc<AtomicBool>,
     /// What control was told last, and when something else than before.
     told: Arc<Mutex<(Learned, Instant)>>,
+    sayings: Arc<Sayings>,
     destinations: Arc<Mutex<Vec<IpAddr>>>,
 }
 
@@ -119,12 +128,21 @@ impl Asking {
             let (handle, tasks) = start(script.clone(), before, ends, outbox.clone());
             tokio::spawn(tasks.watcher.run());
             tokio::spawn(tasks.answerer.run());
+            handle.heed_askers(true);
             let told = Arc::new(Mutex::new((Learned::default(), Instant::now())));
             let hears = told.clone();
+            let sayings = Arc::<Sayings>::default();
+            let says = sayings.clone();
             tokio::spawn(async move {
                 loop {
                     outbox.urgent().await;
                     let Some(learned) = outbox.take().learned else { continue };
+                    says.count.fetch_add(1, Ordering::Relaxed);
+                    let refused = says.refused.load(Ordering::Relaxed);
+                    if refused > 0 {
+                        says.refused.store(refused - 1, Ordering::Relaxed);
+                        continue;
+                    }
                     let mut told = hears.lock().unwrap();
                     if told.0 != learned {
                         *told = (learned, Instant::now());
@@ -133,7 +151,7 @@ impl Asking {
             });
             let opens = opens();
             open(tasks.checks, opens.clone(), told.clone());
-            routers.push(Router { script, handle, opens, lost, told, destinations: Arc::default() });
+            routers.push(Router { script, handle, opens, lost, told, sayings, destinations: Arc::default() });
         }
         let [first, second] = <[Router; 2]>::try_from(routers).unwrap_or_else(|_| panic!("two"));
         let mut client = |n: u16| {
@@ -316,6 +334,20 @@ async fn who_may_not_ask_and_what_is_not_below_the_wildcard_is_refused_unseen() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_what_control_said_does_not_hold_nobody_may_ask_and_then_they_may_again() {
+    let world = Asking::new(WILD);
+    world.answers(A, [found(&["192.0.2.1"], 60), found(&["2001:db8::1"], 60)]);
+    world.routers.iter().for_each(|router| router.handle.heed_askers(false));
+    for kind in [RecordType::A, RecordType::AAAA] {
+        assert_eq!(world.ask(A, kind).await, Err(RoutedFailure::Refused), "{kind}");
+    }
+    assert_eq!(world.routers.each_ref().map(Router::looks), [0, 0]);
+    world.routers.iter().for_each(|router| router.handle.heed_askers(true));
+    assert_eq!(world.ask(A, RecordType::A).await, ok(&["192.0.2.1"]));
+    assert_eq!(world.ask(A, RecordType::AAAA).await, ok(&["2001:db8::1"]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn addresses_that_no_name_may_stand_for_are_left_out() {
     let world = Asking::new(WILD);
     world.answers(A, [found(&["127.0.0.1", "192.0.2.1", "100.90.0.9"], 60), found(&["fd5c::9", "::1"], 60)]);
@@ -372,14 +404,34 @@ async fn what_control_did_not_take_in_is_said_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_an_answer_waits_control_that_took_only_a_later_word_is_told_again() {
+    for (refused, took_ms) in [(0, 0..100), (1, 400..520), (6, 2400..2620)] {
+        for (kind, addresses) in [(RecordType::A, "192.0.2.1"), (RecordType::AAAA, "2001:db8::1")] {
+            let world = Asking::new(WILD);
+            world.answers(A, [found(&["192.0.2.1"], 60), found(&["2001:db8::1"], 60)]);
+            world.pass(3).await;
+            let sayings = &world.routers[0].sayings;
+            sayings.refused.store(refused, Ordering::Relaxed);
+            let before = sayings.count.load(Ordering::Relaxed);
+            let begun = Instant::now();
+            assert_eq!(world.ask(A, kind).await, ok(&[addresses]), "{refused}");
+            let took = begun.elapsed().as_millis();
+            assert!(took_ms.contains(&took), "{refused} {took} ms");
+            world.pass(2).await;
+            assert_eq!(sayings.count.load(Ordering::Relaxed) - before, refused + 1);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_look_that_takes_long_is_waited_for_and_equal_questions_are_one() {
     let world = Asking::new(WILD);
     world.answers(A, [found(&["192.0.2.1"], 60), found(&["2001:db8::1"], 60)]);
-    world.routers[0].script.0.lock().unwrap().takes = Duration::from_secs(6);
+    world.routers[0].script.0.lock().unwrap().takes = Duration::from_secs(4);
     let asked: Vec<_> = (0..10).map(|_| world.client.asking(R, A, RecordType::A)).collect();
     for asked in asked {
         let (answered, took) = asked.await.unwrap();
-        assert!(answered && took.as_secs() == 6, "{answered} {took:?}");
+        assert!(answered && took.as_secs() == 4, "{answered} {took:?}");
     }
     assert_eq!(world.routers.each_ref().map(Router::looks), [1, 0]);
     assert_eq!(world.routers[0].heard("answered"), 1);
@@ -448,6 +500,48 @@ async fn names_below_a_wildcard_are_bounded_and_those_asked_for_longest_ago_go_f
 }
 
 #[tokio::test(start_paused = true)]
+async fn names_to_which_flows_go_make_no_room_and_neither_does_any_for_what_is_not_there() {
+    let world = Asking::new(WILD);
+    world.routers[1].lost.store(true, Ordering::Relaxed);
+    let name = |n: usize| format!("n{n:03}.example.org");
+    let addresses = |n: usize| (format!("192.0.{}.{}", n / 200, n % 200), format!("2001:db8::1:{n:x}"));
+    for n in 0..259 {
+        let (v4, v6) = addresses(n);
+        world.answers(&name(n), [found(&[&v4], 600), found(&[&v6], 600)]);
+    }
+    for n in 0..256 {
+        assert_eq!(world.ask(&name(n), RecordType::AAAA).await, ok(&[&addresses(n).1]));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let known = || world.routers[0].known().into_iter().map(|(name, _)| name).collect::<BTreeSet<_>>();
+    let flows = |numbers: &[usize]| {
+        let to = |n: &usize| [addresses(*n).0, addresses(*n).1][n % 2].parse().unwrap();
+        *world.routers[0].destinations.lock().unwrap() = numbers.iter().map(to).collect();
+    };
+    assert_eq!(world.ask("absent.example.org", RecordType::A).await, Ok((ResponseCode::NXDomain, vec![])));
+    assert_eq!(known().len(), 256, "what is not there needs no room");
+    // The first two, by either family, are in use: the third goes.
+    flows(&[0, 1]);
+    world.pass(2).await;
+    assert_eq!(world.ask(&name(256), RecordType::A).await, ok(&[&addresses(256).0]));
+    assert_eq!(known(), (0..257).filter(|n| *n != 2).map(name).collect());
+    let all: Vec<usize> = (0..257).filter(|n| *n != 2).collect();
+    flows(&all);
+    world.pass(2).await;
+    for kind in [RecordType::A, RecordType::AAAA] {
+        assert!(world.ask(&name(257), kind).await.is_err(), "{kind}");
+    }
+    assert_eq!(world.routers[0].heard("failed"), 2);
+    assert_eq!(known(), all.iter().copied().map(name).collect());
+    // One that is known is looked up on.
+    assert_eq!(world.ask(&name(0), RecordType::A).await, ok(&[&addresses(0).0]));
+    flows(&[]);
+    world.pass(15).await;
+    assert_eq!(world.ask(&name(257), RecordType::A).await, ok(&[&addresses(257).0]));
+    assert!(!known().contains(&name(1)) && known().contains(&name(0)), "asked for the longest ago");
+}
+
+#[tokio::test(start_paused = true)]
 async fn addresses_below_a_wildcard_are_no_more_than_control_takes_of_a_resource() {
     let world = Asking::new(WILD);
     for n in 0..20 {
@@ -483,19 +577,46 @@ async fn who_asks_too_much_is_not_heard_for_a_while_and_nothing_more_is_opened_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_one_asker_no_more_than_32_questions_are_worked_on_at_once() {
+async fn of_one_asker_no_more_than_eight_questions_are_worked_on_at_once() {
     let world = Asking::new(WILD);
     for router in &world.routers {
-        router.script.0.lock().unwrap().takes = Duration::from_secs(1);
+        router.script.0.lock().unwrap().takes = Duration::from_millis(900);
     }
     let asked: Vec<_> =
-        (0..60).map(|n| world.client.asking(R, &format!("n{n}.example.org"), RecordType::A)).collect();
+        (0..20).map(|n| world.client.asking(R, &format!("n{n}.example.org"), RecordType::A)).collect();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!((world.routers[0].heard("limited"), world.routers[0].looks()), (28, 32));
+    assert_eq!((world.routers[0].heard("limited"), world.routers[0].looks()), (12, 8));
     for asked in asked {
         assert!(asked.await.unwrap().0, "it is asked again");
     }
-    assert_eq!(world.routers[0].script.0.lock().unwrap().most_under_way, 32);
+    assert_eq!(world.routers[0].script.0.lock().unwrap().most_under_way, 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_take_one_asker_long_leave_room_for_another_and_are_given_up_after_five_seconds() {
+    for kind in [RecordType::A, RecordType::AAAA] {
+        let world = Asking::new(WILD);
+        world.answers(A, [found(&["192.0.2.1"], 60), found(&["2001:db8::1"], 60)]);
+        for router in &world.routers {
+            let both = Arc::new([address(CLIENT), address(STRANGER)].into());
+            router.handle.want(Wanted { askers: [(R.to_owned(), both)].into(), ..wanted(WILD) });
+            router.script.0.lock().unwrap().takes = Duration::from_secs(15);
+        }
+        world.pass(2).await;
+        let slow: Vec<_> =
+            (0..40).map(|n| world.client.asking(R, &format!("n{n}.example.org"), kind)).collect();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        world.routers[0].script.0.lock().unwrap().takes = Duration::from_millis(50);
+        let (answered, took) = world.stranger.asking(R, A, kind).await.unwrap();
+        assert!(answered && took.as_millis() < 200, "{answered} {took:?}");
+        tokio::time::sleep(Duration::from_millis(4300)).await;
+        assert_eq!(world.routers[0].heard("failed"), 0);
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        assert_eq!(world.routers[0].heard("failed"), 8);
+        for slow in slow {
+            slow.await.unwrap();
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -517,6 +638,21 @@ async fn what_was_asked_for_before_a_restart_is_held_and_what_nobody_wants_any_m
     world.pass(2).await;
     assert_eq!(world.routers[0].known(), []);
     assert_eq!(world.routers[0].handle.below(), Below::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn control_is_told_of_what_is_known_while_names_just_asked_for_are_still_looked_up() {
+    let world = Asking::new(&["*.example.org", DB]);
+    world.answers(DB, [found(&["192.0.2.1"], 60), found(&["2001:db8::1"], 60)]);
+    let takes = |takes| world.routers[0].script.0.lock().unwrap().takes = Duration::from_secs(takes);
+    takes(2);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    takes(4);
+    let asked = [RecordType::A, RecordType::AAAA].map(|kind| world.client.asking(R, A, kind));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let known = world.routers[0].known();
+    assert_eq!(known, ["192.0.2.1", "2001:db8::1"].map(|address| (DB.to_owned(), address.to_owned())));
+    assert!(asked.iter().all(|asked| !asked.is_finished()));
 }
 
 #[tokio::test(start_paused = true)]
