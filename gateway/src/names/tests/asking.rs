@@ -577,19 +577,19 @@ async fn who_asks_too_much_is_not_heard_for_a_while_and_nothing_more_is_opened_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_one_asker_no_more_than_eight_questions_are_worked_on_at_once() {
+async fn of_one_asker_no_more_than_sixteen_questions_are_worked_on_at_once() {
     let world = Asking::new(WILD);
     for router in &world.routers {
         router.script.0.lock().unwrap().takes = Duration::from_millis(900);
     }
     let asked: Vec<_> =
-        (0..20).map(|n| world.client.asking(R, &format!("n{n}.example.org"), RecordType::A)).collect();
+        (0..28).map(|n| world.client.asking(R, &format!("n{n}.example.org"), RecordType::A)).collect();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!((world.routers[0].heard("limited"), world.routers[0].looks()), (12, 8));
+    assert_eq!((world.routers[0].heard("limited"), world.routers[0].looks()), (12, 16));
     for asked in asked {
         assert!(asked.await.unwrap().0, "it is asked again");
     }
-    assert_eq!(world.routers[0].script.0.lock().unwrap().most_under_way, 8);
+    assert_eq!(world.routers[0].script.0.lock().unwrap().most_under_way, 16);
 }
 
 #[tokio::test(start_paused = true)]
@@ -612,7 +612,7 @@ async fn names_that_take_one_asker_long_leave_room_for_another_and_are_given_up_
         tokio::time::sleep(Duration::from_millis(4300)).await;
         assert_eq!(world.routers[0].heard("failed"), 0);
         tokio::time::sleep(Duration::from_millis(400)).await;
-        assert_eq!(world.routers[0].heard("failed"), 8);
+        assert_eq!(world.routers[0].heard("failed"), 16);
         for slow in slow {
             slow.await.unwrap();
         }
