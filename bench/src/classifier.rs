@@ -1,11 +1,12 @@
-//! The classifier alone, in user space: sets of 100,000 rules in the manner of ClassBench against sets of ten.
+//! The classifier alone, in user space: sets of 100,000 rules in the manner of ClassBench against sets of ten. It is asked as the
+//! engine asks it for first packets; what a look-up costs when nothing is kept of those before is a figure beside it.
 
 use std::sync::Arc;
 
 use anyhow::Result;
 use sluicegate_api::image::Image;
 use sluicegate_engine::image::LINE;
-use sluicegate_model::classbench::serial::{Pattern, Traffic};
+use sluicegate_model::classbench::serial::{Asked, Pattern, Traffic};
 use sluicegate_model::classbench::{GATEWAY, Size, state};
 use sluicegate_policy::Compiler;
 use sluicegate_policy::model::State;
@@ -38,10 +39,13 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>> {
                 let packets =
                     sets.each_ref().map(|set| Traffic::new(set, SEED).packets(pattern, family == Family::V6));
                 let mut rounds: [Vec<f64>; 2] = Default::default();
+                let mut anew = Vec::new();
                 for _ in 0..effort.rounds {
-                    for ((rounds, packets), image) in rounds.iter_mut().zip(&packets).zip(&images) {
-                        rounds.push(packets.round(image.words.as_chunks::<LINE>().0));
+                    let lines = images.each_ref().map(|image| image.words.as_chunks::<LINE>().0);
+                    for ((rounds, packets), lines) in rounds.iter_mut().zip(&packets).zip(lines) {
+                        rounds.push(packets.round(lines, Asked::AsForPackets));
                     }
+                    anew.push(packets[0].round(lines[0], Asked::Anew));
                 }
                 let [large, small] = rounds;
                 let name = format!(
@@ -54,12 +58,14 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>> {
                 figures.push(Figure::of(name.clone(), NANOSECONDS, large.clone(), Target::AtMost(most)));
                 if pattern != Pattern::Uniform {
                     figures.push(Figure::against(
-                        name,
+                        name.clone(),
                         large,
                         "ten rules",
                         small,
                         Some(Target::Times(1.0 / TIMES)),
                     ));
+                    let name = format!("{name}, nothing kept");
+                    figures.push(Figure::alone(name, anew));
                 }
             }
         }

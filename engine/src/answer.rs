@@ -358,7 +358,7 @@ mod tests {
         fn active(&self) -> Active {
             Active::default()
         }
-        fn judge(&self, _: Active, _: F::Address, _: F::Address, _: u32) -> Judgement {
+        fn judge(&mut self, _: Active, _: &Key<F::Address>, _: u32) -> Judgement {
             Judgement::default()
         }
         fn egress(&self, _active: Active, route: u16) -> Option<&Egress> {

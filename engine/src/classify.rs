@@ -1,9 +1,7 @@
 //! Judging a packet by an image: the four look-ups of [`crate::image`], the same code in the kernel and in user space.
 
 use crate::flow::Side;
-use crate::image::{
-    Attributes, Decision, INTERVALS_LOG_MAX, LINE, LIST_MAX, PAGE, Places, SERVICE_LOG_MAX, header,
-};
+use crate::image::{Attributes, Decision, INTERVALS_LOG_MAX, LINE, PAGE, Places, SERVICE_LOG_MAX, header};
 
 /// One 64-byte line of an image.
 pub type Line = [u32; LINE];
@@ -36,7 +34,7 @@ pub trait Lines {
         !(word as i64 >> 63) as u32
     }
 
-    /// Index of the last of `len` (a power of two) IPv4 intervals that starts at or below `key`. The three searches are
+    /// Index of the last of `len` (a power of two) IPv4 intervals that starts at or below `key`. The searches are
     /// methods so that the kernel can verify each once, as a function of its own: inline, their exits would multiply.
     #[inline(always)]
     fn search4(&self, starts: u32, len: u32, key: u32) -> u32 {
@@ -49,10 +47,10 @@ pub trait Lines {
         search6(self, starts, len, key)
     }
 
-    /// The decision of the last of 2^`log` service entries that starts at or below `axis`.
+    /// What a cell decides that is not empty.
     #[inline(always)]
-    fn search_services(&self, set: u32, log: u32, axis: u32) -> u32 {
-        search_services(self, set, log, axis)
+    fn outcome(&self, cell: u32, axis: u32) -> u32 {
+        outcome(self, cell, axis)
     }
 
     /// The word of the decision between rows and columns. Methods like the searches, for the same reason.
@@ -67,23 +65,23 @@ pub trait Lines {
         decide_cell(self, row, column, axis)
     }
 
-    /// The `i`-th of the rows or columns that `places` stands for, whose lists are at header word `lists`; 0 when there are
-    /// fewer.
-    #[inline(always)]
-    fn place(&self, lists: u32, places: u32, i: u32) -> u32 {
-        place(self, lists, places, i)
-    }
-
     /// The decision that holds where two were found.
     #[inline(always)]
     fn better(&self, best: u32, next: u32) -> u32 {
         better(self, best, next)
     }
 
-    /// The better of `best` and what a row decides in any of `columns`.
+    /// Reads the cells of `rows` in a column, and returns how many there are; `None` where the image ends early. The kernel has no
+    /// room for `cells` on its stack and keeps them elsewhere.
     #[inline(always)]
-    fn decide_row(&self, row: u32, columns: u32, axis: u32, best: u32) -> u32 {
-        decide_row(self, row, columns, axis, best)
+    fn read_cells(&self, cells: &mut Line, rows: u32, column: u32) -> Option<u32> {
+        read_cells(self, cells, rows, column)
+    }
+
+    /// The better of `best` and what any of the first `count` cells that were read decides.
+    #[inline(always)]
+    fn settle_cells(&self, cells: &Line, count: u32, axis: u32, best: u32) -> u32 {
+        settle_cells(self, cells, count, axis, best)
     }
 }
 
@@ -183,77 +181,93 @@ fn judge(image: &(impl Lines + ?Sized), rows: u32, destination: u32, axis: u32) 
 /// [`Lines::decide`], for whoever implements it.
 #[inline(always)]
 pub fn decide(image: &(impl Lines + ?Sized), rows: u32, columns: u32, axis: u32) -> u32 {
-    if Places(rows).list().is_none() && Places(columns).list().is_none() {
-        return image.decide_cell(rows, columns, axis);
-    }
-    let mut best = 0;
-    for i in 0..LIST_MAX as u32 {
-        let row = image.place(header::ROW_LISTS as u32, rows, i);
-        if row == 0 {
-            break;
+    let mut cells = [0; LINE];
+    // Of a part of the cells nothing is decided: a drop may be among the others.
+    let mut best_of = |column: u32, best: u32| {
+        let count = image.read_cells(&mut cells, rows, column)?;
+        Some(image.settle_cells(&cells, count, axis, best))
+    };
+    if Places(columns).list().is_none() {
+        if Places(rows).list().is_none() {
+            return image.decide_cell(rows, columns, axis);
         }
-        best = image.decide_row(row, columns, axis, best);
+        return best_of(columns, 0).unwrap_or(0);
     }
-    best
-}
-
-/// [`Lines::decide_row`], for whoever implements it.
-#[inline(always)]
-pub fn decide_row(image: &(impl Lines + ?Sized), row: u32, columns: u32, axis: u32, best: u32) -> u32 {
-    let mut best = best;
-    for i in 0..LIST_MAX as u32 {
-        let column = image.place(header::COLUMN_LISTS as u32, columns, i);
+    let Some(list) = list(image, header::COLUMN_LISTS, columns) else { return 0 };
+    let mut best = 0;
+    for &column in list {
         if column == 0 {
             break;
         }
-        best = image.better(best, image.decide_cell(row, column, axis));
+        let Some(next) = best_of(column, best) else { return 0 };
+        best = next;
     }
     best
 }
 
-/// [`Lines::place`], for whoever implements it.
+/// [`Lines::read_cells`], for whoever implements it. None is looked at here: reading does not wait for what was read, so that
+/// lines which no cache holds are on their way together.
 #[inline(always)]
-pub fn place(image: &(impl Lines + ?Sized), lists: u32, places: u32, i: u32) -> u32 {
-    match Places(places).list() {
-        Some(list) => {
-            let Some(head) = image.line(1) else { return 0 };
-            let first = head[lists as usize % LINE].wrapping_add(list.wrapping_mul(LINE as u32));
-            image.word(first.wrapping_add(i))
-        }
-        None if i == 0 => places,
-        None => 0,
+pub fn read_cells(image: &(impl Lines + ?Sized), cells: &mut Line, rows: u32, column: u32) -> Option<u32> {
+    let head = image.line(1)?;
+    if Places(rows).list().is_none() {
+        cells[0] = find_cell(image, head, rows, column)?;
+        return Some(1);
     }
+    let mut count = 0;
+    for (cell, &row) in cells.iter_mut().zip(list(image, header::ROW_LISTS, rows)?) {
+        if row == 0 {
+            break;
+        }
+        *cell = find_cell(image, head, row, column)?;
+        count += 1;
+    }
+    Some(count)
+}
+
+/// [`Lines::settle_cells`], for whoever implements it.
+#[inline(always)]
+pub fn settle_cells(image: &(impl Lines + ?Sized), cells: &Line, count: u32, axis: u32, best: u32) -> u32 {
+    let mut best = best;
+    // Downwards, and so with one number less at hand: of decisions the better one holds in whatever order.
+    let mut left = count;
+    while left != 0 && left <= LINE as u32 {
+        left -= 1;
+        let cell = cells[left as usize % LINE];
+        if cell != 0 {
+            best = image.better(best, image.outcome(cell, axis));
+        }
+    }
+    best
+}
+
+/// The line of the rows or columns that `places` lists, whose lists are at header word `lists` of line 1.
+#[inline(always)]
+fn list<'a>(image: &'a (impl Lines + ?Sized), lists: usize, places: u32) -> Option<&'a Line> {
+    let first = image.line(1)?[lists - LINE] / LINE as u32;
+    image.line(first.wrapping_add(Places(places).list()?))
 }
 
 /// [`Lines::decide_cell`], for whoever implements it.
 #[inline(always)]
 pub fn decide_cell(image: &(impl Lines + ?Sized), row: u32, column: u32, axis: u32) -> u32 {
     let Some(head) = image.line(1) else { return 0 };
-    let cell = find_cell(image, head, row, column);
-    if cell == 0 || Decision(cell).is_set() {
-        return cell;
-    }
-    let set = head[header::SERVICES - LINE].wrapping_add((cell >> 4) * 16);
-    image.search_services(set, cell & 15, axis)
+    let Some(cell) = find_cell(image, head, row, column) else { return 0 };
+    if cell == 0 { 0 } else { image.outcome(cell, axis) }
 }
 
-/// The cell of a row and a column; `head` is line 1 of the image.
+/// The cell of a row and a column; `head` is line 1 of the image. Page 0 has no blocks but block 0, and block 0 no cells but empty
+/// ones: whether a pair has any is not asked on the way, since every branch that goes unforeseen waits for its line. `None` where
+/// the image ends early.
 #[inline(always)]
-pub fn find_cell(image: &(impl Lines + ?Sized), head: &Line, row: u32, column: u32) -> u32 {
+pub fn find_cell(image: &(impl Lines + ?Sized), head: &Line, row: u32, column: u32) -> Option<u32> {
     const LINE_WORDS: u32 = LINE as u32;
     let page = row.wrapping_mul(head[header::ROW_PAGES - LINE]).wrapping_add(column / PAGE as u32);
-    let page = image.word(head[header::ROWS - LINE].wrapping_add(page));
-    // Most pairs of a long list of rows and a long list of columns have no rule.
-    if page == 0 {
-        return 0;
-    }
+    let page = at(image, head[header::ROWS - LINE].wrapping_add(page))?;
     let block = page.wrapping_mul(LINE_WORDS).wrapping_add(column / LINE_WORDS % LINE_WORDS);
-    let block = image.word(head[header::PAGES - LINE].wrapping_add(block));
-    if block == 0 {
-        return 0;
-    }
+    let block = at(image, head[header::PAGES - LINE].wrapping_add(block))?;
     let first = head[header::BLOCKS - LINE].wrapping_add(block.wrapping_mul(LINE_WORDS));
-    image.word(first.wrapping_add(column % LINE_WORDS))
+    at(image, first.wrapping_add(column % LINE_WORDS))
 }
 
 /// [`Lines::better`], for whoever implements it: drop beats accept, and of one action the first in the order of the rules.
@@ -341,22 +355,26 @@ const fn borrow(x: u64, y: u64, d: u64) -> u64 {
     (!x & y) | ((!x | y) & d)
 }
 
-/// [`Lines::search_services`], for whoever implements it.
+/// [`Lines::outcome`], for whoever implements it: the decision of the last entry of its service set that starts at or below
+/// `axis`, where it names one.
 #[inline(always)]
-pub fn search_services(image: &(impl Lines + ?Sized), set: u32, log: u32, axis: u32) -> u32 {
+pub fn outcome(image: &(impl Lines + ?Sized), cell: u32, axis: u32) -> u32 {
+    if Decision(cell).is_set() {
+        return cell;
+    }
+    let Some(head) = image.line(1) else { return 0 };
+    let set = head[header::SERVICES - LINE].wrapping_add((cell >> 4) * 16);
+    // The mask is for the verifier, which sees by it that the loop ends: there are no larger sets.
+    let mut step = (1u32 << (cell & 15)) / 2 & ((1 << SERVICE_LOG_MAX) - 1);
     let mut index = 0u32;
-    let mut step = (1u32 << (log & 15)) / 2;
-    for _ in 0..SERVICE_LOG_MAX {
-        if step == 0 {
-            break;
-        }
+    while step != 0 {
         let Some(start) = at(image, set.wrapping_add(index.wrapping_add(step).wrapping_mul(2))) else {
             return 0;
         };
         index = index.wrapping_add(step & image.le_mask(start, axis));
         step /= 2;
     }
-    image.word(set.wrapping_add(index.wrapping_mul(2)).wrapping_add(1))
+    at(image, set.wrapping_add(index.wrapping_mul(2)).wrapping_add(1)).unwrap_or(0)
 }
 
 #[cfg(test)]

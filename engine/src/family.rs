@@ -35,6 +35,9 @@ pub trait Family: Copy + 'static {
     /// The one's complement sum of the address, for checksums; not folded.
     fn sum(address: Self::Address) -> u32;
 
+    /// The address as one word, alike for equal ones: for choosing a place in a table.
+    fn fold(address: Self::Address) -> u32;
+
     /// The address at `place`, read there and then. Where it is only passed on, the compiler else reads it as soon as it is known
     /// and keeps it on the stack, of which the kernel's programs have little.
     fn fetch(place: &Self::Address) -> Self::Address;
@@ -123,6 +126,11 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn fold(address: Address4) -> u32 {
+        u32::from_ne_bytes(address.0)
+    }
+
+    #[inline(always)]
     fn fetch(place: &Address4) -> Address4 {
         // SAFETY: a reference is good for reading, and the address is aligned as a word.
         Address4(unsafe { (&raw const *place).cast::<u32>().read_volatile() }.to_ne_bytes())
@@ -194,6 +202,13 @@ impl Family for V6 {
         let (high, low) = halves(address);
         let fold = |x: u64| (x >> 48) + (x >> 32 & 0xffff) + (x >> 16 & 0xffff) + (x & 0xffff);
         (fold(high) + fold(low)) as u32
+    }
+
+    #[inline(always)]
+    fn fold(address: Address6) -> u32 {
+        let (high, low) = halves(address);
+        // Neither prefixes nor interface ids that differ in a few bits may cancel out: Knuth's and xxHash's odd numbers.
+        ((high.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ low.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)) >> 32) as u32
     }
 
     #[inline(always)]

@@ -44,7 +44,7 @@
 //!
 //! Every offset is in words and starts a line. Interval arrays have a power of two of entries, start with 0, rise, and are
 //! padded with starts of all ones that repeat the last value. Row 0, column 0 and destination class 0 mean "nobody": the
-//! compiler never gives them a decision. What is judged reads lines 0 and 1 of the header alone. Source: `reference`
+//! compiler never gives them a decision. Page 0 and block 0 are empty: they stand for all that have no rule. What is judged reads lines 0 and 1 of the header alone. Source: `reference`
 //! measurements in docs/architecture.md.
 
 /// First word of an image: "SLG1".

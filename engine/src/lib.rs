@@ -17,6 +17,7 @@ pub mod guard;
 pub mod hop;
 pub mod host;
 pub mod image;
+pub mod judged;
 pub mod limit;
 mod live;
 pub mod mapping;

@@ -188,8 +188,7 @@ fn revalidate<F: Egresses, T: Tables<F>>(
 ) -> Result<(), Refusal> {
     let reply = work.half.is_reply();
     let original = if reply { &work.other } else { &work.key };
-    let judgement =
-        tables.judge(work.active, original.source, original.destination, opening_axis::<F>(original));
+    let judgement = tables.judge(work.active, original, opening_axis::<F>(original));
     let attributes = judgement.attributes;
     // Where the flow goes is known by where its replies come from.
     let reply_side = if reply { side as u8 } else { work.half.other_side };

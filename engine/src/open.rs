@@ -59,7 +59,7 @@ pub fn admit<F: Egresses, T: Tables<F>>(
     if network.piece.is_later() {
         return Err(DropReason::Fragment.into());
     }
-    let judgement = tables.judge(*active, key.source, key.destination, transport.axis);
+    let judgement = tables.judge(*active, key, transport.axis);
     if !judgement.source.may_open(side) {
         return Err(DropReason::SpoofedSource.into());
     }

@@ -17,7 +17,8 @@ use crate::work::Work;
 
 /// Which image is in force: one 64-bit word, read once per packet.
 ///
-/// Bit 63 is the half of the double buffer, bits 0..32 the epoch (the revision's low 32 bits; 0 when there is no image).
+/// Bit 63 is the half of the double buffer, bits 0..32 the epoch (the revision's low 32 bits; 0 when there is no image); the others
+/// are zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Active(pub u64);
 
@@ -218,8 +219,9 @@ pub trait Tables<F: Egresses> {
     /// The image in force. Called once per packet.
     fn active(&self) -> Active;
 
-    /// Judges by the image in force.
-    fn judge(&self, active: Active, source: F::Address, destination: F::Address, axis: u32) -> Judgement;
+    /// Judges a packet between the addresses of `key` by the image in force, or by what it said of such a packet before; see
+    /// [`crate::judged`].
+    fn judge(&mut self, active: Active, key: &Key<F::Address>, axis: u32) -> Judgement;
 
     /// Where a route leaves, of those that came into force with the image.
     fn egress(&self, active: Active, route: u16) -> Option<&Egress>;

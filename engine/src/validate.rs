@@ -60,7 +60,7 @@ impl core::fmt::Display for InvalidImage {
             }
             Self::Reference(word) => write!(f, "word {word} names something the image does not have"),
             Self::Services(word) => write!(f, "the cell at word {word} names a malformed service set"),
-            Self::Nobody => f.write_str("row, column or class 0, which is nobody, has rights"),
+            Self::Nobody => f.write_str("row, column, class, page or block 0, which is nobody's, has rights"),
             Self::Ranks => f.write_str("it has lists of rows or columns, and not a rank for every rule"),
         }
     }
@@ -188,7 +188,8 @@ impl Checked<'_> {
         if known { Ok(()) } else { Err(InvalidImage::Reference(at)) }
     }
 
-    /// Class 0 has no right, as a source nor as a destination. The rows are known to name blocks that are there.
+    /// Class 0 has no right, as a source nor as a destination, and page 0 and block 0 are empty: look-ups go through them like
+    /// through any other. The rows are known to name pages, and the pages blocks, that are there.
     fn nobody(&self) -> Result<(), InvalidImage> {
         let (rows, width) = (&self.words[self.sections.rows.clone()], self.sections.row_pages);
         let line = |section: &Range<usize>, number: u32| {
@@ -196,14 +197,10 @@ impl Checked<'_> {
         };
         let page = |number: u32| line(&self.sections.pages, number);
         let block = |number: u32| line(&self.sections.blocks, number);
-        // Page 0 and block 0 are not read: whoever looks takes them for empty.
-        let mut nobody = rows[..width].iter().filter(|&&p| p != 0).flat_map(|&p| page(p));
-        let as_source = nobody.any(|&b| b != 0 && block(b).iter().any(|&cell| cell != 0));
-        let rights = |p: u32| match page(p)[0] {
-            0 => false,
-            b => block(b)[0] != 0,
-        };
-        let as_destination = rows.iter().step_by(width).any(|&p| p != 0 && rights(p));
-        if as_source || as_destination { Err(InvalidImage::Nobody) } else { Ok(()) }
+        let empty = |line: &[u32]| line.iter().all(|&word| word == 0);
+        let nothing = empty(page(0)) && empty(block(0));
+        let as_source = rows[..width].iter().flat_map(|&p| page(p)).any(|&b| !empty(block(b)));
+        let as_destination = rows.iter().step_by(width).any(|&p| block(page(p)[0])[0] != 0);
+        if !nothing || as_source || as_destination { Err(InvalidImage::Nobody) } else { Ok(()) }
     }
 }

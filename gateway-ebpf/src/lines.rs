@@ -1,10 +1,17 @@
 //! The image as the engine reads it: its lines, and the searches among them as global functions.
 
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
 use sluicegate_engine::classify::{
-    Line, Lines, Wide, better, decide, decide_cell, decide_row, place, search_services, search4, search6,
+    Line, Lines, Wide, better, decide, decide_cell, outcome, read_cells, search4, search6, settle_cells,
 };
+use sluicegate_engine::image::LINE;
 
 use crate::maps::{IMAGE, IMAGE_LINES, constant};
+
+/// The cells of the column in hand.
+#[map]
+static CELLS: PerCpuArray<Line> = PerCpuArray::with_max_entries(1, 0);
 
 /// One half of the double buffer. Its number is not known to be 0 or 1 to the compiler, which would make a branch of the
 /// multiplication; where there is no such half, there are no lines.
@@ -41,8 +48,8 @@ impl Lines for Half {
     }
 
     #[inline(always)]
-    fn search_services(&self, set: u32, log: u32, axis: u32) -> u32 {
-        verified_search_services(self.0, set, log, axis)
+    fn outcome(&self, cell: u32, axis: u32) -> u32 {
+        verified_outcome(self.0, cell, axis)
     }
 
     #[inline(always)]
@@ -56,18 +63,19 @@ impl Lines for Half {
     }
 
     #[inline(always)]
-    fn place(&self, lists: u32, places: u32, i: u32) -> u32 {
-        verified_place(self.0, lists, places, i)
-    }
-
-    #[inline(always)]
     fn better(&self, best: u32, next: u32) -> u32 {
         verified_better(self.0, best, next)
     }
 
     #[inline(always)]
-    fn decide_row(&self, row: u32, columns: u32, axis: u32, best: u32) -> u32 {
-        verified_decide_row(self.0, row, columns, axis, best)
+    fn read_cells(&self, _: &mut Line, rows: u32, column: u32) -> Option<u32> {
+        let count = verified_read_cells(self.0, rows, column);
+        (count <= LINE as u32).then_some(count)
+    }
+
+    #[inline(always)]
+    fn settle_cells(&self, _: &Line, count: u32, axis: u32, best: u32) -> u32 {
+        verified_settle_cells(self.0, count, axis, best)
     }
 }
 
@@ -89,8 +97,8 @@ pub extern "C" fn verified_search6(half: u32, starts: u32, len: u32, high: u64, 
 /// As [`verified_search4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn verified_search_services(half: u32, set: u32, log: u32, axis: u32) -> u32 {
-    search_services(&Half(half), set, log, axis)
+pub extern "C" fn verified_outcome(half: u32, cell: u32, axis: u32) -> u32 {
+    outcome(&Half(half), cell, axis)
 }
 
 /// As [`verified_search4`].
@@ -100,11 +108,24 @@ pub extern "C" fn verified_decide(half: u32, rows: u32, columns: u32, axis: u32)
     decide(&Half(half), rows, columns, axis)
 }
 
+/// As [`verified_search4`]. More than a line holds where the image ends early.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn verified_read_cells(half: u32, rows: u32, column: u32) -> u32 {
+    cells().and_then(|cells| read_cells(&Half(half), cells, rows, column)).unwrap_or(u32::MAX)
+}
+
 /// As [`verified_search4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn verified_decide_row(half: u32, row: u32, columns: u32, axis: u32, best: u32) -> u32 {
-    decide_row(&Half(half), row, columns, axis, best)
+pub extern "C" fn verified_settle_cells(half: u32, count: u32, axis: u32, best: u32) -> u32 {
+    cells().map_or(0, |cells| settle_cells(&Half(half), cells, count, axis, best))
+}
+
+#[inline(always)]
+fn cells() -> Option<&'static mut Line> {
+    // SAFETY: the entry of this processor; the programs run with bottom halves off, so none interrupts another.
+    CELLS.get_ptr_mut(0).map(|cells| unsafe { &mut *cells })
 }
 
 /// As [`verified_search4`].
@@ -112,13 +133,6 @@ pub extern "C" fn verified_decide_row(half: u32, row: u32, columns: u32, axis: u
 #[inline(never)]
 pub extern "C" fn verified_decide_cell(half: u32, row: u32, column: u32, axis: u32) -> u32 {
     decide_cell(&Half(half), row, column, axis)
-}
-
-/// As [`verified_search4`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn verified_place(half: u32, lists: u32, places: u32, i: u32) -> u32 {
-    place(&Half(half), lists, places, i)
 }
 
 /// As [`verified_search4`].

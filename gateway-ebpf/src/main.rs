@@ -21,6 +21,7 @@ mod clock;
 mod events;
 mod frame;
 mod guard;
+mod judged;
 mod lines;
 mod maps;
 mod memory;

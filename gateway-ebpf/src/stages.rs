@@ -10,6 +10,7 @@ use sluicegate_engine::stage::{self, Outcome, Refusal};
 use sluicegate_engine::tables::Stage;
 use sluicegate_engine::work::Work;
 
+use crate::judged::Judging;
 use crate::maps::{
     FLOWS4, FLOWS6, FRAGMENTS4, FRAGMENTS6, HALF_OPEN4, HALF_OPEN6, SCRATCH4, SCRATCH6, WORK4, WORK6,
 };
@@ -17,7 +18,7 @@ use crate::sources::Sources;
 use crate::tables::Maps;
 
 /// The maps of one address family.
-pub trait PerFamily: Sources {
+pub trait PerFamily: Judging + Sources {
     fn get(stage: Stage, key: &Key<Self::Address>) -> Option<*mut Flow<Self::Address>>;
     fn insert(
         stage: Stage,

@@ -17,7 +17,6 @@ use sluicegate_engine::tables::{Active, Config, Egress, NotConfirmed, Refused, S
 use sluicegate_engine::work::Work;
 
 use crate::events::may_tell;
-use crate::lines::Half;
 use crate::maps::{
     ACTIVE, ANSWER_BUDGET, ANSWERS, CONFIG, DROPS, EGRESS, EVENTS, EVENTS_LOST, FORWARDED, HALF_OPEN_COUNTS,
     PORT_COLLISIONS, ROUTES, RULES, add,
@@ -53,8 +52,8 @@ impl<F: PerFamily> Tables<F> for Maps {
     }
 
     #[inline(always)]
-    fn judge(&self, active: Active, source: F::Address, destination: F::Address, axis: u32) -> Judgement {
-        F::classify(&Half(active.half()), source, destination, axis)
+    fn judge(&mut self, active: Active, key: &Key<F::Address>, axis: u32) -> Judgement {
+        F::judge(active, F::fetch(&key.source), F::fetch(&key.destination), axis)
     }
 
     #[inline(always)]

@@ -116,8 +116,8 @@ impl<F: PerFamily> Tables<F> for Plain {
         self.active
     }
 
-    fn judge(&self, _active: Active, source: F::Address, destination: F::Address, axis: u32) -> Judgement {
-        F::classify(self.image.as_slice(), source, destination, axis)
+    fn judge(&mut self, _active: Active, key: &Key<F::Address>, axis: u32) -> Judgement {
+        F::classify(self.image.as_slice(), key.source, key.destination, axis)
     }
 
     fn egress(&self, _active: Active, route: u16) -> Option<&Egress> {

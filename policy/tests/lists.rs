@@ -5,7 +5,7 @@ mod support;
 
 use std::net::IpAddr;
 
-use sluicegate_engine::image::{LIST_MAX, header};
+use sluicegate_engine::image::{Decision, LINE, LIST_MAX, header};
 use sluicegate_engine::{InvalidImage, validate};
 use sluicegate_policy::model::*;
 use sluicegate_policy::naive;
@@ -137,4 +137,14 @@ fn a_list_with_a_gap_an_unknown_row_or_no_ranks_is_refused() {
         spoilt(words[header::PAGES] as usize + 17, words[header::BLOCKS_LEN]),
         Err(InvalidImage::Reference(words[header::PAGES] as usize + 17))
     );
+    // Every look-up of a pair without a rule goes through them.
+    for i in 0..LINE {
+        assert_eq!(spoilt(words[header::PAGES] as usize + i, 1), Err(InvalidImage::Nobody), "page 0, {i}");
+        let everything = Decision::accept(1).0;
+        assert_eq!(
+            spoilt(words[header::BLOCKS] as usize + i, everything),
+            Err(InvalidImage::Nobody),
+            "block 0, {i}"
+        );
+    }
 }

@@ -276,7 +276,7 @@ impl<F: Twin> Tables<F> for World<F> {
         Active::new(0, self.epoch)
     }
 
-    fn judge(&self, _: Active, _: F::Address, _: F::Address, _: u32) -> Judgement {
+    fn judge(&mut self, _: Active, _: &Key<F::Address>, _: u32) -> Judgement {
         let masquerade = if self.masquerade { Attributes::MASQUERADE } else { 0 };
         Judgement {
             decision: if self.accepts { Decision::accept(7) } else { Decision::NONE },

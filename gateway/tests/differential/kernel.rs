@@ -83,6 +83,8 @@ pub(crate) struct Kernel {
     /// What the maps counted before this case.
     before: Counters,
     half: u32,
+    /// Of the image in force: never the same twice, since what it said is kept beyond the case.
+    epoch: u32,
     configured: Option<(u64, Option<u64>)>,
     /// Packets that XDP has sent on.
     pub(crate) carried: u64,
@@ -314,6 +316,7 @@ impl Kernel {
             ebpf,
             before: Counters::new(),
             half: 0,
+            epoch: 0,
             configured: None,
             carried: 0,
         })
@@ -340,14 +343,15 @@ impl Kernel {
         Ok(())
     }
 
-    pub(crate) fn set_image(&mut self, revision: u32, lines: &[Line], ways: &[(u16, Exit)]) -> Result<()> {
+    pub(crate) fn set_image(&mut self, lines: &[Line], ways: &[(u16, Exit)]) -> Result<()> {
         ensure!(lines.len() <= LINES as usize, "an image of {} lines", lines.len());
         self.half = 1 - self.half;
         for (i, line) in (0..).zip(lines) {
             self.image.set(self.half * LINES + i, Raw(*line), 0)?;
         }
         self.write_ways(self.half, ways)?;
-        self.active.set(0, Active::new(self.half, revision).0, 0)?;
+        self.epoch += 1;
+        self.active.set(0, Active::new(self.half, self.epoch).0, 0)?;
         // Nobody reads the other half any more: what is there would be seen in every packet.
         let nobodys = Exit {
             device: 99,

@@ -33,7 +33,7 @@ impl<'k> Trio<'k> {
             Step::Packet(arrival) => return self.packet(arrival).map(Some),
             Step::Image(state, exits) => {
                 let lines = self.duo.image(state, exits.as_deref())?;
-                self.kernel.set_image(self.duo.revision, &lines, &self.duo.ways()).map_err(kernel)?;
+                self.kernel.set_image(&lines, &self.duo.ways()).map_err(kernel)?;
                 return Ok(None);
             }
             Step::Egress(_) => {

@@ -2,12 +2,15 @@
 
 use std::collections::HashSet;
 use std::hint::black_box;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use ipnet::IpNet;
-use sluicegate_engine::classify::{Judgement, Line, classify4, classify6};
+use sluicegate_engine::classify::{Judgement, Line};
+use sluicegate_engine::family::{Family, V4, V6};
 use sluicegate_engine::image::axis;
+use sluicegate_engine::judged::{BUCKETS, Bucket, bucket};
+use sluicegate_engine::tables::Active;
 use sluicegate_policy::model::State;
 
 use super::{Header, Trace};
@@ -77,10 +80,22 @@ pub struct Packets {
 }
 
 struct Packet {
-    source: u128,
-    destination: u128,
+    source: IpAddr,
+    destination: IpAddr,
     l4: u32,
 }
+
+/// How the classifier is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// As the engine asks it: what it said of such a packet before is kept; see `sluicegate_engine::judged`.
+    AsForPackets,
+    /// Each time anew.
+    Anew,
+}
+
+/// The image of a round. Whatever revision it has, it is the only one.
+const ACTIVE: Active = Active::new(0, 1);
 
 impl Packets {
     /// How many different ones.
@@ -94,36 +109,69 @@ impl Packets {
     }
 
     /// Nanoseconds a look-up in `lines`, an image's: each address depends on what the look-up before came to.
-    pub fn round(&self, lines: &[Line]) -> f64 {
+    pub fn round(&self, lines: &[Line], asked: Asked) -> f64 {
+        if self.six {
+            self.round_of::<V6>(lines, asked, |address| match address {
+                IpAddr::V6(v6) => v6.into(),
+                IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
+            })
+        } else {
+            self.round_of::<V4>(lines, asked, |address| match address {
+                IpAddr::V4(v4) => v4.into(),
+                IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED.into(),
+            })
+        }
+    }
+
+    fn round_of<F: Family>(
+        &self,
+        lines: &[Line],
+        asked: Asked,
+        address: impl Fn(IpAddr) -> F::Address,
+    ) -> f64 {
+        let all: Vec<(F::Address, F::Address, u32)> =
+            self.all.iter().map(|p| (address(p.source), address(p.destination), p.l4)).collect();
+        let mut buckets = vec![Bucket::default(); BUCKETS as usize];
         // Nothing, but the compiler does not know it: the next look-up waits for the one before.
         let zero = black_box(0u32);
-        let times = LOOKUPS.div_ceil(self.all.len());
+        let times = LOOKUPS.div_ceil(all.len());
         let mut last = 0;
         let start = Instant::now();
         for _ in 0..times {
-            for packet in &self.all {
-                let wait = last & zero;
-                let judged: Judgement = if self.six {
-                    let wide = |x: u128| ((x >> 64) as u64, x as u64 ^ u64::from(wait));
-                    classify6(lines, wide(packet.source), wide(packet.destination), packet.l4)
-                } else {
-                    classify4(lines, packet.source as u32 ^ wait, packet.destination as u32 ^ wait, packet.l4)
+            for &(source, destination, l4) in &all {
+                let wait = (last & zero) as u16;
+                let (source, destination) = (F::plus(source, wait), F::plus(destination, wait));
+                let judged = match asked {
+                    Asked::Anew => F::classify(lines, source, destination, l4),
+                    Asked::AsForPackets => judge::<F>(&mut buckets, lines, source, destination, l4),
                 };
                 last = judged.decision.0 ^ judged.attributes.0;
             }
         }
         black_box(last);
-        start.elapsed().as_secs_f64() * 1e9 / (times * self.all.len()) as f64
+        start.elapsed().as_secs_f64() * 1e9 / (times * all.len()) as f64
     }
+}
+
+/// As the tables of the datapath do.
+fn judge<F: Family>(
+    buckets: &mut [Bucket<F::Address>],
+    lines: &[Line],
+    source: F::Address,
+    destination: F::Address,
+    l4: u32,
+) -> Judgement {
+    let bucket = &mut buckets[bucket::<F>(source, destination, l4) as usize];
+    bucket.find::<F>(ACTIVE, source, destination, l4).unwrap_or_else(|place| {
+        let judgement = F::classify(lines, source, destination, l4);
+        bucket.keep(place, ACTIVE, judgement);
+        judgement
+    })
 }
 
 impl Packet {
     fn new(header: &Header) -> Self {
-        let bits = |address: IpAddr| match address {
-            IpAddr::V4(a) => a.to_bits().into(),
-            IpAddr::V6(a) => a.to_bits(),
-        };
-        Self { source: bits(header.source), destination: bits(header.destination), l4: header.l4 }
+        Self { source: header.source, destination: header.destination, l4: header.l4 }
     }
 }
 
@@ -174,8 +222,46 @@ fn uniform(state: &State, six: bool, seed: u64) -> Vec<Header> {
 
 #[cfg(test)]
 mod tests {
+    use sluicegate_engine::image::LINE;
+    use sluicegate_policy::Compiler;
+
     use super::*;
-    use crate::classbench::{Kind, Size, state};
+    use crate::classbench::{GATEWAY, Kind, Size, state};
+
+    /// What a round measures comes to what the image says.
+    #[test]
+    fn what_is_kept_is_what_the_image_says() {
+        let state = state(Kind::Firewall, Size::of(300), 1);
+        let image = Compiler::new(state.clone().into()).unwrap().compile(GATEWAY).unwrap();
+        let lines = image.words.as_chunks::<LINE>().0;
+        let traffic = Traffic::new(&state, 1);
+        let mut rights = 0;
+        for pattern in Pattern::ALL {
+            let mut four = vec![Bucket::default(); BUCKETS as usize];
+            let mut six = vec![Bucket::default(); BUCKETS as usize];
+            let packets = [false, true].map(|six| traffic.packets(pattern, six));
+            for Packet { source, destination, l4 } in
+                packets.iter().flat_map(|packets| &packets.all).take(20_000)
+            {
+                for _ in 0..2 {
+                    let (kept, anew) = match (*source, *destination) {
+                        (IpAddr::V4(s), IpAddr::V4(d)) => (
+                            judge::<V4>(&mut four, lines, s.into(), d.into(), *l4),
+                            V4::classify(lines, s.into(), d.into(), *l4),
+                        ),
+                        (IpAddr::V6(s), IpAddr::V6(d)) => (
+                            judge::<V6>(&mut six, lines, s.into(), d.into(), *l4),
+                            V6::classify(lines, s.into(), d.into(), *l4),
+                        ),
+                        mixed => panic!("{mixed:?}"),
+                    };
+                    assert_eq!(kept, anew, "{source} {destination} {l4:#x}");
+                    rights += u32::from(anew.decision.accepts());
+                }
+            }
+        }
+        assert!(rights > 1000, "{rights}");
+    }
 
     #[test]
     fn every_pattern_has_headers_of_both_families_and_of_that_family_alone() {
@@ -185,8 +271,9 @@ mod tests {
             for (pattern, most) in Pattern::ALL.into_iter().zip([64, HOT, UNIFORM]) {
                 let packets = traffic.packets(pattern, six);
                 assert!((1..=most).contains(&packets.len()), "{pattern:?}: {}", packets.len());
-                let wide = packets.all.iter().any(|packet| packet.destination > u128::from(u32::MAX));
-                assert_eq!(wide, six, "{pattern:?}");
+                let of_it =
+                    |packet: &Packet| [packet.source, packet.destination].map(|a| a.is_ipv6()) == [six; 2];
+                assert!(packets.all.iter().all(of_it), "{pattern:?}");
             }
         }
     }

@@ -7,6 +7,7 @@ use std::hash::{Hash, RandomState};
 use hashlink::LinkedHashMap;
 use sluicegate_engine::flow::{Flow, Key, TRANSLATED};
 use sluicegate_engine::fragment::DATAGRAMS;
+use sluicegate_engine::judged;
 use sluicegate_engine::tables::{NotConfirmed, Refused, Stage};
 
 use super::fragments::Datagrams;
@@ -21,6 +22,8 @@ pub(super) struct Flows<A> {
     half_open: LinkedHashMap<Key<A>, Flow<A>, RandomState>,
     half_open_max: usize,
     pub(super) remembered: Remembered<A>,
+    /// What the image said lately, by bucket.
+    pub(super) judged: Box<[judged::Bucket<A>]>,
     /// Their datagrams in fragments.
     pub(super) datagrams: Datagrams<A>,
     /// What a reply half had carried that went just before its first half.
@@ -78,6 +81,7 @@ impl<A: Copy + Default + Eq + Hash> Flows<A> {
             half_open: LinkedHashMap::with_hasher(RandomState::new()),
             half_open_max: half_open_max.max(1),
             remembered: Remembered::new(),
+            judged: vec![judged::Bucket::default(); judged::BUCKETS as usize].into(),
             datagrams: Datagrams::new(DATAGRAMS as usize),
             parting: None,
         }

@@ -14,6 +14,7 @@ use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
 use sluicegate_engine::flow::{Exit, Flow, Key, Side};
 use sluicegate_engine::fragment::{Datagram, DatagramKey};
 use sluicegate_engine::host::HostAddress;
+use sluicegate_engine::judged;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
 use sluicegate_engine::nat::PROBES;
@@ -384,8 +385,17 @@ where
         self.active
     }
 
-    fn judge(&self, _active: Active, source: F::Address, destination: F::Address, axis: u32) -> Judgement {
-        F::classify(self.image.as_slice(), source, destination, axis)
+    fn judge(&mut self, active: Active, key: &Key<F::Address>, axis: u32) -> Judgement {
+        let (source, destination) = (key.source, key.destination);
+        let at = judged::bucket::<F>(source, destination, axis) as usize;
+        match F::flows_mut(self).judged[at].find::<F>(active, source, destination, axis) {
+            Ok(kept) => kept,
+            Err(place) => {
+                let judgement = F::classify(self.image.as_slice(), source, destination, axis);
+                F::flows_mut(self).judged[at].keep(place, active, judgement);
+                judgement
+            }
+        }
     }
 
     fn egress(&self, _active: Active, route: u16) -> Option<&Egress> {

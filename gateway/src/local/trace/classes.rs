@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use sluicegate_engine::classify::{Line, Lines as _, Wide, better, find_cell, place};
-use sluicegate_engine::image::{Decision, LIST_MAX, axis, header};
+use sluicegate_engine::classify::{Line, Lines as _, Wide, better, find_cell};
+use sluicegate_engine::image::{Decision, LINE, LIST_MAX, Places, axis, header};
 
 /// The steps of a judgement (see `sluicegate_engine::image`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,17 +67,18 @@ pub(super) fn classes(image: &[Line], source: IpAddr, destination: IpAddr, value
         }
     };
     let columns = word(head(header::CLASSES) + 2 * class + 1);
-    let listed = |lists: u32, places: u32| -> Vec<u32> {
-        (0..LIST_MAX as u32)
-            .map(|i| place(image, lists, places, i))
-            .take_while(|&number| number != 0)
-            .collect()
+    let listed = |lists: usize, places: u32| -> Vec<u32> {
+        let numbers = match Places(places).list() {
+            None => vec![places],
+            Some(list) => (0..LIST_MAX as u32).map(|i| word(head(lists) + list * LINE as u32 + i)).collect(),
+        };
+        numbers.into_iter().take_while(|&number| number != 0).collect()
     };
-    let rows = listed(header::ROW_LISTS as u32, rows);
-    let columns = listed(header::COLUMN_LISTS as u32, columns);
+    let rows = listed(header::ROW_LISTS, rows);
+    let columns = listed(header::COLUMN_LISTS, columns);
     let (mut service, mut decision) = (Service::None, 0);
     for (&row, &column) in rows.iter().flat_map(|row| columns.iter().map(move |column| (row, column))) {
-        let cell = find_cell(image, judged, row, column);
+        let cell = find_cell(image, judged, row, column)?;
         let (how, word) = if cell == 0 {
             continue;
         } else if Decision(cell).is_set() {

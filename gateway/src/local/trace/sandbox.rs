@@ -143,9 +143,9 @@ impl<F: LiveFamily> Tables<F> for Sandbox<'_, F> {
         self.live.active()
     }
 
-    fn judge(&self, _active: Active, source: F::Address, destination: F::Address, axis: u32) -> Judgement {
-        let judgement = F::classify(self.live.image(), source, destination, axis);
-        let (source, destination) = (address::<F>(source), address::<F>(destination));
+    fn judge(&mut self, _active: Active, key: &Key<F::Address>, axis: u32) -> Judgement {
+        let judgement = F::classify(self.live.image(), key.source, key.destination, axis);
+        let (source, destination) = (address::<F>(key.source), address::<F>(key.destination));
         *self.judged.borrow_mut() = Some(Judged { source, destination, axis, judgement });
         judgement
     }
