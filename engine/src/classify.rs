@@ -243,7 +243,7 @@ pub fn settle_cells(image: &(impl Lines + ?Sized), cells: &Line, count: u32, axi
 
 /// The line of the rows or columns that `places` lists, whose lists are at header word `lists` of line 1.
 #[inline(always)]
-fn list<'a>(image: &'a (impl Lines + ?Sized), lists: usize, places: u32) -> Option<&'a Line> {
+fn list(image: &(impl Lines + ?Sized), lists: usize, places: u32) -> Option<&Line> {
     let first = image.line(1)?[lists - LINE] / LINE as u32;
     image.line(first.wrapping_add(Places(places).list()?))
 }
@@ -365,7 +365,7 @@ pub fn outcome(image: &(impl Lines + ?Sized), cell: u32, axis: u32) -> u32 {
     let Some(head) = image.line(1) else { return 0 };
     let set = head[header::SERVICES - LINE].wrapping_add((cell >> 4) * 16);
     // The mask is for the verifier, which sees by it that the loop ends: there are no larger sets.
-    let mut step = (1u32 << (cell & 15)) / 2 & ((1 << SERVICE_LOG_MAX) - 1);
+    let mut step = ((1u32 << (cell & 15)) / 2) & ((1 << SERVICE_LOG_MAX) - 1);
     let mut index = 0u32;
     while step != 0 {
         let Some(start) = at(image, set.wrapping_add(index.wrapping_add(step).wrapping_mul(2))) else {
