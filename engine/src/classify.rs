@@ -71,6 +71,12 @@ pub trait Lines {
         better(self, best, next)
     }
 
+    /// The cell of a row and a column; `None` where the image ends early.
+    #[inline(always)]
+    fn cell(&self, row: u32, column: u32) -> Option<u32> {
+        find_cell(self, row, column)
+    }
+
     /// Reads the cells of `rows` in a column, and returns how many there are; `None` where the image ends early. The kernel has no
     /// room for `cells` on its stack and keeps them elsewhere.
     #[inline(always)]
@@ -209,9 +215,8 @@ pub fn decide(image: &(impl Lines + ?Sized), rows: u32, columns: u32, axis: u32)
 /// lines which no cache holds are on their way together.
 #[inline(always)]
 pub fn read_cells(image: &(impl Lines + ?Sized), cells: &mut Line, rows: u32, column: u32) -> Option<u32> {
-    let head = image.line(1)?;
     if Places(rows).list().is_none() {
-        cells[0] = find_cell(image, head, rows, column)?;
+        cells[0] = image.cell(rows, column)?;
         return Some(1);
     }
     let mut count = 0;
@@ -219,7 +224,7 @@ pub fn read_cells(image: &(impl Lines + ?Sized), cells: &mut Line, rows: u32, co
         if row == 0 {
             break;
         }
-        *cell = find_cell(image, head, row, column)?;
+        *cell = image.cell(row, column)?;
         count += 1;
     }
     Some(count)
@@ -251,17 +256,16 @@ fn list(image: &(impl Lines + ?Sized), lists: usize, places: u32) -> Option<&Lin
 /// [`Lines::decide_cell`], for whoever implements it.
 #[inline(always)]
 pub fn decide_cell(image: &(impl Lines + ?Sized), row: u32, column: u32, axis: u32) -> u32 {
-    let Some(head) = image.line(1) else { return 0 };
-    let Some(cell) = find_cell(image, head, row, column) else { return 0 };
+    let Some(cell) = image.cell(row, column) else { return 0 };
     if cell == 0 { 0 } else { image.outcome(cell, axis) }
 }
 
-/// The cell of a row and a column; `head` is line 1 of the image. Page 0 has no blocks but block 0, and block 0 no cells but empty
-/// ones: whether a pair has any is not asked on the way, since every branch that goes unforeseen waits for its line. `None` where
-/// the image ends early.
+/// [`Lines::cell`], for whoever implements it. Page 0 has no blocks but block 0, and block 0 no cells but empty
+/// ones: whether a pair has any is not asked on the way, since every branch that goes unforeseen waits for its line.
 #[inline(always)]
-pub fn find_cell(image: &(impl Lines + ?Sized), head: &Line, row: u32, column: u32) -> Option<u32> {
+pub fn find_cell(image: &(impl Lines + ?Sized), row: u32, column: u32) -> Option<u32> {
     const LINE_WORDS: u32 = LINE as u32;
+    let head = image.line(1)?;
     let page = row.wrapping_mul(head[header::ROW_PAGES - LINE]).wrapping_add(column / PAGE as u32);
     let page = at(image, head[header::ROWS - LINE].wrapping_add(page))?;
     let block = page.wrapping_mul(LINE_WORDS).wrapping_add(column / LINE_WORDS % LINE_WORDS);

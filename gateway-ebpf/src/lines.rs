@@ -3,7 +3,7 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use sluicegate_engine::classify::{
-    Line, Lines, Wide, better, decide, decide_cell, outcome, read_cells, search4, search6, settle_cells,
+    Line, Lines, Wide, better, decide, decide_cell, find_cell, outcome, read_cells, search4, search6, settle_cells,
 };
 use sluicegate_engine::image::LINE;
 
@@ -68,6 +68,12 @@ impl Lines for Half {
     }
 
     #[inline(always)]
+    fn cell(&self, row: u32, column: u32) -> Option<u32> {
+        let cell = verified_cell(self.0, row, column);
+        (cell >> 32 == 0).then_some(cell as u32)
+    }
+
+    #[inline(always)]
     fn read_cells(&self, _: &mut Line, rows: u32, column: u32) -> Option<u32> {
         let count = verified_read_cells(self.0, rows, column);
         (count <= LINE as u32).then_some(count)
@@ -106,6 +112,13 @@ pub extern "C" fn verified_outcome(half: u32, cell: u32, axis: u32) -> u32 {
 #[inline(never)]
 pub extern "C" fn verified_decide(half: u32, rows: u32, columns: u32, axis: u32) -> u32 {
     decide(&Half(half), rows, columns, axis)
+}
+
+/// As [`verified_search4`]. More than a word where the image ends early.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn verified_cell(half: u32, row: u32, column: u32) -> u64 {
+    find_cell(&Half(half), row, column).map_or(u64::MAX, u64::from)
 }
 
 /// As [`verified_search4`]. More than a line holds where the image ends early.

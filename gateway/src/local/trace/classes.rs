@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use sluicegate_engine::classify::{Line, Lines as _, Wide, better, find_cell};
+use sluicegate_engine::classify::{Line, Lines as _, Wide, better};
 use sluicegate_engine::image::{Decision, LINE, LIST_MAX, Places, axis, header};
 
 /// The steps of a judgement (see `sluicegate_engine::image`).
@@ -44,7 +44,7 @@ pub(super) enum Service {
 pub(super) fn classes(image: &[Line], source: IpAddr, destination: IpAddr, value: u32) -> Option<Classes> {
     let word = |index: u32| image.word(index);
     let head = |index: usize| image.word(index as u32);
-    let judged = image.line(1)?;
+    image.line(1)?;
     let (rows, class) = match (source, destination) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let (from, to) = (u32::from(from), u32::from(to));
@@ -78,7 +78,7 @@ pub(super) fn classes(image: &[Line], source: IpAddr, destination: IpAddr, value
     let columns = listed(header::COLUMN_LISTS, columns);
     let (mut service, mut decision) = (Service::None, 0);
     for (&row, &column) in rows.iter().flat_map(|row| columns.iter().map(move |column| (row, column))) {
-        let cell = find_cell(image, judged, row, column)?;
+        let cell = image.cell(row, column)?;
         let (how, word) = if cell == 0 {
             continue;
         } else if Decision(cell).is_set() {
