@@ -42,6 +42,12 @@ struct Args {
     /// Measure first packets alone
     #[arg(long)]
     first: bool,
+    /// Measure openings that find no port alone
+    #[arg(long, conflicts_with = "first")]
+    ports: bool,
+    /// Measure the flood of openings alone
+    #[arg(long, conflicts_with_all = ["first", "ports"])]
+    flood: bool,
     /// How to print the figures
     #[arg(long, value_enum, default_value = "table")]
     output: Output,
@@ -105,9 +111,11 @@ fn main() -> Result<()> {
         }
     };
     processors::one()?;
-    let figures = match args.first {
-        true => in_lab(|lab| comparison::first(lab, &effort))?,
-        false => whole(&effort)?,
+    let figures = match (args.first, args.ports, args.flood) {
+        (true, ..) => in_lab(|lab| comparison::first(lab, &effort))?,
+        (_, true, _) => in_lab(|lab| ports::measure(lab, &effort))?,
+        (.., true) => in_lab(|lab| flood::measure(lab, &effort))?,
+        _ => whole(&effort)?,
     };
     let charts = match &args.plots {
         Some(_) => in_lab(|lab| sweep::measure(lab, &effort))?,

@@ -69,32 +69,38 @@ impl<A: Copy + Default + Eq> Mapping<A> {
 
 /// The port that the opener in hand had last at the address it leaves with.
 #[inline(always)]
-pub(crate) fn port<F: Egresses, T: Tables<F>>(tables: &mut T, work: &Work<F::Address>) -> Option<u16> {
-    let Work { key, opening, .. } = work;
-    let owner = MappingKey::of_owner(key.source, key.source_port, opening.source, key.protocol);
-    tables.mapping(&owner).map(|mapping| mapping.port)
+pub(crate) fn port<F: Egresses, T: Tables<F>>(tables: &mut T, work: &mut Work<F::Address>) -> Option<u16> {
+    let Work { key, opening, mapping_key, .. } = work;
+    *mapping_key = MappingKey::of_owner(key.source, key.source_port, opening.source, key.protocol);
+    tables.mapping(mapping_key).map(|mapping| mapping.port)
 }
 
 /// Whether the opener in hand may have `port`.
 #[inline(always)]
-pub(crate) fn is_free<F: Egresses, T: Tables<F>>(tables: &mut T, work: &Work<F::Address>, port: u16) -> bool {
-    let Work { key, opening, now, .. } = work;
+pub(crate) fn is_free<F: Egresses, T: Tables<F>>(
+    tables: &mut T,
+    work: &mut Work<F::Address>,
+    port: u16,
+) -> bool {
+    let Work { key, opening, now, mapping_key, .. } = work;
     let udp = tables.config().timeouts.udp;
     // A quarter longer than a flow, by which the agent may be late in noting its last packet.
     let lifetime = udp.saturating_add(udp / 4);
-    let there = tables.mapping(&MappingKey::of_port(opening.source, port, key.protocol));
+    *mapping_key = MappingKey::of_port(opening.source, port, key.protocol);
+    let there = tables.mapping(mapping_key);
     !there.is_some_and(|mapping| mapping.is_anothers(key.source, key.source_port, *now, lifetime))
 }
 
 /// Makes the opener in hand the owner of `port`. Of two processors that take the same free port at the same time the later
 /// one has it; the flows of both are kept apart by their reply halves.
 #[inline(always)]
-pub(crate) fn take<F: Egresses, T: Tables<F>>(tables: &mut T, work: &Work<F::Address>, port: u16) {
-    let Work { key, opening, now, .. } = work;
-    let mapping = Mapping { owner: key.source, last_used: *now, source_port: key.source_port, port };
-    for entry in keys_of(key, opening.source, port) {
-        tables.set_mapping(&entry, &mapping);
-    }
+pub(crate) fn take<F: Egresses, T: Tables<F>>(tables: &mut T, work: &mut Work<F::Address>, port: u16) {
+    let Work { key, opening, now, mapping_key, mapping, .. } = work;
+    *mapping = Mapping { owner: key.source, last_used: *now, source_port: key.source_port, port };
+    *mapping_key = MappingKey::of_port(opening.source, port, key.protocol);
+    tables.set_mapping(mapping_key, mapping);
+    *mapping_key = MappingKey::of_owner(key.source, key.source_port, opening.source, key.protocol);
+    tables.set_mapping(mapping_key, mapping);
 }
 
 /// Keys of the entries that a masqueraded flow uses, by the key of its first half, and the address and port it leaves with.

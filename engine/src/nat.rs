@@ -7,12 +7,16 @@ use crate::packet::protocol;
 use crate::reason::DropReason;
 use crate::stage::Refusal;
 use crate::tables::{Config, ENDPOINT_INDEPENDENT, Egresses, Refused, Stage, Tables};
-use crate::work::{Work, settle};
+use crate::work::{Work, settle, settled};
 
 /// Ports tried for one flow. At 90 % occupancy all of them are taken with a chance of 3 %; more would let a full table
 /// cost the packet path microseconds.
 pub const PROBES: u32 = 32;
 const STRIDE_MAX: u16 = 128;
+/// Ports tried where a whole search of the same tick found none: a quarter of what that tried, in each tick another one.
+pub const HASTY_PROBES: u32 = 8;
+/// Places in which it is noted that a search found none.
+pub const NOTES: u32 = 256;
 
 /// Inserts the reply half of the flow in `work.opening` under the first free port, which reserves that port: it is
 /// `opening.source_port` then.
@@ -21,18 +25,23 @@ pub fn reserve<F: Egresses, T: Tables<F>>(
     tables: &mut T,
     work: &mut Work<F::Address>,
 ) -> Result<bool, Refusal> {
-    let Work { key, other, opening, .. } = work;
+    let Work { key, other, opening, scratch, now, .. } = work;
     let has_ports = matches!(key.protocol, protocol::TCP | protocol::UDP) || key.protocol == F::ICMP;
     let Range { first, count } = Range::of(tables.config());
-    let probes = if has_ports { PROBES } else { 1 };
+    let noted = note::<F>(key, opening.source);
+    let hasty = tables.exhausted(place(noted)) == at(noted, *now);
+    // In memory alone, as what follows, where the verifier does not follow it.
+    settle(scratch, if hasty { HASTY_PROBES } else { PROBES });
     let offset = key.source_port.wrapping_sub(first);
     let spread = spread::<F>(key);
     let candidate = if offset < count { offset } else { (spread % u32::from(count.max(1))) as u16 };
-    // Both are put where there is room for them, so that the verifier walks what follows once.
-    let mut candidate = settle(&mut other.destination_port, candidate);
     // Neighbours that collide once should not again: a stride of one's own. It must not come round before all probes are
     // used up, so a small range is walked port by port.
     let stride = if count < STRIDE_MAX * PROBES as u16 { 1 } else { (spread >> 16) as u16 % STRIDE_MAX + 1 };
+    let skipped = if hasty { HASTY_PROBES * (*now % (PROBES / HASTY_PROBES)) } else { 0 };
+    let candidate = ((u32::from(candidate) + skipped * u32::from(stride)) % u32::from(count.max(1))) as u16;
+    // Both are put where there is room for them, so that the verifier walks what follows once.
+    let mut candidate = settle(&mut other.destination_port, candidate);
     let stride = settle(&mut other.source_port, stride);
     other.source = key.destination;
     other.destination = opening.source;
@@ -46,7 +55,11 @@ pub fn reserve<F: Egresses, T: Tables<F>>(
         let offset = port.wrapping_sub(first);
         candidate = if offset < count { offset } else { candidate };
     }
-    for taken in 0..probes {
+    for taken in 0..PROBES {
+        let end = if has_ports { settled(&work.scratch) } else { 1 };
+        if taken >= end {
+            break;
+        }
         let port = if has_ports { first.wrapping_add(candidate) } else { 0 };
         work.other.destination_port = port;
         if tables.claim(taken, work)? {
@@ -57,6 +70,11 @@ pub fn reserve<F: Egresses, T: Tables<F>>(
             return Ok(true);
         }
         candidate = ((u32::from(candidate) + u32::from(stride)) % u32::from(count.max(1))) as u16;
+    }
+    // A range that one search walks as a whole always is.
+    if has_ports && settled(&work.scratch) == PROBES && u32::from(tables.config().nat_count) > PROBES {
+        let noted = note::<F>(&work.key, work.opening.source);
+        tables.set_exhausted(place(noted), at(noted, work.now));
     }
     Err(Refusal::by_rule(DropReason::NatExhausted, work.opening.rule))
 }
@@ -112,6 +130,28 @@ fn is_mapped<F: Egresses, T: Tables<F>>(tables: &T, work: &Work<F::Address>) -> 
     wanted && work.opening.masquerade && work.key.protocol == protocol::UDP
 }
 
+/// Whose ports they are that a search found taken: the gateway's address, towards one destination.
+#[inline(always)]
+fn note<F: Family>(key: &Key<F::Address>, source: F::Address) -> u32 {
+    let end = u32::from(key.destination_port) << 8 | u32::from(key.protocol);
+    let addresses =
+        F::sum(source).wrapping_mul(0x9e37_79b1) ^ F::sum(key.destination).wrapping_mul(0x85eb_ca6b);
+    let mixed = (end ^ addresses).wrapping_mul(0x9e37_79b1);
+    mixed ^ mixed >> 15
+}
+
+/// Where that is noted: a later note of others is kept instead.
+#[inline(always)]
+fn place(note: u32) -> u32 {
+    note % NOTES
+}
+
+/// What is noted: it counts for the rest of the tick.
+#[inline(always)]
+fn at(note: u32, now: u32) -> u64 {
+    u64::from(note) << 32 | u64::from(now)
+}
+
 struct Range {
     first: u16,
     count: u16,
@@ -132,4 +172,46 @@ fn spread<F: Family>(key: &Key<F::Address>) -> u32 {
         F::sum(key.source).wrapping_mul(0x9e37_79b1) ^ F::sum(key.destination).wrapping_mul(0x85eb_ca6b);
     let mixed = (ports ^ addresses ^ u32::from(key.protocol)).wrapping_mul(0x9e37_79b1);
     mixed ^ mixed >> 15
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use core::net::{Ipv4Addr, Ipv6Addr};
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::family::{V4, V6};
+
+    /// Notes of each of these towards each of those, by two protocols.
+    fn notes<F: Family>(gateways: [F::Address; 2], servers: [F::Address; 2]) -> Vec<u32> {
+        let mut notes = Vec::new();
+        for gateway in gateways {
+            for destination in servers {
+                for (destination_port, protocol) in [(53, 17), (54, 17), (53, 6), (0, 1)] {
+                    let key = Key { destination, destination_port, protocol, ..Key::default() };
+                    notes.push(note::<F>(&key, gateway));
+                    let other = Key { source: gateway, source_port: 9, ..key };
+                    assert_eq!(notes.last(), Some(&note::<F>(&other, gateway)), "whoever opens the flow");
+                }
+            }
+        }
+        notes
+    }
+
+    #[test]
+    fn searches_that_found_nothing_are_noted_apart_by_address_and_destination() {
+        let v4 = |last| Ipv4Addr::new(203, 0, 113, last).into();
+        let v6 = |last| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).into();
+        for mut all in
+            [notes::<V4>([v4(1), v4(2)], [v4(3), v4(4)]), notes::<V6>([v6(1), v6(2)], [v6(3), v6(4)])]
+        {
+            all.sort_unstable();
+            all.dedup();
+            assert_eq!(all.len(), 16);
+            assert!(all.iter().all(|note| place(*note) < NOTES));
+        }
+        assert_ne!(at(7, 9), at(7, 10), "a note is of one tick");
+    }
 }

@@ -179,8 +179,11 @@ fn decide<F: Egresses, S: Steps<F>>(
         return Ok(Verdict::Pass);
     }
     let tables = steps.tables();
-    let leaves =
-        if work.transport.quotes { tables.relate(side, work)? } else { track::<F, _>(tables, side, work)? };
+    let leaves = if work.transport.quotes {
+        quote::follow::<F, _>(tables, side, work)?
+    } else {
+        track::<F, _>(tables, side, work)?
+    };
     if !leaves {
         return unsolicited::<F>(tables.config(), work);
     }

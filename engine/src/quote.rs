@@ -12,7 +12,7 @@ use crate::reason::DropReason;
 use crate::stage::Refusal;
 use crate::tables::{Egresses, Stage, Tables};
 use crate::translate::{Translated, adjust_header};
-use crate::work::Work;
+use crate::work::{Work, settle, settled};
 
 /// Bytes of an ICMP header, before the quotation.
 const ICMP: u32 = 8;
@@ -57,33 +57,45 @@ pub fn read<F: Header>(packet: &impl Packet, work: &mut Work<F::Address>) -> boo
     true
 }
 
-/// The stage for an ICMP error: finds the flow its quotation belongs to, and works out how the error leaves.
-/// `Ok(false)`: there is no such flow.
+/// Finds the flow that an ICMP error's quotation belongs to, and works out how the error leaves. `Ok(false)`: there is no such
+/// flow. One that may be over or may have lost its rule is looked for anew when it is neither; not within the stage that finds
+/// it: what judges it would be below that on the stack.
+#[inline(always)]
+pub(crate) fn follow<F: Egresses, T: Tables<F>>(
+    tables: &mut T,
+    side: Side,
+    work: &mut Work<F::Address>,
+) -> Result<bool, Refusal> {
+    if !tables.relate(side, work)? {
+        return Ok(false);
+    }
+    if !work.half.over && work.half.epoch == work.active.epoch() {
+        return Ok(true);
+    }
+    let stage = if settled(&work.scratch) == 0 { Stage::Confirmed } else { Stage::HalfOpen };
+    Ok(tables.renew(stage, side, work)? && tables.relate(side, work)?)
+}
+
+/// The stage for an ICMP error: finds the flow, and leaves in `work.scratch` whether it is half open. `Ok(false)`: there is none.
 #[inline(always)]
 pub fn relate<F: Egresses, T: Tables<F>>(
     tables: &mut T,
     side: Side,
     work: &mut Work<F::Address>,
 ) -> Result<bool, Refusal> {
-    let Work { key, half, now, .. } = work;
+    let Work { key, half, now, scratch, .. } = work;
     let now = *now;
     // In the order in which flows move.
-    let stage = if tables.with_flow(Stage::HalfOpen, key, |flow| half.set(flow, now)).is_some() {
-        Stage::HalfOpen
-    } else if tables.with_flow(Stage::Confirmed, key, |flow| half.set(flow, now)).is_some() {
-        Stage::Confirmed
-    } else {
+    let half_open = tables.with_flow(Stage::HalfOpen, key, |flow| half.set(flow, now)).is_some();
+    if !half_open && tables.with_flow(Stage::Confirmed, key, |flow| half.set(flow, now)).is_none() {
         return Ok(false);
-    };
+    }
+    settle(scratch, half_open.into());
     // Routers on the way may tell of errors beyond the gateway, and beyond another one; a peer, and this host, of their
     // own packets alone.
     let ends_here = matches!(side, Side::Local) || matches!(side, Side::Overlay) && !half.is_reply();
     if ends_here && work.network.source != key.source {
         return Err(DropReason::SpoofedSource.into());
-    }
-    let suspect = half.over || half.epoch != work.active.epoch();
-    if suspect && !tables.renew(stage, side, work)? {
-        return Ok(false);
     }
     let Work { half, leaving, .. } = work;
     leaving.to = half.to;

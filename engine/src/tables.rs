@@ -287,6 +287,19 @@ pub trait Tables<F: Egresses> {
         false
     }
 
+    /// What is noted at one of [`NOTES`](crate::nat::NOTES) places of a search for a port that found none; 0 for nothing.
+    #[inline(always)]
+    fn exhausted(&self, place: u32) -> u64 {
+        let _ = place;
+        0
+    }
+
+    /// Notes it.
+    #[inline(always)]
+    fn set_exhausted(&mut self, place: u32, note: u64) {
+        let _ = (place, note);
+    }
+
     /// An entry of a mapping; `None` also where none is remembered.
     #[inline(always)]
     fn mapping(&mut self, key: &MappingKey<F::Address>) -> Option<Mapping<F::Address>> {

@@ -3,6 +3,7 @@
 use crate::flow::{Exit, Flow, Hop, Key, REPLY, Side, TRANSLATED};
 use crate::fragment::DatagramKey;
 use crate::hop::NeighbourKey;
+use crate::mapping::{Mapping, MappingKey};
 use crate::packet::{Network, Transport};
 use crate::tables::{Active, Config};
 use crate::translate::Translated;
@@ -30,6 +31,10 @@ pub struct Work<A> {
     pub(crate) opening: Opening<A>,
     /// By which a neighbour is looked for.
     pub(crate) neighbour: NeighbourKey<A>,
+    /// By which an entry of a mapping is looked for.
+    pub(crate) mapping_key: MappingKey<A>,
+    /// An entry that is written.
+    pub(crate) mapping: Mapping<A>,
     /// Of an answer: the gateway's address that it comes from.
     pub(crate) own: A,
     /// For a moment; see [`Work::scratch`].

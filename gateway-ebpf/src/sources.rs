@@ -14,6 +14,7 @@ use sluicegate_engine::hop::{NEIGHBOURS, NeighbourKey};
 use sluicegate_engine::host::HostAddress;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
+use sluicegate_engine::nat::NOTES;
 use sluicegate_engine::tables::Egresses;
 
 type A4 = Address4;
@@ -44,6 +45,10 @@ static SENDERS6: LruHashMap<A6, Bucket> = LruHashMap::with_max_entries(SENDERS, 
 #[map]
 static HOST_PORTS: Array<u64> = Array::with_max_entries(65_536 / 64, 0);
 
+/// Searches for a port that found none, each in the place of its hash: processors share them, and write a word at once.
+#[map]
+static EXHAUSTED: Array<u64> = Array::with_max_entries(NOTES, 0);
+
 /// What addresses of a site are to this host, as numbers of `HostAddress`: written by the agent.
 #[map]
 static HOST_ADDRESSES4: HashMap<A4, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
@@ -54,6 +59,22 @@ static HOST_ADDRESSES6: HashMap<A6, u32> = HashMap::with_max_entries(16_384, BPF
 #[inline(always)]
 pub fn is_hosts(port: u16) -> bool {
     HOST_PORTS.get(u32::from(port / 64)).is_some_and(|word| word >> (port % 64) & 1 != 0)
+}
+
+/// What is noted of searches for a port that found none.
+#[inline(always)]
+pub fn exhausted(place: u32) -> u64 {
+    // SAFETY: one aligned 64-bit load.
+    EXHAUSTED.get_ptr(place).map_or(0, |note| unsafe { core::ptr::read_volatile(note) })
+}
+
+/// Notes it.
+#[inline(always)]
+pub fn set_exhausted(place: u32, note: u64) {
+    if let Some(there) = EXHAUSTED.get_ptr_mut(place) {
+        // SAFETY: one aligned 64-bit store.
+        unsafe { core::ptr::write_volatile(there, note) };
+    }
 }
 
 /// The maps of one address family.

@@ -154,6 +154,16 @@ impl<F: PerFamily> Tables<F> for Maps {
     }
 
     #[inline(always)]
+    fn exhausted(&self, place: u32) -> u64 {
+        sources::exhausted(place)
+    }
+
+    #[inline(always)]
+    fn set_exhausted(&mut self, place: u32, note: u64) {
+        sources::set_exhausted(place, note);
+    }
+
+    #[inline(always)]
     fn mapping(&mut self, key: &MappingKey<F::Address>) -> Option<Mapping<F::Address>> {
         F::mapping(key)
     }

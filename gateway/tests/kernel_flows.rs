@@ -9,7 +9,8 @@ use std::net::IpAddr;
 
 use sluicegate_gateway::datapath::ebpf::EbpfDatapath;
 use sluicegate_gateway::datapath::{
-    Choice, Counters, Datapath as _, Egress, FlowRecord, FlowSettings, FlowTimeouts, Settings, XdpSettings,
+    Choice, Counters, Datapath as _, Egress, FlowRecord, FlowSettings, FlowTable, FlowTimeouts, Settings,
+    XdpSettings,
 };
 use sluicegate_lab::{Lab, Namespace, kernel_version};
 use sluicegate_model::packets::{Draft, Payload};
@@ -99,6 +100,24 @@ fn what_a_flood_of_openings_evicts_is_counted_and_the_memory_is_told() {
     let mut datapath = stage.open([1, 1]);
     stage.sweep(&mut datapath);
     assert!(datapath.counters().unwrap().half_open_evicted >= counters.half_open_evicted);
+}
+
+/// As after an upgrade from a version whose tables were larger.
+#[test]
+fn a_size_that_nobody_chose_is_kept_without_a_word_and_a_chosen_one_with_one() {
+    let sized = |half_open_entries| FlowSettings { half_open_entries, ..FlowSettings::default() };
+    let mut stage = Stage::new(sized(Some(2048)));
+    drop(stage.open([1, 1]));
+    for (asked, entries, told) in [(None, 4096, false), (Some(4096), 4096, true), (None, 8192, true)] {
+        stage.settings.flows = FlowSettings { half_open_entries: asked, ..stage.settings.flows.clone() };
+        stage.settings.flow_entries = entries;
+        let mut datapath = stage.open([1, 1]);
+        let sizes = |table: &FlowTable| (table.stage == "half_open").then_some(table.capacity);
+        let kept: Vec<u64> = datapath.counters().unwrap().tables.iter().filter_map(sizes).collect();
+        assert_eq!(kept, [2048; 2]);
+        let degraded = datapath.degraded();
+        assert_eq!(degraded.iter().any(|it| it.contains("keep the sizes")), told, "{asked:?}: {degraded:?}");
+    }
 }
 
 #[test]

@@ -52,6 +52,8 @@ pub struct Model {
     /// When each source began to be counted, and what it opened since without an answer.
     openings: BTreeMap<IpAddr, (u64, u32)>,
     mappings: Mappings,
+    /// Towards whom, from which address, by which protocol no port was found, and when last.
+    exhausted: BTreeMap<(u8, IpAddr, (IpAddr, u16)), u64>,
     /// The address that each source was given of a pool, since egress last changed.
     paired: BTreeMap<(Exit, IpAddr), IpAddr>,
 }
@@ -105,6 +107,7 @@ impl Model {
             counters: Counters::new(),
             openings: BTreeMap::new(),
             mappings: Mappings::default(),
+            exhausted: BTreeMap::new(),
             paired: BTreeMap::new(),
         }
     }
@@ -658,6 +661,9 @@ impl Model {
         }
         for address in &possible {
             if self.masquerade(packet, *address, chosen)?.is_none() {
+                let to = (packet.header.destination, packet.transport.destination_port);
+                let protocol = packet.header.protocol;
+                self.exhausted.extend(possible.iter().map(|from| ((protocol, *from, to), self.now)));
                 return Ok(None);
             }
         }
@@ -685,6 +691,7 @@ impl Model {
         let is_taken = |port: u16| anothers(port) || self.flows.iter().any(|flow| has(flow, port));
         // Those of flows that are over come free with the next sweep.
         let is_held = |port: u16| is_taken(port) || self.ghosts.iter().any(|flow| has(flow, port));
+        let hasty = self.exhausted.get(&(protocol, address, to)) == Some(&self.now);
         let exhausted = chosen.0.verdict == Verdict::Drop(DropReason::NatExhausted);
         let with_ports = [6, 17, packet.header.icmp()].contains(&protocol);
         if !with_ports {
@@ -708,8 +715,9 @@ impl Model {
                 }
                 _ => Ok(Some(port)),
             },
-            // 32 ports are tried: a range larger than that may be given up with some left.
+            // 32 ports are tried, or 8 after others of the tick found none: a range larger than 32 may be given up with some left.
             None if exhausted && held >= range.len().min(32) => Ok(None),
+            None if exhausted && hasty && range.len() > 32 && held >= 8 => Ok(None),
             None => Ok(free.first().copied()),
         }
     }

@@ -23,6 +23,7 @@ use sluicegate_engine::host::HostAddress;
 use sluicegate_engine::image::ROUTES_MAX;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey, keys_of};
+use sluicegate_engine::nat::NOTES;
 use sluicegate_engine::tables::{Active, Config, Egress, Stage};
 
 use crate::case::{Arrival, Counters, Exit, FlowDump, OVERLAY_DEVICE, SLOTS, Setup};
@@ -76,6 +77,7 @@ pub(crate) struct Kernel {
     drops: PerCpuArray<MapData, u64>,
     answers: PerCpuArray<MapData, u64>,
     bucket: PerCpuArray<MapData, Raw<Bucket>>,
+    exhausted: Array<MapData, u64>,
     forwarded: PerCpuArray<MapData, Raw<[u64; 2]>>,
     rules: PerCpuArray<MapData, Raw<[u64; 2]>>,
     lost: PerCpuArray<MapData, u64>,
@@ -309,6 +311,7 @@ impl Kernel {
             drops: take("DROPS")?.try_into()?,
             answers: take("ANSWERS")?.try_into()?,
             bucket: take("ANSWER_BUDGET")?.try_into()?,
+            exhausted: take("EXHAUSTED")?.try_into()?,
             forwarded: take("FORWARDED")?.try_into()?,
             rules: take("RULES")?.try_into()?,
             lost: take("EVENTS_LOST")?.try_into()?,
@@ -333,6 +336,7 @@ impl Kernel {
         self.write_ways(1, &[])?;
         let full = vec![Raw(Bucket::default()); aya::util::nr_cpus().map_err(|(_, e)| e)?];
         self.bucket.set(0, PerCpuValues::try_from(full)?, 0)?;
+        (0..NOTES).try_for_each(|place| self.exhausted.set(place, 0, 0))?;
         stay_here()?;
         self.half = 0;
         self.setup = Some(setup);

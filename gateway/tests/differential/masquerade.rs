@@ -101,6 +101,61 @@ fn one_port_serves_every_destination_until_each_is_exhausted_alone() {
     }
 }
 
+/// Of a range of 100 ports 32 in a row are taken towards one server, and 32 are tried.
+#[test]
+fn a_search_that_finds_no_port_makes_those_of_its_tick_hasty_and_no_others() {
+    for scene in Scene::both(true) {
+        scene.play(|player| {
+            let (server, other, peers) =
+                ((servers(scene.six)[0], 53), (servers(scene.six)[0], 54), peers(scene.six));
+            for port in 20_000..20_032 {
+                assert_eq!(player.opened((peers[0], port), server).1, port);
+            }
+            let exhaust = |player: &mut Player<'_>| {
+                let refused = player.udp(Side::Overlay, (peers[1], 20_000), server);
+                assert_eq!(refused.verdict, Drop(NatExhausted));
+            };
+            // This one's search begins with 24 ports that are taken, of which a hasty one tries a third in each tick.
+            let (from, found) = ((peers[2], 20_008), 20_032);
+            exhaust(player);
+            assert_eq!(player.udp(Side::Overlay, from, server).verdict, Drop(NatExhausted));
+            assert_eq!(player.opened(from, other).1, 20_008, "another destination is not searched in haste");
+            player.wait(1);
+            exhaust(player);
+            assert_eq!(player.opened(from, server).1, found, "the fourth tick's ports are the last eight");
+            let from = (peers[3], 20_008);
+            player.wait(1);
+            exhaust(player);
+            assert_eq!(player.udp(Side::Overlay, from, server).verdict, Drop(NatExhausted));
+            player.wait(1);
+            assert_eq!(player.opened(from, server).1, found + 1, "the next tick's search is a whole one");
+        });
+    }
+}
+
+/// RFC 4787 REQ-1, in haste too.
+#[test]
+fn an_owner_has_its_port_whatever_searches_found_none() {
+    for scene in Scene::both(true) {
+        let scene = Scene { endpoint_independent: true, ..scene };
+        scene.play(|player| {
+            let (server, peers) = (servers(scene.six)[0], peers(scene.six));
+            for port in 20_000..20_032 {
+                assert_eq!(player.opened((peers[0], port), (server, 53)).1, port);
+            }
+            for wait in [0, 1, 1, 1] {
+                player.wait(wait);
+                for to in [54, 55] {
+                    let refused = player.udp(Side::Overlay, (peers[1], 20_000), (server, to));
+                    assert_eq!(refused.verdict, Drop(NatExhausted));
+                }
+                player.opened((peers[0], 20_001), (server, 54));
+                assert_eq!(player.opened((peers[0], 20_001), (server, 55)).1, 20_001);
+            }
+        });
+    }
+}
+
 /// RFC 4787 REQ-2.
 #[test]
 fn a_source_has_one_address_of_a_pool_and_the_pool_is_shared() {

@@ -66,6 +66,33 @@ fn an_error_of_a_router_reaches_the_opener_with_its_own_packet_quoted() {
     }
 }
 
+/// The flow is judged anew before the error passes, in either table.
+#[test]
+fn an_error_about_a_flow_that_another_rule_admits_now_passes_and_gives_it_that_rule() {
+    for scene in Scene::both(true).into_iter().chain(Scene::both(false)) {
+        scene.play(|player| {
+            let sent = player.open(&scene);
+            for (slot, confirmed) in [(1, false), (2, true)] {
+                if confirmed {
+                    let (header, _) = parse::network(&sent, scene.six).unwrap();
+                    let to = parse::transport(&sent, &header).unwrap().source_port;
+                    let answer = Payload::Udp { source: 53, destination: to, data: 3, unchecked: false };
+                    let answer = Draft::new(scene.server(), header.source, answer).build();
+                    assert_eq!(player.packet(Side::Site, answer).verdict, Overlay);
+                    player.open(&scene);
+                }
+                player.policy(scene.state(slot));
+                for _ in 0..2 {
+                    let error = error(router(&scene), &sent, UNREACHABLE);
+                    assert_eq!(player.packet(Side::Site, error).verdict, Overlay);
+                }
+                let flows = player.trio.flows();
+                assert_eq!((flows.len(), flows[0].rule, flows[0].confirmed), (1, slot, confirmed));
+            }
+        });
+    }
+}
+
 /// The other way: a peer that has closed its socket says so to the server, in the server's terms.
 #[test]
 fn an_error_of_the_opener_reaches_the_server() {

@@ -74,6 +74,9 @@ impl<'k> Trio<'k> {
         let before = self.duo.model.counters.clone();
         let foreseen = self.foresee(arrival, now);
         let (model, user) = self.duo.packet(arrival)?;
+        // A trace searches for a port as a whole, whatever else was found in the tick.
+        let sought = user.verdict == Verdict::Drop(DropReason::NatExhausted);
+        let foreseen = foreseen.filter(|verdict| !(sought && matches!(verdict, Verdict::Site(_))));
         same("verdict of a trace", &user.verdict, &foreseen.unwrap_or(user.verdict))?;
 
         let deadline = self.duo.deadline;

@@ -114,7 +114,8 @@ fn flood_all(datapath: &mut EbpfDatapath, judge: Judge, flows: u32, packets: u32
         let now = datapath.counters().unwrap();
         assert_eq!(now.memory_bytes, memory, "{flood:?}: the memory of maps has changed");
         for table in &now.tables {
-            let capacity = if table.stage == "confirmed" { entries } else { (entries / 4).max(1024) };
+            let capacity =
+                if table.stage == "confirmed" { entries } else { (entries / 8).clamp(1024, 28_672) };
             assert!(table.capacity == capacity && table.entries <= capacity, "{flood:?}: {table:?}");
         }
     }

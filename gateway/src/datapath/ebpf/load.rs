@@ -59,8 +59,10 @@ pub(super) fn load(settings: &Settings, overlay_is_ethernet: bool) -> anyhow::Re
         half_open_entries: pins.entries("HALF_OPEN4")?.unwrap_or(asked.half_open_entries),
         ..asked
     };
+    // Whoever asked for no size has nothing to do where another version had made it another one.
+    let chosen = settings.flows.half_open_entries.is_some() || sizes.flow_entries != asked.flow_entries;
     let mut degraded = Vec::new();
-    if sizes != asked {
+    if chosen && sizes != asked {
         degraded.push(format!(
             "the flow tables keep the sizes they were made with ({} entries, {} half-open ones) so that no flow is lost; run \
              `sluicegate-gateway detach` and start again to get {} and {}",

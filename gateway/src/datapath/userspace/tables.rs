@@ -17,7 +17,7 @@ use sluicegate_engine::host::HostAddress;
 use sluicegate_engine::judged;
 use sluicegate_engine::limit::Openings;
 use sluicegate_engine::mapping::{Mapping, MappingKey};
-use sluicegate_engine::nat::PROBES;
+use sluicegate_engine::nat::{NOTES, PROBES};
 use sluicegate_engine::reason::DropReason;
 use sluicegate_engine::tables::{
     Active, Config, ENDPOINT_INDEPENDENT, Egress, Egresses, NotConfirmed, Refused, Stage, Tables,
@@ -90,6 +90,8 @@ pub struct UserTables {
     host: BTreeMap<[u8; 16], HostAddress>,
     v4: Flows<Address4>,
     v6: Flows<Address6>,
+    /// Searches for a port that found none, each in the place of its hash.
+    exhausted: [u64; NOTES as usize],
     totals: Totals,
     events: VecDeque<Event>,
     /// The sorts of events that were told since they were last taken: kind and reason, and rule.
@@ -110,6 +112,7 @@ impl UserTables {
             host: BTreeMap::new(),
             v4: Flows::new(limits.confirmed, limits.half_open),
             v6: Flows::new(limits.confirmed, limits.half_open),
+            exhausted: [0; NOTES as usize],
             totals: Totals::default(),
             events: VecDeque::new(),
             told: HashSet::new(),
@@ -472,6 +475,16 @@ where
         f: impl FnOnce(&mut Openings) -> R,
     ) -> Option<R> {
         Some(f(F::flows_mut(self).remembered.openings(source, now)))
+    }
+
+    fn exhausted(&self, place: u32) -> u64 {
+        self.exhausted.get(place as usize).copied().unwrap_or(0)
+    }
+
+    fn set_exhausted(&mut self, place: u32, note: u64) {
+        if let Some(there) = self.exhausted.get_mut(place as usize) {
+            *there = note;
+        }
     }
 
     fn mapping(&mut self, key: &MappingKey<F::Address>) -> Option<Mapping<F::Address>> {
