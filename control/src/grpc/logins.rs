@@ -3,11 +3,12 @@
 //! Where there is an identity provider that knows the device flow, it is begun there, and asked what became of it whenever the
 //! machine asks: a machine that has gone costs the provider nothing. The provider's device code and token stay here.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use sluicegate_api::agent::logins_server::Logins;
 use sluicegate_api::agent::{AskLogin, BeginLogin, LoginBegun, LoginState, ProviderLogin};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::enroll::{Refusal, role, wireguard};
 use super::{AgentService, caller, clip, facts, source, store_status};
@@ -15,8 +16,11 @@ use crate::identity::oidc::{Begun, Polled, TokenError};
 use crate::ids::now;
 use crate::pki::AgentRequest;
 use crate::sealed;
-use crate::secret::{machine_login_hash, new_machine_login};
-use crate::store::{BeginError, MachineLoginState, NewMachineLogin, Sealed, StoreError};
+use crate::secret::{SecretHash, machine_login_hash, new_machine_login};
+use crate::store::{BeginError, MachineLoginState, NewMachineLogin, Sealed, Store, StoreError};
+
+/// Label values of `machine_logins_total`.
+pub(crate) const RESULTS: [&str; 5] = ["begun", "not_begun", "admitted", "refused", "over"];
 
 /// Milliseconds between two questions of a machine.
 const ASK_GAP: u32 = 2_000;
@@ -26,6 +30,34 @@ const SLOWER: i64 = 5_000;
 #[tonic::async_trait]
 impl Logins for AgentService {
     async fn begin(&self, request: Request<BeginLogin>) -> Result<Response<LoginBegun>, Status> {
+        let begun = self.begin_login(request).await;
+        self.count_login(if begun.is_ok() { "begun" } else { "not_begun" });
+        begun.map(Response::new)
+    }
+
+    async fn ask(&self, request: Request<AskLogin>) -> Result<Response<LoginState>, Status> {
+        if let Some(from) = source(&request) {
+            let counted = self.logins.ask(from, Instant::now());
+            counted.map_err(|wait| Status::resource_exhausted(too_often(wait)))?;
+        }
+        let asked = self.ask_login(&request.into_inner().secret).await;
+        // A machine asks until it is told one of these, and then no more.
+        match &asked {
+            Ok(state) if state.admitted => self.count_login("admitted"),
+            Err(status) if status.code() == Code::PermissionDenied => self.count_login("refused"),
+            Err(status) if status.code() == Code::NotFound => self.count_login("over"),
+            _ => {}
+        }
+        asked.map(Response::new)
+    }
+}
+
+impl AgentService {
+    fn count_login(&self, result: &str) {
+        self.metrics.machine_logins.with_label_values(&[result]).inc();
+    }
+
+    async fn begin_login(&self, request: Request<BeginLogin>) -> Result<LoginBegun, Status> {
         let from = source(&request);
         if let Some(from) = from {
             let counted = self.logins.begin(from, Instant::now());
@@ -40,36 +72,10 @@ impl Logins for AgentService {
         let Some(hash) = machine_login_hash(&secret) else {
             return Err(Status::internal("the secret is malformed"));
         };
+        let machine = Machine { hash, from };
         let mut new = match &peer {
-            Some(id) => {
-                let peer = self.store.peer(id).await.map_err(store_status)?;
-                NewMachineLogin {
-                    hash,
-                    identity_key: self.store.identity_key(id).await.map_err(store_status)?,
-                    wireguard_public_key: peer.wireguard_public_key,
-                    role: peer.role,
-                    hostname: peer.name,
-                    os: peer.os,
-                    from,
-                    peer: Some(peer.id),
-                    device: None,
-                }
-            }
-            None => {
-                let csr = AgentRequest::from_pem(&request.csr_pem)
-                    .map_err(|error| Refusal::BadRequest(error.to_string()))?;
-                NewMachineLogin {
-                    hash,
-                    identity_key: csr.key_hash(),
-                    wireguard_public_key: wireguard(&request.wireguard_public_key)?,
-                    role: role(request.role())?,
-                    hostname: clip(&request.hostname),
-                    os: facts(request.system.as_ref(), from).os,
-                    from,
-                    peer: None,
-                    device: None,
-                }
-            }
+            Some(id) => machine.joined(&self.store, id).await?,
+            None => machine.newcomer(&request)?,
         };
         // Whoever finds no room does not make us ask the provider.
         self.store.room_for_login(from).await.map_err(begin_status)?;
@@ -90,30 +96,23 @@ impl Logins for AgentService {
             verification_uri_complete: begun.verification_uri_complete,
         });
         let left_ms = expires_at.saturating_sub(now()).max(0).unsigned_abs();
-        Ok(Response::new(LoginBegun { secret, code, left_ms, wait_ms: ASK_GAP, provider, provider_failed }))
+        Ok(LoginBegun { secret, code, left_ms, wait_ms: ASK_GAP, provider, provider_failed })
     }
 
-    async fn ask(&self, request: Request<AskLogin>) -> Result<Response<LoginState>, Status> {
-        if let Some(from) = source(&request) {
-            let counted = self.logins.ask(from, Instant::now());
-            counted.map_err(|wait| Status::resource_exhausted(too_often(wait)))?;
+    async fn ask_login(&self, secret: &str) -> Result<LoginState, Status> {
+        if let Some(state) = self.state(secret).await? {
+            return Ok(state);
         }
-        let secret = request.into_inner().secret;
-        if let Some(state) = self.state(&secret).await? {
-            return Ok(Response::new(state));
-        }
-        if let Some(sealed) = self.store.due_device_code(&secret).await.map_err(store_status)? {
+        if let Some(sealed) = self.store.due_device_code(secret).await.map_err(store_status)? {
             // The machine may go away: what the provider says once is taken in to its end.
-            let (service, secret) = (self.clone(), secret.clone());
+            let (service, secret) = (self.clone(), secret.to_owned());
             let asked = tokio::spawn(async move { service.ask_provider(&secret, sealed).await });
             asked.await.map_err(|error| Status::internal(error.to_string()))?;
         }
-        let state = self.state(&secret).await?;
-        Ok(Response::new(state.unwrap_or(LoginState { admitted: false, wait_ms: ASK_GAP })))
+        let state = self.state(secret).await?;
+        Ok(state.unwrap_or(LoginState { admitted: false, wait_ms: ASK_GAP }))
     }
-}
 
-impl AgentService {
     /// What the machine is told; `None` while nobody has agreed.
     async fn state(&self, secret: &str) -> Result<Option<LoginState>, Status> {
         let Some(login) = self.store.machine_login(secret).await.map_err(store_status)? else {
@@ -165,6 +164,47 @@ impl AgentService {
         let person = &claims.person;
         let user = self.store.sign_in(person, |claim| claims.groups_at_login(claim)).await.map_err(said)?;
         self.store.admit_by_provider(&user, secret).await.map_err(said)
+    }
+}
+
+/// Where a machine asks from, and its secret.
+struct Machine {
+    hash: SecretHash,
+    from: Option<IpAddr>,
+}
+
+impl Machine {
+    /// One that is a peer already.
+    async fn joined(self, store: &Store, id: &str) -> Result<NewMachineLogin, Status> {
+        let peer = store.peer(id).await.map_err(store_status)?;
+        Ok(NewMachineLogin {
+            hash: self.hash,
+            identity_key: store.identity_key(id).await.map_err(store_status)?,
+            wireguard_public_key: peer.wireguard_public_key,
+            role: peer.role,
+            hostname: peer.name,
+            os: peer.os,
+            from: self.from,
+            peer: Some(peer.id),
+            device: None,
+        })
+    }
+
+    /// One that is to join.
+    fn newcomer(self, request: &BeginLogin) -> Result<NewMachineLogin, Refusal> {
+        let csr = AgentRequest::from_pem(&request.csr_pem)
+            .map_err(|error| Refusal::BadRequest(error.to_string()))?;
+        Ok(NewMachineLogin {
+            hash: self.hash,
+            identity_key: csr.key_hash(),
+            wireguard_public_key: wireguard(&request.wireguard_public_key)?,
+            role: role(request.role())?,
+            hostname: clip(&request.hostname),
+            os: facts(request.system.as_ref(), self.from).os,
+            from: self.from,
+            peer: None,
+            device: None,
+        })
     }
 }
 

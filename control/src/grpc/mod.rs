@@ -39,6 +39,7 @@ use crate::store::{PeerFacts, Store, StoreError};
 pub(crate) use enroll::RESULTS as ENROLMENT_RESULTS;
 use intake::Intake;
 use limit::{LoginLimit, MoveLimit, NamesLimit, SourceLimit};
+pub(crate) use logins::RESULTS as LOGIN_RESULTS;
 
 /// A connection on which nothing moves is asked for a sign of life this often, and dropped when none comes in time.
 const KEEPALIVE: Duration = Duration::from_secs(10);

@@ -120,8 +120,9 @@ async fn somebody_who_agrees_at_the_provider_lets_one_machine_in_over_either_ip_
         assert!((590_000..=600_000).contains(&begun.left_ms) && begun.wait_ms > 0);
         let text = format!("{begun:?}");
         assert!(!text.contains("device-1"), "whoever has the device code gets the person's token: {text}");
-        let kept = control.sql_text("SELECT hex(device_code) || code FROM machine_logins").await;
-        assert!(!kept.contains("646576696365"), "{kept}");
+        // Twelve bytes of nonce, the code, and sixteen of tag.
+        let kept = control.sql_text("SELECT 'n' || length(device_code) FROM machine_logins").await;
+        assert_eq!(kept, "n36", "it is sealed");
 
         let waits = ask(&control, &begun).await.unwrap();
         assert!(!waits.admitted && waits.wait_ms > 0);
@@ -143,6 +144,9 @@ async fn somebody_who_agrees_at_the_provider_lets_one_machine_in_over_either_ip_
         assert_eq!(enroll(&control, &machine, &begun.secret).await.unwrap().peer_id, joined.peer_id);
         let codes = codes(&control).await;
         assert!(has(&codes, "peer.login.admit") && has(&codes, "peer.user.add"), "{codes:?}");
+
+        let counted = |result| control.agents.metrics().machine_logins.with_label_values(&[result]).get();
+        assert_eq!(["begun", "admitted", "refused", "over"].map(counted), [1, 1, 0, 0]);
 
         let mut agent = FakeAgent { machine, joined, held: None, network: None };
         let mut session = agent.sync(&control).await.unwrap();

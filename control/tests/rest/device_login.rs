@@ -78,7 +78,7 @@ async fn who_is_logged_in_sees_what_waits_and_lets_it_in_as_the_own() {
         ann.created(PATH, json!({ "code": laptop.code, "decision": "admit" })).await;
         assert_eq!(ann.post(PATH, json!({ "code": laptop.code })).await.0, 404, "a code is good once");
         let joined = server.store.enroll(&laptop.machine).await.unwrap();
-        let (_, peer) = ann.get(&format!("/api/peers/{}", joined.id)).await;
+        let (_, peer) = server.owner.get(&format!("/api/peers/{}", joined.id)).await;
         assert_eq!(peer["user_id"], user.id.as_str());
     }
     let trail = format!("{:?}", server.store.events().await.unwrap());
