@@ -168,13 +168,14 @@ impl OidcOptions {
         if self.client_id.is_empty() {
             return Err("client_id must not be empty".into());
         }
+        self.dashboard.as_ref().map_or(Ok(()), Dashboard::check)?;
         if self.audiences().iter().any(String::is_empty) {
             return Err("audience must not be empty".into());
         }
         if self.leeway_seconds > LEEWAY_MAX {
             return Err(format!("leeway_seconds must be at most {LEEWAY_MAX}: set the clock instead"));
         }
-        self.dashboard.as_ref().map_or(Ok(()), Dashboard::check)
+        Ok(())
     }
 
     /// The client that the dashboard is, where there is one.
