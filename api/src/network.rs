@@ -78,6 +78,7 @@ impl NetworkChange {
             names: Vec::new(),
             resolver: if resolver_stays { None } else { new.resolver.clone() },
             askers: Vec::new(),
+            login_expired: new.login_expired,
         };
         let routes = Edits::between(&old.routes, &new.routes);
         let routed = Edits::between(&old.routed, &new.routed);

@@ -216,6 +216,18 @@ pub enum Peer {
         #[arg(value_name = "PEER")]
         peer: String,
     },
+    /// Let in a machine that waits for you to log in (`sluicegate-gateway join --login`), by the code that it shows
+    Admit {
+        /// What the machine shows
+        #[arg(value_name = "CODE")]
+        code: String,
+        /// Do not show the machine and ask first
+        #[arg(long, conflicts_with = "refuse")]
+        yes: bool,
+        /// Turn the machine away
+        #[arg(long)]
+        refuse: bool,
+    },
     /// Log in anew on a peer of yours, whose login has expired or soon will
     Renew {
         /// Id or name

@@ -82,6 +82,9 @@ pub async fn run(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         Noun::Posture(asked) => verbs::posture::run(&client, terminal, asked).await,
         Noun::Peer(args::Peer::Key) => verbs::peer::key(&client, terminal).await,
         Noun::Peer(args::Peer::Show { peer }) => verbs::peer::show(&client, terminal, &peer).await,
+        Noun::Peer(args::Peer::Admit { code, yes, refuse }) => {
+            verbs::peer::admit(&client, terminal, &code, yes, refuse).await
+        }
         Noun::Peer(args::Peer::Renew { peer }) => verbs::peer::renew(&client, terminal, &peer).await,
         Noun::Group(args::Group::List) => verbs::group::list(&client, terminal).await,
         Noun::User(asked) => verbs::user::run(&client, terminal, asked).await,

@@ -88,6 +88,22 @@ impl Terminal<'_> {
         Ok(line.trim_end_matches('\r').to_owned())
     }
 
+    /// Whether somebody who is asked says yes; `instead` is what to do where nobody can be asked.
+    pub fn agrees(&mut self, question: &str, instead: &str) -> Result<bool, Failure> {
+        if !self.asks {
+            return Err(Failure::usage("there is nobody to ask").next(instead));
+        }
+        let _ = self.out.flush();
+        let _ = write!(self.notes, "{question} [y/N] ");
+        let _ = self.notes.flush();
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        let failed = |error: std::io::Error| Failure::failed("cannot read the answer").why(error);
+        while line.len() < SECRET_MAX && self.input.read(&mut byte).map_err(failed)? == 1 && byte != *b"\n" {
+            line.push(byte[0]);
+        }
+        Ok(matches!(line.trim_ascii(), b"y" | b"Y" | b"yes"))
+    }
+
     /// A secret that somebody chooses; asked for twice where it cannot be seen.
     pub fn new_secret(&mut self, what: &str) -> Result<String, Failure> {
         let secret = self.secret(what)?;

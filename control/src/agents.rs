@@ -18,6 +18,7 @@ use crate::geo::Places;
 use crate::grpc::{AgentService, ServeError};
 use crate::health::{self, HealthState};
 use crate::hub::Hub;
+use crate::identity::Identity;
 use crate::metrics::{Metrics, metrics_page};
 use crate::pki::{Authority, PkiError};
 use crate::policy_file::{self, Files, Queue};
@@ -35,6 +36,7 @@ pub struct Agents {
     watch: Arc<Watch>,
     places: Places,
     plans: Arc<Queue>,
+    identity: Identity,
 }
 
 /// Why the agents' side could not be set up.
@@ -65,7 +67,14 @@ impl Agents {
             watch: Arc::default(),
             places,
             plans: Arc::default(),
+            identity: Identity::default(),
         })
+    }
+
+    /// Lets people log in for machines by what `identity` says.
+    #[must_use]
+    pub fn knowing(self, identity: Identity) -> Self {
+        Self { identity, ..self }
     }
 
     /// The authority that agents pin.
@@ -154,6 +163,7 @@ impl Agents {
             self.metrics.clone(),
             self.watch.clone(),
             self.places.clone(),
+            self.identity.clone(),
         );
         service.serve(listener, addresses, shutdown).await
     }

@@ -56,6 +56,13 @@ impl<K: Eq + Hash> Buckets<K> {
         Ok(())
     }
 
+    /// As if one attempt of this caller had not been.
+    pub(crate) fn give_back(&self, caller: &K) {
+        if let Some(bucket) = self.lock().get_mut(caller) {
+            bucket.tokens = (bucket.tokens + 1.0).min(self.burst);
+        }
+    }
+
     /// Whether this caller has been here, and is not forgotten.
     pub(crate) fn knows(&self, caller: &K) -> bool {
         self.lock().contains_key(caller)

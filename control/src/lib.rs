@@ -21,6 +21,7 @@ pub mod pki;
 pub mod policy_file;
 pub mod posture;
 pub mod rest;
+mod sealed;
 pub mod secret;
 pub mod serve;
 pub mod store;

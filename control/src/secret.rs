@@ -1,4 +1,5 @@
-//! The secrets control hands out, personal access tokens, tokens of logins, invitations, and keys that machines join with: made here, kept only as SHA-256.
+//! The secrets control hands out, personal access tokens, tokens of logins, invitations, and keys that machines join with: made here,
+//! kept only as SHA-256.
 
 use sha2::{Digest, Sha256};
 
@@ -9,8 +10,11 @@ const TOKEN_PREFIX: &str = "nbp_";
 const SESSION_PREFIX: &str = "sgs_";
 const JOIN_PREFIX: &str = "sgj_";
 const INVITE_PREFIX: &str = "nbi_";
+const LOGIN_PREFIX: &str = "sgl_";
 const TOKEN_RANDOM: usize = 30;
 const TOKEN_CHECKSUM: usize = 6;
+const CODE_LETTERS: usize = 8;
+const CODE: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// A new personal access token: `nbp_`, 30 random base62 characters, and the base62 CRC-32 of those.
@@ -66,6 +70,40 @@ pub fn join_key_hash(text: &str) -> Option<SecretHash> {
 /// Whether `text` has the form of such a key.
 pub fn looks_like_join_key(text: &str) -> bool {
     text.starts_with(JOIN_PREFIX)
+}
+
+/// A new secret of a machine that waits for somebody to log in for it: as a personal access token, with `sgl_` in front.
+pub fn new_machine_login() -> String {
+    new_text(LOGIN_PREFIX)
+}
+
+/// The hash such a secret is looked up by; `None` for a text that cannot be one.
+pub fn machine_login_hash(text: &str) -> Option<SecretHash> {
+    hash(LOGIN_PREFIX, text)
+}
+
+/// Whether `text` has the form of such a secret.
+pub fn looks_like_machine_login(text: &str) -> bool {
+    text.starts_with(LOGIN_PREFIX)
+}
+
+/// A new code for a person to type, `BCDF-GHJK`: 34 random bits, in letters that make no words (RFC 8628, section 6.1).
+pub fn new_user_code() -> String {
+    let letters: String =
+        (0..CODE_LETTERS).map(|_| CODE[rand::random_range(0..CODE.len())] as char).collect();
+    format!("{}-{}", &letters[..CODE_LETTERS / 2], &letters[CODE_LETTERS / 2..])
+}
+
+/// A code as it was made, from how somebody typed it; `None` for a text that cannot be one.
+pub fn user_code(text: &str) -> Option<String> {
+    let letters: String = text
+        .chars()
+        .filter(|char| !matches!(char, '-' | ' '))
+        .take(CODE_LETTERS + 1)
+        .map(|char| char.to_ascii_uppercase())
+        .collect();
+    let fits = letters.len() == CODE_LETTERS && letters.bytes().all(|letter| CODE.contains(&letter));
+    fits.then(|| format!("{}-{}", &letters[..CODE_LETTERS / 2], &letters[CODE_LETTERS / 2..]))
 }
 
 fn new_text(prefix: &str) -> String {
@@ -140,6 +178,19 @@ mod tests {
         assert!(token_hash(&token[..39]).is_none());
         assert!(token_hash(&token.replace("nbp_", "nbx_")).is_none());
         assert!(token_hash("").is_none());
+    }
+
+    #[test]
+    fn a_code_is_read_however_it_is_typed_and_nothing_else_is() {
+        let code = new_user_code();
+        assert_eq!(code.len(), 9);
+        for typed in [code.clone(), code.to_lowercase(), code.replace('-', ""), code.replace('-', " ")] {
+            assert_eq!(user_code(&typed).as_deref(), Some(code.as_str()));
+        }
+        for wrong in ["", "BCDF-GHJ", "BCDF-GHJKL", "ACDF-GHJK", "BCDF-GHJÉ", "--------"] {
+            assert_eq!(user_code(wrong), None, "{wrong}");
+        }
+        assert_ne!(new_user_code(), new_user_code());
     }
 
     #[test]

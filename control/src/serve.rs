@@ -55,7 +55,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     // Before one is made: agents may trust another, whose files are still to be put here.
     store.pin_authority(Authority::stored_fingerprint(directory)?.as_deref()).await?;
     let places = options.geo_database.as_deref().map_or_else(|| Ok(Places::none()), Places::open)?;
-    let agents = Agents::open(store.clone(), places.clone(), directory)?;
+    let identity = Identity::new(&options.identity)?;
+    let agents = Agents::open(store.clone(), places.clone(), directory)?.knowing(identity.clone());
     let fingerprint = agents.authority().fingerprint();
     store.pin_authority(Some(&fingerprint)).await?;
 
@@ -63,9 +64,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         store: store.clone(),
         control_fingerprint: Some(fingerprint.clone().into()),
         places: places.clone(),
-        identity: Identity::new(&options.identity)?,
+        identity,
     };
-    let extra = Extra { protected: agents.api_routes(), open: agents.open_routes(), rates: options.rates };
+    let extra = Extra {
+        protected: agents.api_routes(),
+        open: agents.open_routes(),
+        rates: options.rates,
+        origins: options.origins,
+    };
     let (router, _) = rest::router(app, extra);
     let router = router.layer(from_fn_with_state(agents.metrics().clone(), count_requests));
 

@@ -80,6 +80,9 @@ pub struct Control {
     pub last_contact_ms: Option<u64>,
     /// Why the stream is not open.
     pub error: Option<String>,
+    /// Whether the user of this machine has to log in again before it takes part in anything.
+    #[serde(default)]
+    pub login_expired: bool,
 }
 
 /// What judges packets.

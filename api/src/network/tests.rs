@@ -49,6 +49,7 @@ prop_compose! {
             resolver: resolver.map(|domain| Resolver { domain, ..Resolver::default() }),
             no_flow_events: events,
             no_flow_counters: !events,
+            login_expired: events != shuffle,
             askers: askers.into_iter().map(|set| PeerSet { peers: set.into_iter().collect() }).collect(),
             watched: vec!["/usr/bin/agent".into()],
             protocol: crate::PROTOCOL,

@@ -94,6 +94,64 @@ pub(crate) async fn key(client: &Client, terminal: &mut Terminal<'_>) -> Result<
     Ok(())
 }
 
+/// Lets in, or turns away, the machine that waits under a code for the user who asks.
+pub(crate) async fn admit(
+    client: &Client,
+    terminal: &mut Terminal<'_>,
+    code: &str,
+    yes: bool,
+    refuse: bool,
+) -> Result<(), Failure> {
+    let path = "/api/login/device";
+    let decide = |decision: &str| json!({ "code": code, "decision": decision });
+    let not_there = |failure: Failure| match failure.what.contains("(status 404)") {
+        true => Failure::usage("no machine waits under this code")
+            .why("a code is good once, for ten minutes")
+            .next("look at what the machine shows, or begin anew there"),
+        false => other_way(failure),
+    };
+    if !yes && !refuse {
+        let found: Value = client.post(path, &json!({ "code": code })).await.map_err(not_there)?;
+        machine(terminal, &found)?;
+        let question = match found.get("peer_id") {
+            Some(_) => "Is this your machine, and are you logging in on it again?",
+            None => "Is this your machine, which is to join as yours?",
+        };
+        if !terminal.agrees(question, &format!("sluice peer admit {code} --yes"))? {
+            return terminal.line("Nothing was done. To turn it away: --refuse.");
+        }
+    }
+    let answer: Value =
+        client.post(path, &decide(if refuse { "refuse" } else { "admit" })).await.map_err(not_there)?;
+    if terminal.is_json() {
+        return terminal.json("machine", json!({ "machine": answer }));
+    }
+    let field = |name: &str| object::text(&answer, name);
+    let renewed = answer.get("peer_id").is_some();
+    terminal.line(match (refuse, renewed) {
+        (true, _) => format!("{} is turned away.", field("hostname")),
+        (false, true) => format!("The login on {} is as of now.", field("hostname")),
+        (false, false) => format!("{} ({}) may join as yours.", field("hostname"), field("fingerprint")),
+    })
+}
+
+/// Shows a machine, so that it can be told from another's.
+fn machine(terminal: &mut Terminal<'_>, machine: &Value) -> Result<(), Failure> {
+    let field = |name: &str| object::text(machine, name);
+    let shown = |name: &str| field(name).chars().filter(|char| !char.is_control()).collect::<String>();
+    let rows = [
+        ("Machine", shown("hostname")),
+        ("System", shown("os")),
+        ("Joins as", shown("role")),
+        ("Address", shown("address")),
+        ("Fingerprint", shown("fingerprint")),
+    ];
+    for (name, value) in rows {
+        terminal.note(format!("{name:<12} {value}"));
+    }
+    Ok(())
+}
+
 /// Renews the login on a peer of the user who asks.
 pub(crate) async fn renew(client: &Client, terminal: &mut Terminal<'_>, peer: &str) -> Result<(), Failure> {
     // Control finds it by id or name: the account's settings may keep users from seeing peers.

@@ -4,6 +4,7 @@
 #[path = "../cli/run.rs"]
 mod run;
 
+mod admit;
 mod audit;
 mod document;
 mod objects;

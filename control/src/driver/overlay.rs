@@ -135,6 +135,7 @@ pub(super) fn overlay(
         watched: agents.get(agent).map(|agent| agent.watched.to_vec()).unwrap_or_default(),
         names: view.names.iter().map(name).collect(),
         askers: view.askers.iter().map(askers).collect(),
+        login_expired: agents.get(agent).is_some_and(|agent| agent.login_expired),
         ..NetworkConfig::default()
     };
     // All of them, or none: others are told of by their places.

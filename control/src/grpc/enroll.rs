@@ -67,22 +67,13 @@ pub(super) async fn enroll(
 /// Everything that can be wrong with the request itself, before a use of the key is counted.
 fn check(from: Option<IpAddr>, request: EnrollRequest) -> Result<(AgentRequest, Enrollment), Refusal> {
     let bad = |text: &str| Refusal::BadRequest(text.to_owned());
-    let wireguard_public_key = request.wireguard_public_key.as_slice().try_into().map_err(|_| {
-        bad(&format!(
-            "the WireGuard public key has {} bytes instead of 32",
-            request.wireguard_public_key.len()
-        ))
-    })?;
+    let wireguard_public_key = wireguard(&request.wireguard_public_key)?;
     if request.setup_key.is_empty() || request.setup_key.len() > SETUP_KEY_MAX {
         return Err(bad(
             "the setup key is empty or too long: give the text that control showed when it was created",
         ));
     }
-    let role = match request.role() {
-        WireRole::Peer => Role::Peer,
-        WireRole::Gateway => Role::Gateway,
-        WireRole::Unspecified => return Err(bad("the role must be peer or gateway")),
-    };
+    let role = role(request.role())?;
     let csr =
         AgentRequest::from_pem(&request.csr_pem).map_err(|error| Refusal::BadRequest(error.to_string()))?;
     let facts = facts(request.system.as_ref(), from);
@@ -99,6 +90,24 @@ fn check(from: Option<IpAddr>, request: EnrollRequest) -> Result<(AgentRequest, 
         setup_key: request.setup_key,
     };
     Ok((csr, enrollment))
+}
+
+/// A WireGuard public key.
+pub(super) fn wireguard(key: &[u8]) -> Result<[u8; 32], Refusal> {
+    let wrong = || {
+        let text = format!("the WireGuard public key has {} bytes instead of 32", key.len());
+        Refusal::BadRequest(text)
+    };
+    key.try_into().map_err(|_| wrong())
+}
+
+/// What a machine wants to be.
+pub(super) fn role(role: WireRole) -> Result<Role, Refusal> {
+    match role {
+        WireRole::Peer => Ok(Role::Peer),
+        WireRole::Gateway => Ok(Role::Gateway),
+        WireRole::Unspecified => Err(Refusal::BadRequest("the role must be peer or gateway".into())),
+    }
 }
 
 impl Refusal {

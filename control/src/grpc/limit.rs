@@ -28,6 +28,39 @@ pub(super) struct MoveLimit(Buckets<String>);
 /// Changes that a router makes by what it learns of names, per peer id.
 pub(super) struct NamesLimit(Buckets<String>);
 
+/// Logins of machines that may be begun at once from one address: each may be a question to the identity provider.
+const BEGIN_BURST: f64 = 30.0;
+/// Such logins per second after that.
+const BEGIN_RATE: f64 = 0.2;
+/// Questions what became of a login, from one address: sixteen machines wait there at most, and each asks every two seconds.
+const ASK_BURST: f64 = 120.0;
+/// Such questions per second after that.
+const ASK_RATE: f64 = 16.0;
+
+/// Logins of machines, per source address.
+pub(super) struct LoginLimit {
+    begun: Buckets<IpAddr>,
+    asked: Buckets<IpAddr>,
+}
+
+impl Default for LoginLimit {
+    fn default() -> Self {
+        LoginLimit { begun: Buckets::new(BEGIN_BURST, BEGIN_RATE), asked: Buckets::new(ASK_BURST, ASK_RATE) }
+    }
+}
+
+impl LoginLimit {
+    /// Counts a login that is to begin; when there were too many, how long to wait for the next.
+    pub(super) fn begin(&self, from: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.begun.attempt(source(from), now)
+    }
+
+    /// Counts a question; when there were too many, how long to wait for the next.
+    pub(super) fn ask(&self, from: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.asked.attempt(source(from), now)
+    }
+}
+
 impl Default for NamesLimit {
     fn default() -> Self {
         NamesLimit(Buckets::new(NAMES_BURST, NAMES_RATE))

@@ -9,6 +9,7 @@ mod facts;
 mod intake;
 mod learned;
 mod limit;
+mod logins;
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures_util::stream::{self, Stream};
 use sluicegate_api::PROTOCOL;
 use sluicegate_api::agent::agent_server::{Agent, AgentServer};
+use sluicegate_api::agent::logins_server::LoginsServer;
 use sluicegate_api::agent::{
     EnrollRequest, EnrollResponse, ReportRequest, ReportResponse, SyncRequest, SyncUpdate, SystemInfo,
 };
@@ -28,6 +30,7 @@ use tonic::{Request, Response, Status};
 
 use crate::geo::Places;
 use crate::hub::{Hub, Refused, UpdateStream};
+use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::pki::tls::{ServerIdentity, TlsError};
 use crate::pki::{self, Authority};
@@ -35,7 +38,8 @@ use crate::posture::Watch;
 use crate::store::{PeerFacts, Store, StoreError};
 pub(crate) use enroll::RESULTS as ENROLMENT_RESULTS;
 use intake::Intake;
-use limit::{MoveLimit, NamesLimit, SourceLimit};
+use limit::{LoginLimit, MoveLimit, NamesLimit, SourceLimit};
+pub(crate) use logins::RESULTS as LOGIN_RESULTS;
 
 /// A connection on which nothing moves is asked for a sign of life this often, and dropped when none comes in time.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -57,6 +61,8 @@ pub struct AgentService {
     moves: Arc<MoveLimit>,
     turns: Arc<MoveLimit>,
     names: Arc<NamesLimit>,
+    logins: Arc<LoginLimit>,
+    identity: Identity,
     watch: Arc<Watch>,
     places: Places,
 }
@@ -70,9 +76,10 @@ impl AgentService {
         metrics: Metrics,
         watch: Arc<Watch>,
         places: Places,
+        identity: Identity,
     ) -> Self {
-        let (limit, moves, turns, names) = Default::default();
-        Self { store, hub, authority, metrics, limit, moves, turns, names, watch, places }
+        let (limit, moves, turns, names, logins) = Default::default();
+        Self { store, hub, authority, metrics, limit, moves, turns, names, logins, identity, watch, places }
     }
 
     /// Serves agents on `listener` until `shutdown` resolves and the last call has ended. Streams end when the hub is shut
@@ -90,6 +97,7 @@ impl AgentService {
         let renewal = identity.keep_fresh(self.authority.clone(), expiry.with_label_values(&["server"]));
         let incoming =
             ReceiverStream::new(pki::tls::accept(listener, config, pki::tls::Strangers::default()));
+        let logins = LoginsServer::new(self.clone()).max_decoding_message_size(REQUEST_MAX);
         let service = AgentServer::new(self).max_decoding_message_size(REQUEST_MAX);
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
@@ -97,6 +105,7 @@ impl AgentService {
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .layer(Intake::new(REQUEST_MAX))
             .add_service(service)
+            .add_service(logins)
             .serve_with_incoming_shutdown(incoming, shutdown);
         tokio::select! {
             served = server => Ok(served?),

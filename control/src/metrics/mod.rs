@@ -57,6 +57,8 @@ pub struct Metrics {
     pub compiled_revision: IntGauge,
     /// Enrolments, by result.
     pub enrolments: IntCounterVec,
+    /// Logins of people for machines, by what became of them.
+    pub machine_logins: IntCounterVec,
     /// Flow events received, by kind.
     pub flow_events: IntCounterVec,
     /// Flow events that agents report as lost before they reached control.
@@ -141,6 +143,11 @@ impl Metrics {
             compiled_revision: make
                 .int_gauge("compiled_revision", "Revision of the store the images stand for.")?,
             enrolments: make.counter_vec("enrolments_total", "Attempts to join.", &["result"])?,
+            machine_logins: make.counter_vec(
+                "machine_logins_total",
+                "Logins of people for machines, by what became of them.",
+                &["result"],
+            )?,
             flow_events: make.counter_vec(
                 "flow_events_total",
                 "Flow events received from agents and kept.",
@@ -245,6 +252,9 @@ impl Metrics {
         }
         for result in crate::grpc::ENROLMENT_RESULTS {
             self.enrolments.with_label_values(&[result]).reset();
+        }
+        for result in crate::grpc::LOGIN_RESULTS {
+            self.machine_logins.with_label_values(&[result]).reset();
         }
         self.show_failing(&[]);
         for result in ["pass", "fail"] {

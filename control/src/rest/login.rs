@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::header::ORIGIN;
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
@@ -16,7 +17,7 @@ use super::error::{ApiError, ApiResult};
 use super::sessions::Asker;
 use super::time::rfc3339;
 use crate::app::App;
-use crate::identity::oidc::TokenError;
+use crate::identity::oidc::{OidcOptions, TokenError};
 use crate::store::{User, Via};
 
 /// How people log in here.
@@ -29,6 +30,9 @@ pub struct LoginMethods {
     pub passwords: bool,
     /// Whether these log in with one-time codes only.
     pub codes_required: bool,
+    /// SHA-256 of the authority that agents are to pin (`sluicegate-gateway join --login --fingerprint`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control_fingerprint: Option<String>,
 }
 
 /// What a program needs to log somebody in at the identity provider. It finds the rest in the issuer's discovery document.
@@ -40,6 +44,19 @@ pub struct LoginProvider {
     pub client_id: String,
     /// What to ask for.
     pub scopes: String,
+    /// The web page that people log in on, where one is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dashboard: Option<LoginDashboard>,
+}
+
+/// What a web page needs to log somebody in beside issuer and scopes: by the code flow with PKCE, and then `POST /api/login/oidc`
+/// with ID token and nonce.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LoginDashboard {
+    /// The client that the page is at the provider: a public one, with PKCE.
+    pub client_id: String,
+    /// Where the provider sends browsers back to: those of the page that asks, by its `Origin`; all where it says none.
+    pub redirect_uris: Vec<String>,
 }
 
 /// The identity provider's word for who logs in.
@@ -73,18 +90,34 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 /// How people log in here.
 #[utoipa::path(get, path = "/api/login", tag = "Login", responses((status = 200, body = LoginMethods)))]
-async fn methods(State(app): State<App>) -> ApiResult<LoginMethods> {
+async fn methods(State(app): State<App>, headers: HeaderMap) -> ApiResult<LoginMethods> {
+    let origin = headers.get(ORIGIN).and_then(|value| value.to_str().ok());
     let oidc = app.identity.provider().map(|provider| {
         let options = provider.options();
         LoginProvider {
             issuer: options.issuer.clone(),
             client_id: options.client_id.clone(),
             scopes: options.scopes.clone(),
+            dashboard: dashboard(options, origin),
         }
     });
     let passwords = app.identity.local_users().enabled;
     let codes_required = passwords && app.store.account().await?.settings.local_mfa_enabled;
-    Ok(Json(LoginMethods { oidc, passwords, codes_required }))
+    let control_fingerprint = app.control_fingerprint.as_deref().map(str::to_owned);
+    Ok(Json(LoginMethods { oidc, passwords, codes_required, control_fingerprint }))
+}
+
+/// What is said of the dashboard to a page of this origin.
+fn dashboard(options: &OidcOptions, origin: Option<&str>) -> Option<LoginDashboard> {
+    let redirect_uris = options.dashboard.as_ref()?.redirect_uris.iter();
+    let own = |uri: &&String| {
+        let of = reqwest::Url::parse(uri).map(|uri| uri.origin().ascii_serialization());
+        origin.is_none_or(|origin| of.is_ok_and(|of| of == origin))
+    };
+    Some(LoginDashboard {
+        client_id: options.dashboard_client()?.to_owned(),
+        redirect_uris: redirect_uris.filter(own).cloned().collect(),
+    })
 }
 
 /// Exchanges the identity provider's ID token for a login of some hours.

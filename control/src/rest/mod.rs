@@ -6,6 +6,7 @@
 
 pub mod auth;
 pub mod body;
+pub mod cors;
 pub mod error;
 pub mod limits;
 pub mod roles;
@@ -13,6 +14,7 @@ pub mod roles;
 mod accessible;
 pub mod accounts;
 mod blocking;
+pub mod device_login;
 pub mod dns_settings;
 pub mod events;
 mod exactly;
@@ -51,6 +53,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 use crate::openapi;
+use cors::Origins;
 use exactly::Exactly;
 pub(crate) use exactly::is_object;
 use limits::{Clients, Limits, Rates};
@@ -68,6 +71,8 @@ pub struct Extra {
     pub open: OpenApiRouter,
     /// How much each caller may ask for.
     pub rates: Rates,
+    /// Pages of other origins that may ask.
+    pub origins: Origins,
 }
 
 /// Everything that is served, and the document of it.
@@ -97,7 +102,11 @@ pub fn router(app: App, extra: Extra) -> (Router, Arc<OpenApi>) {
         router = router.layer(from_fn_with_state(Arc::new(limits), limits::limit));
     }
     let clients = Arc::new(Clients::new(extra.rates.trusted_proxies));
-    let router = router.layer(from_fn_with_state(clients, limits::locate));
+    let mut router = router.layer(from_fn_with_state(clients, limits::locate));
+    if !extra.origins.is_empty() {
+        // Outside of everything: a page is to read refusals as well.
+        router = router.layer(from_fn_with_state(Arc::new(extra.origins), cors::cors));
+    }
     (router, document)
 }
 
@@ -111,6 +120,7 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::default()
         .merge(accounts::routes())
         .merge(login::routes())
+        .merge(device_login::routes())
         .merge(local_users::routes())
         .merge(invites::routes())
         .merge(sessions::routes())

@@ -51,7 +51,7 @@ pub enum Right {
 }
 
 /// Paths by their beginnings; the longest that fits decides, and a path that is not here is nobody's.
-const PATHS: [(&str, Module); 30] = [
+const PATHS: [(&str, Module); 31] = [
     ("/api/accounts", Module::Settings),
     ("/api/agent-network", Module::Networks),
     ("/api/break-glass", Module::Policies),
@@ -63,6 +63,7 @@ const PATHS: [(&str, Module); 30] = [
     ("/api/identity-providers", Module::Settings),
     ("/api/ingress", Module::Peers),
     ("/api/locations", Module::Policies),
+    ("/api/login/device", Module::Pats),
     ("/api/login/machine", Module::Pats),
     ("/api/logout", Module::Pats),
     ("/api/networks", Module::Networks),

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::identity::oidc::OidcOptions;
 use crate::identity::{IdentityOptions, LocalUsers};
+use crate::rest::cors::Origins;
 use crate::rest::limits::{BURST, Rates};
 use crate::store::Location;
 
@@ -86,6 +87,8 @@ pub struct Options {
     pub geo_database: Option<PathBuf>,
     /// How much each caller may ask of the REST API.
     pub rates: Rates,
+    /// Pages of other origins that may ask the REST API.
+    pub origins: Origins,
     /// How people prove who they are.
     pub identity: IdentityOptions,
 }
@@ -138,6 +141,8 @@ struct RestSection {
     burst: Option<u32>,
     #[serde(default)]
     trusted_proxies: Vec<IpNet>,
+    #[serde(default)]
+    origins: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -190,6 +195,7 @@ impl Options {
                 burst: file.rest.burst.unwrap_or(BURST),
                 trusted_proxies: file.rest.trusted_proxies.clone(),
             },
+            origins: Origins::parse(&file.rest.origins).map_err(anyhow::Error::msg)?,
             geo_database: args.geo_database.or_else(|| file.geo.database.clone()),
             identity: IdentityOptions { oidc: file.oidc.clone(), local_users: file.local_users },
             data: Data::with(args.data, &file)?,
@@ -314,6 +320,24 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             let rates = Options::resolve(args(&path)).unwrap().rates;
             assert_eq!((rates.burst, rates.trusted_proxies.len()), (burst, count));
+        }
+    }
+
+    #[test]
+    fn pages_of_other_origins_are_named_exactly_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.toml");
+        std::fs::write(&path, "").unwrap();
+        assert!(Options::resolve(args(&path)).unwrap().origins.is_empty());
+        std::fs::write(&path, "[rest]\norigins = [\"https://dash.example\", \"http://[::1]:3000\"]\n")
+            .unwrap();
+        assert!(!Options::resolve(args(&path)).unwrap().origins.is_empty());
+        for wrong in
+            ["*", "null", "https://dash.example/", "https://*.example", "dash.example", "http://dash.example"]
+        {
+            std::fs::write(&path, format!("[rest]\norigins = [{wrong:?}]\n")).unwrap();
+            let error = format!("{:#}", Options::resolve(args(&path)).unwrap_err());
+            assert!(error.contains("[rest] origins") && error.contains(wrong), "{error}");
         }
     }
 

@@ -123,6 +123,8 @@ activities! {
     TokenDelete "personal.access.token.delete" "Personal access token deleted",
     PeerUserAdd "peer.user.add" "Peer added by a user's login",
     PeerLogin "user.peer.login" "User logged in on the peer",
+    PeerLoginAdmit "peer.login.admit" "Machine let in by a user's login",
+    PeerLoginRefuse "peer.login.refuse" "Machine turned away by a user",
     PeerLoginExpire "peer.login.expire" "Login of the peer expired",
     UserJoin "user.join" "User joined",
     UserApprove "user.approve" "User approved",

@@ -12,7 +12,7 @@ use super::sql;
 use super::write::{Meta, Write};
 use super::{Activity, Actor, Peer, Role, Store, User, UserRole, groups, labels, sign_in, users};
 use crate::ids::new_id;
-use crate::secret::{looks_like_join_key, setup_key_hash};
+use crate::secret::{looks_like_join_key, looks_like_machine_login, setup_key_hash};
 
 /// For how long it is not told again that a used-up key was tried, in milliseconds.
 const OVERUSE_SILENCE: i64 = 3_600_000;
@@ -22,7 +22,7 @@ const NAME_LIMIT: usize = 100;
 /// What an agent brings to join.
 #[derive(Clone, Debug)]
 pub struct Enrollment {
-    /// The text of the setup key, or of the key that a user made for this machine.
+    /// The text of the setup key, of the key that a user made for this machine, or the secret of a login that let it in.
     pub setup_key: String,
     /// X25519 public key.
     pub wireguard_public_key: [u8; 32],
@@ -107,6 +107,9 @@ impl Store {
         if looks_like_join_key(&request.setup_key) {
             return self.enroll_by_join_key(request).await;
         }
+        if looks_like_machine_login(&request.setup_key) {
+            return self.enroll_by_login(request).await;
+        }
         let hash = setup_key_hash(&request.setup_key);
         let found = {
             let mut db = self.read().await?;
@@ -179,8 +182,7 @@ pub(super) async fn enroll_as(
     if user.is_service_user {
         return Err(EnrollError::User("machines of service users join with a setup key".into()));
     }
-    if request.role == Role::Gateway && user.role < UserRole::NetworkAdmin {
-        let why = format!("role {} may not let a gateway join", user.role.as_str());
+    if let Some(why) = no_gateways(&user, request.role) {
         return Err(EnrollError::User(why));
     }
     if !request.dns_labels.is_empty() {
@@ -192,6 +194,12 @@ pub(super) async fn enroll_as(
         Some(known) => Ok(known),
         None => insert(write, request, Origin::User(&user), &BTreeSet::new()).await,
     }
+}
+
+/// Why a user may not let a machine of this role join, if so.
+pub(super) fn no_gateways(user: &User, role: Role) -> Option<String> {
+    (role == Role::Gateway && user.role < UserRole::NetworkAdmin)
+        .then(|| format!("role {} may not let a gateway join", user.role.as_str()))
 }
 
 /// Whose word makes a peer.
@@ -288,7 +296,7 @@ impl Overused {
 }
 
 /// The login on a peer is as of now.
-async fn log_in(write: &mut Write, before: &Peer) -> Result<Peer, StoreError> {
+pub(super) async fn log_in(write: &mut Write, before: &Peer) -> Result<Peer, StoreError> {
     let at = write.at();
     sql::query("UPDATE peers SET last_login = $1, last_seen = $1, expired = '' WHERE id = $2")
         .bind(at)

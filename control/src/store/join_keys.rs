@@ -7,7 +7,7 @@ use super::enroll::{EnrollError, EnrolledPeer, Enrollment, enroll_as};
 use super::error::invalid;
 use super::sql;
 use super::write::Write;
-use super::{Actor, Result, Store, User, sign_in, users};
+use super::{Actor, Result, Store, User, machine_logins, sign_in, users};
 use crate::ids::now;
 use crate::secret::{join_key_hash, new_join_key};
 
@@ -101,6 +101,7 @@ impl Store {
 /// Ends what a user's logins could still let in. A key that a machine has used stays: it is good for that machine alone, which may
 /// ask again.
 pub(super) async fn end_unused(write: &mut Write, user: &str) -> Result<()> {
+    machine_logins::end_unused(write, user).await?;
     sql::query("DELETE FROM join_keys WHERE user_id = $1 AND length(identity_key) = 0")
         .bind(user)
         .execute(write.db())

@@ -32,6 +32,7 @@ mod labels;
 mod learned;
 mod location;
 mod lock;
+mod machine_logins;
 mod machines;
 mod nameservers;
 mod networks;
@@ -87,6 +88,9 @@ pub use groups::{Group, GroupChange, GroupCount, Issued, NamedRef, ResourceRef};
 pub use invites::{Invite, NewInvite};
 pub use learned::{Learned, Noted};
 pub use location::{Location, LocationError};
+pub use machine_logins::{
+    BeginError, MachineLogin, MachineLoginState, NewMachineLogin, Sealed, WAITING, WAITING_OF_SOURCE,
+};
 pub use machines::{Machine, Owner};
 pub use nameservers::{Nameserver, NameserverGroup, NameserverGroupSpec};
 pub use networks::{Network, NetworkChange};

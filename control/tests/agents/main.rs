@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "every function here is part of a test")]
 
+#[path = "../common/devices.rs"]
+mod devices;
 #[path = "../common/postgres.rs"]
 mod postgres;
 #[path = "../common/stores.rs"]
@@ -12,6 +14,7 @@ mod flow_log;
 mod flows;
 mod http;
 mod join;
+mod logins;
 mod names;
 mod posture;
 mod replicas;

@@ -15,6 +15,7 @@ use sluicegate_api::agent::{
 use sluicegate_api::image::{Delta, Image};
 use sluicegate_control::agents::Agents;
 use sluicegate_control::geo::Places;
+use sluicegate_control::identity::Identity as Known;
 use sluicegate_control::store::{
     Action, Actor, End, GroupChange, NetworkChange, NewSetupKey, PolicyChange, Protocol, ResourceChange,
     RouterChange, RuleChange, RuleSpec, Store,
@@ -44,6 +45,7 @@ pub(crate) struct Control {
     pub(crate) store: Store,
     pub(crate) agents: Agents,
     pub(crate) address: SocketAddr,
+    identity: Known,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
     driver: JoinHandle<()>,
@@ -60,25 +62,40 @@ impl Control {
         Self::start_in(tempfile::tempdir().unwrap(), address).await
     }
 
+    /// With people of an identity provider.
+    pub(crate) async fn start_known(address: &str, identity: Known) -> Self {
+        Self::start_knowing(tempfile::tempdir().unwrap(), address, identity).await
+    }
+
     /// Two of them on one PostgreSQL database, with one authority.
     pub(crate) async fn replicas() -> [Self; 2] {
+        Self::replicas_known(Known::default()).await
+    }
+
+    /// The same, with people of an identity provider.
+    pub(crate) async fn replicas_known(identity: Known) -> [Self; 2] {
         let (url, first, second) =
             (crate::postgres::database(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for dir in [&first, &second] {
             crate::stores::belongs(dir.path(), &url);
         }
-        let first = Self::start_in(first, "127.0.0.1:0").await;
+        let first = Self::start_knowing(first, "127.0.0.1:0", identity.clone()).await;
         for file in ["ca.pem", "ca.key"] {
             std::fs::copy(first.dir.path().join(file), second.path().join(file)).unwrap();
         }
-        [first, Self::start_in(second, "127.0.0.1:0").await]
+        [first, Self::start_knowing(second, "127.0.0.1:0", identity).await]
     }
 
     async fn start_in(dir: TempDir, address: &str) -> Self {
+        Self::start_knowing(dir, address, Known::default()).await
+    }
+
+    async fn start_knowing(dir: TempDir, address: &str, identity: Known) -> Self {
         // Another test of this process may have been first.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let store = open(dir.path()).await;
-        let agents = Agents::open(store.clone(), Places::none(), dir.path()).unwrap();
+        let agents =
+            Agents::open(store.clone(), Places::none(), dir.path()).unwrap().knowing(identity.clone());
         let driver = agents.start_driver();
         let tasks = [agents.start_flow_writer(), agents.start_answering()];
         let listener = TcpListener::bind(address).await.unwrap();
@@ -89,7 +106,7 @@ impl Control {
             let shutdown = async { drop(stopped.await) };
             service.serve(listener, Vec::new(), shutdown).await.unwrap();
         });
-        Self { store, agents, address, stop, serving, driver, tasks, dir }
+        Self { store, agents, address, identity, stop, serving, driver, tasks, dir }
     }
 
     /// Ends the service as a process that is asked to stop does, and starts it again over the same directory.
@@ -117,7 +134,7 @@ impl Control {
         }
         self.store.close().await;
         drop((self.store, self.agents));
-        Self::start_in(self.dir, "127.0.0.1:0").await
+        Self::start_knowing(self.dir, "127.0.0.1:0", self.identity).await
     }
 
     /// Runs statements on the database beside the store: `text[0]` over SQLite, `text[1]` over PostgreSQL.
@@ -319,12 +336,20 @@ pub(crate) async fn connect(
     ca: &str,
     identity: Option<Identity>,
 ) -> Result<AgentClient<Channel>, tonic::transport::Error> {
+    Ok(AgentClient::new(channel(address, ca, identity).await?).max_decoding_message_size(64 << 20))
+}
+
+/// The same, for whatever is said on it.
+pub(crate) async fn channel(
+    address: SocketAddr,
+    ca: &str,
+    identity: Option<Identity>,
+) -> Result<Channel, tonic::transport::Error> {
     let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)).domain_name(CONTROL_NAME);
     if let Some(identity) = identity {
         tls = tls.identity(identity);
     }
-    let channel = Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)?.connect().await?;
-    Ok(AgentClient::new(channel).max_decoding_message_size(64 << 20))
+    Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)?.connect().await
 }
 
 /// A machine that has joined.

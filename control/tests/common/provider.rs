@@ -11,7 +11,7 @@ use serde_json::Value;
 /// What control and its command lines are at the provider.
 pub(crate) const CLIENT: &str = "sluice";
 /// Where the provider sends browsers; nothing listens there.
-const REDIRECT: &str = "http://127.0.0.1:9/callback";
+pub(crate) const REDIRECT: &str = "http://127.0.0.1:9/callback";
 
 /// The provider; it ends with this.
 pub(crate) struct Provider {

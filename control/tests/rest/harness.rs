@@ -11,6 +11,7 @@ use sluicegate_control::agents::Agents;
 use sluicegate_control::app::App;
 use sluicegate_control::geo::Places;
 use sluicegate_control::identity::Identity;
+use sluicegate_control::rest::cors::Origins;
 use sluicegate_control::rest::limits::Rates;
 use sluicegate_control::rest::{self, Extra};
 use sluicegate_control::store::{EnrollError, EnrolledPeer, Enrollment, Role, Store, TOKEN_FILE};
@@ -70,9 +71,19 @@ impl Server {
         Self::start_as(tempfile::tempdir().unwrap(), mapped(), rates, identity).await
     }
 
+    pub(crate) async fn start_for_pages(identity: Identity, origins: Origins) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let extra = Extra { origins, ..Extra::default() };
+        Self::start_extra(directory, mapped(), extra, identity).await
+    }
+
     async fn start_as(directory: TempDir, places: Places, rates: Rates, identity: Identity) -> Self {
+        Self::start_extra(directory, places, Extra { rates, ..Extra::default() }, identity).await
+    }
+
+    async fn start_extra(directory: TempDir, places: Places, extra: Extra, identity: Identity) -> Self {
         let store = stores::open(directory.path()).await.unwrap();
-        let router = router(&store, places, directory.path(), rates, identity);
+        let router = router(&store, places, directory.path(), extra, identity);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let task = tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
@@ -265,13 +276,14 @@ pub(crate) fn router(
     store: &Store,
     places: Places,
     directory: &Path,
-    rates: Rates,
+    extra: Extra,
     identity: Identity,
 ) -> axum::Router {
     let agents = Agents::open(store.clone(), places.clone(), directory).unwrap();
     let control_fingerprint = Some(FINGERPRINT.into());
     let app = App { store: store.clone(), control_fingerprint, places, identity };
-    rest::router(app, Extra { protected: agents.api_routes(), open: agents.open_routes(), rates }).0
+    let (protected, open) = (agents.api_routes(), agents.open_routes());
+    rest::router(app, Extra { protected, open, ..extra }).0
 }
 
 /// A join with keys of its own.

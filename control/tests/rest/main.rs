@@ -13,6 +13,8 @@ mod auth;
 mod clients;
 mod conditions;
 mod conformance;
+mod dashboard;
+mod device_login;
 mod dns;
 mod documents;
 mod enroll;

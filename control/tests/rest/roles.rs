@@ -66,6 +66,7 @@ async fn an_auditor_reads_everything_and_changes_nothing() {
     let changes = operations(&auditor).await.into_iter().filter(|(method, _)| *method != Method::GET);
     // These carry a file and change nothing; and everybody may log in on machines, and leave.
     let questions = [
+        "POST /api/login/device",
         "POST /api/login/machine",
         "POST /api/logout",
         "POST /api/peers/x/login",
@@ -190,6 +191,7 @@ async fn of_everything_documented_a_user_is_refused_all_but_its_own() {
         "GET /api/peers/x/jobs",
         "GET /api/users",
         "GET /api/users/current",
+        "POST /api/login/device",
         "POST /api/login/machine",
         "POST /api/logout",
         "POST /api/peers/x/login",

@@ -497,6 +497,7 @@ async fn every_table_and_column_is_followed_or_known_not_to_matter() {
         "invites",
         "join_keys",
         "known_sources",
+        "machine_logins",
         "password_attempts",
         "policy_revisions",
         "replicas",

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use sluicegate_control::ids::now;
+use sluicegate_control::secret::{machine_login_hash, new_machine_login};
 use sluicegate_control::store::{
     Activity, Actor, Enrollment, FirstUser, GroupChange, Learned, Location, Nameserver, NameserverGroupSpec,
-    NetworkChange, NewInvite, NewSetupKey, NewTemporaryAccess, NewUser, PeerChange, Person, PolicyChange,
-    PostureCheckChange, Protocol, RecordKind, RecordSpec, ResourceChange, RevisionKind, Role, RouteSpec,
-    RouterChange, Settings, Source, Store, TOKEN_FILE, TemporaryService, Told, User, UserChange, UserRole,
-    Via, ZoneSpec,
+    NetworkChange, NewInvite, NewMachineLogin, NewSetupKey, NewTemporaryAccess, NewUser, PeerChange, Person,
+    PolicyChange, PostureCheckChange, Protocol, RecordKind, RecordSpec, ResourceChange, RevisionKind, Role,
+    RouteSpec, RouterChange, Settings, Source, Store, TOKEN_FILE, TemporaryService, Told, User, UserChange,
+    UserRole, Via, ZoneSpec,
 };
 use totp_rs::TOTP;
 
@@ -64,6 +65,9 @@ fn states(activity: Activity) -> States {
         | InviteLinkDelete => States::Gone,
         // Somebody unknown, and somebody who was invited.
         UserJoin | InviteLinkAccept => States::MadeOrBoth,
+        PeerLoginAdmit | PeerLoginRefuse => {
+            States::Neither("the machine is no peer yet; where it is one, its login has an event of its own")
+        }
         SetupKeyOveruse => States::Neither("the key is what it was: it was refused"),
         AuditPrune => {
             States::Neither("what is gone is the events; the anchor that is left stands in the event")
@@ -359,6 +363,29 @@ impl Trail {
         store.age_peer(&own.id, 48 * 3_600_000).await.unwrap();
         assert_eq!(store.expire_peers().await.unwrap(), 1);
         store.renew_peer(&eve, &own.id).await.unwrap();
+
+        // Machines that wait for her.
+        for refused in [false, true] {
+            let secret = new_machine_login();
+            let waiting = machine(4, Role::Peer);
+            let new = NewMachineLogin {
+                hash: machine_login_hash(&secret).unwrap(),
+                identity_key: waiting.identity_key,
+                wireguard_public_key: waiting.wireguard_public_key,
+                role: waiting.role,
+                hostname: waiting.hostname,
+                os: waiting.os,
+                from: None,
+                peer: None,
+                device: None,
+            };
+            let (code, _) = store.begin_login(&new).await.unwrap();
+            match refused {
+                true => store.refuse_machine(&eve, &code).await.unwrap(),
+                false => store.admit_machine(&eve, &code).await.unwrap(),
+            };
+            self.secrets.extend([secret, code]);
+        }
 
         let base = store.peer(&own.id).await.unwrap();
         let as_it_is = PeerChange {

@@ -129,6 +129,10 @@ struct Agent<'a, O: Overlay> {
 const EXPELLED: &str = "control does not know this agent any more, so it forwards nothing; stop it, remove its files \
                         (identity.json, *.key, *.crt, image*, network) from its state directory and join again";
 
+/// What a person is told of an agent whose user has to log in again.
+const LOGIN_EXPIRED: &str = "the login on this machine has expired, so nothing passes; its user logs in again with \
+                             `sluicegate-gateway login` here, or `sluice peer renew` elsewhere";
+
 /// What a person is told of an agent that has heard nothing of control for longer than its image may stand.
 const EXPIRED: &str = "the image in force is older than it may become without word from control, so nothing is forwarded; \
                        see to it that control is reached";
@@ -167,9 +171,15 @@ impl<O: Overlay> Agent<'_, O> {
         }
     }
 
+    /// Whether control says that the user of this machine has to log in again.
+    fn login_expired(&self) -> bool {
+        self.network.as_ref().is_some_and(|network| network.login_expired)
+    }
+
     /// Every condition a person should know of.
     fn degraded(&self) -> Vec<String> {
         let mut all: Vec<String> = self.trouble.values().cloned().collect();
+        all.extend(self.login_expired().then(|| LOGIN_EXPIRED.to_owned()));
         all.extend(self.policy.degraded(self.datapath.in_force().map(|now| now.revision)));
         all.extend(self.plan.refused.iter().cloned());
         all.extend(self.resolved.iter().flat_map(|resolved| resolved.degraded.iter().cloned()));

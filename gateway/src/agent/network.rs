@@ -39,6 +39,8 @@ pub(super) struct Network {
     pub asked: Arc<BTreeMap<String, BTreeSet<(u32, Ipv6Addr)>>>,
     /// How this host's questions for names are to be answered.
     pub resolver: Option<resolver::Wanted>,
+    /// Whether its user has to log in again before it takes part in anything.
+    pub login_expired: bool,
 }
 
 /// Another agent.
@@ -133,7 +135,20 @@ impl TryFrom<&agent::NetworkConfig> for Network {
         }
         let asked = Arc::new(asked(config.resolver.as_ref(), &peers));
         let resolver = resolver::Wanted::read(config)?;
-        Ok(Self { own_v4, own_v6, peers, routes, routed, watched, told, names, askers, asked, resolver })
+        Ok(Self {
+            own_v4,
+            own_v6,
+            peers,
+            routes,
+            routed,
+            watched,
+            told,
+            names,
+            askers,
+            asked,
+            resolver,
+            login_expired: config.login_expired,
+        })
     }
 }
 

@@ -24,6 +24,7 @@ impl<O: Overlay> Agent<'_, O> {
                 connected: contact.connected,
                 last_contact_ms: contact.last_ms,
                 error: contact.error.clone(),
+                login_expired: self.login_expired(),
             },
             datapath: status::Datapath {
                 kind: report::kind_name(self.datapath.kind()).into(),

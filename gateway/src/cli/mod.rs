@@ -1,6 +1,7 @@
 //! The command line: verbs, exit codes, and nothing else.
 
 mod ask;
+mod person;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -38,20 +39,40 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Exchange a setup key for an identity
+    /// Exchange a setup key, or the login of a person, for an identity
     Join {
         /// File whose first line is KEY or KEY#sha256:FINGERPRINT
-        #[arg(long, env = "SLUICEGATE_SETUP_KEY_FILE", value_name = "FILE")]
-        setup_key_file: PathBuf,
-        /// Control's authority (its ca.pem); without it the key file must carry its fingerprint
+        #[arg(
+            long,
+            env = "SLUICEGATE_SETUP_KEY_FILE",
+            value_name = "FILE",
+            required_unless_present = "login"
+        )]
+        setup_key_file: Option<PathBuf>,
+        /// Join as a machine of whoever logs in for it, with any browser or at control itself: prints what to do, and waits
+        #[arg(long, conflicts_with_all = ["setup_key_file", "dns_labels"])]
+        login: bool,
+        /// Control's authority (its ca.pem); without it the key file must carry its fingerprint, or --fingerprint say it
         #[arg(long, env = "SLUICEGATE_CA_FILE", value_name = "FILE")]
         ca_file: Option<PathBuf>,
+        /// SHA-256 of control's authority, in hexadecimal digits
+        #[arg(long, value_name = "SHA256", value_parser = fingerprint, conflicts_with_all = ["ca_file", "setup_key_file"])]
+        fingerprint: Option<join::Fingerprint>,
         /// What to be called [default: the host's name]
         #[arg(long, env = "SLUICEGATE_NAME")]
         name: Option<String>,
         /// DNS label to be given beside the name's, where the setup key allows it; may be given several times
         #[arg(long = "dns-label", value_name = "NAME")]
         dns_labels: Vec<String>,
+        /// How to say what becomes of it
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Have the user of this machine log in on it again, where the login has expired or soon will; the agent may run
+    Login {
+        /// How to say what becomes of it
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
     },
     /// Build the overlay and enforce policy, until stopped; the kernel goes on enforcing afterwards
     Run {
@@ -71,7 +92,7 @@ enum Verb {
     Detach,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
     Table,
     Json,
@@ -118,7 +139,7 @@ pub fn main() -> ExitCode {
 
 async fn dispatch(cli: Cli) -> Result<(), End> {
     match cli.verb {
-        Verb::Join { setup_key_file, ca_file, name, dns_labels } => {
+        Verb::Join { setup_key_file, login: _, ca_file, fingerprint, name, dns_labels, output } => {
             let (places, _) = Places::resolve(&cli.common)?;
             let Some(control) = places.control else {
                 return Err(End::Usage(
@@ -127,10 +148,25 @@ async fn dispatch(cli: Cli) -> Result<(), End> {
             };
             let role = places.role.unwrap_or(Role::Gateway);
             let state_dir = places.state_dir;
-            let request =
-                join::Request { control, setup_key_file, ca_file, role, name, dns_labels, state_dir };
-            let card = join::join(request).await?;
-            println!("joined {} as {} {} (peer {})", card.control, card.role.name(), card.name, card.peer_id);
+            let card = match setup_key_file {
+                Some(setup_key_file) => {
+                    let request =
+                        join::Request { control, setup_key_file, ca_file, role, name, dns_labels, state_dir };
+                    join::join(request).await?
+                }
+                None => {
+                    let request = join::LoginRequest { control, ca_file, fingerprint, role, name, state_dir };
+                    join::join_by_login(request, |offer| person::offer(output, offer)).await?
+                }
+            };
+            person::joined(output, &card);
+            Ok(())
+        }
+        Verb::Login { output } => {
+            let (places, _) = Places::resolve(&cli.common)?;
+            let tell = |offer: &join::Offer| person::offer(output, offer);
+            let card = join::renew(&places.state_dir, places.control, tell).await?;
+            person::renewed(output, &card);
             Ok(())
         }
         Verb::Run { flags, detach_on_exit } => {
@@ -204,6 +240,10 @@ fn put_back(places: &Places, resolv_conf: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn fingerprint(text: &str) -> Result<join::Fingerprint, String> {
+    join::Fingerprint::parse(text).map_err(|error| error.to_string())
+}
+
 /// Returns when the process is asked to end.
 async fn stopped() {
     let (Ok(mut terminate), Ok(mut interrupt)) =
@@ -239,6 +279,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn one_joins_by_a_key_or_by_a_login() {
+        let hex = "ab".repeat(32);
+        let reads = |line: &str| Cli::try_parse_from(format!("x join {line}").split_whitespace()).is_ok();
+        assert!(reads("--setup-key-file k --dns-label a") && reads("--setup-key-file k --ca-file c"));
+        assert!(reads("--login --ca-file c") && reads(&format!("--login --fingerprint sha256:{hex}")));
+        assert!(reads(&format!("--login --fingerprint {hex} --output json")));
+        for wrong in ["", "--login --setup-key-file k", "--login --dns-label a", "--login --fingerprint ab"] {
+            assert!(!reads(wrong), "{wrong}");
+        }
     }
 
     #[test]

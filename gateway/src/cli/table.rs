@@ -54,6 +54,9 @@ fn write_head(text: &mut String, status: &Status) -> std::fmt::Result {
     if let Some(error) = &control.error {
         writeln!(text, "           {error}")?;
     }
+    if control.login_expired {
+        writeln!(text, "Login      expired: log in again with `sluicegate-gateway login`")?;
+    }
     let sites = match status.datapath.site_devices.is_empty() {
         true => String::new(),
         false => format!(", site {}", status.datapath.site_devices.join(" ")),
@@ -358,11 +361,19 @@ mod tests {
             ..Status::default()
         };
         let mut status = status;
+        assert!(!render(&status).contains("Login"));
+        status.control.login_expired = true;
         status.counters.drops = vec![Drops { reason: "no_rule".into(), packets: 3 }, Drops::default()];
         let text = render(&status);
-        for shown in
-            ["revision 7 (abababababab)", "gw1", "10.1.0.0/24", "gw2 100 (dead)", "no_rule", "a sentence"]
-        {
+        for shown in [
+            "revision 7 (abababababab)",
+            "gw1",
+            "10.1.0.0/24",
+            "gw2 100 (dead)",
+            "no_rule",
+            "a sentence",
+            "gateway login",
+        ] {
             assert!(text.contains(shown), "{shown} in\n{text}");
         }
         let words = |of: &str| {

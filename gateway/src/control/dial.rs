@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use sluicegate_api::agent::agent_client::AgentClient;
+use sluicegate_api::agent::logins_client::LoginsClient;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
-use super::{Client, Url};
+use super::{Client, LoginClient, Url};
 use crate::identity::Identity;
 
 /// An image of 100,000 policies is a few tens of megabytes.
@@ -18,13 +19,22 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 
 /// Connects with `identity`'s certificate.
 pub async fn dial(control: &Url, identity: &Identity) -> anyhow::Result<Client> {
-    let own = tonic::transport::Identity::from_pem(&identity.certificate, identity.keys.tls.as_bytes());
-    connect(control, tls(&identity.authority).identity(own)).await
+    Ok(client(connect(control, own(identity)).await?))
+}
+
+/// Connects to have somebody log in: with `identity`'s certificate on an agent that has joined, and else without one.
+pub async fn dial_for_login(
+    control: &Url,
+    authority: &str,
+    identity: Option<&Identity>,
+) -> anyhow::Result<LoginClient> {
+    let tls = identity.map_or_else(|| tls(authority), own);
+    Ok(LoginsClient::new(connect(control, tls).await?))
 }
 
 /// Connects without a certificate of one's own, to ask for one.
 pub async fn dial_for_enrolment(control: &Url, authority: &str) -> anyhow::Result<Client> {
-    connect(control, tls(authority)).await
+    Ok(client(connect(control, tls(authority)).await?))
 }
 
 /// The innermost reason of an error, which is the one that says something.
@@ -39,13 +49,22 @@ pub fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
+fn client(channel: Channel) -> Client {
+    AgentClient::new(channel).max_decoding_message_size(LARGEST_MESSAGE)
+}
+
+fn own(identity: &Identity) -> ClientTlsConfig {
+    let own = tonic::transport::Identity::from_pem(&identity.certificate, identity.keys.tls.as_bytes());
+    tls(&identity.authority).identity(own)
+}
+
 fn tls(authority: &str) -> ClientTlsConfig {
     ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(authority))
         .domain_name(sluicegate_api::CONTROL_NAME)
 }
 
-async fn connect(control: &Url, tls: ClientTlsConfig) -> anyhow::Result<Client> {
+async fn connect(control: &Url, tls: ClientTlsConfig) -> anyhow::Result<Channel> {
     let endpoint = Endpoint::from_shared(control.to_string())
         .and_then(|endpoint| endpoint.tls_config(tls))
         .context("the certificates of this agent are damaged; restore the state directory, or join again")?
@@ -54,8 +73,7 @@ async fn connect(control: &Url, tls: ClientTlsConfig) -> anyhow::Result<Client> 
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true);
-    let channel: Channel = endpoint.connect().await.map_err(|e| unreachable(control, &e))?;
-    Ok(AgentClient::new(channel).max_decoding_message_size(LARGEST_MESSAGE))
+    endpoint.connect().await.map_err(|e| unreachable(control, &e))
 }
 
 fn unreachable(control: &Url, error: &tonic::transport::Error) -> anyhow::Error {

@@ -1,5 +1,6 @@
-//! Exchanges a setup key for an identity.
+//! Exchanges a setup key, or the login of a person, for an identity.
 
+mod login;
 mod pin;
 mod setup_key;
 
@@ -9,6 +10,7 @@ use anyhow::{Context as _, bail};
 use sluicegate_api::agent;
 use tonic::Code;
 
+pub use login::{Browser, LoginRequest, Offer, join_by_login, renew};
 pub use setup_key::{Fingerprint, SetupKey};
 
 use crate::config::Role;
@@ -40,7 +42,7 @@ pub async fn join(request: Request) -> anyhow::Result<Card> {
     refuse_twice(&request.state_dir)?;
     let controls = Urls::parse(&request.control)?;
     let setup_key = SetupKey::read(&request.setup_key_file)?;
-    let (control, authority) = reachable(&controls, &setup_key, request.ca_file.as_deref()).await?;
+    let (control, authority) = reachable(&controls, setup_key.authority, request.ca_file.as_deref()).await?;
     files::make_dir(&request.state_dir)?;
     let keys = Keys::load_or_make(&request.state_dir)?;
     let name = request.name.unwrap_or_else(system::host_name);
@@ -48,26 +50,41 @@ pub async fn join(request: Request) -> anyhow::Result<Card> {
         setup_key: setup_key.key.to_string(),
         wireguard_public_key: keys.public().0.to_vec(),
         csr_pem: csr(&keys)?,
-        role: match request.role {
-            Role::Gateway => agent::Role::Gateway,
-            Role::Peer => agent::Role::Peer,
-        }
-        .into(),
+        role: wire_role(request.role).into(),
         hostname: name.clone(),
         system: Some(system::info()),
         dns_labels: request.dns_labels,
     };
-    let mut client = dial_for_enrolment(control, &authority).await?;
+    let enrolled = enroll(control, &authority, enrolment).await?;
+    let card = Card { peer_id: enrolled.peer_id, control: request.control, role: request.role, name };
+    // The authority is the one that was pinned, whatever the answer says.
+    keep(Identity { card, keys, certificate: enrolled.certificate_pem, authority }, &request.state_dir)
+}
+
+async fn enroll(
+    control: &Url,
+    authority: &str,
+    enrolment: agent::EnrollRequest,
+) -> anyhow::Result<agent::EnrollResponse> {
+    let mut client = dial_for_enrolment(control, authority).await?;
     let enrolled = client.enroll(enrolment).await.map_err(|status| refused(control, &status))?.into_inner();
     if enrolled.peer_id.is_empty() || enrolled.certificate_pem.is_empty() {
         bail!(
             "control at {control} accepted the setup key but sent no identity; it may be of another version"
         );
     }
-    let card = Card { peer_id: enrolled.peer_id, control: request.control, role: request.role, name };
-    // The authority is the one that was pinned, whatever the answer says.
-    let identity = Identity { card, keys, certificate: enrolled.certificate_pem, authority };
-    identity.store(&request.state_dir).context(
+    Ok(enrolled)
+}
+
+fn wire_role(role: Role) -> agent::Role {
+    match role {
+        Role::Gateway => agent::Role::Gateway,
+        Role::Peer => agent::Role::Peer,
+    }
+}
+
+fn keep(identity: Identity, dir: &Path) -> anyhow::Result<Card> {
+    identity.store(dir).context(
         "control knows this agent now, but its identity could not be stored; free the disk and join again",
     )?;
     Ok(identity.card)
@@ -91,13 +108,13 @@ fn refuse_twice(dir: &Path) -> anyhow::Result<()> {
 /// The first control that answers, with its authority.
 async fn reachable<'a>(
     controls: &'a Urls,
-    key: &SetupKey,
+    pinned: Option<Fingerprint>,
     ca_file: Option<&Path>,
 ) -> anyhow::Result<(&'a Url, String)> {
     let mut failures = Vec::new();
     for control in controls.all() {
         let tried = async {
-            let authority = authority(control, key, ca_file).await?;
+            let authority = authority(control, pinned, ca_file).await?;
             dial_for_enrolment(control, &authority).await?;
             Ok::<String, anyhow::Error>(authority)
         };
@@ -113,7 +130,11 @@ async fn reachable<'a>(
     }
 }
 
-async fn authority(control: &Url, key: &SetupKey, ca_file: Option<&Path>) -> anyhow::Result<String> {
+async fn authority(
+    control: &Url,
+    pinned: Option<Fingerprint>,
+    ca_file: Option<&Path>,
+) -> anyhow::Result<String> {
     if let Some(path) = ca_file {
         let pem = std::fs::read_to_string(path)
             .with_context(|| format!("the authority's file {} cannot be read", path.display()))?;
@@ -122,7 +143,7 @@ async fn authority(control: &Url, key: &SetupKey, ca_file: Option<&Path>) -> any
             false => bail!("{} holds no certificate in PEM", path.display()),
         };
     }
-    match key.authority {
+    match pinned {
         Some(fingerprint) => pin::authority(control, fingerprint).await,
         None => bail!(
             "the setup key names no authority, and control is not trusted on first sight: give control's ca.pem with \

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use zeroize::Zeroizing;
 
 /// SHA-256 of a certificate's DER encoding.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 32]);
 
 /// What the file's first line holds: `KEY` or `KEY#sha256:HEX`.
@@ -51,7 +51,9 @@ impl Fingerprint {
         Self(sha2::Sha256::digest(der).into())
     }
 
-    fn parse(hex: &str) -> anyhow::Result<Self> {
+    /// Reads 64 hexadecimal digits, with `sha256:` in front or without.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let hex = text.strip_prefix("sha256:").unwrap_or(text);
         let digits: Option<Vec<u8>> =
             hex.bytes().map(|b| (b as char).to_digit(16).map(|d| d as u8)).collect();
         let Some(digits) = digits.filter(|d| d.len() == 64) else {

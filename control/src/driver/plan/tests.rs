@@ -20,6 +20,7 @@ pub(crate) fn snapshot() -> Snapshot {
         endpoint: None,
         watched: Default::default(),
         dns_labels: [format!("name-{last}")].into(),
+        login_expired: false,
     };
     let ids = [(GATEWAY, 2, Role::Gateway), (USER, 3, Role::Peer), (OTHER, 4, Role::Peer)];
     let groups = |id: &str| End::Groups([id.to_owned()].into());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jsonwebtoken::jwk::{Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
-use reqwest::Client;
+use reqwest::{Client, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedMutexGuard;
@@ -45,11 +45,13 @@ struct Known {
     tried: Option<(Instant, Result<(), String>)>,
 }
 
-/// What of the discovery document is used (OpenID Connect Discovery 1.0, section 3).
+/// What of the discovery document is used (OpenID Connect Discovery 1.0, section 3; RFC 8628, section 4).
 #[derive(Clone, Debug, Deserialize)]
-struct Discovery {
+pub(super) struct Discovery {
     issuer: String,
     jwks_uri: String,
+    pub(super) token_endpoint: Option<String>,
+    pub(super) device_authorization_endpoint: Option<String>,
 }
 
 impl Keys {
@@ -57,6 +59,11 @@ impl Keys {
         let (issuer, jwks_url) = (options.issuer.clone(), options.jwks_url.clone());
         let (known, fetching) = (Mutex::default(), Arc::default());
         Keys(Arc::new(Inner { client, issuer, jwks_url, timeout, known, fetching }))
+    }
+
+    /// What the provider says of itself now.
+    pub(super) async fn discover(&self) -> Result<Discovery, String> {
+        self.0.discover().await
     }
 
     /// The key of this id for signatures by `algorithm`; without an id, the provider's only such key.
@@ -174,20 +181,27 @@ impl Inner {
     }
 
     async fn read<T: DeserializeOwned>(&self, url: &str) -> Result<T, String> {
-        let failed = |error: reqwest::Error| format!("{url}: {}", error.without_url());
-        let mut response = self.client.get(url).send().await.map_err(failed)?;
+        let sent = self.client.get(url).send().await;
+        let response = sent.map_err(|error| format!("{url}: {}", error.without_url()))?;
         if response.status() != 200 {
             return Err(format!("{url} answers {}", response.status()));
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            body.extend_from_slice(&chunk);
-            if body.len() > DOCUMENT_MAX {
-                return Err(format!("{url} is longer than {DOCUMENT_MAX} bytes"));
-            }
-        }
-        serde_json::from_slice(&body).map_err(|error| format!("{url}: {error}"))
+        serde_json::from_slice(&body(url, response).await?).map_err(|error| format!("{url}: {error}"))
     }
+}
+
+/// The body of an answer, if it is no longer than any should be.
+pub(super) async fn body(url: &str, mut response: Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) =
+        response.chunk().await.map_err(|error| format!("{url}: {}", error.without_url()))?
+    {
+        body.extend_from_slice(&chunk);
+        if body.len() > DOCUMENT_MAX {
+            return Err(format!("{url} is longer than {DOCUMENT_MAX} bytes"));
+        }
+    }
+    Ok(body)
 }
 
 /// Whether the key is for signatures by `algorithm`. A shared secret among public keys is never one.

@@ -5,6 +5,7 @@
 //! `none` and those with a shared secret cannot be configured at all.
 
 mod claims;
+mod device;
 mod keys;
 mod options;
 
@@ -15,8 +16,10 @@ use jsonwebtoken::{Validation, decode, decode_header};
 use serde_json::{Map, Value};
 
 pub use claims::Claims;
+use device::Endpoints;
+pub use device::{Begun, Polled};
 use keys::Keys;
-pub use options::OidcOptions;
+pub use options::{Dashboard, OidcOptions};
 
 /// Longer than any token in use; more is not looked at.
 const TOKEN_MAX: usize = 32 * 1024;
@@ -27,6 +30,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Provider {
     options: OidcOptions,
     keys: Keys,
+    client: reqwest::Client,
+    endpoints: Endpoints,
+    timeout: Duration,
 }
 
 /// Why the provider's configuration cannot be used.
@@ -86,8 +92,9 @@ impl Provider {
             // On this host only, see `OidcOptions::check`: no certificates are needed, and no proxy is.
             client = client.tls_certs_only([]).no_proxy();
         }
-        let keys = Keys::new(client.build()?, &options, timeout);
-        Ok(Provider { options, keys })
+        let client = client.build()?;
+        let keys = Keys::new(client.clone(), &options, timeout);
+        Ok(Provider { options, keys, client, endpoints: Endpoints::default(), timeout })
     }
 
     /// What the configuration says.

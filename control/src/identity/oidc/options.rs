@@ -44,6 +44,9 @@ pub struct OidcOptions {
     /// What is asked for at a login.
     #[serde(default = "default_scopes")]
     pub scopes: String,
+    /// The web page that people log in on, where there is one.
+    #[serde(default)]
+    pub dashboard: Option<Dashboard>,
     /// The claim by which the provider tells users apart.
     #[serde(default = "default_user_id")]
     pub user_id_claim: String,
@@ -57,6 +60,42 @@ pub struct OidcOptions {
     /// choose theirs.
     #[serde(default)]
     pub trust_email: bool,
+}
+
+/// A web page of the account's own: a public client with PKCE, as command lines are.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dashboard {
+    /// The client that the page is at the provider; without it that of command lines.
+    #[serde(default)]
+    pub client_id: Option<String>,
+    /// Where the provider sends browsers back to, exactly as it knows them.
+    pub redirect_uris: Vec<String>,
+}
+
+impl Dashboard {
+    fn check(&self) -> Result<(), String> {
+        if self.client_id.as_ref().is_some_and(String::is_empty) {
+            return Err("dashboard: client_id must not be empty".into());
+        }
+        if self.redirect_uris.is_empty() {
+            return Err("dashboard: redirect_uris must name where browsers come back to".into());
+        }
+        for uri in &self.redirect_uris {
+            let parsed = Url::parse(uri).map_err(|error| format!("dashboard: {uri:?} is no URL: {error}"))?;
+            let secure = parsed.scheme() == "https" || parsed.scheme() == "http" && is_here(&parsed);
+            if !secure {
+                return Err(format!(
+                    "dashboard: {uri:?} must be https: whoever sees it has the login's code"
+                ));
+            }
+            // RFC 6749, section 3.1.2; and one with a name and password is another host than it looks.
+            if parsed.fragment().is_some() || !parsed.username().is_empty() || parsed.password().is_some() {
+                return Err(format!("dashboard: {uri:?} must have neither a fragment nor a user's name"));
+            }
+        }
+        Ok(())
+    }
 }
 
 fn default_algorithms() -> Vec<String> {
@@ -94,6 +133,7 @@ impl OidcOptions {
             leeway_seconds: default_leeway(),
             jwks_url: None,
             scopes: default_scopes(),
+            dashboard: None,
             user_id_claim: default_user_id(),
             name_claim: default_name(),
             email_claim: default_email(),
@@ -128,6 +168,7 @@ impl OidcOptions {
         if self.client_id.is_empty() {
             return Err("client_id must not be empty".into());
         }
+        self.dashboard.as_ref().map_or(Ok(()), Dashboard::check)?;
         if self.audiences().iter().any(String::is_empty) {
             return Err("audience must not be empty".into());
         }
@@ -135,6 +176,12 @@ impl OidcOptions {
             return Err(format!("leeway_seconds must be at most {LEEWAY_MAX}: set the clock instead"));
         }
         Ok(())
+    }
+
+    /// The client that the dashboard is, where there is one.
+    pub fn dashboard_client(&self) -> Option<&str> {
+        let dashboard = self.dashboard.as_ref()?;
+        Some(dashboard.client_id.as_deref().unwrap_or(&self.client_id))
     }
 
     /// The algorithms a token may be signed with.
@@ -145,12 +192,19 @@ impl OidcOptions {
 
     /// Whether a token's `azp` may be this client.
     pub(super) fn authorizes(&self, party: &str) -> bool {
-        party == self.client_id || self.audience.iter().any(|own| own == party)
+        party == self.client_id
+            || self.dashboard_client() == Some(party)
+            || self.audience.iter().any(|own| own == party)
     }
 
-    /// What a token's `aud` must name one of.
+    /// What a token's `aud` must name one of: those that are configured, or the clients here.
     pub(super) fn audiences(&self) -> Vec<String> {
-        if self.audience.is_empty() { vec![self.client_id.clone()] } else { self.audience.clone() }
+        let clients = [Some(self.client_id.as_str()), self.dashboard_client()];
+        match self.audience.is_empty() {
+            true => clients.into_iter().flatten().map(str::to_owned).collect(),
+            // An ID token of the dashboard is for the dashboard, whatever access tokens are for.
+            false => self.audience.iter().map(String::as_str).chain(clients[1]).map(str::to_owned).collect(),
+        }
     }
 
     /// Whether the provider is on this host and speaks without TLS.
@@ -171,6 +225,14 @@ mod tests {
     #[test]
     fn a_configuration_that_trusts_too_much_is_refused() {
         let good = || OidcOptions::new("https://idp.example", "sluicegate");
+        let dashboard = |client: Option<&str>, uris: &[&str]| {
+            let redirect_uris = uris.iter().map(|uri| (*uri).to_owned()).collect();
+            let dashboard = Dashboard { client_id: client.map(str::to_owned), redirect_uris };
+            OidcOptions { dashboard: Some(dashboard), ..good() }
+        };
+        for here in ["http://localhost:3000/auth", "http://127.0.0.1:1/", "http://[::1]:1/"] {
+            dashboard(None, &[here, "https://dash.example/auth?a=b"]).check().unwrap();
+        }
         good().check().unwrap();
         OidcOptions::new("http://127.0.0.1:9400", "x").check().unwrap();
         let wrong = [
@@ -183,11 +245,22 @@ mod tests {
             (OidcOptions { audience: vec![String::new()], ..good() }, "audience"),
             (OidcOptions { client_id: String::new(), ..good() }, "client_id"),
             (OidcOptions { leeway_seconds: 3600, ..good() }, "leeway"),
+            (dashboard(Some(""), &["https://dash.example/"]), "client_id"),
+            (dashboard(None, &[]), "redirect_uris"),
+            (dashboard(None, &["dash"]), "no URL"),
+            (dashboard(None, &["http://dash.example/"]), "https"),
+            (dashboard(None, &["https://dash.example/", "https://dash.example/#a"]), "fragment"),
+            (dashboard(None, &["https://good.example@evil.example/"]), "user"),
         ];
         for (options, word) in wrong {
             let error = options.check().unwrap_err();
             assert!(error.contains(word), "{error}");
         }
         assert_eq!(good().audiences(), ["sluicegate"]);
+        let own = dashboard(Some("dash"), &["https://dash.example/"]);
+        assert_eq!(own.audiences(), ["sluicegate", "dash"]);
+        assert!(own.authorizes("dash") && !good().authorizes("dash"));
+        let api = OidcOptions { audience: vec!["api".into()], ..own };
+        assert_eq!(api.audiences(), ["api", "dash"]);
     }
 }

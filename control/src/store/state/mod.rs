@@ -70,6 +70,8 @@ pub struct Agent {
     pub watched: Arc<[String]>,
     /// Its names below [`Names::domain`]: the one made of its own, and then those that it asked for, in order.
     pub dns_labels: Arc<[String]>,
+    /// Whether it takes no part until its user logs in on it again.
+    pub login_expired: bool,
 }
 
 impl Store {

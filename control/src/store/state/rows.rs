@@ -32,8 +32,8 @@ both!(
     PEERS,
     PEER,
     "SELECT p.id, p.name, p.ip, p.ipv6, NOT p.approval_required AND p.expired = '' AND (p.user_id = ''
-     OR (u.id IS NOT NULL AND NOT u.blocked AND NOT u.pending_approval)) AS allowed, p.role, p.wireguard_key,
-     p.endpoint, p.os, p.dns_label FROM peers p LEFT JOIN users u ON u.id = p.user_id",
+     OR (u.id IS NOT NULL AND NOT u.blocked AND NOT u.pending_approval)) AS allowed,
+     p.expired <> '' AS expired, p.role, p.wireguard_key, p.endpoint, p.os, p.dns_label FROM peers p LEFT JOIN users u ON u.id = p.user_id",
     "p.id"
 );
 both!(NETWORKS, NETWORK, "SELECT id, name FROM networks", "id");
@@ -60,6 +60,7 @@ struct PeerRow {
     ip: String,
     ipv6: String,
     allowed: bool,
+    expired: bool,
     role: String,
     wireguard_key: Vec<u8>,
     endpoint: Option<String>,
@@ -78,6 +79,7 @@ impl PeerRow {
             endpoint: self.endpoint.map(|text| parse("peers.endpoint", &text)).transpose()?,
             watched: standing.watched(&self.os),
             dns_labels: std::iter::once(self.dns_label).chain(extra_labels).collect(),
+            login_expired: self.expired,
         };
         let peer = model::Peer {
             name: self.name,

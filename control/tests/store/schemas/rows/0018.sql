@@ -1,0 +1,1 @@
+-- Nothing: triggers follow what the tables of earlier schemas hold.
