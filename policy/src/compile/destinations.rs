@@ -55,9 +55,8 @@ impl Destinations {
         let v4_max = u128::from(u32::MAX);
         let overlay4 = u128::from(net4.network().to_bits())..=u128::from(net4.broadcast().to_bits());
         let overlay6 = net6.network().to_bits()..=net6.broadcast().to_bits();
-        let order4 =
-            (0..r.peers.len() as u32).map(|p| (u128::from(r.peers[p as usize].v4), peers[p as usize]));
-        let order6 = r.by_v6.iter().map(|&p| (r.peers[p as usize].v6, peers[p as usize]));
+        let order4 = r.peers.iter().map(|(p, peer)| (u128::from(peer.v4), peers[p as usize]));
+        let order6 = r.peers.by_v6.iter().map(|&p| (r.peers[p as usize].v6, peers[p as usize]));
         let (spans4, spans6) = spans;
         let v4 = family(&mut kinds, spans4, overlay4, order4, v4_max);
         let v6 = family(&mut kinds, spans6, overlay6, order6, u128::MAX);

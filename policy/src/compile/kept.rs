@@ -6,8 +6,7 @@
 //! services go in the image is found anew each time, from those in use, since it depends on all of them; pages and blocks are
 //! written only where that is another place (`lines`), and of the image only what came out otherwise (`laid`).
 
-use std::ptr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
@@ -20,7 +19,7 @@ use super::outcomes::Outcomes;
 use super::rows::{Rows, Used};
 use super::shares::{Halves, Shares};
 use super::sources::Sources;
-use crate::resolve::{Bits, PeerEntry, Resolved, Scope, SetId};
+use crate::resolve::{Bits, Numbering, Resolved, Scope, SetId};
 
 /// Rows and outcomes that are not in use any more are kept up to as many as are, and these.
 const LEFT: usize = 4096;
@@ -28,9 +27,8 @@ const LEFT: usize = 4096;
 /// The rows of an agent whose sources are told apart in one lane, with what they follow from.
 #[derive(Debug)]
 pub(super) struct Kept {
-    /// Those of the state this was last brought up to, compared by where they are, which is given to no others while this is held.
-    /// Not kept alive: `size` does not count them, and an agent that is not asked for again would hold those of a state long gone.
-    peers: Weak<Vec<PeerEntry>>,
+    /// By which peers are numbered here.
+    peers: Numbering,
     members: FxHashMap<SetId, Box<[u32]>>,
     shares: Shares,
     pub(super) outcomes: Outcomes,
@@ -60,7 +58,7 @@ impl Kept {
         let found = walk(agent, &sources.lanes, &shares, &mut outcomes, &mut rows, most)?;
         let row = |peer: u32| sources.lanes.of(peer).next().map_or(0, |kind| found.of_kind[kind as usize]);
         Ok(Self {
-            peers: Arc::downgrade(&r.peers),
+            peers: r.peers.numbering.clone(),
             members: shares.of_set.keys().map(|&set| (set, r.sets.peers(set).into())).collect(),
             shares,
             outcomes,
@@ -81,9 +79,11 @@ impl Kept {
         halves: &Halves,
         columns: &Columns,
     ) -> Option<Self> {
-        if !ptr::eq(self.peers.as_ptr(), Arc::as_ptr(&r.peers)) || self.rows.columns() != columns.numbers {
+        if !Arc::ptr_eq(&self.peers, &r.peers.numbering) || self.rows.columns() != columns.numbers {
             return None;
         }
+        // Who is there no more is in no set, and numbers that this state does not know are nobody's.
+        self.of_peer.resize(r.peers.len(), 0);
         let shares = Shares::new(r, agent, halves, columns, &mut self.outcomes).ok()?;
         let mut changed = self.changed(r, &shares);
         scope.me.into_iter().for_each(|me| changed.remove(me));
@@ -102,15 +102,16 @@ impl Kept {
     /// Who may have another row: members of sets with another share, and whoever entered or left one. Notes who is a member now.
     fn changed(&mut self, r: &Resolved, shares: &Shares) -> Bits {
         let mut changed = Bits::new(r.peers.len());
+        let known = |peer: &&u32| (**peer as usize) < r.peers.len();
         for (&set, share) in &shares.of_set {
             let now = r.sets.peers(set);
             let before = self.members.get(&set).map_or(&[][..], |members| members);
             if self.shares.of_set.get(&set) != Some(share) {
-                before.iter().chain(now).for_each(|&peer| changed.insert(peer));
+                before.iter().chain(now).filter(known).for_each(|&peer| changed.insert(peer));
             } else if before != now {
                 let left = before.iter().filter(|peer| now.binary_search(peer).is_err());
                 let entered = now.iter().filter(|peer| before.binary_search(peer).is_err());
-                left.chain(entered).for_each(|&peer| changed.insert(peer));
+                left.chain(entered).filter(known).for_each(|&peer| changed.insert(peer));
             }
             if before != now {
                 self.members.insert(set, now.into());
@@ -119,7 +120,7 @@ impl Kept {
         self.members.retain(|set, members| {
             let stays = shares.of_set.contains_key(set);
             if !stays {
-                members.iter().for_each(|&peer| changed.insert(peer));
+                members.iter().filter(known).for_each(|&peer| changed.insert(peer));
             }
             stays
         });

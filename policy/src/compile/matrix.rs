@@ -295,7 +295,8 @@ impl Numbered {
     fn in_one_lane(r: &Resolved, scope: &Scope, known: &[bool], kept: &Kept) -> (Vec<Places>, Self) {
         let mut seen = vec![false; kept.rows.len()];
         let mut keys: Vec<(u64, u64)> = Vec::new();
-        for (peer, &row) in r.peers.iter().zip(&kept.of_peer) {
+        for (number, peer) in r.peers.iter() {
+            let row = kept.of_peer[number as usize];
             if row != 0 && !mem::replace(&mut seen[row as usize], true) {
                 keys.push((u64::from(peer.v4), u64::from(row)));
             }

@@ -35,7 +35,7 @@ impl Sources {
         let order = |set: SetId, row: &Alone| (Reverse(r.sets.peers(set).len()), key(set), row.first);
         let mut sets: Vec<_> = rows.iter().map(|(&set, row)| (order(set, row), set, row.words)).collect();
         sets.sort_unstable();
-        let mut lanes = Lanes::new(r.peers.len(), price);
+        let mut lanes = Lanes::new(r.peers.len(), price).of_count(r.peers.by_v4.len());
         let mut others = Vec::new();
         for (_, set, weight) in sets {
             others.clear();

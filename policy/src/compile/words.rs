@@ -37,8 +37,8 @@ impl Words {
         let overlay = r.state.overlay_v4;
         let addresses = 1 << (32 - overlay.prefix_len());
         let header = vec![0; HEADER];
-        let hosts = r.peers.iter().zip(of_peer).filter(|(_, places)| **places != 0);
-        let hosts = hosts.map(|(peer, &places)| (peer.v4, places)).collect();
+        let hosts = r.peers.iter().map(|(number, peer)| (peer.v4, of_peer[number as usize]));
+        let hosts = hosts.filter(|(_, places)| *places != 0).collect();
         let (sections, tables, sources) = (Vec::new(), Vec::new(), sources(r, of_peer));
         let mut this = Self { header, sections, tables, hosts, sources, len: HEADER };
         this.set(header::MAGIC, MAGIC);
@@ -139,7 +139,7 @@ impl Words {
     }
 
     /// What to write over `image`, which `before` was the layout of, to get this: offsets, rising, and words. `None` where
-    /// everything may have moved. Both are of the same peers; `tables` are this one's, and `before` had them the time before.
+    /// everything may have moved. Peers have the same numbers in both; `tables` are this one's, and `before` had them the time before.
     pub(super) fn over(
         &self,
         before: &Self,
@@ -162,7 +162,7 @@ impl Words {
         for (start, lines) in self.tables.iter().zip(tables) {
             lines.written()?.for_each(|(at, words)| runs.put(start + at, words));
         }
-        if self.hosts != before.hosts {
+        if self.hosts != before.hosts || self.sources != before.sources {
             self.sources_over(before, r, &mut runs);
         }
         Some(runs.rising())
@@ -265,7 +265,7 @@ fn sources(r: &Resolved, of_peer: &[u32]) -> Vec<(Start, u32)> {
     sources.push((Start::Zero, 0));
     // Whether the interval of the peer before, or of nobody, ends where that of the next one may begin.
     let mut known = true;
-    for (&peer, &adjoining) in r.by_v6.iter().zip(&*r.adjoining) {
+    for (&peer, &adjoining) in r.peers.by_v6.iter().zip(&r.peers.adjoining) {
         let places = of_peer[peer as usize];
         if places != 0 {
             match sources.last_mut().filter(|_| known && adjoining) {
