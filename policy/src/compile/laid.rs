@@ -43,6 +43,11 @@ impl Laid {
         Self { hash, peers, networks, routes, words: made.words.layout(), names }
     }
 
+    /// Its words, but for those of sections.
+    pub(super) fn words(&self) -> &Words {
+        &self.words
+    }
+
     /// The routes, if nothing that they follow from has changed.
     fn same_routes(&self, r: &Resolved) -> Option<Routes> {
         ptr::eq(self.networks.as_ptr(), Arc::as_ptr(&r.networks)).then(|| self.routes.clone())
@@ -186,7 +191,7 @@ mod tests {
         let after = Compiler::after(Arc::new(state), &before).unwrap();
         let mut kept = before.memory.unwrap().take(GATEWAY);
         let laid = kept.as_mut().unwrap().laid.take().unwrap();
-        let made = after.make(GATEWAY, kept).unwrap();
+        let made = after.make(GATEWAY, kept, Some(&laid)).unwrap();
         let delta = laid.delta(&after, &held(had.clone()), &made)?;
         let scratch = Compiler::new(after.state().clone()).unwrap().compile(GATEWAY).unwrap();
         assert_eq!(had.apply(&delta).unwrap().image().unwrap(), scratch);

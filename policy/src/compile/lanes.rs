@@ -165,6 +165,11 @@ impl Lanes {
         self.of_member[member as usize].iter().map(|entry| entry.1)
     }
 
+    /// How many members there may be.
+    pub(super) fn members(&self) -> usize {
+        self.of_member.len()
+    }
+
     /// How many kind numbers there are; some have no members.
     pub(super) fn len(&self) -> usize {
         self.kinds.len()

@@ -153,7 +153,7 @@ impl Compiler {
     /// take part gets an image that denies everything.
     pub fn compile(&self, agent: &str) -> Result<Image, CompileError> {
         let kept = self.memory.as_ref().and_then(|memory| memory.take(agent));
-        let made = self.make(agent, kept)?;
+        let made = self.make(agent, kept, None)?;
         let image = self.image(&made);
         self.remember(agent, made, None);
         Ok(image)
@@ -165,7 +165,7 @@ impl Compiler {
     pub fn compile_parts(&self, agent: &str, before: Option<&Parts>) -> Result<Parts, CompileError> {
         let mut kept = self.memory.as_ref().and_then(|memory| memory.take(agent));
         let laid = kept.as_mut().and_then(|kept| kept.laid.take());
-        let made = self.make(agent, kept)?;
+        let made = self.make(agent, kept, laid.as_ref())?;
         let change = before.zip(laid.as_ref()).and_then(|(before, laid)| {
             let delta = laid.delta(self, before, &made)?;
             before.apply(&delta).ok()
@@ -175,7 +175,8 @@ impl Compiler {
         Ok(parts)
     }
 
-    fn make(&self, agent: &str, kept: Option<Kept>) -> Result<Made, CompileError> {
+    /// `laid` is how the image before was laid out, if that is known.
+    fn make(&self, agent: &str, kept: Option<Kept>, laid: Option<&Laid>) -> Result<Made, CompileError> {
         let r = &self.resolved;
         let scope = Scope::new(r, agent);
         if scope.routed.len() > ROUTES_MAX as usize {
@@ -183,7 +184,8 @@ impl Compiler {
         }
         let destinations = Destinations::new(r, &scope);
         let (mut matrix, kept) = Matrix::new(r, &scope, agent, &destinations, &self.limits, kept)?;
-        let words = self.words(agent, &scope, &destinations, &mut matrix)?;
+        let before = laid.map(Laid::words);
+        let words = self.words(agent, &scope, &destinations, &mut matrix, before)?;
         Ok(Made { words, placed: matrix.placed, rules: matrix.rules, kept, scope })
     }
 
@@ -228,6 +230,7 @@ impl Compiler {
         scope: &Scope,
         destinations: &Destinations,
         matrix: &mut Matrix,
+        before: Option<&Words>,
     ) -> Result<Words, CompileError> {
         let r = &self.resolved;
         let of_peer: Vec<u32> = matrix.sources.iter().map(|places| places.0).collect();
@@ -255,7 +258,7 @@ impl Compiler {
         }
         let lines = |words: &[u32]| (words.len() / LINE) as u32;
         let own = scope.me.map_or(0, |me| of_peer[me as usize]);
-        let mut words = Words::new(r, &of_peer);
+        let mut words = Words::new(r, of_peer, before);
         words.counted(header::CLASSES, header::CLASSES_LEN, destinations.count, classes);
         words.intervals(header::SRC4_LEN, 1, &[(0, 0)]);
         words.sources6();

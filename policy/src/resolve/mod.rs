@@ -35,7 +35,8 @@ pub(crate) use peers::{Numbering, Peers};
 pub(crate) use routes::numbers;
 pub(crate) use scope::{Routed, Scope};
 pub(crate) use sets::{SetId, Sets};
-use written::{Named, Written};
+use written::Named;
+pub(crate) use written::Written;
 
 /// An enabled resource. Numbered in the order of (network id, resource id).
 #[derive(Debug)]

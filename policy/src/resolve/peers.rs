@@ -28,13 +28,15 @@ pub(crate) struct PeerEntry {
 /// The states that have the same numbers for the same peers: the next number that none of them has given out.
 pub(crate) type Numbering = Arc<AtomicU32>;
 
-/// Every peer that may take part, and room for numbers that are nobody's.
+/// Every peer that may take part, and those whose numbers are nobody's any more.
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
     entries: Vec<PeerEntry>,
     numbers: FxHashMap<Arc<str>, u32>,
     /// In the order of their IPv4 addresses.
     pub(crate) by_v4: Vec<u32>,
+    /// The addresses in that order: many look through all of them.
+    v4: Vec<u32>,
     /// In the order of their IPv6 addresses.
     pub(crate) by_v6: Vec<u32>,
     /// Which of `by_v6` have the address directly behind that of the one before; the first, whether it has the first of all.
@@ -81,7 +83,8 @@ impl Peers {
         }
         let numbers = entries.iter().zip(0..).map(|(peer, number)| (peer.id.clone(), number)).collect();
         let numbering = Arc::new(AtomicU32::new(entries.len() as u32));
-        let mut this = Self { entries, numbers, by_v4, by_v6, adjoining: Vec::new(), numbering };
+        let (v4, adjoining) = Default::default();
+        let mut this = Self { entries, numbers, by_v4, v4, by_v6, adjoining, numbering };
         this.adjoin();
         Ok(this)
     }
@@ -102,9 +105,6 @@ impl Peers {
         let gone: BTreeSet<u32> = turned.iter().filter_map(|&id| this.numbers.remove(id)).collect();
         for order in [&mut this.by_v4, &mut this.by_v6] {
             order.retain(|number| gone.is_empty() || !gone.contains(number));
-        }
-        for &number in &gone {
-            this.entries[number as usize] = PeerEntry::nobody();
         }
         for &id in &turned {
             let Some(peer) = state.peers.get(id).filter(|peer| peer.allowed) else { continue };
@@ -130,16 +130,23 @@ impl Peers {
         Some(())
     }
 
+    /// Brings up to the orders what follows from them.
     fn adjoin(&mut self) {
         let mut next = Some(0);
         let rising = self.by_v6.iter().map(|&peer| self.entries[peer as usize].v6);
         let adjoins = |address: u128| mem::replace(&mut next, address.checked_add(1)) == Some(address);
         self.adjoining = rising.map(adjoins).collect();
+        self.v4 = self.by_v4.iter().map(|&peer| self.entries[peer as usize].v4).collect();
     }
 
     /// One more than the highest number.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Numbers and IPv4 addresses, in the order of these.
+    pub(crate) fn iter_v4(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.by_v4.iter().copied().zip(self.v4.iter().copied())
     }
 
     /// Numbers and peers, in the order of their IPv4 addresses.
@@ -183,7 +190,7 @@ impl PeerEntry {
         Self { id: id.into(), v4: peer.v4.to_bits(), v6: peer.v6.to_bits(), key: key_of(id) }
     }
 
-    /// Whoever has a number that is nobody's.
+    /// Whoever has a number that was given out by another state than those that this one follows.
     fn nobody() -> Self {
         Self { id: "".into(), v4: 0, v6: 0, key: 0 }
     }
