@@ -1,7 +1,7 @@
 //! Prints what one change to a large account costs: preparing the state, finding whom it concerns, and compiling and encoding
 //! each of these gateways; and how large the delta of one of them is.
 //!
-//! Run with optimisation: `cargo run --release -p sluicegate-policy --example changes [GATEWAYS [TIMES]]`.
+//! Run with optimisation: `cargo run --release -p sluicegate-policy --example changes [GATEWAYS [TIMES [CHANGE]]]`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -18,9 +18,10 @@ const POLICIES: usize = 5_000;
 const RESOURCES: usize = 2_000;
 
 fn main() {
-    let mut arguments = std::env::args().skip(1).map(|n| n.parse().expect("a number"));
-    let gateways = arguments.next().unwrap_or(100);
-    let times = arguments.next().unwrap_or(40);
+    let mut arguments = std::env::args().skip(1);
+    let mut number = || arguments.next().map(|n| n.parse().expect("a number"));
+    let (gateways, times) = (number().unwrap_or(100), number().unwrap_or(40));
+    let only = arguments.next().unwrap_or_default();
     println!(
         "{PEERS} peers in 5 of {GROUPS} groups, {RESOURCES} resources in 2, {POLICIES} policies, {gateways} gateways; \
          median and highest of {times}, ms; gateways, and KB of a delta"
@@ -31,7 +32,7 @@ fn main() {
     );
     let mut dice = Dice(7);
     let account = account(gateways, &mut dice);
-    for (what, edit) in CHANGES {
+    for (what, edit) in CHANGES.into_iter().filter(|(what, _)| what.contains(&only)) {
         let mut run = Run::new(&account, gateways);
         for _ in 0..times {
             let mut state = (**run.compiler.state()).clone();

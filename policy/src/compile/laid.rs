@@ -13,7 +13,7 @@ use super::words::Words;
 use super::{Compiler, Made, side_by_side};
 use crate::resolve::{NetworkEntry, Numbering, Resolved};
 
-/// The image of an agent, but for what is read from the encoded one, and its pages and blocks, which are kept with its rows.
+/// The image of an agent, but for its pages and blocks, which are kept with its rows.
 #[derive(Debug)]
 pub(super) struct Laid {
     hash: Hash,
@@ -40,10 +40,10 @@ impl Laid {
         let routes = before.and_then(|before| before.same_routes(r));
         let routes = routes.unwrap_or_else(|| Arc::new(compiler.route_infos(&made.scope)));
         let names = names(r, &made.rules);
-        Self { hash, peers, networks, routes, words: made.words.layout(), names }
+        Self { hash, peers, networks, routes, words: made.words, names }
     }
 
-    /// Its words, but for those of sections.
+    /// Its words.
     pub(super) fn words(&self) -> &Words {
         &self.words
     }
@@ -60,7 +60,7 @@ impl Laid {
         if before.hash() != self.hash || !Arc::ptr_eq(&self.peers, &r.peers.numbering) {
             return None;
         }
-        let runs = made.words.over(&self.words, before, r, made.placed.tables())?;
+        let runs = made.words.over(&self.words, r, made.placed.tables())?;
         let routes = match self.same_routes(r) {
             Some(_) => BTreeMap::new(),
             None => turned(&self.routes, &compiler.route_infos(&made.scope)),

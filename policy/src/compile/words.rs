@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::{iter, ptr};
 
-use sluicegate_api::image::Parts;
 use sluicegate_engine::image::{HEADER, LAYOUT, LINE, MAGIC, header};
 
 use super::lines::Lines;
@@ -150,15 +149,9 @@ impl Words {
         all
     }
 
-    /// What to write over `image`, which `before` was the layout of, to get this: offsets, rising, and words. `None` where
+    /// What to write over the image that `before` was to get this: offsets, rising, and words. `None` where
     /// everything may have moved. Peers have the same numbers in both; `tables` are this one's, and `before` had them the time before.
-    pub(super) fn over(
-        &self,
-        before: &Self,
-        image: &Parts,
-        r: &Resolved,
-        tables: Tables<'_>,
-    ) -> Option<Vec<Run>> {
+    pub(super) fn over(&self, before: &Self, r: &Resolved, tables: Tables<'_>) -> Option<Vec<Run>> {
         let starts = |this: &Self| {
             let sections = this.sections.iter().map(|section| section.0);
             let own = [header::HOSTS4, header::SRC6_LEN, header::SRC6, header::SRC6_CLASS];
@@ -169,8 +162,10 @@ impl Words {
             return None;
         }
         let mut runs = Runs::default();
-        runs.differing(image, 0, &self.header);
-        self.sections.iter().for_each(|(start, words)| runs.differing(image, *start, words));
+        runs.differing(&before.header, 0, &self.header);
+        for ((start, words), (_, had)) in self.sections.iter().zip(&before.sections) {
+            runs.differing(had, *start, words);
+        }
         for (start, lines) in self.tables.iter().zip(tables) {
             lines.written()?.for_each(|(at, words)| runs.put(start + at, words));
         }
@@ -228,15 +223,13 @@ impl Words {
         self.offset(header::HOSTS4) + (v4 - self.header[header::HOSTS4_BASE]) as usize
     }
 
-    /// This without the words of sections, which whoever has the image has.
-    pub(super) fn layout(mut self) -> Self {
-        self.sections.iter_mut().for_each(|section| section.1 = Vec::new());
-        self
-    }
-
-    /// About how many bytes it takes, as a layout.
+    /// About how many bytes it takes.
     pub(super) fn size(&self) -> usize {
-        HEADER * 4 + self.hosts.of_peer.len() * 4 + self.hosts.sources.len() * size_of::<(Start, u32)>()
+        let sections: usize = self.sections.iter().map(|(_, words)| words.len() * 4).sum();
+        HEADER * 4
+            + sections
+            + self.hosts.of_peer.len() * 4
+            + self.hosts.sources.len() * size_of::<(Start, u32)>()
     }
 }
 
@@ -254,13 +247,12 @@ impl Runs {
         }
     }
 
-    /// What of these words, which begin at `start`, is not as in `image`.
-    fn differing(&mut self, image: &Parts, start: usize, words: &[u32]) {
-        let before = image.words(start..start + words.len());
+    /// What of these words, which begin at `start`, is not as in as many `before`.
+    fn differing(&mut self, before: &[u32], start: usize, words: &[u32]) {
         if words == before {
             return;
         }
-        for (i, (word, _)) in words.iter().zip(&before).enumerate().filter(|(_, (new, old))| new != old) {
+        for (i, (word, _)) in words.iter().zip(before).enumerate().filter(|(_, (new, old))| new != old) {
             self.put(start + i, &[*word]);
         }
     }
