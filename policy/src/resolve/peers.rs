@@ -117,9 +117,12 @@ impl Peers {
         Some((this, turned))
     }
 
-    /// Gives a number to a newcomer; `None` where one of its addresses is another's.
+    /// Gives a number to a newcomer; `None` where one of its addresses is another's, or other states have taken too many numbers.
     fn push(&mut self, peer: PeerEntry) -> Option<()> {
         let number = self.numbering.fetch_add(1, Ordering::Relaxed);
+        if number as usize > self.entries.len() + LEFT {
+            return None;
+        }
         let v4 = self.by_v4.binary_search_by_key(&peer.v4, |&i| self.entries[i as usize].v4).err()?;
         let v6 = self.by_v6.binary_search_by_key(&peer.v6, |&i| self.entries[i as usize].v6).err()?;
         self.by_v4.insert(v4, number);
@@ -254,6 +257,15 @@ mod tests {
         let mut outside = state(&[("a", 9), ("b", 5), ("c", 6)]);
         outside.peers.get_mut("c").unwrap().v6 = "fd5c:2::6".parse().unwrap();
         assert!(first.after(&outside, &before).is_none());
+    }
+
+    #[test]
+    fn numbers_that_other_states_took_make_no_room_without_end() {
+        let before = state(&[("a", 9)]);
+        let first = Peers::new(&before).unwrap();
+        let joined = state(&[("a", 9), ("b", 5)]);
+        let follows = |_: &usize| first.after(&joined, &before).is_some();
+        assert_eq!((0..2 * LEFT).filter(follows).count(), LEFT + 1);
     }
 
     #[test]
