@@ -1,7 +1,7 @@
 //! Prints what one change to a large account costs: preparing the state, finding whom it concerns, and compiling and encoding
-//! each of these gateways.
+//! each of these gateways; and how large the delta of one of them is.
 //!
-//! Run with optimisation: `cargo run --release -p sluicegate-policy --example changes [GATEWAYS [TIMES]]`.
+//! Run with optimisation: `cargo run --release -p sluicegate-policy --example changes [GATEWAYS [TIMES [CHANGE]]]`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -18,20 +18,21 @@ const POLICIES: usize = 5_000;
 const RESOURCES: usize = 2_000;
 
 fn main() {
-    let mut arguments = std::env::args().skip(1).map(|n| n.parse().expect("a number"));
-    let gateways = arguments.next().unwrap_or(100);
-    let times = arguments.next().unwrap_or(40);
+    let mut arguments = std::env::args().skip(1);
+    let mut number = || arguments.next().map(|n| n.parse().expect("a number"));
+    let (gateways, times) = (number().unwrap_or(100), number().unwrap_or(40));
+    let only = arguments.next().unwrap_or_default();
     println!(
         "{PEERS} peers in 5 of {GROUPS} groups, {RESOURCES} resources in 2, {POLICIES} policies, {gateways} gateways; \
-         median and highest of {times}, ms"
+         median and highest of {times}, ms; gateways, and KB of a delta"
     );
     println!(
-        "  {:22} {:>13} {:>13} {:>13} {:>13} {:>4}",
-        "", "prepared", "affected", "compiled", "together", "of"
+        "  {:22} {:>13} {:>13} {:>13} {:>13} {:>4} {:>5}",
+        "", "prepared", "affected", "compiled", "together", "of", "KB"
     );
     let mut dice = Dice(7);
     let account = account(gateways, &mut dice);
-    for (what, edit) in CHANGES {
+    for (what, edit) in CHANGES.into_iter().filter(|(what, _)| what.contains(&only)) {
         let mut run = Run::new(&account, gateways);
         for _ in 0..times {
             let mut state = (**run.compiler.state()).clone();
@@ -45,7 +46,7 @@ fn main() {
 /// What may happen to an account.
 type Change = (&'static str, fn(&mut State, &mut Dice));
 
-const CHANGES: [Change; 5] = [
+const CHANGES: [Change; 9] = [
     ("peer joins a group", |state, dice| {
         let (peer, group) = (peer(dice.roll(PEERS)), group(dice.roll(GROUPS)));
         state.groups.get_mut(&group).expect("a group").peers.insert(peer);
@@ -70,6 +71,37 @@ const CHANGES: [Change; 5] = [
             policy.posture_failed.insert(peer);
         }
     }),
+    ("a peer is added", |state, dice| {
+        let id = format!("newcomer{}", dice.roll(1 << 30));
+        let (v4, v6) = free_addresses(state, dice);
+        state.peers.insert(id.clone(), Peer { name: id.clone(), v4, v6, allowed: true });
+        for _ in 0..5 {
+            let group = state.groups.get_mut(&group(dice.roll(GROUPS))).expect("a group");
+            group.peers.insert(id.clone());
+        }
+    }),
+    ("a peer is removed", |state, dice| {
+        let id = peer(dice.roll(PEERS));
+        state.peers.remove(&id);
+        leave(state, &id, |group| &mut group.peers);
+    }),
+    ("a resource is added", |state, dice| {
+        let id = format!("more{}", dice.roll(1 << 30));
+        let prefixes = vec![format!("172.16.{}.0/24", dice.roll(256)).parse().expect("a prefix")];
+        let resource =
+            Resource { name: id.clone(), prefixes, enabled: true, domain: None, distribution: None };
+        let gateways = state.networks.len();
+        let network = state.networks.get_mut(&format!("site{:04}", dice.roll(gateways))).expect("a network");
+        network.resources.insert(id.clone(), resource);
+        let group = state.groups.get_mut(&group(dice.roll(GROUPS))).expect("a group");
+        group.resources.insert(id);
+    }),
+    ("a resource is removed", |state, dice| {
+        let gateways = state.networks.len();
+        let network = state.networks.get_mut(&format!("site{:04}", dice.roll(gateways))).expect("a network");
+        let Some((id, _)) = network.resources.pop_first() else { return };
+        leave(state, &id, |group| &mut group.resources);
+    }),
     ("a resource moves", |state, dice| {
         let gateways = state.networks.len();
         let network = state.networks.get_mut(&format!("site{:04}", dice.roll(gateways))).expect("a network");
@@ -78,6 +110,34 @@ const CHANGES: [Change; 5] = [
     }),
 ];
 
+/// Takes a member out of every group that it is in.
+fn leave(state: &mut State, id: &str, members: fn(&mut Group) -> &mut Shared<BTreeSet<String>>) {
+    let groups: Vec<String> = state.groups.keys().cloned().collect();
+    for group in groups {
+        let has = |group: &Group| group.peers.contains(id) || group.resources.contains(id);
+        if state.groups.get(&group).is_some_and(has) {
+            state.groups.get_mut(&group).map(members).expect("a group").remove(id);
+        }
+    }
+}
+
+/// An address of each family that is nobody's.
+fn free_addresses(state: &State, dice: &mut Dice) -> (Ipv4Addr, Ipv6Addr) {
+    let taken: BTreeSet<Ipv4Addr> = state.peers.values().map(|peer| peer.v4).collect();
+    loop {
+        let host = 1 + dice.roll(65_000) as u32;
+        let (v4, v6) = addresses(host);
+        if !taken.contains(&v4) {
+            return (v4, v6);
+        }
+    }
+}
+
+fn addresses(host: u32) -> (Ipv4Addr, Ipv6Addr) {
+    let v4 = Ipv4Addr::from_bits(0x6440_0000 | host);
+    (v4, Ipv6Addr::from_bits(0xfd5c_0001u128 << 96 | u128::from(host.reverse_bits())))
+}
+
 /// One who follows an account, change by change.
 struct Run {
     compiler: Compiler,
@@ -85,6 +145,7 @@ struct Run {
     images: BTreeMap<String, Parts>,
     samples: [Vec<Duration>; 4],
     concerned: usize,
+    deltas: usize,
 }
 
 impl Run {
@@ -96,7 +157,7 @@ impl Run {
             (id.clone(), image)
         };
         let images = gateways.iter().map(image).collect();
-        Self { compiler, gateways, images, samples: Default::default(), concerned: 0 }
+        Self { compiler, gateways, images, samples: Default::default(), concerned: 0, deltas: 0 }
     }
 
     fn follow(&mut self, state: State) {
@@ -105,12 +166,15 @@ impl Run {
         let prepared = begin.elapsed();
         let affected = compiler.affected(&self.compiler);
         let found = begin.elapsed();
-        for id in affected.iter().filter(|id| self.gateways.contains(&***id)) {
-            let image = compiler.compile_parts(id, self.images.get(&**id)).expect("an image");
-            self.images.insert(id.to_string(), image);
-            self.concerned += 1;
-        }
+        let concerned: Vec<&Arc<str>> = affected.iter().filter(|id| self.gateways.contains(&***id)).collect();
+        let image = |id: &&Arc<str>| compiler.compile_parts(id, self.images.get(&***id)).expect("an image");
+        let images: Vec<Parts> = concerned.iter().map(image).collect();
         let together = begin.elapsed();
+        for (id, image) in concerned.into_iter().zip(images) {
+            self.concerned += 1;
+            self.deltas += self.images[&**id].difference(&image).encode().len();
+            self.images.insert(id.to_string(), image);
+        }
         let all = [prepared, found - prepared, together - found, together];
         self.samples.iter_mut().zip(all).for_each(|(samples, sample)| samples.push(sample));
         self.compiler = compiler;
@@ -124,7 +188,9 @@ impl Run {
             format!("{:6.2} {:6.2}", ms(times / 2), ms(times - 1))
         });
         let figures: Vec<String> = figures.collect();
-        println!("  {what:23} {} {:4.1}", figures.join(" "), self.concerned as f64 / times as f64);
+        let of = self.concerned as f64 / times as f64;
+        let delta = self.deltas as f64 / self.concerned.max(1) as f64 / 1e3;
+        println!("  {what:23} {} {of:4.1} {delta:5.1}", figures.join(" "));
     }
 }
 
@@ -166,8 +232,7 @@ fn account(gateways: usize, dice: &mut Dice) -> State {
     };
     for (i, id) in (0..gateways).map(gateway).chain((0..PEERS).map(peer)).enumerate() {
         let host = (i as u32 + 1).wrapping_mul(40_503) & 0xffff;
-        let v4 = Ipv4Addr::from_bits(0x6440_0000 | host);
-        let v6 = Ipv6Addr::from_bits(0xfd5c_0001u128 << 96 | u128::from(host.reverse_bits()));
+        let (v4, v6) = addresses(host);
         state.peers.insert(id.clone(), Peer { name: id, v4, v6, allowed: true });
     }
     for i in 0..GROUPS {

@@ -122,6 +122,39 @@ fn change(state: &mut State, &(what, which, how, _): &Step) {
                 _ => drop(network.resources.pop_first()),
             }
         }
+        16..19 => {
+            // A peer comes or goes, and groups and rules that name it stay as they are; or it comes into a group at once.
+            let id = [PEERS[how % PEERS.len()], "newcomer"][which % 2];
+            let known = state.peers.remove(id).is_some();
+            if let Some(group) = nth(&mut state.groups, which).filter(|_| how % 4 == 0) {
+                turn(&mut group.peers, id);
+            }
+            if known && how % 3 != 0 {
+                return;
+            }
+            // Ahead of the others, behind them, or between.
+            let free = (1..16).filter(|&n| state.peers.values().all(|p| p.v4.octets()[3] != n));
+            let free6 = (1..16).filter(|&n| state.peers.values().all(|p| p.v6.segments()[7] != u16::from(n)));
+            let (free, free6): (Vec<u8>, Vec<u8>) = (free.collect(), free6.collect());
+            let v4 = [100, 64, 0, free[how % free.len()]].into();
+            let v6 = format!("fd5c:1::{:x}", free6[which % free6.len()]).parse().unwrap();
+            state.peers.insert(id.to_owned(), Peer { name: id.to_owned(), v4, v6, allowed: true });
+        }
+        19 => {
+            // A resource has another prefix, or there is one more, ahead of others or behind them.
+            let prefixes = vec![PREFIXES[how % PREFIXES.len()].parse().unwrap()];
+            let Some(network) = nth(&mut state.networks, which) else { return };
+            let Some((id, first)) = network.resources.first_key_value() else { return };
+            let (mut id, mut resource) = (id.clone(), first.clone());
+            if how / 20 % 2 == 0 {
+                id = format!("{}{id}", ["a", "z"][which / 4 % 2]);
+            }
+            resource.prefixes = prefixes;
+            network.resources.insert(id.clone(), resource);
+            if let Some(group) = nth(&mut state.groups, how) {
+                group.resources.insert(id);
+            }
+        }
         _ => {
             if state.groups.remove("ge").is_none() {
                 state.groups.insert("ge".to_owned(), Group::default());
@@ -137,7 +170,7 @@ proptest! {
     fn images_are_those_of_one_who_starts_anew(
         mut state in states(),
         to_everybody in any::<bool>(),
-        steps in vec((0u8..17, 0usize..64, 0usize..64, any::<u16>()), 1..16),
+        steps in vec((0u8..21, 0usize..64, 0usize..64, any::<u16>()), 1..16),
     ) {
         if to_everybody {
             // Otherwise nearly every state has a resource that is distributed, and its sets are made anew.
@@ -186,6 +219,53 @@ proptest! {
                 }
                 *follower = next;
             }
+        }
+    }
+}
+
+/// Numbers of those who went are given up now and then, all at once.
+#[test]
+fn a_follower_of_peers_that_come_and_go_all_the_time_is_never_other_than_one_who_starts_anew() {
+    let mut state = world();
+    let members = names(&["pa", "newcomer"]).into();
+    state.groups.insert("ga".to_owned(), Group { name: "ga".into(), peers: members, ..Group::default() });
+    let rule = |slot: u32, sources, destinations| Rule {
+        id: format!("rule{slot}"),
+        name: String::new(),
+        slot,
+        enabled: true,
+        action: Action::Accept,
+        bidirectional: true,
+        service: Service::All,
+        sources,
+        destinations,
+    };
+    let (peer, group) = (|id: &str| End::Peer(id.to_owned()), || End::Groups(names(&["ga"])));
+    let rules = vec![rule(1, group(), peer("pb")), rule(2, peer("newcomer"), peer("pc"))];
+    let policy = Policy {
+        name: String::new(),
+        enabled: true,
+        posture_failed: Default::default(),
+        rules: rules.into(),
+    };
+    state.policies.insert("policy".to_owned(), policy);
+    let mut follower = compiler(&state).remembering();
+    let mut had: BTreeMap<&str, Parts> = BTreeMap::new();
+    for turn in 0..2_600u32 {
+        if state.peers.remove("newcomer").is_none() {
+            let (n, name) = (20 + turn % 100, "newcomer".to_owned());
+            let (v4, v6) = ([100, 64, 0, n as u8].into(), format!("fd5c:1::{n:x}").parse().unwrap());
+            state.peers.insert(name.clone(), Peer { name, v4, v6, allowed: true });
+        }
+        follower = Compiler::after(Arc::new(state.clone()), &follower).unwrap();
+        let scratch = (turn % 50 > 47).then(|| compiler(&state));
+        for agent in ["pa", "pb", "pc", "newcomer"] {
+            let parts = follower.compile_parts(agent, had.get(agent)).unwrap();
+            if let Some(scratch) = &scratch {
+                assert_eq!(parts.image().unwrap(), scratch.compile(agent).unwrap(), "{agent} after {turn}");
+                assert_eq!(follower.network(agent), scratch.network(agent), "{agent} after {turn}");
+            }
+            had.insert(agent, parts);
         }
     }
 }

@@ -89,7 +89,9 @@ impl Parts {
             while !rest.is_empty() {
                 let (i, start) = (at / WORDS_PER_HASH, at % WORDS_PER_HASH);
                 let (here, beyond) = rest.split_at(rest.len().min(WORDS_PER_HASH - start));
-                let part = touched.entry(i).or_insert_with(|| after(i));
+                // What is written as a whole need not be known.
+                let whole = start == 0 && here.len() == WORDS_PER_HASH;
+                let part = touched.entry(i).or_insert_with(|| if whole { here.to_vec() } else { after(i) });
                 part[start..start + here.len()].copy_from_slice(here);
                 (at, rest) = (at + here.len(), beyond);
             }

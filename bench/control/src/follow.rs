@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use sluicegate_control::driver::shared_out;
 use sluicegate_control::hub::Compiled;
 use sluicegate_control::store::{
     Action, Actor, End, GroupChange, PolicyChange, PostureCheckChange, Protocol, Reading, RuleChange,
@@ -48,16 +49,16 @@ impl Follower {
         let compiler = Compiler::after(Arc::new(snapshot.state), &self.compiler)?;
         let affected = compiler.affected(&self.compiler);
         samples.prepared.push(begin.elapsed());
-        let mut concerned = 0;
-        for gateway in affected.iter().filter(|id| self.gateways.contains(&***id)) {
-            let before = self.images.remove(&**gateway);
-            let parts = compiler.compile_parts(gateway, before.as_ref().map(|before| &before.parts))?;
-            let image = Compiled::new(parts, before);
-            self.images.insert(gateway.to_string(), image);
-            concerned += 1;
-        }
+        let concerned = affected.iter().filter(|id| self.gateways.contains(&***id));
+        let work: Vec<_> = concerned.map(|id| (id.to_string(), self.images.remove(&**id))).collect();
+        ensure!(!work.is_empty(), "a change that concerns no gateway says nothing");
+        let images = shared_out(work, |(gateway, before)| {
+            let parts = compiler.compile_parts(&gateway, before.as_ref().map(|before| &before.parts))?;
+            Ok((gateway, Compiled::new(parts, before)))
+        });
+        let images: Vec<_> = images.into_iter().collect::<Result<_>>()?;
         samples.compiled.push(begin.elapsed());
-        ensure!(concerned > 0, "a change that concerns no gateway says nothing");
+        self.images.extend(images);
         self.compiler = compiler;
         Ok(())
     }

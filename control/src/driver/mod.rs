@@ -17,6 +17,7 @@ use crate::ids::now;
 use crate::metrics::Metrics;
 use crate::store::{Reading, Store, StoreError};
 use plan::Plan;
+pub use plan::shared_out;
 
 /// Two compilations do not begin within this time: a burst of changes does not keep a core busy on its own.
 const GAP: Duration = Duration::from_millis(5);

@@ -1,7 +1,7 @@
 //! One compilation: pure, on its own thread.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -82,32 +82,8 @@ impl Plan {
             .partition(|(agent, _, untouched)| {
                 untouched.is_none() || change.as_ref().is_some_and(|change| change.may_tell(agent))
             });
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        let each = work.len().div_ceil(processors).max(1);
-        let mut done: BTreeMap<String, Target> = BTreeMap::new();
         let target = |(agent, base, untouched)| self.target(change.as_ref(), agent, base, untouched);
-        let mut work = work.into_iter();
-        thread::scope(|scope| {
-            let mut others = Vec::new();
-            loop {
-                let part: Vec<_> = work.by_ref().take(each).collect();
-                if part.is_empty() {
-                    break;
-                }
-                // The last part is this thread's own, and so is the only one.
-                if work.len() == 0 {
-                    done.extend(part.into_iter().filter_map(target));
-                    break;
-                }
-                others.push(scope.spawn(move || part.into_iter().filter_map(target).collect::<Vec<_>>()));
-            }
-            for other in others {
-                match other.join() {
-                    Ok(targets) => done.extend(targets),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-        });
+        let mut done: BTreeMap<String, Target> = shared_out(work, target).into_iter().flatten().collect();
         let same = rest.drain(..).filter_map(|(agent, _, images)| {
             self.state()
                 .peers
@@ -180,6 +156,26 @@ impl Plan {
     }
 }
 
+/// Does the same to all of some things, on every processor. Whoever is done with one takes the next: some cost far more than others,
+/// and processors have other work.
+pub fn shared_out<T: Send, U: Send>(things: Vec<T>, each: impl Fn(T) -> U + Sync) -> Vec<U> {
+    let others = thread::available_parallelism().map_or(1, usize::from).min(things.len()).saturating_sub(1);
+    let things = Mutex::new(things.into_iter());
+    let next = || things.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || std::iter::from_fn(next).map(&each).collect::<Vec<_>>();
+    thread::scope(|scope| {
+        let others: Vec<_> = (0..others).map(|_| scope.spawn(work)).collect();
+        let mut done = work();
+        for other in others {
+            match other.join() {
+                Ok(more) => done.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        done
+    })
+}
+
 /// What differs from the state before.
 struct Change<'a> {
     before: &'a Plan,
@@ -216,7 +212,11 @@ fn differences<'a, T>(
     if old.is_same(new) {
         return BTreeSet::new();
     }
-    let changed = old.iter().filter(|(id, a)| new.get(*id).is_some_and(|b| !same(a, b)));
+    let mut new = new.iter().peekable();
+    let changed = old.iter().filter(|(id, a)| {
+        while new.next_if(|(other, _)| other < id).is_some() {}
+        new.next_if(|(other, _)| other == id).is_some_and(|(_, b)| !same(a, b))
+    });
     changed.map(|(id, _)| id.as_str()).collect()
 }
 

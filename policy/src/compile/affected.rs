@@ -91,7 +91,7 @@ fn joined<'a, T>(
 }
 
 /// Both of two rising sequences, in order: each key, with what either has.
-pub(super) fn side_by_side<'a, K: Ord + 'a, T: 'a>(
+pub(crate) fn side_by_side<'a, K: Ord + 'a, T: 'a>(
     old: impl Iterator<Item = (&'a K, &'a T)>,
     new: impl Iterator<Item = (&'a K, &'a T)>,
 ) -> impl Iterator<Item = (&'a K, Option<&'a T>, Option<&'a T>)> {
@@ -136,14 +136,29 @@ fn turned<'a>(
         (Some(old), Some(new)) if old.is_same(new) => None,
         sets => Some(sets),
     };
+    static NOBODY: BTreeSet<String> = BTreeSet::new();
     sets.into_iter().flat_map(|(old, new)| {
-        let in_one = |one: Option<&'a Shared<BTreeSet<String>>>,
-                      other: Option<&'a Shared<BTreeSet<String>>>| {
-            let stays = move |id: &String| other.is_some_and(|other| other.contains(id));
-            one.into_iter().flatten().filter(move |id| !stays(id)).map(String::as_str)
-        };
-        in_one(old, new).chain(in_one(new, old))
+        let [old, new] = [old, new].map(|set| set.map_or(&NOBODY, |set| &**set));
+        let (left, entered) = in_one(old, new);
+        left.into_iter().chain(entered)
     })
+}
+
+/// Who is in the first set only, and who in the second.
+pub(crate) fn in_one<'a>(
+    one: &'a BTreeSet<String>,
+    other: &'a BTreeSet<String>,
+) -> (Vec<&'a str>, Vec<&'a str>) {
+    let (mut left, mut entered) = (Vec::new(), Vec::new());
+    let present = |set: &'a BTreeSet<String>| set.iter().map(|id| (id, &()));
+    for (id, was, is) in side_by_side(present(one), present(other)) {
+        match (was, is) {
+            (Some(()), None) => left.push(id.as_str()),
+            (None, Some(())) => entered.push(id.as_str()),
+            _ => {}
+        }
+    }
+    (left, entered)
 }
 
 /// Who passes or fails anew, by policy, of those that are in both states.
@@ -180,6 +195,12 @@ struct Touched {
     resources: Vec<bool>,
 }
 
+fn touched_peers(change: &Change<'_>, r: &Resolved) -> Vec<bool> {
+    let mut touched = vec![false; r.peers.len()];
+    change.peers.iter().filter_map(|id| r.peer(id)).for_each(|peer| touched[peer as usize] = true);
+    touched
+}
+
 impl Touched {
     fn new(change: &Change<'_>, r: &Resolved) -> Self {
         let state = &*r.state;
@@ -201,7 +222,7 @@ impl Touched {
             groups_of_resources: (state.groups.values())
                 .map(|group| resources.iter().any(|&q| group.resources.contains(q)))
                 .collect(),
-            peers: r.peers.iter().map(|p| change.peers.contains(&*p.id)).collect(),
+            peers: touched_peers(change, r),
             resources: r.resources.iter().map(|q| resources.contains(&*q.id)).collect(),
         }
     }
@@ -209,7 +230,7 @@ impl Touched {
     fn agents(&self, change: &Change<'_>, r: &Resolved) -> Bits {
         let mut agents = Bits::new(r.peers.len());
         if change.overlay {
-            (0..r.peers.len() as u32).for_each(|p| agents.insert(p));
+            r.peers.by_v4.iter().for_each(|&p| agents.insert(p));
             return agents;
         }
         let sets = 0..r.sets.len() as u32;

@@ -22,7 +22,7 @@ pub(super) struct Columns {
     /// One more than the highest number.
     pub(super) count: u32,
     /// (set, index of a column it leads to), rising.
-    by_set: Vec<(u32, u32)>,
+    pub(super) by_set: Vec<(u32, u32)>,
 }
 
 impl Columns {

@@ -1,6 +1,7 @@
 //! Where flows go: a class for every kind of destination, and the intervals of addresses that belong to it.
 
 use std::ops::RangeInclusive;
+use std::slice;
 
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
@@ -49,15 +50,19 @@ impl Destinations {
     pub(super) fn new(r: &Resolved, scope: &Scope) -> Self {
         let mut kinds = Kinds::default();
         let peers = peers(r, scope, &mut kinds);
+        // Of most gateways only their own addresses: then all others need not be looked through.
+        let alone = scope.me.filter(|_| scope.outbound.is_empty());
         let spans = spans(r, scope);
         let net4 = &r.state.overlay_v4;
         let net6 = &r.state.overlay_v6;
         let v4_max = u128::from(u32::MAX);
         let overlay4 = u128::from(net4.network().to_bits())..=u128::from(net4.broadcast().to_bits());
         let overlay6 = net6.network().to_bits()..=net6.broadcast().to_bits();
-        let order4 =
-            (0..r.peers.len() as u32).map(|p| (u128::from(r.peers[p as usize].v4), peers[p as usize]));
-        let order6 = r.by_v6.iter().map(|&p| (r.peers[p as usize].v6, peers[p as usize]));
+        let [by_v4, by_v6] =
+            [&r.peers.by_v4, &r.peers.by_v6].map(|all| alone.as_ref().map_or(&all[..], slice::from_ref));
+        let kind = |&peer: &u32| peers[peer as usize];
+        let order4 = by_v4.iter().map(|p| (u128::from(r.peers[*p as usize].v4), kind(p)));
+        let order6 = by_v6.iter().map(|p| (r.peers[*p as usize].v6, kind(p)));
         let (spans4, spans6) = spans;
         let v4 = family(&mut kinds, spans4, overlay4, order4, v4_max);
         let v6 = family(&mut kinds, spans6, overlay6, order6, u128::MAX);
@@ -116,17 +121,14 @@ impl Kinds {
 fn peers(r: &Resolved, scope: &Scope, kinds: &mut Kinds) -> Vec<u32> {
     let mut of_peer = vec![0; r.peers.len()];
     let Some(me) = scope.me else { return of_peer };
-    let mut sets: Vec<SetId> =
-        scope.outbound.iter().map(|&h| r.written.halves[h as usize].destination).collect();
-    sets.sort_unstable();
-    sets.dedup();
-    let mut lanes = Lanes::new(r.peers.len(), None);
+    let sets = scope.destinations(r);
+    let mut lanes = Lanes::new(if sets.is_empty() { 0 } else { r.peers.len() }, None);
     for set in sets {
         let others: Vec<u32> = r.sets.peers(set).iter().copied().filter(|&p| p != me).collect();
         lanes.add(outbound(set), &others, 0);
     }
     let mut kind_of: Vec<Option<u32>> = vec![None; lanes.len()];
-    for (peer, kind) in of_peer.iter_mut().enumerate() {
+    for (peer, kind) in of_peer.iter_mut().enumerate().take(lanes.members()) {
         let Some(same) = lanes.of(peer as u32).next() else { continue };
         *kind = *kind_of[same as usize].get_or_insert_with(|| {
             let mut sets: Vec<u32> = lanes.sets(same).collect();

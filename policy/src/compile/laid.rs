@@ -7,39 +7,64 @@ use std::collections::BTreeMap;
 use std::ptr;
 use std::sync::{Arc, Weak};
 
-use sluicegate_api::image::{Delta, Hash, Parts};
+use sluicegate_api::image::{Delta, Hash, Parts, RouteInfo};
 
 use super::words::Words;
-use super::{Compiler, Made};
-use crate::resolve::{NetworkEntry, Resolved};
+use super::{Compiler, Made, side_by_side};
+use crate::resolve::{NetworkEntry, Numbering, Resolved};
 
-/// The image of an agent, but for what is read from the encoded one, and its pages and blocks, which are kept with its rows.
+/// The image of an agent, but for its pages and blocks, which are kept with its rows.
 #[derive(Debug)]
 pub(super) struct Laid {
     hash: Hash,
-    /// Those of the state it was of, compared by where they are; not kept alive. Peers and routes follow from them.
+    /// By which its peers are numbered.
+    peers: Numbering,
+    /// Those of the state it was of, compared by where they are; not kept alive. Routes follow from them.
     networks: Weak<Vec<NetworkEntry>>,
+    routes: Routes,
     words: Words,
     names: Vec<Name>,
 }
+
+/// What is behind the number of each route.
+type Routes = Arc<BTreeMap<u32, RouteInfo>>;
 
 /// What is behind a slot: the slot, the reading of the rule's policy, and the rule's number then. By slot.
 type Name = (u32, u64, u32);
 
 impl Laid {
-    /// Of the image of `hash`, which has these words and rules.
-    pub(super) fn new(r: &Resolved, hash: Hash, words: Words, rules: &[u32]) -> Self {
-        Self { hash, networks: Arc::downgrade(&r.networks), words: words.layout(), names: names(r, rules) }
+    /// Of the image of `hash`, which was made; `before` is the one before it.
+    pub(super) fn new(compiler: &Compiler, hash: Hash, made: Made, before: Option<&Self>) -> Self {
+        let r = compiler.resolved();
+        let (peers, networks) = (r.peers.numbering.clone(), Arc::downgrade(&r.networks));
+        let routes = before.and_then(|before| before.same_routes(r));
+        let routes = routes.unwrap_or_else(|| Arc::new(compiler.route_infos(&made.scope)));
+        let names = names(r, &made.rules);
+        Self { hash, peers, networks, routes, words: made.words, names }
+    }
+
+    /// Its words.
+    pub(super) fn words(&self) -> &Words {
+        &self.words
+    }
+
+    /// The routes, if nothing that they follow from has changed.
+    fn same_routes(&self, r: &Resolved) -> Option<Routes> {
+        ptr::eq(self.networks.as_ptr(), Arc::as_ptr(&r.networks)).then(|| self.routes.clone())
     }
 
     /// What turns `before` into the image that was made of another state. `None` where it is not this image, or where next to
     /// everything may differ.
     pub(super) fn delta(&self, compiler: &Compiler, before: &Parts, made: &Made) -> Option<Delta> {
         let r = compiler.resolved();
-        if before.hash() != self.hash || !ptr::eq(self.networks.as_ptr(), Arc::as_ptr(&r.networks)) {
+        if before.hash() != self.hash || !Arc::ptr_eq(&self.peers, &r.peers.numbering) {
             return None;
         }
-        let runs = made.words.over(&self.words, before, r, made.placed.tables())?;
+        let runs = made.words.over(&self.words, r, made.placed.tables())?;
+        let routes = match self.same_routes(r) {
+            Some(_) => BTreeMap::new(),
+            None => turned(&self.routes, &compiler.route_infos(&made.scope)),
+        };
         let names = names(r, &made.rules);
         let known =
             |names: &[Name], slot: u32| Some(names[names.binary_search_by_key(&slot, |n| n.0).ok()?].1);
@@ -49,13 +74,26 @@ impl Laid {
         let rules: BTreeMap<_, _> =
             gone.chain(read.map(|name| (name.0, Some(compiler.rule_info(name.2))))).collect();
         // Images have at most `WORDS_MAX` words.
-        Some(Delta { words: made.words.len() as u32, runs, rules, routes: BTreeMap::new() })
+        Some(Delta { words: made.words.len() as u32, runs, rules, routes })
     }
 
     /// About how many bytes this takes.
     pub(super) fn size(&self) -> usize {
-        self.words.size() + self.names.len() * size_of::<Name>()
+        let text = |info: &RouteInfo| {
+            info.network_id.len() + info.resource_id.len() + info.resource_name.len() + size_of::<RouteInfo>()
+        };
+        let routes: usize = self.routes.values().map(text).sum();
+        self.words.size() + self.names.len() * size_of::<Name>() + routes
     }
+}
+
+/// What is other than it was, and `None` for what is gone.
+fn turned(
+    old: &BTreeMap<u32, RouteInfo>,
+    new: &BTreeMap<u32, RouteInfo>,
+) -> BTreeMap<u32, Option<RouteInfo>> {
+    let both = side_by_side(old.iter(), new.iter()).filter(|(_, was, is)| was != is);
+    both.map(|(&number, _, is)| (number, is.cloned())).collect()
 }
 
 fn names(r: &Resolved, rules: &[u32]) -> Vec<Name> {
@@ -79,7 +117,7 @@ mod tests {
     fn state() -> State {
         let ids = (0..10).map(|i| format!("peer{i}")).chain([GATEWAY.to_owned()]);
         let peer = |(id, n): (String, u8)| {
-            let (v4, v6) = ([100, 64, 0, n].into(), format!("fd5c:1::{n}").parse().unwrap());
+            let (v4, v6) = ([100, 64, 0, 2 * n].into(), format!("fd5c:1::{}", 2 * n).parse().unwrap());
             (id.clone(), Peer { name: id, v4, v6, allowed: true })
         };
         let users = (0..5).map(|i| format!("peer{i}")).collect();
@@ -133,6 +171,17 @@ mod tests {
         state.groups.get_mut("users").unwrap()
     }
 
+    fn come(state: &mut State, id: &str, n: u8) {
+        let (v4, v6) = ([100, 64, 0, n].into(), format!("fd5c:1::{n}").parse().unwrap());
+        state.peers.insert(id.to_owned(), Peer { name: id.to_owned(), v4, v6, allowed: true });
+        users(state).peers.insert(id.to_owned());
+    }
+
+    fn go(state: &mut State, id: &str) {
+        state.peers.remove(id);
+        users(state).peers.remove(id);
+    }
+
     /// What the gateway's image costs after a change: the delta, unless it is made anew.
     fn delta(change: impl Fn(&mut State), held: impl Fn(Parts) -> Parts) -> Option<Delta> {
         let before = Compiler::new(Arc::new(state())).unwrap().remembering();
@@ -142,7 +191,7 @@ mod tests {
         let after = Compiler::after(Arc::new(state), &before).unwrap();
         let mut kept = before.memory.unwrap().take(GATEWAY);
         let laid = kept.as_mut().unwrap().laid.take().unwrap();
-        let made = after.make(GATEWAY, kept).unwrap();
+        let made = after.make(GATEWAY, kept, Some(&laid)).unwrap();
         let delta = laid.delta(&after, &held(had.clone()), &made)?;
         let scratch = Compiler::new(after.state().clone()).unwrap().compile(GATEWAY).unwrap();
         assert_eq!(had.apply(&delta).unwrap().image().unwrap(), scratch);
@@ -156,13 +205,16 @@ mod tests {
     #[test]
     fn what_changes_little_is_written_little() {
         type Change = fn(&mut State);
-        let changes: [(Change, usize, usize); 6] = [
+        let changes: [(Change, usize, usize); 8] = [
             (|_| {}, 0, 0),
             (|state| assert!(users(state).peers.insert("peer7".into())), 60, 0),
             (|state| assert!(users(state).peers.remove("peer2")), 60, 0),
             (|state| assert!(policy(state).posture_failed.insert("peer1".into())), 60, 2),
             (|state| policy(state).rules[0].service = Service::Udp(vec![53..=53]), 120, 2),
             (|state| policy(state).name = "renamed".into(), 0, 2),
+            // A newcomer with rights, ahead of others.
+            (|state| come(state, "new", 3), 120, 0),
+            (|state| go(state, "peer3"), 120, 0),
         ];
         for (i, (change, most, names)) in changes.into_iter().enumerate() {
             let delta = delta(change, |had| had).unwrap_or_else(|| panic!("change {i} is made anew"));
@@ -178,13 +230,15 @@ mod tests {
     }
 
     #[test]
-    fn another_image_and_other_networks_are_made_anew() {
+    fn another_image_is_made_anew_and_routes_that_are_named_otherwise_are_told() {
         let other = |_| Compiler::new(Arc::new(state())).unwrap().compile_parts("peer1", None).unwrap();
         assert_eq!(delta(|_| {}, other), None);
         let renamed = |state: &mut State| {
             let network = state.networks.get_mut("network").unwrap();
             network.resources.values_mut().for_each(|resource| resource.name = "renamed".into());
         };
-        assert_eq!(delta(renamed, |had| had), None);
+        let delta = delta(renamed, |had| had).unwrap();
+        assert_eq!((words(&delta), delta.rules.len(), delta.routes.len()), (0, 0, 2));
+        assert!(delta.routes.values().flatten().all(|route| route.resource_name == "renamed"));
     }
 }

@@ -12,6 +12,8 @@ use sluicegate_engine::image::LIST_MAX;
 pub(super) struct Lanes {
     /// (lane, kind) of each member, in the order in which it came to them.
     of_member: Vec<Vec<(u32, u32)>>,
+    /// How many of these numbers are members at all.
+    count: usize,
     kinds: Vec<Kind>,
     /// What a look-up more for every member is worth, in words; `None` for one lane.
     price: Option<u64>,
@@ -52,7 +54,14 @@ const NONE: u32 = u32::MAX;
 impl Lanes {
     /// For members 0 to `members`, all of them in no set. See [`Lanes::price`].
     pub(super) fn new(members: usize, price: Option<u64>) -> Self {
-        Self { of_member: vec![Vec::new(); members], kinds: Vec::new(), price, lanes: Vec::new(), weight: 0 }
+        let of_member = vec![Vec::new(); members];
+        Self { of_member, count: members, kinds: Vec::new(), price, lanes: Vec::new(), weight: 0 }
+    }
+
+    /// This, where only so many of the numbers are members'.
+    #[must_use]
+    pub(super) fn of_count(self, count: usize) -> Self {
+        Self { count, ..self }
     }
 
     /// Tells members of `set` from others. To be called once for each set, large sets first. `weight` is about how many words
@@ -135,7 +144,7 @@ impl Lanes {
                     weight + if inside < kind.members { kind.weight } else { 0 };
             }
         }
-        let look_ups = |members: u64| price * members / self.of_member.len() as u64;
+        let look_ups = |members: u64| price * members / self.count as u64;
         let mut best = None;
         if full == 0 {
             best = Some((weight + look_ups(members.len() as u64), self.lanes.len() as u32));
@@ -154,6 +163,11 @@ impl Lanes {
     /// The kinds of a member; none for a member of no set.
     pub(super) fn of(&self, member: u32) -> impl Iterator<Item = u32> + '_ {
         self.of_member[member as usize].iter().map(|entry| entry.1)
+    }
+
+    /// How many members there may be.
+    pub(super) fn members(&self) -> usize {
+        self.of_member.len()
     }
 
     /// How many kind numbers there are; some have no members.

@@ -107,7 +107,7 @@ impl Matrix {
         limits: &Limits,
         mut kept: Kept,
     ) -> Result<(Self, Option<Kept>), NoMatrix> {
-        let (of_peer, numbered) = Numbered::in_one_lane(r, scope, known, &kept);
+        let (of_peer, numbered) = Numbered::in_one_lane(r, scope, known, &mut kept);
         let used = kept.used(&numbered.rows);
         let words = numbered.count as usize * kept.rows.width as usize + used.words();
         if words > limits.words {
@@ -283,21 +283,27 @@ impl Numbered {
     /// From key and name of each distinct row.
     fn new(rows: &[(u64, u64)], own: u32) -> Self {
         let (places, count) = assign(&rows.iter().map(|row| row.0).collect::<Vec<_>>());
+        Self::at(rows, &places, count, own)
+    }
+
+    /// The same, given the place of each key and how many places there are.
+    fn at(rows: &[(u64, u64)], places: &[u32], count: u32, own: u32) -> Self {
         let number = |row: u64| match row {
             KNOWN => 0,
             OWN => own,
             row => row as u32,
         };
-        Self { rows: rows.iter().zip(places).map(|(row, place)| (place, number(row.1))).collect(), count }
+        Self { rows: rows.iter().zip(places).map(|(row, &place)| (place, number(row.1))).collect(), count }
     }
 
     /// A row is placed by the address of the first peer that has it: whatever rules come and go, it stays where it is.
-    fn in_one_lane(r: &Resolved, scope: &Scope, known: &[bool], kept: &Kept) -> (Vec<Places>, Self) {
+    fn in_one_lane(r: &Resolved, scope: &Scope, known: &[bool], kept: &mut Kept) -> (Vec<Places>, Self) {
         let mut seen = vec![false; kept.rows.len()];
         let mut keys: Vec<(u64, u64)> = Vec::new();
-        for (peer, &row) in r.peers.iter().zip(&kept.of_peer) {
+        for (peer, v4) in r.peers.iter_v4() {
+            let row = kept.of_peer[peer as usize];
             if row != 0 && !mem::replace(&mut seen[row as usize], true) {
-                keys.push((u64::from(peer.v4), u64::from(row)));
+                keys.push((u64::from(v4), u64::from(row)));
             }
         }
         let others = known.iter().zip(&kept.of_peer).zip(0..).filter(|(_, peer)| Some(*peer) != scope.me);
@@ -305,7 +311,9 @@ impl Numbered {
             keys.push((mix(KNOWN), KNOWN));
         }
         keys.extend(scope.me.map(|me| (u64::from(r.peers[me as usize].v4), OWN)));
-        let numbered = Self::new(&keys, kept.own);
+        let own_row = kept.own;
+        let (at, count) = kept.assign(keys.iter().map(|row| row.0).collect());
+        let numbered = Self::at(&keys, at, count, own_row);
         let (mut places, mut own) = (vec![0; kept.rows.len()], 0);
         for (&(_, row), &(place, _)) in keys.iter().zip(&numbered.rows) {
             match row {

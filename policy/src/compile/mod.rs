@@ -44,6 +44,7 @@ use sluicegate_engine::image::{INTERVALS_LOG_MAX, LINE, ROUTES_MAX, header};
 use crate::model::{Policy, State};
 use crate::network::NetworkView;
 use crate::resolve::{Resolved, RuleEntry, Scope};
+pub(crate) use affected::{in_one, side_by_side};
 use destinations::Destinations;
 pub use error::CompileError;
 use kept::Kept;
@@ -152,7 +153,7 @@ impl Compiler {
     /// take part gets an image that denies everything.
     pub fn compile(&self, agent: &str) -> Result<Image, CompileError> {
         let kept = self.memory.as_ref().and_then(|memory| memory.take(agent));
-        let made = self.make(agent, kept)?;
+        let made = self.make(agent, kept, None)?;
         let image = self.image(&made);
         self.remember(agent, made, None);
         Ok(image)
@@ -164,17 +165,18 @@ impl Compiler {
     pub fn compile_parts(&self, agent: &str, before: Option<&Parts>) -> Result<Parts, CompileError> {
         let mut kept = self.memory.as_ref().and_then(|memory| memory.take(agent));
         let laid = kept.as_mut().and_then(|kept| kept.laid.take());
-        let made = self.make(agent, kept)?;
-        let change = before.zip(laid).and_then(|(before, laid)| {
+        let made = self.make(agent, kept, laid.as_ref())?;
+        let change = before.zip(laid.as_ref()).and_then(|(before, laid)| {
             let delta = laid.delta(self, before, &made)?;
             before.apply(&delta).ok()
         });
         let parts = change.unwrap_or_else(|| Parts::new(&self.image(&made), before));
-        self.remember(agent, made, Some(parts.hash()));
+        self.remember(agent, made, Some((parts.hash(), laid)));
         Ok(parts)
     }
 
-    fn make(&self, agent: &str, kept: Option<Kept>) -> Result<Made, CompileError> {
+    /// `laid` is how the image before was laid out, if that is known.
+    fn make(&self, agent: &str, kept: Option<Kept>, laid: Option<&Laid>) -> Result<Made, CompileError> {
         let r = &self.resolved;
         let scope = Scope::new(r, agent);
         if scope.routed.len() > ROUTES_MAX as usize {
@@ -182,7 +184,8 @@ impl Compiler {
         }
         let destinations = Destinations::new(r, &scope);
         let (mut matrix, kept) = Matrix::new(r, &scope, agent, &destinations, &self.limits, kept)?;
-        let words = self.words(agent, &scope, &destinations, &mut matrix)?;
+        let before = laid.map(Laid::words);
+        let words = self.words(agent, &scope, &destinations, &mut matrix, before)?;
         Ok(Made { words, placed: matrix.placed, rules: matrix.rules, kept, scope })
     }
 
@@ -192,11 +195,12 @@ impl Compiler {
         Image { words, rules: self.rule_infos(&made.rules), routes: self.route_infos(&made.scope) }
     }
 
-    /// Keeps what makes the agent's next image cheap; `hash` is that of this one, if anybody asked.
-    fn remember(&self, agent: &str, made: Made, hash: Option<Hash>) {
-        let (Some(memory), Some(mut kept)) = (&self.memory, made.kept) else { return };
-        kept.rows.placed = made.placed;
-        kept.laid = hash.map(|hash| Laid::new(&self.resolved, hash, made.words, &made.rules));
+    /// Keeps what makes the agent's next image cheap; `laid` is the hash of this one, if anybody asked, and how that before it was
+    /// laid out.
+    fn remember(&self, agent: &str, mut made: Made, laid: Option<(Hash, Option<Laid>)>) {
+        let (Some(memory), Some(mut kept)) = (&self.memory, made.kept.take()) else { return };
+        kept.rows.placed = mem::take(&mut made.placed);
+        kept.laid = laid.map(|(hash, before)| Laid::new(self, hash, made, before.as_ref()));
         memory.put(agent, kept);
     }
 
@@ -205,13 +209,14 @@ impl Compiler {
         NetworkView::new(&self.resolved, &Scope::new(&self.resolved, agent))
     }
 
-    /// Whether [`Compiler::network`] surely says what `before` says. Where peers and networks are the very ones this takes less
+    /// Whether [`Compiler::network`] surely says what `before` says. Where networks are the very ones this takes less
     /// than both views, and may be `false` of equal ones: of a resource without a prefix that is opened.
     pub fn same_network(&self, before: &Self, agent: &str) -> bool {
         let (new, old) = (&self.resolved, &before.resolved);
-        if !Arc::ptr_eq(&new.peers, &old.peers) || !Arc::ptr_eq(&new.networks, &old.networks) {
+        if !new.peers.is_numbered_as(&old.peers) || !Arc::ptr_eq(&new.networks, &old.networks) {
             return self.network(agent) == before.network(agent);
         }
+        // Whoever came, went, or has another address has another number.
         let [new, old] = [new, old].map(|r| {
             let scope = Scope::new(r, agent);
             (scope.neighbours(r), scope.opened_resources(r), scope.askers(r), scope.routed)
@@ -225,6 +230,7 @@ impl Compiler {
         scope: &Scope,
         destinations: &Destinations,
         matrix: &mut Matrix,
+        before: Option<&Words>,
     ) -> Result<Words, CompileError> {
         let r = &self.resolved;
         let of_peer: Vec<u32> = matrix.sources.iter().map(|places| places.0).collect();
@@ -252,7 +258,7 @@ impl Compiler {
         }
         let lines = |words: &[u32]| (words.len() / LINE) as u32;
         let own = scope.me.map_or(0, |me| of_peer[me as usize]);
-        let mut words = Words::new(r, &of_peer);
+        let mut words = Words::new(r, of_peer, before);
         words.counted(header::CLASSES, header::CLASSES_LEN, destinations.count, classes);
         words.intervals(header::SRC4_LEN, 1, &[(0, 0)]);
         words.sources6();

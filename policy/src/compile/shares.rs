@@ -9,6 +9,7 @@ use super::outcomes::Outcomes;
 use crate::resolve::{Resolved, Scope, SetId};
 
 /// The halves that concern one agent: (source set, destination set as in `DestinationClass::sets`, rule), rising.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Halves {
     inbound: Vec<[u32; 3]>,
     /// Those the agent opens flows by; the source set is 0.
@@ -29,6 +30,11 @@ impl Halves {
         let others = scope.inbound.iter().map(half).map(|h| [h.source, inbound(h.destination), h.rule]);
         let own = scope.outbound.iter().map(half).map(|h| [0, outbound(h.destination), h.rule]);
         Self { inbound: rising(others.collect()), own: rising(own.collect()) }
+    }
+
+    /// About how many bytes they take.
+    pub(super) fn size(&self) -> usize {
+        (self.inbound.len() + self.own.len()) * size_of::<[u32; 3]>()
     }
 
     /// The column of each destination set, alone.

@@ -35,7 +35,7 @@ impl Sources {
         let order = |set: SetId, row: &Alone| (Reverse(r.sets.peers(set).len()), key(set), row.first);
         let mut sets: Vec<_> = rows.iter().map(|(&set, row)| (order(set, row), set, row.words)).collect();
         sets.sort_unstable();
-        let mut lanes = Lanes::new(r.peers.len(), price);
+        let mut lanes = Lanes::new(r.peers.len(), price).of_count(r.peers.by_v4.len());
         let mut others = Vec::new();
         for (_, set, weight) in sets {
             others.clear();
@@ -49,11 +49,14 @@ impl Sources {
     }
 }
 
-/// Whom the agent knows: its neighbours, members of these sets, and itself.
+/// Whom the agent knows: its neighbours, members of these sets, which are those that inbound halves start at, and itself.
 pub(super) fn known(r: &Resolved, scope: &Scope, sets: impl Iterator<Item = SetId>) -> Vec<bool> {
     let mut known = vec![false; r.peers.len()];
-    let members = sets.flat_map(|set| r.sets.peers(set)).copied();
-    let others = scope.neighbours(r);
-    others.iter().chain(members).chain(scope.me).for_each(|peer| known[peer as usize] = true);
+    // Whoever opens flows to the agent is in one of the sets. Neighbours beside are whom the agent opens flows to.
+    for set in sets.chain(scope.destinations(r)) {
+        r.sets.peers(set).iter().for_each(|&peer| known[peer as usize] = true);
+    }
+    let routers = scope.opened_resources(r).into_iter().flat_map(|resource| r.routers(resource));
+    routers.map(|router| router.peer).chain(scope.me).for_each(|peer| known[peer as usize] = true);
     known
 }

@@ -3,15 +3,15 @@
 //! Sections that have a word or more for every peer follow from the rows of peers, and are written out only where somebody
 //! wants the whole image.
 
-use std::iter;
+use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::{Arc, Weak};
+use std::{iter, ptr};
 
-use sluicegate_api::image::Parts;
 use sluicegate_engine::image::{HEADER, LAYOUT, LINE, MAGIC, header};
 
-use super::affected::side_by_side;
 use super::lines::Lines;
-use crate::resolve::Resolved;
+use crate::resolve::{Peers, Resolved};
 
 /// Pages and blocks.
 pub(super) type Tables<'a> = [&'a Lines; 2];
@@ -24,23 +24,34 @@ pub(super) struct Words {
     sections: Vec<(usize, Vec<u32>)>,
     /// Offsets of blocks and pages.
     tables: Vec<usize>,
-    /// IPv4 address of each peer that has rows, rising, and these as a word.
-    hosts: Vec<(u32, u32)>,
-    /// See [`sources`].
-    sources: Vec<(Start, u32)>,
+    hosts: Arc<Hosts>,
     len: usize,
 }
 
+/// What follows from the rows of peers alone.
+#[derive(Debug)]
+pub(super) struct Hosts {
+    /// Compared by where they are; not kept alive.
+    peers: Weak<Peers>,
+    /// Rows of each peer as a word, by number; 0 of whoever has none.
+    of_peer: Vec<u32>,
+    /// See [`sources`].
+    sources: Vec<(Start, u32)>,
+}
+
 impl Words {
-    /// The header, and the words of hosts; `of_peer` has the rows of each peer.
-    pub(super) fn new(r: &Resolved, of_peer: &[u32]) -> Self {
+    /// The header, and the words of hosts; `of_peer` has the rows of each peer. `before` is of use where these are the same.
+    pub(super) fn new(r: &Resolved, of_peer: Vec<u32>, before: Option<&Self>) -> Self {
         let overlay = r.state.overlay_v4;
         let addresses = 1 << (32 - overlay.prefix_len());
         let header = vec![0; HEADER];
-        let hosts = r.peers.iter().zip(of_peer).filter(|(_, places)| **places != 0);
-        let hosts = hosts.map(|(peer, &places)| (peer.v4, places)).collect();
-        let (sections, tables, sources) = (Vec::new(), Vec::new(), sources(r, of_peer));
-        let mut this = Self { header, sections, tables, hosts, sources, len: HEADER };
+        let same = before.map(|before| &before.hosts).filter(|hosts| hosts.are(r, &of_peer)).cloned();
+        let hosts = same.unwrap_or_else(|| {
+            let sources = sources(r, &of_peer);
+            Arc::new(Hosts { peers: Arc::downgrade(&r.peers), of_peer, sources })
+        });
+        let (sections, tables) = (Vec::new(), Vec::new());
+        let mut this = Self { header, sections, tables, hosts, len: HEADER };
         this.set(header::MAGIC, MAGIC);
         this.set(header::LAYOUT, LAYOUT);
         this.set(header::HOSTS4_BASE, overlay.network().to_bits());
@@ -51,7 +62,7 @@ impl Words {
 
     /// Appends the search array of IPv6 sources.
     pub(super) fn sources6(&mut self) {
-        let len = self.sources.len().next_power_of_two();
+        let len = self.hosts.sources.len().next_power_of_two();
         self.set(header::SRC6_LEN, len as u32);
         self.room(header::SRC6, len * 4);
         self.room(header::SRC6_CLASS, len);
@@ -127,26 +138,20 @@ impl Words {
         for (start, words) in self.sections.iter().map(|(start, words)| (*start, &words[..])).chain(tables) {
             all[start..start + words.len()].copy_from_slice(words);
         }
-        for &(host, places) in &self.hosts {
-            all[self.host(host)] = places;
+        for (peer, v4) in r.peers.iter_v4() {
+            all[self.host(v4)] = self.hosts.of_peer[peer as usize];
         }
         let (starts, classes) = (self.offset(header::SRC6), self.offset(header::SRC6_CLASS));
-        for (i, source) in padded(&self.sources).enumerate() {
+        for (i, source) in padded(&self.hosts.sources).enumerate() {
             all[starts + i * 4..][..4].copy_from_slice(&address(r, source.0));
             all[classes + i] = source.1;
         }
         all
     }
 
-    /// What to write over `image`, which `before` was the layout of, to get this: offsets, rising, and words. `None` where
-    /// everything may have moved. Both are of the same peers; `tables` are this one's, and `before` had them the time before.
-    pub(super) fn over(
-        &self,
-        before: &Self,
-        image: &Parts,
-        r: &Resolved,
-        tables: Tables<'_>,
-    ) -> Option<Vec<Run>> {
+    /// What to write over the image that `before` was to get this: offsets, rising, and words. `None` where
+    /// everything may have moved. Peers have the same numbers in both; `tables` are this one's, and `before` had them the time before.
+    pub(super) fn over(&self, before: &Self, r: &Resolved, tables: Tables<'_>) -> Option<Vec<Run>> {
         let starts = |this: &Self| {
             let sections = this.sections.iter().map(|section| section.0);
             let own = [header::HOSTS4, header::SRC6_LEN, header::SRC6, header::SRC6_CLASS];
@@ -157,28 +162,54 @@ impl Words {
             return None;
         }
         let mut runs = Runs::default();
-        runs.differing(image, 0, &self.header);
-        self.sections.iter().for_each(|(start, words)| runs.differing(image, *start, words));
+        runs.differing(&before.header, 0, &self.header);
+        for ((start, words), (_, had)) in self.sections.iter().zip(&before.sections) {
+            runs.differing(had, *start, words);
+        }
         for (start, lines) in self.tables.iter().zip(tables) {
             lines.written()?.for_each(|(at, words)| runs.put(start + at, words));
         }
-        if self.hosts != before.hosts {
-            self.sources_over(before, r, &mut runs);
+        if !Arc::ptr_eq(&self.hosts, &before.hosts) {
+            self.hosts_over(&before.hosts, r, &mut runs)?;
+            self.sources_over(&before.hosts.sources, r, &mut runs);
         }
         Some(runs.rising())
     }
 
-    fn sources_over(&self, before: &Self, r: &Resolved, runs: &mut Runs) {
-        let [old, new] = [before, self].map(|this| this.hosts.iter().map(|(host, places)| (host, places)));
-        for (host, _, new) in side_by_side(old, new).filter(|(_, old, new)| old != new) {
-            runs.put(self.host(*host), &[new.copied().unwrap_or(0)]);
+    /// `None` where `before` is of a peer of which nobody knows here what address it had.
+    fn hosts_over(&self, before: &Hosts, r: &Resolved, runs: &mut Runs) -> Option<()> {
+        let (old, new) = (&before.of_peer, &self.hosts.of_peer);
+        if old.len() > new.len() {
+            return None;
         }
-        let both = || padded(&self.sources).zip(padded(&before.sources)).enumerate();
+        let old = old.iter().copied().chain(iter::repeat(0));
+        for ((peer, &new), _) in (0..).zip(new).zip(old).filter(|((_, new), old)| **new != *old) {
+            let v4 = r.peers[peer].v4;
+            // Whoever has the address of one that went says itself what is there, if that is anything.
+            let theirs =
+                r.peer_at(IpAddr::V4(v4.into())).is_some_and(|now| self.hosts.of_peer[now as usize] != 0);
+            if new != 0 || !theirs {
+                runs.put(self.host(v4), &[new]);
+            }
+        }
+        Some(())
+    }
+
+    fn sources_over(&self, old: &[(Start, u32)], r: &Resolved, runs: &mut Runs) {
+        let new = &self.hosts.sources[..];
+        let first = new.iter().zip(old).take_while(|(new, old)| new == old).count();
+        let behind = match new.len() == old.len() {
+            true => new[first..].iter().zip(&old[first..]).rev().take_while(|(new, old)| new == old).count(),
+            false => 0,
+        };
+        // Beyond the last the same is repeated: nothing differs there unless something does before.
+        let all = if behind > 0 { new.len() - behind } else { new.len().next_power_of_two() };
+        let both = || (first..all).map(|i| (i, padded_at(new, i), padded_at(old, i)));
         let (starts, classes) = (self.offset(header::SRC6), self.offset(header::SRC6_CLASS));
-        for (i, (new, _)) in both().filter(|(_, (new, old))| new.0 != old.0) {
+        for (i, new, _) in both().filter(|(_, new, old)| new.0 != old.0) {
             runs.put(starts + i * 4, &address(r, new.0));
         }
-        for (i, (new, _)) in both().filter(|(_, (new, old))| new.1 != old.1) {
+        for (i, new, _) in both().filter(|(_, new, old)| new.1 != old.1) {
             runs.put(classes + i, &[new.1]);
         }
     }
@@ -192,17 +223,13 @@ impl Words {
         self.offset(header::HOSTS4) + (v4 - self.header[header::HOSTS4_BASE]) as usize
     }
 
-    /// This without the words of sections, which whoever has the image has.
-    pub(super) fn layout(mut self) -> Self {
-        self.sections.iter_mut().for_each(|section| section.1 = Vec::new());
-        self
-    }
-
-    /// About how many bytes it takes, as a layout.
+    /// About how many bytes it takes.
     pub(super) fn size(&self) -> usize {
+        let sections: usize = self.sections.iter().map(|(_, words)| words.len() * 4).sum();
         HEADER * 4
-            + self.hosts.len() * size_of::<(u32, u32)>()
-            + self.sources.len() * size_of::<(Start, u32)>()
+            + sections
+            + self.hosts.of_peer.len() * 4
+            + self.hosts.sources.len() * size_of::<(Start, u32)>()
     }
 }
 
@@ -220,13 +247,12 @@ impl Runs {
         }
     }
 
-    /// What of these words, which begin at `start`, is not as in `image`.
-    fn differing(&mut self, image: &Parts, start: usize, words: &[u32]) {
-        let before = image.words(start..start + words.len());
+    /// What of these words, which begin at `start`, is not as in as many `before`.
+    fn differing(&mut self, before: &[u32], start: usize, words: &[u32]) {
         if words == before {
             return;
         }
-        for (i, (word, _)) in words.iter().zip(&before).enumerate().filter(|(_, (new, old))| new != old) {
+        for (i, (word, _)) in words.iter().zip(before).enumerate().filter(|(_, (new, old))| new != old) {
             self.put(start + i, &[*word]);
         }
     }
@@ -265,7 +291,7 @@ fn sources(r: &Resolved, of_peer: &[u32]) -> Vec<(Start, u32)> {
     sources.push((Start::Zero, 0));
     // Whether the interval of the peer before, or of nobody, ends where that of the next one may begin.
     let mut known = true;
-    for (&peer, &adjoining) in r.by_v6.iter().zip(&*r.adjoining) {
+    for (&peer, &adjoining) in r.peers.by_v6.iter().zip(&r.peers.adjoining) {
         let places = of_peer[peer as usize];
         if places != 0 {
             match sources.last_mut().filter(|_| known && adjoining) {
@@ -288,9 +314,19 @@ fn sources(r: &Resolved, of_peer: &[u32]) -> Vec<(Start, u32)> {
 
 /// A power of two of them: those beyond the last repeat what it has.
 fn padded(sources: &[(Start, u32)]) -> impl Iterator<Item = (Start, u32)> {
-    let last = sources.last().map_or(0, |source| source.1);
-    let len = sources.len().next_power_of_two();
-    sources.iter().copied().chain(iter::repeat((Start::Never, last))).take(len)
+    (0..sources.len().next_power_of_two()).map(|i| padded_at(sources, i))
+}
+
+fn padded_at(sources: &[(Start, u32)], i: usize) -> (Start, u32) {
+    let beyond = || (Start::Never, sources.last().map_or(0, |source| source.1));
+    sources.get(i).copied().unwrap_or_else(beyond)
+}
+
+impl Hosts {
+    /// Whether this is of these rows of the very same peers.
+    fn are(&self, r: &Resolved, of_peer: &[u32]) -> bool {
+        ptr::eq(self.peers.as_ptr(), Arc::as_ptr(&r.peers)) && self.of_peer == of_peer
+    }
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ pub fn check(state: &State, tests: &[Test], examples: usize) -> Result<Vec<Check
     let compiler = Compiler::new(Arc::new(state))?;
     let r = compiler.resolved();
     let places = Places::new(&[r]);
-    let destinations = Classes::new(&[r, r], r.peers.iter().map(|peer| &peer.id), destination_key);
+    let destinations = Classes::new(&[r, r], r.peers.iter().map(|(_, peer)| &peer.id), destination_key);
     let numbers = destinations.numbers(r);
     let mut asker = Asker {
         compiler: &compiler,

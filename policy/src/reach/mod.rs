@@ -122,7 +122,7 @@ fn between(
 ) -> Difference {
     let states = [before.resolved(), after.resolved()];
     let places = Places::new(&states);
-    let ids: BTreeSet<&Arc<str>> = states.iter().flat_map(|r| r.peers.iter().map(|p| &p.id)).collect();
+    let ids: BTreeSet<&Arc<str>> = states.iter().flat_map(|r| r.peers.iter().map(|(_, p)| &p.id)).collect();
     let destinations = Classes::new(&states, ids.iter().copied(), destination_key);
     let wanted = |id: &Arc<str>| only.is_none_or(|only| only.contains(id));
     let sources = Classes::new(&states, ids.iter().copied().filter(|id| wanted(id)), source_key);
@@ -172,9 +172,11 @@ impl Classes {
         Self { classes, by_id }
     }
 
-    /// The class of each peer of a state.
+    /// The class of each peer of a state, by number.
     fn numbers(&self, r: &Resolved) -> Vec<u32> {
-        r.peers.iter().map(|peer| self.by_id[&peer.id]).collect()
+        let mut numbers = vec![0; r.peers.len()];
+        r.peers.iter().for_each(|(number, peer)| numbers[number as usize] = self.by_id[&peer.id]);
+        numbers
     }
 }
 

@@ -1,6 +1,7 @@
 //! Many short lists of numbers in two arrays.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
 /// Lists 0..n, each rising and without duplicates.
@@ -43,11 +44,12 @@ impl Lists {
         lists
     }
 
-    /// These, with others in the place of some. Each of `changed` is rising, without duplicates, and among 0..n.
-    pub(crate) fn with(&self, changed: &BTreeMap<u32, Vec<u32>>) -> Self {
+    /// These, with others in the place of some, and as many more empty ones as make `count`. Each of `changed` is rising, without
+    /// duplicates, and among 0..count.
+    pub(crate) fn with(&self, changed: &BTreeMap<u32, Vec<u32>>, count: usize) -> Self {
         let more: usize = changed.values().map(Vec::len).sum();
         let mut lists = Self {
-            starts: Vec::with_capacity(self.starts.len()),
+            starts: Vec::with_capacity(count + 1),
             items: Vec::with_capacity(self.items.len() + more),
         };
         let mut from = 0;
@@ -57,19 +59,21 @@ impl Lists {
             lists.items.extend_from_slice(items);
             from = list as usize + 1;
         }
-        lists.append(self, from..self.starts.len().saturating_sub(1));
+        lists.append(self, from..count);
         lists.starts.push(lists.items.len() as u32);
         lists
     }
 
     fn append(&mut self, other: &Self, which: Range<usize>) {
-        if which.is_empty() {
-            return;
+        let there = which.start..which.end.min(other.starts.len().saturating_sub(1)).max(which.start);
+        if !there.is_empty() {
+            let (begin, end) = (other.starts[there.start], other.starts[there.end]);
+            let here = self.items.len() as u32;
+            self.starts.extend(other.starts[there.clone()].iter().map(|start| start - begin + here));
+            self.items.extend_from_slice(&other.items[begin as usize..end as usize]);
         }
-        let (begin, end) = (other.starts[which.start], other.starts[which.end]);
-        let here = self.items.len() as u32;
-        self.starts.extend(other.starts[which].iter().map(|start| start - begin + here));
-        self.items.extend_from_slice(&other.items[begin as usize..end as usize]);
+        let empty = which.len() - there.len();
+        self.starts.extend(std::iter::repeat_n(self.items.len() as u32, empty));
     }
 
     /// One list; empty beyond the last.
@@ -81,8 +85,8 @@ impl Lists {
     }
 }
 
-/// A set of small numbers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// A set of small numbers. Two are equal when they have the same members, whatever they have room for.
+#[derive(Clone, Debug, Eq)]
 pub(crate) struct Bits(Vec<u64>);
 
 impl Bits {
@@ -98,6 +102,12 @@ impl Bits {
         self.0[i as usize / 64] &= !(1 << (i % 64));
     }
 
+    /// Up to the last member.
+    fn words(&self) -> &[u64] {
+        let len = self.0.iter().rposition(|&word| word != 0).map_or(0, |last| last + 1);
+        &self.0[..len]
+    }
+
     /// The members, rising.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.0.iter().enumerate().flat_map(|(i, &word)| {
@@ -105,6 +115,18 @@ impl Bits {
                 .take_while(|&w| w != 0)
                 .map(move |w| i as u32 * 64 + w.trailing_zeros())
         })
+    }
+}
+
+impl PartialEq for Bits {
+    fn eq(&self, other: &Self) -> bool {
+        self.words() == other.words()
+    }
+}
+
+impl Hash for Bits {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.words().hash(state);
     }
 }
 
@@ -127,8 +149,8 @@ mod tests {
         for changed in [vec![], vec![(0, vec![7, 8])], vec![(1, vec![]), (3, vec![5, 6])], vec![(2, vec![9])]]
         {
             let changed: BTreeMap<u32, Vec<u32>> = changed.into_iter().collect();
-            let with = lists.with(&changed);
-            for list in 0..5 {
+            for (count, list) in [4, 6].into_iter().flat_map(|count| (0..7).map(move |list| (count, list))) {
+                let with = lists.with(&changed, count);
                 let expected = changed.get(&list).map_or(lists.get(list), Vec::as_slice);
                 assert_eq!(with.get(list), expected, "{list} of {changed:?}");
             }
@@ -143,5 +165,10 @@ mod tests {
         }
         bits.remove(63);
         assert_eq!(bits.iter().collect::<Vec<_>>(), [0, 64, 129]);
+        let mut wider = Bits::new(500);
+        [0, 64].into_iter().for_each(|i| wider.insert(i));
+        assert_ne!(bits, wider);
+        bits.remove(129);
+        assert_eq!(bits, wider);
     }
 }

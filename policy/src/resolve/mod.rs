@@ -13,36 +13,30 @@
 
 mod lists;
 mod members;
+mod peers;
 mod routes;
 mod scope;
 mod sets;
 mod written;
 
 use std::collections::BTreeSet;
-use std::mem;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use rustc_hash::FxHashMap;
 
 use crate::compile::CompileError;
 use crate::model::{Rule, State};
 
 pub(crate) use lists::{Bits, Lists};
+use peers::Turned;
+pub(crate) use peers::{Numbering, Peers};
 pub(crate) use routes::numbers;
 pub(crate) use scope::{Routed, Scope};
 pub(crate) use sets::{SetId, Sets};
-use written::Written;
-
-/// A peer that may take part. Numbered in the order of their IPv4 addresses.
-#[derive(Debug)]
-pub(crate) struct PeerEntry {
-    pub(crate) id: Arc<str>,
-    pub(crate) v4: u32,
-    pub(crate) v6: u128,
-}
+use written::Named;
+pub(crate) use written::Written;
 
 /// An enabled resource. Numbered in the order of (network id, resource id).
 #[derive(Debug)]
@@ -99,12 +93,7 @@ pub(crate) struct Half {
 pub(crate) struct Resolved {
     pub(crate) state: Arc<State>,
     // What follows from peers alone, and from peers and networks, is shared by states that have the very same of these.
-    pub(crate) peers: Arc<Vec<PeerEntry>>,
-    /// Peers in the order of their IPv6 addresses.
-    pub(crate) by_v6: Arc<Vec<u32>>,
-    /// Which of `by_v6` have the address directly behind that of the one before; the first, whether it has the first of all.
-    pub(crate) adjoining: Arc<Vec<bool>>,
-    peer_numbers: Arc<FxHashMap<Arc<str>, u32>>,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) resources: Arc<Vec<ResourceEntry>>,
     pub(crate) networks: Arc<Vec<NetworkEntry>>,
     /// Networks each peer routes.
@@ -120,27 +109,34 @@ impl Resolved {
     /// Looks everything up. Refused when the state breaks what `model` promises. What has already been looked up `before`, in
     /// parts of the state that are one and the same, is taken from there: the result does not differ.
     pub(crate) fn new(state: Arc<State>, before: Option<&Self>) -> Result<Self, CompileError> {
-        let same_peers = before.filter(|before| {
+        let same_overlay = before.filter(|before| {
             let old = &before.state;
             (old.overlay_v4, old.overlay_v6) == (state.overlay_v4, state.overlay_v6)
-                && old.peers.is_same(&state.peers)
         });
-        let (peers, by_v6, adjoining, peer_numbers) = match same_peers {
-            Some(Self { peers, by_v6, adjoining, peer_numbers, .. }) => {
-                (peers.clone(), by_v6.clone(), adjoining.clone(), peer_numbers.clone())
+        // Where peers have the numbers that they had: who came or went.
+        let mut followed = None;
+        let peers = match same_overlay {
+            Some(before) if before.state.peers.is_same(&state.peers) => {
+                followed = Some((before, Turned::new()));
+                before.peers.clone()
             }
-            None => {
-                let (peers, by_v6) = peers(&state)?;
-                let numbers = peers.iter().enumerate().map(|(i, p)| (p.id.clone(), i as u32)).collect();
-                let adjoining = adjoining(by_v6.iter().map(|&peer| peers[peer as usize].v6));
-                (Arc::new(peers), Arc::new(by_v6), Arc::new(adjoining), Arc::new(numbers))
-            }
+            Some(before) => match before.peers.after(&state, &before.state) {
+                Some((peers, turned)) => {
+                    followed = Some((before, turned));
+                    Arc::new(peers)
+                }
+                None => Arc::new(Peers::new(&state)?),
+            },
+            None => Arc::new(Peers::new(&state)?),
         };
-        let same_networks = same_peers.filter(|before| before.state.networks.is_same(&state.networks));
+        let same_networks =
+            followed.as_ref().filter(|(before, _)| before.state.networks.is_same(&state.networks));
         let (networks, resources, routes) = match same_networks {
-            Some(before) => (before.networks.clone(), before.resources.clone(), before.routes.clone()),
-            None => {
-                let (networks, resources) = networks(&state, &peer_numbers);
+            Some((before, turned)) if !routed_by(&state, turned) => {
+                (before.networks.clone(), before.resources.clone(), before.routes.clone())
+            }
+            _ => {
+                let (networks, resources) = networks(&state, &peers);
                 let routed = networks.iter().zip(0..);
                 let routes: Vec<(u32, u32)> =
                     routed.flat_map(|(n, i)| n.routers.iter().map(move |r| (r.peer, i))).collect();
@@ -148,47 +144,46 @@ impl Resolved {
                 (Arc::new(networks), Arc::new(resources), Arc::new(routes))
             }
         };
-        let numbered = same_networks.and_then(|before| {
-            let sets = Sets::after(&state, &before.sets, &before.state)?;
-            Some((sets, &before.written, &*before.state))
+        let numbers = || resources.iter().zip(0..).map(|(r, i)| (r.id.clone(), i)).collect();
+        let numbered = followed.as_ref().and_then(|(before, turned)| {
+            let resources = (!Arc::ptr_eq(&resources, &before.resources)).then(numbers);
+            let old = (&before.sets, &*before.state);
+            let (sets, other) = Sets::after(&state, old, peers.clone(), turned, resources)?;
+            Some((sets, before, Named { peers: turned, resources: other }))
         });
         let (sets, written) = match numbered {
-            Some((sets, written, old)) if old.policies.is_same(&state.policies) => (sets, written.clone()),
-            Some((mut sets, before, old)) => {
-                let written = Written::new(&state, &mut sets, Some((before, old)))?;
-                if written.unused_sets(&sets) <= sets.len() / 2 + SETS_LEFT {
-                    (sets, Arc::new(written))
+            Some((mut sets, before, named)) => {
+                if before.state.policies.is_same(&state.policies) && !named.by_any(&state) {
+                    (sets, before.written.clone())
                 } else {
-                    sets.forget();
-                    let written = Written::new(&state, &mut sets, None)?;
-                    (sets, Arc::new(written))
+                    let old = (&*before.written, &*before.state, &named);
+                    let written = Written::new(&state, &mut sets, Some(old))?;
+                    if written.unused_sets(&sets) <= sets.len() / 2 + SETS_LEFT {
+                        (sets, Arc::new(written))
+                    } else {
+                        sets.forget();
+                        let written = Written::new(&state, &mut sets, None)?;
+                        (sets, Arc::new(written))
+                    }
                 }
             }
             None => {
-                let numbers = resources.iter().zip(0..).map(|(r, i)| (r.id.clone(), i)).collect();
-                let mut sets = Sets::new(&state, peer_numbers.clone(), numbers);
+                let mut sets = Sets::new(&state, peers.clone(), numbers());
                 let written = Written::new(&state, &mut sets, None)?;
                 (sets, Arc::new(written))
             }
         };
-        Ok(Self { state, peers, by_v6, adjoining, peer_numbers, resources, networks, routes, sets, written })
+        Ok(Self { state, peers, resources, networks, routes, sets, written })
     }
 
     /// A peer's number, if it may take part.
     pub(crate) fn peer(&self, id: &str) -> Option<u32> {
-        self.peer_numbers.get(id).copied()
+        self.peers.number(id)
     }
 
     /// The peer that owns an overlay address, if it may take part.
     pub(crate) fn peer_at(&self, address: IpAddr) -> Option<u32> {
-        match address {
-            IpAddr::V4(a) => self.peers.binary_search_by_key(&a.to_bits(), |p| p.v4).ok().map(|i| i as u32),
-            IpAddr::V6(a) => {
-                let at =
-                    self.by_v6.binary_search_by_key(&a.to_bits(), |&i| self.peers[i as usize].v6).ok()?;
-                Some(self.by_v6[at])
-            }
-        }
+        self.peers.at(address)
     }
 
     /// Whether the address belongs to the overlay, where no resource is.
@@ -248,43 +243,13 @@ pub(crate) fn effectively_bidirectional(rule: &Rule) -> bool {
     rule.bidirectional || rule.service.always_bidirectional()
 }
 
-fn peers(state: &State) -> Result<(Vec<PeerEntry>, Vec<u32>), CompileError> {
-    let mut peers = Vec::with_capacity(state.peers.len());
-    for (id, peer) in state.peers.iter().filter(|(_, p)| p.allowed) {
-        let outside = match (state.overlay_v4.contains(&peer.v4), state.overlay_v6.contains(&peer.v6)) {
-            (true, true) => None,
-            (false, _) => Some((IpAddr::V4(peer.v4), IpNet::V4(state.overlay_v4))),
-            (_, false) => Some((IpAddr::V6(peer.v6), IpNet::V6(state.overlay_v6))),
-        };
-        if let Some((address, overlay)) = outside {
-            return Err(CompileError::OutsideOverlay { peer: id.clone(), address, overlay });
-        }
-        peers.push(PeerEntry { id: id.as_str().into(), v4: peer.v4.to_bits(), v6: peer.v6.to_bits() });
-    }
-    peers.sort_unstable_by_key(|p| p.v4);
-    let mut by_v6: Vec<u32> = (0..peers.len() as u32).collect();
-    by_v6.sort_unstable_by_key(|&i| peers[i as usize].v6);
-    let twin = |a: &PeerEntry, b: &PeerEntry, address: IpAddr| {
-        let mut ids = [a.id.to_string(), b.id.to_string()];
-        ids.sort();
-        Err(CompileError::SharedAddress { peers: ids, address })
-    };
-    if let Some([a, b]) = peers.array_windows().find(|[a, b]| a.v4 == b.v4) {
-        return twin(a, b, IpAddr::V4(a.v4.into()));
-    }
-    let v6 = |i: u32| &peers[i as usize];
-    if let Some(&[a, b]) = by_v6.array_windows().find(|&&[a, b]| v6(a).v6 == v6(b).v6) {
-        return twin(v6(a), v6(b), IpAddr::V6(v6(a).v6.into()));
-    }
-    Ok((peers, by_v6))
+/// Whether one of these peers is a router.
+fn routed_by(state: &State, peers: &Turned<'_>) -> bool {
+    let mut routers = state.networks.values().flat_map(|network| network.routers.values());
+    !peers.is_empty() && routers.any(|router| peers.iter().any(|&peer| router.peers.contains(peer)))
 }
 
-fn adjoining(rising: impl Iterator<Item = u128>) -> Vec<bool> {
-    let mut next = Some(0);
-    rising.map(|address| mem::replace(&mut next, address.checked_add(1)) == Some(address)).collect()
-}
-
-fn networks(state: &State, peers: &FxHashMap<Arc<str>, u32>) -> (Vec<NetworkEntry>, Vec<ResourceEntry>) {
+fn networks(state: &State, peers: &Peers) -> (Vec<NetworkEntry>, Vec<ResourceEntry>) {
     let inside_overlay = |p: &IpNet| match p {
         IpNet::V4(p) => state.overlay_v4.contains(p),
         IpNet::V6(p) => state.overlay_v6.contains(p),
@@ -309,7 +274,7 @@ fn networks(state: &State, peers: &FxHashMap<Arc<str>, u32>) -> (Vec<NetworkEntr
         let mut seen = BTreeSet::new();
         let mut routers = Vec::new();
         for router in enabled {
-            for (peer_id, peer) in router.peers.iter().filter_map(|p| Some((p, *peers.get(p.as_str())?))) {
+            for (peer_id, peer) in router.peers.iter().filter_map(|p| Some((p, peers.number(p)?))) {
                 if seen.insert(peer) {
                     let routing = Routing { peer, metric: router.metric, masquerade: router.masquerade };
                     routers.push((router.metric, peer_id, routing));

@@ -67,7 +67,7 @@ impl Scope {
     pub(crate) fn remote_resources(&self, r: &Resolved) -> BTreeMap<u32, Vec<SetId>> {
         let mut remote: BTreeMap<u32, Vec<SetId>> = BTreeMap::new();
         let Some(me) = self.me else { return remote };
-        for set in rising(self.outbound.iter().map(|&h| r.written.halves[h as usize].destination)) {
+        for set in self.destinations(r) {
             for &resource in r.sets.resources(set) {
                 if !r.routes_resource(me, resource) && !r.routers(resource).is_empty() {
                     remote.entry(resource).or_default().push(set);
@@ -77,14 +77,18 @@ impl Scope {
         remote
     }
 
+    /// Where its outbound halves lead to, rising.
+    pub(crate) fn destinations(&self, r: &Resolved) -> Vec<SetId> {
+        rising(self.outbound.iter().map(|&h| r.written.halves[h as usize].destination))
+    }
+
     /// Peers the agent talks to: those any rule joins it with, the routers of resources its rules open, and those that
     /// may reach the resources it routes.
     pub(crate) fn neighbours(&self, r: &Resolved) -> Bits {
         let mut neighbours = Bits::new(r.peers.len());
         let Some(me) = self.me else { return neighbours };
         let sources = halves_to(r, &self.own_sets).map(|half| half.source);
-        let destinations = self.outbound.iter().map(|&h| r.written.halves[h as usize].destination);
-        for set in rising(sources.chain(destinations)) {
+        for set in rising(sources.chain(self.destinations(r))) {
             r.sets.peers(set).iter().for_each(|&p| neighbours.insert(p));
         }
         for (&resource, sets) in &self.routed_resources {

@@ -1,11 +1,13 @@
 //! Ends of rules as interned sets of peers and resources.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use rustc_hash::FxHashMap;
 
-use super::Lists;
 use super::members::Membership;
+use super::peers::Turned;
+use super::{Lists, Peers};
 use crate::compile::mix_words;
 use crate::model::{End, PostureFailed, State};
 
@@ -47,6 +49,7 @@ enum Ends {
 /// Every set, and who is in which.
 #[derive(Debug)]
 pub(crate) struct Sets {
+    peers: Arc<Peers>,
     ids: Arc<Ids>,
     interned: Arc<Interned>,
     /// The number of each list of failing peers that was asked for, by where it is.
@@ -56,15 +59,13 @@ pub(crate) struct Sets {
     counted: Vec<Counted>,
 }
 
-/// What groups, peers and resources are called, and whom resources are for.
+/// What groups and resources are called, and whom resources are for.
 #[derive(Debug)]
 struct Ids {
     groups: FxHashMap<Arc<str>, u32>,
-    peers: Arc<FxHashMap<Arc<str>, u32>>,
     resources: FxHashMap<Arc<str>, u32>,
-    /// A hash of the id of each group, peer and resource.
+    /// A hash of the id of each group and resource.
     group_keys: Vec<u64>,
-    peer_keys: Vec<u64>,
     resource_keys: Vec<u64>,
     /// Groups that resources are distributed to, one list for each distinct list; the first stands for everybody.
     distributions: Vec<Box<[u32]>>,
@@ -86,6 +87,43 @@ struct Interned {
     of_group: Lists,
     of_peer: Lists,
     of_resource: Lists,
+}
+
+impl Ids {
+    /// Of a state with the same groups; this one where resources are as they were.
+    fn after(self: &Arc<Self>, state: &State, resources: FxHashMap<Arc<str>, u32>) -> Arc<Self> {
+        let (distributions, resource_distribution) = distributions(state, &self.groups, &resources);
+        if resources == self.resources
+            && (&distributions, &resource_distribution) == (&self.distributions, &self.resource_distribution)
+        {
+            return self.clone();
+        }
+        Arc::new(Self {
+            groups: self.groups.clone(),
+            group_keys: self.group_keys.clone(),
+            resource_keys: keys(&resources),
+            resources,
+            distributions,
+            resource_distribution,
+        })
+    }
+}
+
+impl Interned {
+    /// Gives resources other numbers. A set of one that has none any more is empty from now on.
+    fn renumber(&mut self, numbers: &FxHashMap<u32, u32>) {
+        for key in &mut self.keys {
+            if let Ends::Resource(resource) = key.ends {
+                let number = numbers.get(&resource);
+                key.ends =
+                    number.map_or_else(|| Ends::Groups(Box::default()), |&number| Ends::Resource(number));
+            }
+        }
+        let nothing = |ends: &Ends| matches!(ends, Ends::Groups(groups) if groups.is_empty());
+        let some = self.keys.iter().zip(0..).filter(|(key, _)| !nothing(&key.ends));
+        self.numbers = some.map(|(key, number)| (key.clone(), number)).collect();
+        self.indexed = 0;
+    }
 }
 
 impl Default for Interned {
@@ -112,26 +150,21 @@ struct Counted {
 
 impl Sets {
     /// Of a state, by the numbers of its peers and resources.
-    pub(crate) fn new(
-        state: &State,
-        peers: Arc<FxHashMap<Arc<str>, u32>>,
-        resources: FxHashMap<Arc<str>, u32>,
-    ) -> Self {
+    pub(crate) fn new(state: &State, peers: Arc<Peers>, resources: FxHashMap<Arc<str>, u32>) -> Self {
         let groups: FxHashMap<Arc<str>, u32> =
             state.groups.keys().zip(0..).map(|(id, i)| (Arc::from(id.as_str()), i)).collect();
         let members = Membership::new(state, &peers, &resources);
         let (distributions, resource_distribution) = distributions(state, &groups, &resources);
         let ids = Ids {
             group_keys: state.groups.keys().map(|id| key_of(id)).collect(),
-            peer_keys: keys(&peers),
             resource_keys: keys(&resources),
             groups,
-            peers,
             resources,
             distributions,
             resource_distribution,
         };
         Self {
+            peers,
             ids: Arc::new(ids),
             interned: Arc::default(),
             failing_seen: FxHashMap::default(),
@@ -140,27 +173,60 @@ impl Sets {
         }
     }
 
-    /// Of a state whose peers and networks are the very ones of `old`, which `before` is of: a set keeps its number. `None`
-    /// where groups came or went, or what rules with distributed resources lead to may be other sets.
-    pub(crate) fn after(state: &State, before: &Self, old: &State) -> Option<Self> {
+    /// Of a state that follows another, whose sets these are: a set keeps its number. Peers have the same numbers but for those that
+    /// are `turned`; `resources` has their numbers where they may have others. Tells as well which of these came or went. `None` where
+    /// groups came or went, or what rules with distributed resources lead to may be other sets.
+    pub(super) fn after(
+        state: &State,
+        (before, old): (&Self, &State),
+        peers: Arc<Peers>,
+        turned: &Turned<'_>,
+        resources: Option<FxHashMap<Arc<str>, u32>>,
+    ) -> Option<(Self, BTreeSet<Arc<str>>)> {
         let same_groups = state.groups.is_same(&old.groups);
-        if !same_groups && (before.ids.distributions.len() > 1 || !state.groups.keys().eq(old.groups.keys()))
-        {
+        let distributed = before.ids.distributions.len() > 1;
+        if !same_groups {
+            let mut both = state.groups.values().zip(old.groups.values());
+            if !state.groups.keys().eq(old.groups.keys())
+                || distributed && both.any(|(now, was)| !now.resources.is_same(&was.resources))
+            {
+                return None;
+            }
+        }
+        let ids = match resources {
+            Some(resources) => before.ids.after(state, resources),
+            None => before.ids.clone(),
+        };
+        let renumbered = !Arc::ptr_eq(&ids, &before.ids);
+        if renumbered && (distributed || ids.distributions.len() > 1) {
             return None;
         }
-        let members = match same_groups {
+        let members = match same_groups && turned.is_empty() && !renumbered {
             true => before.members.clone(),
-            false => Arc::new(before.members.after(state, old, &before.ids.peers, &before.ids.resources)),
+            false => Arc::new(before.members.after(
+                state,
+                old,
+                &peers,
+                &ids.resources,
+                (turned, &before.peers),
+                renumbered,
+            )),
         };
-        let mut sets = Self {
-            ids: before.ids.clone(),
-            interned: before.interned.clone(),
-            failing_seen: FxHashMap::default(),
-            members,
-            counted: Vec::new(),
-        };
-        sets.counted.resize_with(sets.len(), Counted::default);
-        Some(sets)
+        let (mut interned, mut other) = (before.interned.clone(), BTreeSet::new());
+        if renumbered {
+            let number = |old: u32, id: &Arc<str>| Some((old, *ids.resources.get(id)?));
+            let numbers = before.ids.resources.iter().filter_map(|(id, &old)| number(old, id)).collect();
+            Arc::make_mut(&mut interned).renumber(&numbers);
+            let in_one = |one: &Ids, other: &Ids| -> Vec<Arc<str>> {
+                let ids = one.resources.keys().filter(|&id| !other.resources.contains_key(id));
+                ids.cloned().collect()
+            };
+            other.extend(in_one(&before.ids, &ids).into_iter().chain(in_one(&ids, &before.ids)));
+        }
+        let failing_seen = FxHashMap::default();
+        let mut sets = Self { peers, ids, interned, failing_seen, members, counted: Vec::new() };
+        sets.index();
+        Some((sets, other))
     }
 
     /// Forgets every set.
@@ -179,7 +245,7 @@ impl Sets {
         if let Some(&number) = self.failing_seen.get(&peers.address()) {
             return number;
         }
-        let ids = peers.peers().filter_map(|p| self.ids.peers.get(p.as_str()).copied());
+        let ids = peers.peers().filter_map(|p| self.peers.number(p));
         let mut list: Vec<u32> = ids.collect();
         list.sort_unstable();
         let number = self.interned.failing_numbers.get(&list[..]).copied().unwrap_or_else(|| {
@@ -231,7 +297,7 @@ impl Sets {
                 }
                 Ends::Groups(known)
             }
-            End::Peer(id) => Ends::Peer(*self.ids.peers.get(id.as_str())?),
+            End::Peer(id) => Ends::Peer(self.peers.number(id)?),
             End::Resource(_) if members == Members::Peers => return None,
             End::Resource(id) => {
                 let resource = *self.ids.resources.get(id.as_str())?;
@@ -269,7 +335,7 @@ impl Sets {
             }
         }
         interned.of_group = Lists::new(self.ids.groups.len(), &groups);
-        interned.of_peer = Lists::new(self.ids.peers.len(), &peers);
+        interned.of_peer = Lists::new(self.peers.len(), &peers);
         interned.of_resource = Lists::new(self.ids.resources.len(), &resources);
         interned.indexed = interned.keys.len();
     }
@@ -317,7 +383,7 @@ impl Sets {
             Ends::Groups(groups) => {
                 (0, mix_words(groups.iter().flat_map(|&group| words(self.ids.group_keys[group as usize]))))
             }
-            Ends::Peer(peer) => (3, mix_words(words(self.ids.peer_keys[*peer as usize]))),
+            Ends::Peer(peer) => (3, mix_words(words(self.peers[*peer as usize].key))),
             Ends::Resource(resource) => (6, mix_words(words(self.ids.resource_keys[*resource as usize]))),
         };
         let named_by_end = |&&peer: &&u32| match &key.ends {
@@ -328,7 +394,10 @@ impl Sets {
             Ends::Resource(_) => false,
         };
         let failing = self.interned.failing[key.failing as usize].iter().filter(named_by_end);
-        let failing = failing.flat_map(|&peer| words(self.ids.peer_keys[peer as usize]));
+        // In an order that is none of their numbers.
+        let mut failing: Vec<u64> = failing.map(|&peer| self.peers[peer as usize].key).collect();
+        failing.sort_unstable();
+        let failing = failing.into_iter().flat_map(words);
         let members = match key.members {
             Members::Peers => 0,
             Members::All => 1,
@@ -461,7 +530,8 @@ fn distributions(
     (lists, of_resource)
 }
 
-fn key_of(id: &str) -> u64 {
+/// A hash of an id.
+pub(super) fn key_of(id: &str) -> u64 {
     mix_words(id.bytes().map(u32::from))
 }
 

@@ -1,15 +1,17 @@
 //! The rules of a state, looked up policy by policy: those of a policy that is as it was are taken from the state before.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluicegate_engine::image::SLOTS_MAX;
 
+use super::peers::Turned;
 use super::sets::Members;
 use super::{Half, Lists, RuleEntry, SetId, Sets, effectively_bidirectional};
 use crate::compile::CompileError;
-use crate::model::{Action, Policy, PostureFailed, Rule, State};
+use crate::model::{Action, End, Policy, PostureFailed, Rule, State};
 
 /// Every rule that counts, and what it leads from and to.
 #[derive(Debug, Default)]
@@ -27,15 +29,16 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    /// Looks up the rules of a state. `before` are those of another state whose groups, peers and networks have the same
-    /// numbers, and whose sets are among `sets`.
+    /// Looks up the rules of a state. `before` are those of another state whose groups have the same numbers, and so have peers
+    /// and resources but for those named; its sets are among `sets`.
     pub(super) fn new(
         state: &State,
         sets: &mut Sets,
-        before: Option<(&Self, &State)>,
+        before: Option<(&Self, &State, &Named<'_>)>,
     ) -> Result<Self, CompileError> {
         let mut this = Self::default();
-        let old = before.into_iter().flat_map(|(written, state)| {
+        let turned = |policy: &Policy| before.is_some_and(|(.., named)| named.by(policy));
+        let old = before.into_iter().flat_map(|(written, state, _)| {
             state.policies.iter().zip(0..).map(move |((id, policy), number)| (id, policy, written, number))
         });
         let mut old = old.peekable();
@@ -43,7 +46,7 @@ impl Written {
             while old.next_if(|old| old.0 < id).is_some() {}
             this.starts.push(this.ends());
             match old.next_if(|old| old.0 == id) {
-                Some((_, was, written, number)) if reads_as(policy, was) => {
+                Some((_, was, written, number)) if reads_as(policy, was) && !turned(policy) => {
                     this.take(written, number, policy.name == was.name);
                 }
                 _ => this.policy(id, policy, sets)?,
@@ -145,6 +148,35 @@ impl Written {
     pub(super) fn unused_sets(&self, sets: &Sets) -> usize {
         let unused = |set: &u32| self.halves_from(*set).is_empty() && self.halves_to(*set).is_empty();
         (0..sets.len() as u32).filter(unused).count()
+    }
+}
+
+/// What rules or lists of failing peers may name, and which came or went since they were looked up.
+pub(super) struct Named<'a> {
+    pub(super) peers: &'a Turned<'a>,
+    pub(super) resources: BTreeSet<Arc<str>>,
+}
+
+impl Named<'_> {
+    /// Whether a policy names one of them.
+    fn by(&self, policy: &Policy) -> bool {
+        let end = |end: &End| match end {
+            End::Groups(_) => false,
+            End::Peer(id) => self.peers.contains(id.as_str()),
+            End::Resource(id) => self.resources.contains(id.as_str()),
+        };
+        !self.is_empty()
+            && (policy.rules.iter().any(|rule| end(&rule.sources) || end(&rule.destinations))
+                || self.peers.iter().any(|&id| policy.posture_failed.contains(id)))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.peers.is_empty() && self.resources.is_empty()
+    }
+
+    /// Whether any policy does.
+    pub(super) fn by_any(&self, state: &State) -> bool {
+        !self.is_empty() && state.policies.values().any(|policy| self.by(policy))
     }
 }
 

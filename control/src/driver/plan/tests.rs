@@ -255,3 +255,18 @@ fn what_ends_follows_every_change_of_the_state_and_of_the_time() {
         assert_eq!(later(&other, agent)[0].1.hash, image(&over, agent).hash, "{agent}");
     }
 }
+
+#[test]
+fn what_is_shared_out_is_done_once_whoever_does_it() {
+    for count in [0, 1, 2, 100] {
+        let mut done = shared_out((0..count).collect(), |n: u32| n * n);
+        done.sort_unstable();
+        assert_eq!(done, (0..count).map(|n| n * n).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+#[should_panic(expected = "the third")]
+fn a_panic_in_what_is_shared_out_is_one_of_whoever_waits() {
+    shared_out((0..9).collect(), |n| assert_ne!(n, 3, "the third"));
+}
