@@ -91,8 +91,8 @@ impl<A: Copy + Eq> Bucket<A> {
     }
 }
 
-/// What [`Bucket::find`] came to, as one word: with bit 48 a judgement, whose attributes are in the high half and whose source is
-/// in bits 28 and 29 of its decision; otherwise a place.
+/// A judgement that was kept, or none, as one word: with bit 48 a judgement, whose attributes are in the high half and whose source
+/// is in bits 28 and 29 of its decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Sought(pub u64);
@@ -109,24 +109,17 @@ impl From<Judgement> for Sought {
     }
 }
 
-impl From<Result<Judgement, usize>> for Sought {
-    #[inline(always)]
-    fn from(found: Result<Judgement, usize>) -> Self {
-        match found {
-            Ok(judgement) => judgement.into(),
-            Err(place) => Self(place as u64),
-        }
-    }
-}
-
 impl Sought {
-    /// The place, if it is one.
+    /// None was kept.
+    pub const NOTHING: Self = Self(0);
+
+    /// Whether it is a judgement.
     #[inline(always)]
-    pub const fn place(self) -> Option<usize> {
-        if self.0 & KEPT == 0 { Some(self.0 as usize) } else { None }
+    pub const fn is_kept(self) -> bool {
+        self.0 & KEPT != 0
     }
 
-    /// The judgement. A place is no number that would admit anything: nobody's packet, and no rule.
+    /// The judgement; where none was kept, that of nobody's packet, which no rule decides.
     #[inline(always)]
     pub const fn judgement(self) -> Judgement {
         let decision = self.0 as u32;
@@ -266,16 +259,12 @@ mod tests {
     #[test]
     fn what_was_found_survives_its_encoding() {
         for rule in [0, 1, 2, 3, (1 << 28) - 1] {
-            let sought = Sought::from(Ok(judgement(rule)));
-            assert_eq!((sought.place(), sought.judgement()), (None, judgement(rule)));
+            let sought = Sought::from(judgement(rule));
+            assert!(sought.is_kept());
+            assert_eq!(sought.judgement(), judgement(rule));
         }
-        let nothing = Sought::from(Ok(Judgement::default()));
-        assert_eq!((nothing.place(), nothing.judgement()), (None, Judgement::default()));
-        for place in [0, 3, BUCKETS as usize * WAYS - 1, BUCKETS as usize * WAYS] {
-            let sought = Sought::from(Err(place));
-            assert_eq!(sought.place(), Some(place));
-            let nobodys = sought.judgement();
-            assert!(!nobodys.decision.is_set() && nobodys.source == Source(0), "{nobodys:?}");
-        }
+        let nobodys = Sought::from(Judgement::default());
+        assert!(nobodys.is_kept() && !Sought::NOTHING.is_kept());
+        assert_eq!([nobodys, Sought::NOTHING].map(Sought::judgement), [Judgement::default(); 2]);
     }
 }

@@ -7,7 +7,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use sluicegate_engine::classify::Judgement;
 use sluicegate_engine::family::{Address4, Address6, Family, V4, V6};
-use sluicegate_engine::judged::{BUCKETS, Bucket, Sought, WAYS, bucket};
+use sluicegate_engine::judged::{BUCKETS, Bucket, Sought, bucket};
 use sluicegate_engine::tables::Active;
 
 use crate::lines::Half;
@@ -16,6 +16,10 @@ use crate::lines::Half;
 static JUDGED4: PerCpuArray<Bucket<Address4>> = PerCpuArray::with_max_entries(BUCKETS, 0);
 #[map]
 static JUDGED6: PerCpuArray<Bucket<Address6>> = PerCpuArray::with_max_entries(BUCKETS, 0);
+/// Bucket and place of the judgement that is sought in the image now. Not on the stack, where the look-ups in the image need the
+/// room.
+#[map]
+static FREE: PerCpuArray<[u32; 2]> = PerCpuArray::with_max_entries(1, 0);
 
 /// Judging in one family.
 pub trait Judging: Family {
@@ -45,10 +49,10 @@ impl Judging for V6 {
 pub extern "C" fn judge4(active: u64, source: u32, destination: u32, axis: u32) -> u64 {
     let active = Active(active);
     let mut sought = Sought(find4(active.epoch(), source, destination, axis));
-    if let Some(place) = sought.place() {
+    if !sought.is_kept() {
         let [source, destination] = [source, destination].map(|word| Address4(word.to_ne_bytes()));
         sought = V4::classify(&Half(active.half()), source, destination, axis).into();
-        keep4(place as u32, active.epoch(), sought.0);
+        keep4(active.epoch(), sought.0);
     }
     sought.0
 }
@@ -58,16 +62,16 @@ pub extern "C" fn judge4(active: u64, source: u32, destination: u32, axis: u32) 
 #[inline(never)]
 pub extern "C" fn judge6(active: u64, s0: u64, s1: u64, d0: u64, d1: u64) -> u64 {
     let mut sought = Sought(find6(active, s0, s1, d0, d1));
-    if let Some(place) = sought.place() {
+    if !sought.is_kept() {
         let [source, destination] = [[s0, s1], [d0, d1]].map(address);
         let image = Half(Active(active).half());
         sought = V6::classify(&image, source, destination, axis_of(active)).into();
-        keep6(place as u32, Active(active).epoch(), sought.0);
+        keep6(Active(active).epoch(), sought.0);
     }
     sought.0
 }
 
-/// As above; see [`Bucket::find`]. Places are counted through all buckets.
+/// As above; see [`Bucket::find`]. The place that is free is noted.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn find4(epoch: u32, source: u32, destination: u32, axis: u32) -> u64 {
@@ -83,18 +87,18 @@ pub extern "C" fn find6(active: u64, s0: u64, s1: u64, d0: u64, d1: u64) -> u64 
     find::<V6>(&JUDGED6, Active(active), source, destination, axis_of(active))
 }
 
-/// As above; see [`Bucket::keep`].
+/// As above; see [`Bucket::keep`]. In the place that was noted.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn keep4(place: u32, epoch: u32, judgement: u64) -> u32 {
-    keep(&JUDGED4, place, epoch, judgement)
+pub extern "C" fn keep4(epoch: u32, judgement: u64) -> u32 {
+    keep(&JUDGED4, epoch, judgement)
 }
 
 /// As above.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn keep6(place: u32, epoch: u32, judgement: u64) -> u32 {
-    keep(&JUDGED6, place, epoch, judgement)
+pub extern "C" fn keep6(epoch: u32, judgement: u64) -> u32 {
+    keep(&JUDGED6, epoch, judgement)
 }
 
 #[inline(always)]
@@ -106,19 +110,26 @@ fn find<F: Family>(
     axis: u32,
 ) -> u64 {
     let at = bucket::<F>(source, destination, axis);
-    // Without a bucket, which cannot happen, the image is asked, and nothing keeps what it says.
-    let Some(kept) = buckets.get_ptr_mut(at) else { return u64::from(BUCKETS) * WAYS as u64 };
-    // SAFETY: the entry of this processor; the programs run with bottom halves off, so none interrupts another.
-    let found = unsafe { &mut *kept }.find::<F>(active, source, destination, axis);
-    Sought::from(found.map_err(|place| at as usize * WAYS + place)).0
+    let (Some(kept), Some(free)) = (buckets.get_ptr_mut(at), FREE.get_ptr_mut(0)) else {
+        return Sought::NOTHING.0;
+    };
+    // SAFETY: the entries of this processor; the programs run with bottom halves off, so none interrupts another.
+    let (kept, free) = unsafe { (&mut *kept, &mut *free) };
+    match kept.find::<F>(active, source, destination, axis) {
+        Ok(judgement) => Sought::from(judgement).0,
+        Err(place) => {
+            *free = [at, place as u32];
+            Sought::NOTHING.0
+        }
+    }
 }
 
 #[inline(always)]
-fn keep<A: Copy + Eq>(buckets: &PerCpuArray<Bucket<A>>, place: u32, epoch: u32, judgement: u64) -> u32 {
-    let place = place as usize;
-    let Some(kept) = buckets.get_ptr_mut((place / WAYS) as u32) else { return 1 };
+fn keep<A: Copy + Eq>(buckets: &PerCpuArray<Bucket<A>>, epoch: u32, judgement: u64) -> u32 {
+    let Some(&[at, place]) = FREE.get(0) else { return 1 };
+    let Some(kept) = buckets.get_ptr_mut(at) else { return 1 };
     // SAFETY: as above.
-    unsafe { &mut *kept }.keep(place, Active::new(0, epoch), Sought(judgement).judgement());
+    unsafe { &mut *kept }.keep(place as usize, Active::new(0, epoch), Sought(judgement).judgement());
     0
 }
 
