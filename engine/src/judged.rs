@@ -43,7 +43,7 @@ pub fn bucket<F: Family>(source: F::Address, destination: F::Address, axis: u32)
     mixed::<F>(source, destination, axis) >> (u32::BITS - BUCKETS_LOG)
 }
 
-/// The key as one word, whose high bits are the bucket and whose lowest are the place that it takes there.
+/// The key as one word, whose high bits are the bucket and the place that it takes there.
 #[inline(always)]
 fn mixed<F: Family>(source: F::Address, destination: F::Address, axis: u32) -> u32 {
     // Odd numbers without a pattern: those of xxHash32. The last product brings every bit into the highest.
@@ -63,7 +63,9 @@ impl<A: Copy + Eq> Bucket<A> {
         axis: u32,
     ) -> Result<Judgement, usize> {
         let epoch = active.epoch();
-        let mut place = mixed::<F>(source, destination, axis) as usize % WAYS;
+        // Bits of the product below the bucket's: its lowest would be those of the port, and of what networks begin with.
+        let mixed = mixed::<F>(source, destination, axis);
+        let mut place = (mixed >> (u32::BITS - BUCKETS_LOG - 2)) as usize % WAYS;
         for (i, kept) in self.0.iter().enumerate() {
             if kept.epoch != epoch {
                 place = i;
@@ -80,10 +82,14 @@ impl<A: Copy + Eq> Bucket<A> {
         Err(place)
     }
 
-    /// Keeps what the image in force said in the place that [`Self::find`] made free for it.
+    /// Keeps what the image in force said in the place that [`Self::find`] made free for it; nothing where somebody has filled
+    /// it since.
     #[inline(always)]
     pub fn keep(&mut self, place: usize, active: Active, judgement: Judgement) {
         let kept = &mut self.0[place % WAYS];
+        if kept.epoch != 0 {
+            return;
+        }
         kept.decision = judgement.decision.0;
         kept.attributes = judgement.attributes.0;
         kept.owner = u32::from(judgement.source.0);
@@ -104,7 +110,7 @@ const OWNER: u32 = 28;
 impl From<Judgement> for Sought {
     #[inline(always)]
     fn from(judgement: Judgement) -> Self {
-        let decision = judgement.decision.0 | u32::from(judgement.source.0) << OWNER;
+        let decision = judgement.decision.0 & !(3 << OWNER) | u32::from(judgement.source.0) << OWNER;
         Self(KEPT | u64::from(judgement.attributes.0) << 32 | u64::from(decision))
     }
 }
@@ -148,6 +154,13 @@ mod tests {
             decision: if rule.is_multiple_of(3) { Decision::drop(rule) } else { Decision::accept(rule) },
             attributes: Attributes(Attributes::ROUTED | Attributes::MASQUERADE | rule & 0xffff),
             source: Source(rule as u8 % 4),
+        }
+    }
+
+    impl Bucket<<V4 as Family>::Address> {
+        /// Of the image of epoch 1, in every place.
+        fn full() -> Self {
+            Self([Judged { epoch: 1, axis: u32::MAX, ..Judged::default() }; WAYS])
         }
     }
 
@@ -251,6 +264,11 @@ mod tests {
             }
             loads.values().copied().max().unwrap()
         }
+        let mut ways = [0; WAYS];
+        for (source, destination, axis, _) in keys::<V4>(v4) {
+            ways[Bucket::full().find::<V4>(Active::new(0, 1), source, destination, axis).unwrap_err()] += 1;
+        }
+        assert!(ways.iter().all(|&times| times > 500), "of 3,000 in four: {ways:?}");
         // 3 in each on average; by chance alone one of 1,024 has 10 to 12.
         let (four, six) = (most::<V4>(v4), most::<V6>(v6));
         assert!(four <= 16 && six <= 16, "{four} {six}");

@@ -13,8 +13,11 @@ use crate::work::{Work, settle, settled};
 /// cost the packet path microseconds.
 pub const PROBES: u32 = 32;
 const STRIDE_MAX: u16 = 128;
-/// Ports tried where a whole search of the same tick found none: a quarter of what that tried, in each tick another one.
+/// Ports tried where [`FAILURES`] whole searches of the same tick found none: a quarter of what those tried, in each tick another.
 pub const HASTY_PROBES: u32 = 8;
+/// Whole searches of one tick that find none before others are hasty. At 90 % occupancy one in thirty finds none by chance, and
+/// would make the others of its tick fail as often as not.
+pub const FAILURES: u32 = 4;
 /// Places in which it is noted that a search found none.
 pub const NOTES: u32 = 256;
 
@@ -29,7 +32,7 @@ pub fn reserve<F: Egresses, T: Tables<F>>(
     let has_ports = matches!(key.protocol, protocol::TCP | protocol::UDP) || key.protocol == F::ICMP;
     let Range { first, count } = Range::of(tables.config());
     let noted = note::<F>(key, opening.source);
-    let hasty = tables.exhausted(place(noted)) == at(noted, *now);
+    let hasty = failures(tables.exhausted(place(noted)), noted, *now) == FAILURES;
     // In memory alone, as what follows, where the verifier does not follow it.
     settle(scratch, if hasty { HASTY_PROBES } else { PROBES });
     let offset = key.source_port.wrapping_sub(first);
@@ -38,7 +41,9 @@ pub fn reserve<F: Egresses, T: Tables<F>>(
     // Neighbours that collide once should not again: a stride of one's own. It must not come round before all probes are
     // used up, so a small range is walked port by port.
     let stride = if count < STRIDE_MAX * PROBES as u16 { 1 } else { (spread >> 16) as u16 % STRIDE_MAX + 1 };
-    let skipped = if hasty { HASTY_PROBES * (*now % (PROBES / HASTY_PROBES)) } else { 0 };
+    // Not the tick itself: who tries again does so after whole seconds.
+    let quarter = now.wrapping_mul(0x9e37_79b1) >> 30;
+    let skipped = if hasty { HASTY_PROBES * quarter } else { 0 };
     let candidate = ((u32::from(candidate) + skipped * u32::from(stride)) % u32::from(count.max(1))) as u16;
     // Both are put where there is room for them, so that the verifier walks what follows once.
     let mut candidate = settle(&mut other.destination_port, candidate);
@@ -74,7 +79,8 @@ pub fn reserve<F: Egresses, T: Tables<F>>(
     // A range that one search walks as a whole always is.
     if has_ports && settled(&work.scratch) == PROBES && u32::from(tables.config().nat_count) > PROBES {
         let noted = note::<F>(&work.key, work.opening.source);
-        tables.set_exhausted(place(noted), at(noted, work.now));
+        let before = failures(tables.exhausted(place(noted)), noted, work.now);
+        tables.set_exhausted(place(noted), at(noted, work.now, before));
     }
     Err(Refusal::by_rule(DropReason::NatExhausted, work.opening.rule))
 }
@@ -146,10 +152,19 @@ fn place(note: u32) -> u32 {
     note % NOTES
 }
 
-/// What is noted: it counts for the rest of the tick.
+/// What is noted of another search that found none, `before` which as many of the tick did: it counts for the rest of the tick.
 #[inline(always)]
-fn at(note: u32, now: u32) -> u64 {
-    u64::from(note) << 32 | u64::from(now)
+fn at(note: u32, now: u32, before: u32) -> u64 {
+    let before = if before < FAILURES { before } else { FAILURES - 1 };
+    u64::from(note & !(FAILURES - 1) | before) << 32 | u64::from(now)
+}
+
+/// How many whole searches of this tick found none, by what is noted; [`FAILURES`] at the most.
+#[inline(always)]
+fn failures(noted: u64, note: u32, now: u32) -> u32 {
+    let whose = (noted >> 32) as u32;
+    let same = noted as u32 == now && (whose ^ note) & !(FAILURES - 1) == 0;
+    if same && noted != 0 { (whose & (FAILURES - 1)) + 1 } else { 0 }
 }
 
 struct Range {
@@ -212,6 +227,13 @@ mod tests {
             assert_eq!(all.len(), 16);
             assert!(all.iter().all(|note| place(*note) < NOTES));
         }
-        assert_ne!(at(7, 9), at(7, 10), "a note is of one tick");
+        // Four of one tick are counted, and none of another tick, nor of others that have the same place.
+        let mut noted = 0;
+        for before in [0, 1, 2, 3, 4, 4] {
+            assert_eq!(failures(noted, 0x107, 9), before);
+            assert_eq!(failures(noted, 0x107, 10), 0, "a note is of one tick");
+            assert_eq!(failures(noted, 0x207, 9), 0, "a note is of those who have that hash");
+            noted = at(0x107, 9, before);
+        }
     }
 }

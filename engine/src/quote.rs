@@ -58,8 +58,8 @@ pub fn read<F: Header>(packet: &impl Packet, work: &mut Work<F::Address>) -> boo
 }
 
 /// Finds the flow that an ICMP error's quotation belongs to, and works out how the error leaves. `Ok(false)`: there is no such
-/// flow. One that may be over or may have lost its rule is looked for anew when it is neither; not within the stage that finds
-/// it: what judges it would be below that on the stack.
+/// flow. One that may be over or may have lost its rule is judged anew; not within the stage that finds it: what judges it would be
+/// below that on the stack.
 #[inline(always)]
 pub(crate) fn follow<F: Egresses, T: Tables<F>>(
     tables: &mut T,
@@ -73,7 +73,23 @@ pub(crate) fn follow<F: Egresses, T: Tables<F>>(
         return Ok(true);
     }
     let stage = if settled(&work.scratch) == 0 { Stage::Confirmed } else { Stage::HalfOpen };
-    Ok(tables.renew(stage, side, work)? && tables.relate(side, work)?)
+    if !tables.renew(stage, side, work)? {
+        return Ok(false);
+    }
+    leave_by_flow(work);
+    Ok(true)
+}
+
+/// The error leaves as the packets of the flow in `work.half`.
+#[inline(always)]
+fn leave_by_flow<A: Copy>(work: &mut Work<A>) {
+    let Work { half, leaving, .. } = work;
+    leaving.to = half.to;
+    leaving.hop = half.hop;
+    leaving.route = half.route;
+    leaving.rule = half.rule + 1;
+    leaving.exit = half.exit;
+    leaving.translated = half.flags & TRANSLATED != 0;
 }
 
 /// The stage for an ICMP error: finds the flow, and leaves in `work.scratch` whether it is half open. `Ok(false)`: there is none.
@@ -97,13 +113,7 @@ pub fn relate<F: Egresses, T: Tables<F>>(
     if ends_here && work.network.source != key.source {
         return Err(DropReason::SpoofedSource.into());
     }
-    let Work { half, leaving, .. } = work;
-    leaving.to = half.to;
-    leaving.hop = half.hop;
-    leaving.route = half.route;
-    leaving.rule = half.rule + 1;
-    leaving.exit = half.exit;
-    leaving.translated = half.flags & TRANSLATED != 0;
+    leave_by_flow(work);
     Ok(true)
 }
 

@@ -53,7 +53,7 @@ pub struct Model {
     openings: BTreeMap<IpAddr, (u64, u32)>,
     mappings: Mappings,
     /// Towards whom, from which address, by which protocol no port was found, and when last.
-    exhausted: BTreeMap<(u8, IpAddr, (IpAddr, u16)), u64>,
+    exhausted: BTreeMap<(u8, IpAddr, (IpAddr, u16)), (u64, u32)>,
     /// The address that each source was given of a pool, since egress last changed.
     paired: BTreeMap<(Exit, IpAddr), IpAddr>,
 }
@@ -663,7 +663,10 @@ impl Model {
             if self.masquerade(packet, *address, chosen)?.is_none() {
                 let to = (packet.header.destination, packet.transport.destination_port);
                 let protocol = packet.header.protocol;
-                self.exhausted.extend(possible.iter().map(|from| ((protocol, *from, to), self.now)));
+                for from in &possible {
+                    let (tick, times) = self.exhausted.entry((protocol, *from, to)).or_insert((self.now, 0));
+                    (*tick, *times) = (self.now, if *tick == self.now { *times + 1 } else { 1 });
+                }
                 return Ok(None);
             }
         }
@@ -691,7 +694,8 @@ impl Model {
         let is_taken = |port: u16| anothers(port) || self.flows.iter().any(|flow| has(flow, port));
         // Those of flows that are over come free with the next sweep.
         let is_held = |port: u16| is_taken(port) || self.ghosts.iter().any(|flow| has(flow, port));
-        let hasty = self.exhausted.get(&(protocol, address, to)) == Some(&self.now);
+        let failed = self.exhausted.get(&(protocol, address, to));
+        let hasty = failed.is_some_and(|&(tick, times)| tick == self.now && times >= 4);
         let exhausted = chosen.0.verdict == Verdict::Drop(DropReason::NatExhausted);
         let with_ports = [6, 17, packet.header.icmp()].contains(&protocol);
         if !with_ports {
@@ -715,7 +719,7 @@ impl Model {
                 }
                 _ => Ok(Some(port)),
             },
-            // 32 ports are tried, or 8 after others of the tick found none: a range larger than 32 may be given up with some left.
+            // 32 ports are tried, or 8 after four searches of the tick found none: a range larger than 32 may be given up with some left.
             None if exhausted && held >= range.len().min(32) => Ok(None),
             None if exhausted && hasty && range.len() > 32 && held >= 8 => Ok(None),
             None => Ok(free.first().copied()),

@@ -111,24 +111,37 @@ fn a_search_that_finds_no_port_makes_those_of_its_tick_hasty_and_no_others() {
             for port in 20_000..20_032 {
                 assert_eq!(player.opened((peers[0], port), server).1, port);
             }
-            let exhaust = |player: &mut Player<'_>| {
-                let refused = player.udp(Side::Overlay, (peers[1], 20_000), server);
-                assert_eq!(refused.verdict, Drop(NatExhausted));
+            let exhaust = |player: &mut Player<'_>, times: usize| {
+                for _ in 0..times {
+                    let refused = player.udp(Side::Overlay, (peers[1], 20_000), server);
+                    assert_eq!(refused.verdict, Drop(NatExhausted));
+                }
             };
-            // This one's search begins with 24 ports that are taken, of which a hasty one tries a third in each tick.
-            let (from, found) = ((peers[2], 20_008), 20_032);
-            exhaust(player);
-            assert_eq!(player.udp(Side::Overlay, from, server).verdict, Drop(NatExhausted));
-            assert_eq!(player.opened(from, other).1, 20_008, "another destination is not searched in haste");
+            // This one's search begins with 24 ports that are taken, of which a hasty one tries a third in most ticks.
+            let mut refused = None;
+            for peer in &peers[2..] {
+                let from = (*peer, 20_008);
+                exhaust(player, 4);
+                if player.udp(Side::Overlay, from, server).verdict == Drop(NatExhausted) {
+                    assert_eq!(
+                        player.opened(from, other).1,
+                        20_008,
+                        "another destination is not searched in haste"
+                    );
+                    refused = Some(from);
+                    break;
+                }
+                // This tick's ports were the last eight; another one's are others.
+                player.wait(1);
+            }
+            let from = refused.expect("a hasty search finds none");
             player.wait(1);
-            exhaust(player);
-            assert_eq!(player.opened(from, server).1, found, "the fourth tick's ports are the last eight");
-            let from = (peers[3], 20_008);
-            player.wait(1);
-            exhaust(player);
-            assert_eq!(player.udp(Side::Overlay, from, server).verdict, Drop(NatExhausted));
-            player.wait(1);
-            assert_eq!(player.opened(from, server).1, found + 1, "the next tick's search is a whole one");
+            exhaust(player, 3);
+            let found = player.opened(from, server).1;
+            assert!(
+                (20_032..20_040).contains(&found),
+                "three searches of a tick make no other hasty: {found}"
+            );
         });
     }
 }

@@ -184,6 +184,9 @@ impl Words {
         }
         let old = old.iter().copied().chain(iter::repeat(0));
         for ((peer, &new), _) in (0..).zip(new).zip(old).filter(|((_, new), old)| **new != *old) {
+            if r.peers[peer].is_nobody() {
+                return None;
+            }
             let v4 = r.peers[peer].v4;
             // Whoever has the address of one that went says itself what is there, if that is anything.
             let theirs =

@@ -197,6 +197,11 @@ impl PeerEntry {
     fn nobody() -> Self {
         Self { id: "".into(), v4: 0, v6: 0, key: 0 }
     }
+
+    /// Whether nobody has this number here.
+    pub(crate) fn is_nobody(&self) -> bool {
+        self.id.is_empty()
+    }
 }
 
 #[cfg(test)]

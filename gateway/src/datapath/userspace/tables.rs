@@ -120,7 +120,7 @@ impl UserTables {
         }
     }
 
-    /// Puts an image in force, which the caller has validated; `epoch` differs from that of the one before it. Rule slots
+    /// Puts an image in force, which the caller has validated; `epoch` differs from those of all before it. Rule slots
     /// from `rule_slots` on are not counted.
     pub fn set_image(&mut self, lines: Vec<Line>, epoch: u32, rule_slots: u32) {
         self.image = lines;
