@@ -60,6 +60,9 @@ pub struct OidcOptions {
     /// choose theirs.
     #[serde(default)]
     pub trust_email: bool,
+    /// Whether machines are let in on the provider's page, which does not say which machine that is.
+    #[serde(default)]
+    pub machine_logins: bool,
 }
 
 /// A web page of the account's own: a public client with PKCE, as command lines are.
@@ -138,6 +141,7 @@ impl OidcOptions {
             name_claim: default_name(),
             email_claim: default_email(),
             trust_email: false,
+            machine_logins: false,
         }
     }
 
