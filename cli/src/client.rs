@@ -229,7 +229,7 @@ impl Client {
             .filter(|message| !message.is_empty())
             .unwrap_or_else(|| status.canonical_reason().unwrap_or("no reason given").to_lowercase());
         let asked = format!("{method} {path}");
-        match status.as_u16() {
+        let failure = match status.as_u16() {
             401 => Failure::new(
                 Kind::NotConnected,
                 format!("control at {} does not accept the token", self.url()),
@@ -250,7 +250,8 @@ impl Client {
             _ => {
                 Failure::failed(format!("control refused {asked} (status {})", status.as_u16())).why(message)
             }
-        }
+        };
+        Failure { status: Some(status.as_u16()), ..failure }
     }
 }
 

@@ -52,12 +52,14 @@ pub struct Failure {
     pub why: Option<String>,
     /// The next command or change to try.
     pub next: Option<String>,
+    /// The HTTP status, where it is control that refused.
+    pub status: Option<u16>,
 }
 
 impl Failure {
     /// A failure of `kind` that says `what`.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Failure { kind, what: what.into(), why: None, next: None }
+        Failure { kind, what: what.into(), why: None, next: None, status: None }
     }
 
     /// Exit code 1.

@@ -3,16 +3,19 @@
 
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
 use sluicegate_api::agent::agent_server::{Agent, AgentServer};
+use sluicegate_api::agent::logins_server::{Logins, LoginsServer};
 use sluicegate_api::agent::{
-    EnrollRequest, EnrollResponse, ReportRequest, ReportResponse, SyncRequest, SyncUpdate,
+    AskLogin, BeginLogin, EnrollRequest, EnrollResponse, LoginBegun, LoginState, ReportRequest,
+    ReportResponse, SyncRequest, SyncUpdate,
 };
 use sluicegate_gateway::config::Role;
 use sluicegate_gateway::identity::Identity;
-use sluicegate_gateway::join::{Fingerprint, Request, join};
+use sluicegate_gateway::join::{Fingerprint, LoginRequest, Request, join, join_by_login};
 use tokio::net::TcpListener;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -21,9 +24,22 @@ use tonic::{Response, Status};
 
 const GOOD_KEY: &str = "A-GOOD-KEY";
 
-/// A control that knows one setup key and remembers who enrolled.
+/// A control that knows one setup key and remembers who enrolled. It may fail to enrol so many times first.
 #[derive(Clone, Default)]
-struct FakeControl(Arc<Mutex<Vec<EnrollRequest>>>);
+struct FakeControl(Arc<Mutex<Vec<EnrollRequest>>>, Arc<AtomicUsize>);
+
+/// A person agrees to a login at its end; it is asked about for the first time after that.
+#[tonic::async_trait]
+impl Logins for FakeControl {
+    async fn begin(&self, _: tonic::Request<BeginLogin>) -> Result<Response<LoginBegun>, Status> {
+        let (secret, code) = (GOOD_KEY.into(), "BCDF-GHJK".into());
+        Ok(Response::new(LoginBegun { secret, code, left_ms: 300, wait_ms: 500, ..LoginBegun::default() }))
+    }
+
+    async fn ask(&self, _: tonic::Request<AskLogin>) -> Result<Response<LoginState>, Status> {
+        Ok(Response::new(LoginState { admitted: true, wait_ms: 0 }))
+    }
+}
 
 #[tonic::async_trait]
 impl Agent for FakeControl {
@@ -36,6 +52,10 @@ impl Agent for FakeControl {
         let request = request.into_inner();
         if request.setup_key != GOOD_KEY {
             return Err(Status::permission_denied("setup key has expired: create a new one"));
+        }
+        let one_less = |left: usize| left.checked_sub(1);
+        if self.1.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+            return Err(Status::unavailable("control could not complete the enrolment; try again"));
         }
         self.0.lock().unwrap().push(request);
         Ok(Response::new(EnrollResponse {
@@ -65,6 +85,10 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
+        Self::at("127.0.0.1:0").await
+    }
+
+    async fn at(address: &str) -> Self {
         // Every test of this process wants the same one; the second attempt to install it is refused, which is fine.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let ca = authority();
@@ -72,13 +96,14 @@ impl Bench {
         let leaf = CertificateParams::new(vec![sluicegate_api::CONTROL_NAME.into()]).unwrap();
         let leaf = leaf.signed_by(&key, &ca).unwrap();
         let identity = TlsIdentity::from_pem(leaf.pem() + &ca.pem(), key.serialize_pem());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let control = FakeControl::default();
         let server = Server::builder()
             .tls_config(ServerTlsConfig::new().identity(identity))
             .unwrap()
-            .add_service(AgentServer::new(control.clone()));
+            .add_service(AgentServer::new(control.clone()))
+            .add_service(LoginsServer::new(control.clone()));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         let fingerprint = Fingerprint::of(ca.der());
         Self { control, url, authority: ca.pem(), fingerprint, dir: tempfile::tempdir().unwrap() }
@@ -207,4 +232,24 @@ async fn an_unreachable_control_is_named() {
     };
     let error = bench.refusal(request).await;
     assert!(error.contains(&free.to_string()) && error.contains("cannot be reached"), "{error}");
+}
+
+#[tokio::test]
+async fn who_was_let_in_at_the_last_moment_joins_once_control_can_do_it() {
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let bench = Bench::at(address).await;
+        bench.control.1.store(2, Ordering::SeqCst);
+        let request = LoginRequest {
+            control: bench.url.clone(),
+            ca_file: None,
+            fingerprint: Some(bench.fingerprint),
+            role: Role::Peer,
+            name: Some("laptop".into()),
+            state_dir: bench.state(),
+        };
+        let mut shown = None;
+        let card = join_by_login(request, |offer| shown = Some(offer.role)).await.unwrap();
+        assert_eq!((card.peer_id.as_str(), shown), ("peer-1", Some(Role::Peer)));
+        assert_eq!(bench.control.0.lock().unwrap().len(), 1);
+    }
 }

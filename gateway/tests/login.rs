@@ -304,17 +304,33 @@ fn who_is_not_let_in_is_told_why_and_nothing_is_kept() {
         devices.agree_with("ann", serde_json::json!({"aud": "another"}));
         fails(world.join("state"), "audience").await;
         let mut untrusting = world.program("state", "join");
-        untrusting.args(["--login", "--control", &world.url()]);
+        untrusting.args(["--login", "--role", "peer", "--control", &world.url()]);
         fails(untrusting, "--fingerprint").await;
         let mut wrong = world.program("state", "join");
         let other = Fingerprint([7; 32]).to_string();
-        wrong.args(["--login", "--control", &world.url(), "--fingerprint", &other]);
+        wrong.args(["--login", "--role", "peer", "--control", &world.url(), "--fingerprint", &other]);
         fails(wrong, "does not have the identity").await;
         fails(world.program("state", "login"), "join first").await;
+        let mut of_no_role = world.program("state", "join");
+        of_no_role.args(["--login", "--control", &world.url(), "--fingerprint", &other]);
+        let (code, _, errors) = Going::start(of_no_role).end();
+        assert!(code == 2 && errors.contains("--role peer or --role gateway"), "{code} {errors}");
+
+        // A gateway is let in by the code alone, and not by everybody.
         devices.agree("ann");
-        let mut gateway = world.join("state");
-        gateway.args(["--role", "gateway"]);
-        let _ = gateway.output();
+        let mut gateway = world.program("state", "join");
+        gateway.args(["--login", "--role", "gateway", "--output", "json", "--control", &world.url()]);
+        gateway.arg("--ca-file").arg(dir.path().join("ca.pem"));
+        let mut gateway = Going::start(gateway);
+        let offer = gateway.json();
+        assert_eq!((&offer["role"], offer.get("browser")), (&"gateway".into(), None));
+        let ann = world.person(devices.issuer(), "ann").await;
+        let code = offer["code"].as_str().unwrap();
+        let denied = world.store.admit_machine(&ann, code).await.unwrap_err().to_string();
+        assert!(denied.contains("may not let a gateway join"), "{denied}");
+        world.store.refuse_machine(&ann, code).await.unwrap();
+        let (code, _, errors) = gateway.end();
+        assert!(code == 1 && errors.contains("turned it away"), "{code} {errors}");
         assert!(world.store.peers(None, None).await.unwrap().is_empty());
 
         devices.answer("authorization_pending");

@@ -104,7 +104,7 @@ pub(crate) async fn admit(
 ) -> Result<(), Failure> {
     let path = "/api/login/device";
     let decide = |decision: &str| json!({ "code": code, "decision": decision });
-    let not_there = |failure: Failure| match failure.what.contains("(status 404)") {
+    let not_there = |failure: Failure| match refused(&failure, 404, "that waits under this code") {
         true => Failure::usage("no machine waits under this code")
             .why("a code is good once, for ten minutes")
             .next("look at what the machine shows, or begin anew there"),
@@ -171,15 +171,26 @@ pub(crate) async fn renew(client: &Client, terminal: &mut Terminal<'_>, peer: &s
 
 /// A peer of others is as one that is not there.
 fn not_own(failure: Failure, peer: &str) -> Failure {
-    if failure.what.contains("(status 404)") {
+    if refused(&failure, 404, "peer") {
         return Failure::usage(format!("there is no peer '{peer}' of yours")).next("see `sluice peer list`");
     }
     other_way(failure)
 }
 
-/// It is the kind of token that is refused: no other role would help.
+/// Whether control refused with this status, and a message that has these words.
+fn refused(failure: &Failure, status: u16, words: &str) -> bool {
+    failure.status == Some(status) && failure.why.as_ref().is_some_and(|why| why.contains(words))
+}
+
+/// Where it is the kind of token that is refused, no other role would help; else control's own words count.
 fn other_way(mut failure: Failure) -> Failure {
-    if failure.what.contains("may not do this") {
+    if failure.status != Some(403) {
+        return failure;
+    }
+    if !refused(&failure, 403, "a personal access token cannot") {
+        failure.what = failure.why.take().unwrap_or(failure.what);
+        failure.next = None;
+    } else {
         failure.what = "this needs a login".into();
         failure.next = Some("sluice login --url URL --sso, or --user EMAIL".into());
     }

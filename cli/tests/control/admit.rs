@@ -10,13 +10,13 @@ use crate::Control;
 use crate::run::{Ran, Shell};
 
 /// A machine that waits: its code, and what it will join with.
-async fn waits(control: &Control) -> (String, Enrollment) {
+async fn waits(control: &Control, role: Role) -> (String, Enrollment) {
     let secret = new_machine_login();
     let new = NewMachineLogin {
         hash: machine_login_hash(&secret).unwrap(),
         identity_key: rand_key(),
         wireguard_public_key: rand_key(),
-        role: Role::Peer,
+        role,
         hostname: "laptop".into(),
         os: "linux".into(),
         from: Some("2001:db8::7".parse().unwrap()),
@@ -28,7 +28,7 @@ async fn waits(control: &Control) -> (String, Enrollment) {
         setup_key: secret,
         wireguard_public_key: new.wireguard_public_key,
         identity_key: new.identity_key,
-        role: Role::Peer,
+        role,
         hostname: new.hostname,
         os: new.os,
         kernel_version: "6.12.0".into(),
@@ -94,7 +94,7 @@ async fn asked(control: &Control, shell: &Shell, words: &[&str], answer: &str) -
 async fn a_machine_is_shown_before_somebody_lets_it_in() {
     let control = Control::start().await;
     let shell = ann(&control).await;
-    let (code, machine) = waits(&control).await;
+    let (code, machine) = waits(&control, Role::Peer).await;
     let words = ["peer", "admit", &code];
     for no in ["n\n", "", "yeah, why not\n"] {
         let ran = asked(&control, &shell, &words, no).await;
@@ -112,7 +112,7 @@ async fn a_machine_is_shown_before_somebody_lets_it_in() {
     assert!(ran.ok().contains("may join as yours"));
     control.store.enroll(&machine).await.unwrap();
 
-    let (code, machine) = waits(&control).await;
+    let (code, machine) = waits(&control, Role::Peer).await;
     let out = shell.run(&["peer", "admit", &code.to_lowercase(), "--yes", "--output", "json"]).await.json();
     assert_eq!(out["machine"]["hostname"], "laptop");
     control.store.enroll(&machine).await.unwrap();
@@ -122,7 +122,7 @@ async fn a_machine_is_shown_before_somebody_lets_it_in() {
 async fn a_machine_is_turned_away_and_a_wrong_code_or_token_is_told() {
     let control = Control::start().await;
     let shell = ann(&control).await;
-    let (code, machine) = waits(&control).await;
+    let (code, machine) = waits(&control, Role::Peer).await;
     let out = shell.run(&["peer", "admit", &code, "--refuse"]).await.ok();
     assert!(out.contains("laptop is turned away"), "{out}");
     assert!(control.store.enroll(&machine).await.is_err());
@@ -131,4 +131,17 @@ async fn a_machine_is_turned_away_and_a_wrong_code_or_token_is_told() {
     assert!(ran.err.contains("no machine waits under this code"), "{}", ran.err);
     let program = control.shell.run(&["peer", "admit", &code, "--yes"]).await;
     assert!(program.err.contains("setup key"), "{}", program.err);
+}
+
+#[tokio::test]
+async fn what_control_refuses_for_another_reason_than_the_token_is_said_in_its_words() {
+    let control = Control::start().await;
+    let shell = ann(&control).await;
+    let (code, _) = waits(&control, Role::Gateway).await;
+    let ran = shell.run(&["peer", "admit", &code, "--yes"]).await;
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("role user may not let a gateway join"), "{}", ran.err);
+    assert!(!ran.err.contains("needs a login") && !ran.err.contains("sluice login"), "{}", ran.err);
+    let gone = shell.run(&["peer", "renew", "nothing"]).await;
+    assert!(gone.code == 2 && gone.err.contains("no peer 'nothing' of yours"), "{}", gone.err);
 }

@@ -4,7 +4,7 @@
 //! machine asks: a machine that has gone costs the provider nothing. The provider's device code and token stay here.
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sluicegate_api::agent::logins_server::Logins;
 use sluicegate_api::agent::{AskLogin, BeginLogin, LoginBegun, LoginState, ProviderLogin};
@@ -17,7 +17,9 @@ use crate::ids::now;
 use crate::pki::AgentRequest;
 use crate::sealed;
 use crate::secret::{SecretHash, machine_login_hash, new_machine_login};
-use crate::store::{BeginError, MachineLoginState, NewMachineLogin, Sealed, Store, StoreError};
+use crate::store::{
+    BeginError, MachineLogin, MachineLoginState, NewMachineLogin, Role, Sealed, Store, StoreError,
+};
 
 /// Label values of `machine_logins_total`.
 pub(crate) const RESULTS: [&str; 5] = ["begun", "not_begun", "admitted", "refused", "over"];
@@ -26,6 +28,12 @@ pub(crate) const RESULTS: [&str; 5] = ["begun", "not_begun", "admitted", "refuse
 const ASK_GAP: u32 = 2_000;
 /// By how much the provider is asked less often when it wants that (RFC 8628, section 3.5), in milliseconds.
 const SLOWER: i64 = 5_000;
+/// How long a machine waits for the answer to one question; what the provider said is taken in meanwhile, and after it.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// For how long it is tried to take in what the provider said: a login is good for no longer.
+const TAKEN_IN_WITHIN: Duration = Duration::from_secs(600);
+/// Between two attempts at that.
+const AGAIN: Duration = Duration::from_secs(3);
 
 #[tonic::async_trait]
 impl Logins for AgentService {
@@ -78,8 +86,14 @@ impl AgentService {
             None => machine.newcomer(&request)?,
         };
         // Whoever finds no room does not make us ask the provider.
-        self.store.room_for_login(from).await.map_err(begin_status)?;
-        let (begun, provider_failed) = self.at_provider().await;
+        if peer.is_none() {
+            self.store.room_for_login(from).await.map_err(begin_status)?;
+        }
+        let (begun, provider_failed) = match new.role {
+            Role::Peer => self.at_provider().await,
+            // The provider's page does not say what is let in there: routes of a site are for who sees that.
+            Role::Gateway => (None, String::new()),
+        };
         if let Some(begun) = &begun {
             let sealed = sealed::seal(&secret, &begun.device_code);
             let code = sealed.ok_or_else(|| Status::internal("the system gave no random bytes"))?;
@@ -107,7 +121,9 @@ impl AgentService {
             // The machine may go away: what the provider says once is taken in to its end.
             let (service, secret) = (self.clone(), secret.to_owned());
             let asked = tokio::spawn(async move { service.ask_provider(&secret, sealed).await });
-            asked.await.map_err(|error| Status::internal(error.to_string()))?;
+            if let Ok(asked) = tokio::time::timeout(ANSWER_WITHIN, asked).await {
+                asked.map_err(|error| Status::internal(error.to_string()))?;
+            }
         }
         let state = self.state(secret).await?;
         Ok(state.unwrap_or(LoginState { admitted: false, wait_ms: ASK_GAP }))
@@ -125,9 +141,12 @@ impl AgentService {
         }
     }
 
-    /// Begins at the provider, where there is one; and why not where it should have been possible.
+    /// Begins at the provider, where there is one that may let machines in; and why not where it should have been possible.
     async fn at_provider(&self) -> (Option<Begun>, String) {
-        let Some(provider) = self.identity.provider() else { return (None, String::new()) };
+        let Some(provider) = self.identity.provider().filter(|provider| provider.options().machine_logins)
+        else {
+            return (None, String::new());
+        };
         match provider.begin_device().await {
             Ok(begun) => (begun, String::new()),
             Err(reason) => {
@@ -144,10 +163,7 @@ impl AgentService {
         let done = match provider.poll_device(&device_code).await {
             Polled::Pending => self.store.device_code_waits(secret, 0).await,
             Polled::Slower => self.store.device_code_waits(secret, SLOWER).await,
-            Polled::Token(token) => match self.admit(secret, &token).await {
-                Ok(()) => Ok(()),
-                Err(why) => self.store.fail_login(secret, &why).await,
-            },
+            Polled::Token(token) => self.take_in(secret, &token).await,
             Polled::Over(code) => self.store.fail_login(secret, &over(&code)).await,
         };
         if let Err(error) = done {
@@ -155,15 +171,58 @@ impl AgentService {
         }
     }
 
-    /// Lets the machine in as one of the token's user; why not, for the machine.
-    async fn admit(&self, secret: &str, token: &str) -> Result<(), String> {
+    /// Lets the machine in by a token, which the provider gives once: what fails for a while is tried again while the login lives.
+    async fn take_in(&self, secret: &str, token: &str) -> Result<(), StoreError> {
+        let until = Instant::now() + TAKEN_IN_WITHIN;
+        loop {
+            let why = match self.admit(secret, token).await {
+                Ok(()) => return Ok(()),
+                Err(NotAdmitted::Refused(why)) => return self.store.fail_login(secret, &why).await,
+                Err(NotAdmitted::Now(why)) => why,
+            };
+            tracing::warn!(why, "a login at the identity provider could not be taken in, and is tried again");
+            // Another replica that asks the provider meanwhile would hear that the code is used up.
+            let held = self.store.hold_device_code(secret).await;
+            tokio::time::sleep(AGAIN).await;
+            let login = self.store.machine_login(secret).await;
+            let waits = |login: MachineLogin| login.state == MachineLoginState::Waiting;
+            if login.is_ok_and(|login| !login.is_some_and(waits)) {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                return held;
+            }
+        }
+    }
+
+    /// Lets the machine in as one of the token's user.
+    async fn admit(&self, secret: &str, token: &str) -> Result<(), NotAdmitted> {
         let claims = self.identity.verify(token).await.map_err(|error| match error {
-            TokenError::Unavailable(_) => error.to_string(),
-            error => format!("the identity provider's token is of no use: {error}"),
+            TokenError::Unavailable(reason) => NotAdmitted::Now(reason),
+            error => NotAdmitted::Refused(format!("the identity provider's token is of no use: {error}")),
         })?;
         let person = &claims.person;
-        let user = self.store.sign_in(person, |claim| claims.groups_at_login(claim)).await.map_err(said)?;
-        self.store.admit_by_provider(&user, secret).await.map_err(said)
+        let user = self.store.sign_in(person, |claim| claims.groups_at_login(claim)).await?;
+        Ok(self.store.admit_by_provider(&user, secret).await?)
+    }
+}
+
+/// Why a machine is not let in by a token.
+enum NotAdmitted {
+    /// For good; what the machine is told.
+    Refused(String),
+    /// Something failed that may work later; for the log.
+    Now(String),
+}
+
+impl From<StoreError> for NotAdmitted {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Denied(_) | StoreError::Invalid(_) | StoreError::NotFound { .. } => {
+                Self::Refused(error.to_string())
+            }
+            error => Self::Now(error.to_string()),
+        }
     }
 }
 
@@ -208,21 +267,12 @@ impl Machine {
     }
 }
 
-/// What of a failure the machine is told.
-fn said(error: StoreError) -> String {
-    match error {
-        StoreError::Denied(_) | StoreError::Invalid(_) | StoreError::NotFound { .. } => error.to_string(),
-        error => {
-            tracing::error!(%error, "the store failed while somebody logged in for a machine");
-            "control could not complete the login; try again".into()
-        }
-    }
-}
-
 /// Why the provider let nobody in (RFC 8628, section 3.5).
 fn over(code: &str) -> String {
     match code {
-        "access_denied" => "the login was declined at the identity provider".into(),
+        "access_denied" | "authorization_declined" => {
+            "the login was declined at the identity provider".into()
+        }
         "expired_token" => "nobody agreed at the identity provider in time; begin anew".into(),
         code => format!("the identity provider let nobody in: {code}"),
     }

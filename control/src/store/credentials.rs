@@ -12,7 +12,7 @@ use super::error::invalid;
 use super::first_codes::{First, are_required, first_code};
 use super::sql::{self, Connection};
 use super::write::{Meta, Write};
-use super::{Activity, Actor, Result, Store, StoreError, User, users};
+use super::{Activity, Actor, Result, Store, StoreError, User, machine_logins, users};
 use crate::passwords::{self, Place};
 
 /// What a built-in user's `issuer` is; no identity provider's, for that is a URL.
@@ -199,6 +199,7 @@ pub(super) async fn set_password(write: &mut Write, user: &str, address: &str, h
 
 /// Ends every login of a user, and what it could let in.
 pub(super) async fn end_logins(write: &mut Write, user: &str) -> Result<()> {
+    machine_logins::end_unused(write, user).await?;
     sql::query("DELETE FROM sessions WHERE user_id = $1").bind(user).execute(write.db()).await?;
     sql::query("DELETE FROM join_keys WHERE user_id = $1").bind(user).execute(write.db()).await?;
     Ok(())

@@ -18,7 +18,7 @@ use crate::ids::now;
 use crate::secret::{SecretHash, machine_login_hash, new_user_code, user_code};
 use crate::text::fingerprint;
 
-/// Logins that may wait, or be kept, at a time.
+/// Newcomers that may wait at a time. Peers whose login is renewed are not among them: each has a place of its own.
 pub const WAITING: i64 = 4_096;
 /// Those of one address; of IPv6, of its /64.
 pub const WAITING_OF_SOURCE: i64 = 16;
@@ -32,6 +32,8 @@ const ADMITTED: i64 = 20;
 const ASKING: i64 = 60_000;
 /// The longest gap between two questions to the provider, in milliseconds.
 const GAP_MAX: i64 = 60_000;
+/// For how long a machine that was turned away can still ask why, in milliseconds.
+const TOLD_WITHIN: i64 = 120_000;
 
 /// What a machine brings to begin.
 #[derive(Clone, Debug)]
@@ -167,7 +169,7 @@ impl Store {
         }
     }
 
-    /// Whether one more may begin, asked before anything is done for it.
+    /// Whether one more newcomer may begin, asked before anything is done for it.
     pub async fn room_for_login(&self, from: Option<IpAddr>) -> Result<(), BeginError> {
         room(&mut self.read().await?, &text(from.map(source)), now()).await
     }
@@ -177,11 +179,18 @@ impl Store {
         let mut db = self.begin().await?;
         let (at, source) = (now(), text(new.from.map(source)));
         sql::query("DELETE FROM machine_logins WHERE expires_at <= $1").bind(at).execute(&mut db).await?;
-        room(&mut db, &source, at).await?;
-        if let Some(peer) = &new.peer
-            && peers::peer(&mut db, peer).await?.user_id.is_empty()
-        {
-            return Err(BeginError::NoLogin);
+        match &new.peer {
+            Some(peer) => {
+                if peers::peer(&mut db, peer).await?.user_id.is_empty() {
+                    return Err(BeginError::NoLogin);
+                }
+                // A new one takes the place of the one before.
+                sql::query("DELETE FROM machine_logins WHERE peer_id = $1")
+                    .bind(peer)
+                    .execute(&mut db)
+                    .await?;
+            }
+            None => room(&mut db, &source, at).await?,
         }
         let device = new.device.clone().unwrap_or(Sealed { code: Vec::new(), gap: 0, lifetime: LIFETIME });
         let (code, expires_at) = (new_user_code(), at + device.lifetime.min(LIFETIME));
@@ -253,17 +262,21 @@ impl Store {
         Ok(())
     }
 
-    /// Turns away the machine with this secret: the provider, or control, will not let it in.
-    pub async fn fail_login(&self, secret: &str, why: &str) -> Result<()> {
+    /// Whoever asked the provider is not done with the answer: nobody else is to ask meanwhile.
+    pub async fn hold_device_code(&self, secret: &str) -> Result<()> {
         let Some(hash) = machine_login_hash(secret) else { return Ok(()) };
-        sql::query("UPDATE machine_logins SET state = $2, refusal = $3 WHERE hash = $1 AND state = $4")
+        sql::query("UPDATE machine_logins SET ask_at = $2 WHERE hash = $1")
             .bind(hash.as_slice())
-            .bind(REFUSED)
-            .bind(why)
-            .bind(WAITS)
+            .bind(now() + ASKING)
             .execute(&mut self.writer().await?)
             .await?;
         Ok(())
+    }
+
+    /// Turns away the machine with this secret: the provider, or control, will not let it in.
+    pub async fn fail_login(&self, secret: &str, why: &str) -> Result<()> {
+        let Some(hash) = machine_login_hash(secret) else { return Ok(()) };
+        turn_away(&mut self.writer().await?, &hash, why, now()).await
     }
 
     /// The machine that waits under a code, as somebody typed it.
@@ -290,12 +303,7 @@ impl Store {
         sign_in::admit(&users::user(write.db(), &user.id).await?)?;
         let at = write.at();
         let row = waiting(write.db(), &code, at).await?;
-        sql::query("UPDATE machine_logins SET state = $2, refusal = $3 WHERE hash = $1")
-            .bind(row.hash.as_slice())
-            .bind(REFUSED)
-            .bind("somebody turned it away")
-            .execute(write.db())
-            .await?;
+        turn_away(write.db(), &row.hash, "somebody turned it away", at).await?;
         write.event(Activity::PeerLoginRefuse, &user.id, row.meta()).await?;
         let after = by_hash(write.db(), &row.hash).await?;
         write.commit().await?;
@@ -343,7 +351,10 @@ impl Store {
             let why = "somebody let another machine in by this login, or one of another role: begin anew";
             return Err(EnrollError::User(why.into()));
         }
-        let peer = enroll_as(&mut write, user, request).await?;
+        // What somebody was shown is what joins.
+        let (hostname, os) = (row.hostname.clone(), row.os.clone());
+        let request = Enrollment { hostname, os, ..request.clone() };
+        let peer = enroll_as(&mut write, user, &request).await?;
         if row.state == USED && peer.created {
             // What it made is gone: nothing of this is committed.
             return Err(over());
@@ -428,20 +439,41 @@ async fn admit(write: &mut Write, user: &User, row: Row, how: &str) -> Result<Ro
     by_hash(write.db(), &row.hash).await
 }
 
+/// Whoever is turned away no longer takes a place, and is soon forgotten.
+async fn turn_away(db: &mut Connection, hash: &[u8], why: &str, at: i64) -> Result<()> {
+    sql::query(
+        "UPDATE machine_logins SET state = $2, refusal = $3,
+         expires_at = CASE WHEN expires_at > $5 THEN $5 ELSE expires_at END WHERE hash = $1 AND state = $4",
+    )
+    .bind(hash)
+    .bind(REFUSED)
+    .bind(why)
+    .bind(WAITS)
+    .bind(at + TOLD_WITHIN)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Whether one more newcomer may wait: those that were let in or turned away no longer do, and peers that are there do not count.
 async fn room(db: &mut Connection, source: &str, at: i64) -> Result<(), BeginError> {
-    let of_source: i64 =
-        sql::query_scalar("SELECT count(*) FROM machine_logins WHERE source = $1 AND expires_at > $2")
-            .bind(source)
-            .bind(at)
-            .fetch_one(&mut *db)
-            .await?;
+    let of_source: i64 = sql::query_scalar(
+        "SELECT count(*) FROM machine_logins
+         WHERE source = $1 AND state = 'waiting' AND peer_id = '' AND expires_at > $2",
+    )
+    .bind(source)
+    .bind(at)
+    .fetch_one(&mut *db)
+    .await?;
     if of_source >= WAITING_OF_SOURCE {
         return Err(BeginError::Here);
     }
-    let all: i64 = sql::query_scalar("SELECT count(*) FROM machine_logins WHERE expires_at > $1")
-        .bind(at)
-        .fetch_one(&mut *db)
-        .await?;
+    let all: i64 = sql::query_scalar(
+        "SELECT count(*) FROM machine_logins WHERE state = 'waiting' AND peer_id = '' AND expires_at > $1",
+    )
+    .bind(at)
+    .fetch_one(&mut *db)
+    .await?;
     if all >= WAITING { Err(BeginError::Everywhere) } else { Ok(()) }
 }
 

@@ -40,6 +40,10 @@ pub(crate) struct Said {
     pub(crate) times: (u64, u64),
     /// To who asks what became of a login: an error's code, or empty when `claims` are what became of it.
     pub(crate) error: &'static str,
+    /// The HTTP status that the error comes with.
+    pub(crate) status: u16,
+    /// Whether its keys cannot be had.
+    pub(crate) keyless: bool,
     /// Of the ID token.
     pub(crate) claims: Value,
     /// Logins that were begun, and which of them are done with.
@@ -61,6 +65,8 @@ impl Devices {
             away: false,
             times: (0, 600),
             error: "authorization_pending",
+            status: 400,
+            keyless: false,
             claims: json!({}),
             begun: 0,
             done: Vec::new(),
@@ -81,10 +87,16 @@ impl Devices {
         devices
     }
 
-    /// Control's view of it.
+    /// Control's view of it, where it lets machines in.
     pub(crate) fn identity(&self) -> Identity {
-        let oidc = Some(OidcOptions::new(&self.0.issuer, CLIENT));
-        Identity::new(&IdentityOptions { oidc, ..IdentityOptions::default() }).unwrap()
+        self.identity_with(|oidc| oidc.machine_logins = true)
+    }
+
+    /// The same with another configuration than one that names only issuer and client.
+    pub(crate) fn identity_with(&self, change: impl FnOnce(&mut OidcOptions)) -> Identity {
+        let mut oidc = OidcOptions::new(&self.0.issuer, CLIENT);
+        change(&mut oidc);
+        Identity::new(&IdentityOptions { oidc: Some(oidc), ..IdentityOptions::default() }).unwrap()
     }
 
     pub(crate) fn issuer(&self) -> &str {
@@ -132,10 +144,14 @@ async fn discovery(State(devices): State<Devices>) -> Response {
     Json(document).into_response()
 }
 
-async fn keys(State(devices): State<Devices>) -> Json<Value> {
+async fn keys(State(devices): State<Devices>) -> Response {
+    if devices.said().keyless {
+        return StatusCode::BAD_GATEWAY.into_response();
+    }
     let point = devices.0.key.der_bytes();
     let [x, y] = [&point[1..33], &point[33..65]].map(|half| URL_SAFE_NO_PAD.encode(half));
     Json(json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "k", "use": "sig", "x": x, "y": y}]}))
+        .into_response()
 }
 
 async fn begin(State(devices): State<Devices>, Form(form): Form<Fields>) -> Json<Value> {
@@ -165,7 +181,8 @@ async fn token(State(devices): State<Devices>, Form(form): Form<Fields>) -> Resp
         return refuse("invalid_grant");
     }
     if !said.error.is_empty() {
-        return refuse(said.error);
+        let status = StatusCode::from_u16(said.status).unwrap();
+        return (status, Json(json!({"error": said.error}))).into_response();
     }
     said.done.push(code);
     let header = Header { kid: Some("k".into()), ..Header::new(Algorithm::ES256) };

@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 
+use reqwest::Method;
 use serde_json::json;
 use sluicegate_control::secret::{machine_login_hash, new_machine_login};
-use sluicegate_control::store::{Enrollment, NewMachineLogin, Person, Role, User, UserRole, Via};
+use sluicegate_control::store::{Actor, Enrollment, NewMachineLogin, Person, Role, User, UserRole, Via};
+use totp_rs::TOTP;
 
 use crate::harness::{Server, Session, enrollment, message, text};
+use crate::local_users::identity;
 
 struct Waiting {
     secret: String,
@@ -152,5 +155,56 @@ async fn a_user_lets_in_no_more_than_twenty_machines_that_have_not_joined() {
         let machine = waits(&server, "m", Role::Peer, &from).await;
         let (status, answer) = ann.post(PATH, json!({ "code": machine.code, "decision": "admit" })).await;
         assert_eq!(status, if number < 20 { 200 } else { 422 }, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn another_password_or_codes_switched_off_end_what_a_login_let_in_and_that_has_not_joined() {
+    const PASSWORDS: [&str; 3] = ["correct horse battery", "another password", "a third password"];
+    for from in ["192.0.2.7", "2001:db8::7"] {
+        let server = Server::start_known(tempfile::tempdir().unwrap(), identity(false)).await;
+        let anybody = server.owner.with_authorization(None);
+        let body = json!({"email": "ann@example.org", "name": "Ann", "role": "user", "auto_groups": []});
+        let invite = server.owner.created("/api/users/invites", body).await;
+        let link = format!("/api/users/invites/{}/accept", text(&invite, "invite_token"));
+        anybody.created(&link, json!({"password": PASSWORDS[0]})).await;
+        let login = async |password: &str| {
+            let known = json!({"email": "ann@example.org", "password": password});
+            let login = anybody.created("/api/login/password", known).await;
+            server.owner.with_authorization(Some(&format!("Bearer {}", text(&login, "token"))))
+        };
+        let let_in = async |ann: &Session| {
+            let machine = waits(&server, "thief", Role::Peer, from).await;
+            ann.created(PATH, json!({ "code": machine.code, "decision": "admit" })).await;
+            machine
+        };
+        let ended = async |machine: &Waiting, why: &str| {
+            assert!(server.store.enroll(&machine.machine).await.is_err(), "{why}");
+            assert_eq!(server.store.machine_login(&machine.secret).await.unwrap(), None, "{why}");
+        };
+        let ann = login(PASSWORDS[0]).await;
+        let own = format!("/api/users/{}", text(&ann.get("/api/users/current").await.1, "id"));
+        let machine = let_in(&ann).await;
+        let change = json!({"old_password": PASSWORDS[0], "new_password": PASSWORDS[1]});
+        assert_eq!(ann.put(&format!("{own}/password"), change).await.0, 200);
+        ended(&machine, "another password").await;
+
+        let machine = let_in(&login(PASSWORDS[1]).await).await;
+        let by = Actor::at_server(0);
+        server.store.reset_password(&by, "ann@example.org", PASSWORDS[2], false).await.unwrap();
+        ended(&machine, "a password set on the host").await;
+
+        let ann = login(PASSWORDS[2]).await;
+        let (_, codes) = ann.post(&format!("{own}/totp"), json!({"password": PASSWORDS[2]})).await;
+        let totp = TOTP::from_url(text(&codes, "url")).unwrap();
+        let code = totp.generate((sluicegate_control::ids::now() / 1000).unsigned_abs());
+        assert_eq!(ann.post(&format!("{own}/totp/confirm"), json!({ "code": code })).await.0, 200);
+        let (_, accounts) = server.owner.get("/api/accounts").await;
+        let path = format!("/api/accounts/{}", text(&accounts[0], "id"));
+        server.owner.put(&path, json!({"settings": {"local_mfa_enabled": true}})).await;
+        let machine = let_in(&ann).await;
+        let path = format!("{own}/totp");
+        assert_eq!(server.owner.send(Method::DELETE, &path, Some("{}".into())).await.0, 200);
+        ended(&machine, "codes switched off").await;
     }
 }

@@ -139,13 +139,18 @@ pub fn main() -> ExitCode {
 
 async fn dispatch(cli: Cli) -> Result<(), End> {
     match cli.verb {
-        Verb::Join { setup_key_file, login: _, ca_file, fingerprint, name, dns_labels, output } => {
+        Verb::Join { setup_key_file, login, ca_file, fingerprint, name, dns_labels, output } => {
             let (places, _) = Places::resolve(&cli.common)?;
             let Some(control) = places.control else {
                 return Err(End::Usage(
                     "which control is to be joined? say it with --control https://HOST:PORT".into(),
                 ));
             };
+            if login && places.role.is_none() {
+                return Err(End::Usage(
+                    "what is this machine to be? say it with --role peer or --role gateway".into(),
+                ));
+            }
             let role = places.role.unwrap_or(Role::Gateway);
             let state_dir = places.state_dir;
             let card = match setup_key_file {

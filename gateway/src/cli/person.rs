@@ -63,8 +63,9 @@ fn text(offer: &Offer) -> String {
         text += "Logged in at control, let this machine in by\n\n";
     }
     text + &format!(
-        "  sluice peer admit {}\n\nwhere it shows the fingerprint {}. This waits until {}.\n",
+        "  sluice peer admit {}\n\nwhere it shows the role {} and the fingerprint {}. This waits until {}.\n",
         offer.code,
+        offer.role.name(),
         offer.fingerprint,
         system::time(offer.until_ms)
     )
@@ -73,6 +74,7 @@ fn text(offer: &Offer) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Role;
     use crate::join::Browser;
 
     #[test]
@@ -80,6 +82,7 @@ mod tests {
         let mut offer = Offer {
             code: "BCDF-GHJK".into(),
             fingerprint: "aaaa-bbbb".into(),
+            role: Role::Gateway,
             until_ms: 1_795_332_909_120,
             browser: None,
             no_browser: "it is away".into(),
@@ -87,6 +90,7 @@ mod tests {
         let said = text(&offer);
         assert!(said.starts_with("No login with a browser: it is away.\n"), "{said}");
         assert!(said.contains("sluice peer admit BCDF-GHJK") && said.contains("aaaa-bbbb"), "{said}");
+        assert!(said.contains("the role gateway and"), "{said}");
         offer.browser = Some(Browser {
             verification_uri: "https://idp/d".into(),
             user_code: "WDJB".into(),

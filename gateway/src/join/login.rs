@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use sluicegate_api::agent::{AskLogin, BeginLogin, EnrollRequest, LoginBegun};
+use sluicegate_api::agent::{AskLogin, BeginLogin, EnrollRequest, EnrollResponse, LoginBegun};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use super::{Fingerprint, csr, enroll, keep, reachable, refuse_twice, wire_role};
+use super::{Fingerprint, ask_to_enroll, csr, keep, reachable, refuse_twice, refused, wire_role};
 use crate::config::Role;
 use crate::control::{LoginClient, Url, Urls, dial_for_login, reason};
 use crate::identity::{Card, Identity, Keys};
@@ -21,6 +21,8 @@ const GAP: Duration = Duration::from_secs(2);
 const GAP_MAX: Duration = Duration::from_secs(30);
 /// The longest that a login is waited for.
 const LIFETIME_MAX: Duration = Duration::from_secs(1800);
+/// The longest that a machine that was let in tries to join: control lets it for as long.
+const JOIN_WITHIN: Duration = Duration::from_secs(600);
 /// How long one question may take: control may ask the identity provider meanwhile.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest text of control that is shown, in characters.
@@ -50,6 +52,8 @@ pub struct Offer {
     pub code: String,
     /// What tells this machine from others there.
     pub fingerprint: String,
+    /// What the machine is to be, or is.
+    pub role: Role,
     /// Until when it is good, Unix milliseconds.
     pub until_ms: u64,
     /// Where to agree with a browser, and what to type there.
@@ -95,7 +99,7 @@ pub async fn join_by_login(request: LoginRequest, tell: impl FnOnce(&Offer)) -> 
         system: Some(system::info()),
     };
     let person = Person { controls: &controls, authority: &authority, identity: None };
-    let secret = person.log_in(control, begin, fingerprint(&keys)?, tell).await?;
+    let secret = person.log_in(control, begin, (fingerprint(&keys)?, request.role), tell).await?;
     let enrolment = EnrollRequest {
         setup_key: secret,
         wireguard_public_key,
@@ -105,8 +109,7 @@ pub async fn join_by_login(request: LoginRequest, tell: impl FnOnce(&Offer)) -> 
         system: Some(system::info()),
         dns_labels: Vec::new(),
     };
-    let enrolled =
-        person.anywhere(control, async |url| enroll(url, &authority, enrolment.clone()).await).await?;
+    let enrolled = person.join(control, enrolment).await?;
     let card = Card { peer_id: enrolled.peer_id, control: request.control, role: request.role, name };
     keep(Identity { card, keys, certificate: enrolled.certificate_pem, authority }, &request.state_dir)
 }
@@ -124,7 +127,8 @@ pub async fn renew(
     let person = Person { controls: &controls, authority: &identity.authority, identity: Some(&identity) };
     let first =
         person.anywhere(&controls.all()[0], async |url| person.dial(url).await.map(|_| url.clone())).await?;
-    person.log_in(&first, BeginLogin::default(), fingerprint(&identity.keys)?, tell).await?;
+    let shown = (fingerprint(&identity.keys)?, identity.card.role);
+    person.log_in(&first, BeginLogin::default(), shown, tell).await?;
     Ok(identity.card)
 }
 
@@ -145,7 +149,7 @@ impl Person<'_> {
         &self,
         control: &Url,
         begin: BeginLogin,
-        fingerprint: String,
+        (fingerprint, role): (String, Role),
         tell: impl FnOnce(&Offer),
     ) -> anyhow::Result<String> {
         let begun =
@@ -153,24 +157,64 @@ impl Person<'_> {
         let begun = begun.into_inner();
         let left = Duration::from_millis(begun.left_ms).min(LIFETIME_MAX);
         let until = Instant::now() + left;
-        tell(&offer(&begun, fingerprint, left));
+        tell(&offer(&begun, fingerprint, role, left));
         let mut gap = gap(begun.wait_ms);
-        let mut trouble = None;
         loop {
+            // Asked once more when the time is over: somebody may have agreed at the end of it, and may join after it.
+            let is_last = Instant::now() + gap >= until;
             tokio::time::sleep(gap).await;
-            if Instant::now() >= until {
+            // Each time a connection of its own: control keeps none open for whoever has not joined, and any replica will do.
+            let asked = self.anywhere(control, async |url| self.ask(url, &begun.secret).await).await;
+            let trouble = match asked {
+                Ok(Asked::Admitted) => return Ok(begun.secret),
+                Ok(Asked::Waiting(wait)) => {
+                    gap = wait;
+                    None
+                }
+                Ok(Asked::Over(why)) => bail!("control at {control} let nobody in: {why}"),
+                // Control may be back before the login is over.
+                Err(error) => Some(error),
+            };
+            if is_last {
                 return Err(
                     trouble.unwrap_or_else(|| anyhow!("nobody agreed to this login in time; begin anew"))
                 );
             }
-            // Each time a connection of its own: control keeps none open for whoever has not joined, and any replica will do.
-            match self.anywhere(control, async |url| self.ask(url, &begun.secret).await).await {
-                Ok(Asked::Admitted) => return Ok(begun.secret),
-                Ok(Asked::Waiting(wait)) => gap = wait,
-                Ok(Asked::Over(why)) => bail!("control at {control} let nobody in: {why}"),
-                // Control may be back before the login is over.
-                Err(error) => trouble = Some(error),
+        }
+    }
+
+    /// Joins with a login that somebody has agreed to; control may be away for a while, and no person is asked twice for that.
+    async fn join(&self, control: &Url, enrolment: EnrollRequest) -> anyhow::Result<EnrollResponse> {
+        let until = Instant::now() + JOIN_WITHIN;
+        loop {
+            match self.anywhere(control, async |url| self.enroll(url, enrolment.clone()).await).await {
+                Ok(answer) => return answer,
+                Err(error) if Instant::now() + GAP >= until => return Err(error),
+                Err(_) => tokio::time::sleep(GAP).await,
             }
+        }
+    }
+
+    /// The inner error is final: neither asking again nor another replica helps.
+    async fn enroll(
+        &self,
+        url: &Url,
+        enrolment: EnrollRequest,
+    ) -> anyhow::Result<anyhow::Result<EnrollResponse>> {
+        let asked = tokio::time::timeout(PATIENCE, ask_to_enroll(url, self.authority, enrolment)).await;
+        let Ok(asked) = asked else {
+            bail!("control at {url} did not answer within {} s", PATIENCE.as_secs());
+        };
+        match asked? {
+            Ok(enrolled) => Ok(Ok(enrolled)),
+            Err(status) => match status.code() {
+                Code::Unavailable
+                | Code::DeadlineExceeded
+                | Code::Cancelled
+                | Code::Unknown
+                | Code::ResourceExhausted => Err(refused(url, &status)),
+                _ => Ok(Err(refused(url, &status))),
+            },
         }
     }
 
@@ -223,7 +267,7 @@ enum Asked {
     Over(String),
 }
 
-fn offer(begun: &LoginBegun, fingerprint: String, left: Duration) -> Offer {
+fn offer(begun: &LoginBegun, fingerprint: String, role: Role, left: Duration) -> Offer {
     let browser = begun.provider.as_ref().map(|provider| Browser {
         verification_uri: shown(&provider.verification_uri),
         user_code: shown(&provider.user_code),
@@ -233,6 +277,7 @@ fn offer(begun: &LoginBegun, fingerprint: String, left: Duration) -> Offer {
     Offer {
         code: shown(&begun.code),
         fingerprint,
+        role,
         until_ms,
         browser,
         no_browser: shown(&begun.provider_failed),

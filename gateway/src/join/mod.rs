@@ -66,14 +66,25 @@ async fn enroll(
     authority: &str,
     enrolment: agent::EnrollRequest,
 ) -> anyhow::Result<agent::EnrollResponse> {
+    let asked = ask_to_enroll(control, authority, enrolment).await?;
+    asked.map_err(|status| refused(control, &status))
+}
+
+/// The inner error is what control says to it.
+async fn ask_to_enroll(
+    control: &Url,
+    authority: &str,
+    enrolment: agent::EnrollRequest,
+) -> anyhow::Result<Result<agent::EnrollResponse, tonic::Status>> {
     let mut client = dial_for_enrolment(control, authority).await?;
-    let enrolled = client.enroll(enrolment).await.map_err(|status| refused(control, &status))?.into_inner();
+    let enrolled = match client.enroll(enrolment).await {
+        Ok(enrolled) => enrolled.into_inner(),
+        Err(status) => return Ok(Err(status)),
+    };
     if enrolled.peer_id.is_empty() || enrolled.certificate_pem.is_empty() {
-        bail!(
-            "control at {control} accepted the setup key but sent no identity; it may be of another version"
-        );
+        bail!("control at {control} let this agent join but sent no identity; it may be of another version");
     }
-    Ok(enrolled)
+    Ok(Ok(enrolled))
 }
 
 fn wire_role(role: Role) -> agent::Role {

@@ -29,7 +29,7 @@ pub struct OidcOptions {
     pub issuer: String,
     /// The client that command lines are at the provider: a public one, with PKCE.
     pub client_id: String,
-    /// What `aud` of a token must name one of; without it the client's id.
+    /// What `aud` of a token may name beside the clients here.
     #[serde(default)]
     pub audience: Vec<String>,
     /// Algorithms of signatures.
@@ -60,6 +60,9 @@ pub struct OidcOptions {
     /// choose theirs.
     #[serde(default)]
     pub trust_email: bool,
+    /// Whether machines are let in on the provider's page, which does not say which machine that is.
+    #[serde(default)]
+    pub machine_logins: bool,
 }
 
 /// A web page of the account's own: a public client with PKCE, as command lines are.
@@ -138,6 +141,7 @@ impl OidcOptions {
             name_claim: default_name(),
             email_claim: default_email(),
             trust_email: false,
+            machine_logins: false,
         }
     }
 
@@ -197,13 +201,16 @@ impl OidcOptions {
             || self.audience.iter().any(|own| own == party)
     }
 
-    /// What a token's `aud` must name one of: those that are configured, or the clients here.
+    /// What a token's `aud` must name one of: the clients here, or those that are configured.
     pub(super) fn audiences(&self) -> Vec<String> {
         let clients = [Some(self.client_id.as_str()), self.dashboard_client()];
         match self.audience.is_empty() {
             true => clients.into_iter().flatten().map(str::to_owned).collect(),
-            // An ID token of the dashboard is for the dashboard, whatever access tokens are for.
-            false => self.audience.iter().map(String::as_str).chain(clients[1]).map(str::to_owned).collect(),
+            // An ID token is for the client that asked for it, whatever access tokens are for.
+            false => {
+                let own = clients.into_iter().flatten();
+                self.audience.iter().map(String::as_str).chain(own).map(str::to_owned).collect()
+            }
         }
     }
 
@@ -261,6 +268,6 @@ mod tests {
         assert_eq!(own.audiences(), ["sluicegate", "dash"]);
         assert!(own.authorizes("dash") && !good().authorizes("dash"));
         let api = OidcOptions { audience: vec!["api".into()], ..own };
-        assert_eq!(api.audiences(), ["api", "dash"]);
+        assert_eq!(api.audiences(), ["api", "sluicegate", "dash"]);
     }
 }

@@ -26,6 +26,7 @@ struct Served {
     issuer: Mutex<String>,
     keys: Mutex<Vec<Value>>,
     fetches: AtomicUsize,
+    discoveries: AtomicUsize,
     /// Whether requests are taken and never answered.
     silent: AtomicBool,
 }
@@ -89,6 +90,7 @@ impl Idp {
 }
 
 async fn discovery(State(state): State<Arc<Served>>) -> Json<Value> {
+    state.discoveries.fetch_add(1, Ordering::SeqCst);
     if state.silent.load(Ordering::SeqCst) {
         std::future::pending::<()>().await;
     }
@@ -313,4 +315,47 @@ async fn a_token_without_key_id_needs_the_only_key() {
     idp.provider().verify(&token).await.unwrap();
     idp.publish(&[&one, &two]);
     assert!(matches!(idp.provider().verify(&token).await, Err(TokenError::UnknownKey)));
+}
+
+#[tokio::test]
+async fn logins_of_machines_that_begin_together_ask_a_provider_that_fails_once_and_again_after_a_while() {
+    let idp = Idp::start(&[]).await;
+    "https://another.example".clone_into(&mut idp.state.issuer.lock().unwrap());
+    let provider = Arc::new(idp.provider());
+    let discoveries = || idp.state.discoveries.load(Ordering::SeqCst);
+    let begin = || {
+        let provider = provider.clone();
+        tokio::spawn(async move { provider.begin_device().await })
+    };
+    let begun: Vec<_> = (0..10).map(|_| begin()).collect();
+    for one in begun {
+        assert!(one.await.unwrap().unwrap_err().contains("another.example"));
+    }
+    assert_eq!(discoveries(), 1);
+    idp.issuer.clone_into(&mut idp.state.issuer.lock().unwrap());
+    begin().await.unwrap().unwrap_err();
+    assert_eq!(discoveries(), 1, "not right after it failed");
+    tokio::time::pause();
+    tokio::time::advance(keys::GAP).await;
+    tokio::time::resume();
+    assert!(begin().await.unwrap().unwrap().is_none(), "this one knows no such flow");
+    assert_eq!(discoveries(), 2);
+
+    // Whatever strangers do, the provider is asked no more often than that in all.
+    let mut refused = 0;
+    for _ in 0..100 {
+        refused += usize::from(begin().await.unwrap().is_err_and(|why| why.contains("too many")));
+    }
+    assert!((30..=62).contains(&refused), "{refused}");
+}
+
+#[tokio::test]
+async fn a_machine_does_not_wait_long_for_a_provider_that_never_answers() {
+    let idp = Idp::start(&[]).await;
+    idp.state.silent.store(true, Ordering::SeqCst);
+    let provider = idp.provider();
+    let start = std::time::Instant::now();
+    provider.begin_device().await.unwrap_err();
+    provider.begin_device().await.unwrap_err();
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
 }
