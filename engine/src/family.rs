@@ -127,7 +127,8 @@ impl Family for V4 {
 
     #[inline(always)]
     fn fold(address: Address4) -> u32 {
-        u32::from_ne_bytes(address.0)
+        // Hosts in the low bits: products bring them up.
+        u32::from_be_bytes(address.0)
     }
 
     #[inline(always)]
