@@ -3,7 +3,8 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use sluicegate_engine::classify::{
-    Line, Lines, Wide, better, decide, decide_cell, find_cell, outcome, read_cells, search4, search6, settle_cells,
+    Line, Lines, Wide, better, decide, decide_cell, find_cell, outcome, read_cells, search4, search6,
+    settle_cells,
 };
 use sluicegate_engine::image::LINE;
 

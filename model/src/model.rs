@@ -52,11 +52,14 @@ pub struct Model {
     /// When each source began to be counted, and what it opened since without an answer.
     openings: BTreeMap<IpAddr, (u64, u32)>,
     mappings: Mappings,
-    /// Towards whom, from which address, by which protocol no port was found, and when last.
-    exhausted: BTreeMap<(u8, IpAddr, (IpAddr, u16)), (u64, u32)>,
+    /// Where no port was found: when last, and how often then.
+    exhausted: BTreeMap<Search, (u64, u32)>,
     /// The address that each source was given of a pool, since egress last changed.
     paired: BTreeMap<(Exit, IpAddr), IpAddr>,
 }
+
+/// For what a port is sought: the protocol, the address to masquerade with, and towards whom.
+type Search = (u8, IpAddr, (IpAddr, u16));
 
 /// A packet that does not go on: why, the slot of the rule concerned, and whether its flow ends with it.
 struct Refusal {
